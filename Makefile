@@ -1,0 +1,38 @@
+# Each target sets up .venv by itself the first time.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test bench check format clean
+
+demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
+	$(BIN)/lightnas-edge demo
+
+test: $(READY)  ## the tests
+	$(BIN)/python -m pytest
+
+bench: $(READY)  ## benchmarks: ratios and counts
+	$(BIN)/python -m benchmarks
+
+check: $(READY)  ## lint, formatting, types, layering
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_layering.py
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch by its exact version: any other way of asking for it brings gigabytes of CUDA libraries on many machines.
+$(READY): setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11")'
+	@echo "setting up $(VENV) (once; a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[dev]
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

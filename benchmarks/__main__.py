@@ -1,0 +1,37 @@
+"""`make bench`: ratios and counts of this machine, each beside what it should be. Never part of the tests.
+
+    python -m benchmarks              all of them
+    python -m benchmarks measuring    one
+
+A benchmark is a module `bench_NAME.py` with `rows() -> list[(what, value, wanted)]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+from lightnas_edge.cli.console import duration, note, print_table
+
+
+def main(argv: list[str]) -> int:
+    found = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
+    unknown = sorted(set(argv) - set(found))
+    if unknown:
+        note(f"no such benchmark: {', '.join(unknown)}; there are: {', '.join(found)}")
+        return 2
+    for name in argv or found:
+        note(f"{name} ...")
+        started_s = time.monotonic()
+        rows = importlib.import_module(f"benchmarks.bench_{name}").rows()
+        print_table(
+            [f"{name} ({duration(time.monotonic() - started_s)})", "measured", "wanted"], [list(row) for row in rows]
+        )
+        print(flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,78 @@
+"""What a board keeps from earlier jobs: models, inputs and agents, all of which can be sent again.
+
+Jobs with their journals are measurements, not cache: nothing here touches them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devices.connection import Connection
+from devices.errors import BoardBusyError
+
+LIMIT_BYTES = 2 << 30  # per folder; the smallest Jetson boots from a card of 16 GB
+FOLDERS = ("models", "data", "agent")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What a clean-up removed."""
+
+    files: int
+    size_bytes: int
+
+
+def make_room(connection: Connection, folder: str, size_bytes: int, *, keep: Iterable[Path]) -> None:
+    """Keep a folder of the cache within LIMIT_BYTES after `size_bytes` more; the files of this job stay."""
+    there = connection.listdir(folder)
+    kept = {path.name for path in keep}
+    total = sum(there.values()) + size_bytes
+    for name, size in there.items():
+        if total <= LIMIT_BYTES:
+            return
+        if name not in kept:
+            connection.remove(f"{folder}/{name}")
+            total -= size
+
+
+def clean(connection: Connection) -> Cleaned:
+    """Empty the cache, and remove what broken transfers left.
+
+    Raises:
+        BoardBusyError: an agent is at work there.
+    """
+    home = connection.home()
+    holder = lock_holder(connection)
+    if holder is not None:
+        raise BoardBusyError(
+            f"an agent is at work on {connection.name}: pid {holder['pid']}, job {holder['job']}",
+            hint="wait for it to end",
+        )
+    files = size_bytes = 0
+    jobs = [f"jobs/{job}" for job in _listdir(connection, f"{home}/jobs")]
+    for folder in (*FOLDERS, *jobs):
+        for name, size in _listdir(connection, f"{home}/{folder}").items():
+            if folder in FOLDERS or ".part-" in name:
+                connection.remove(f"{home}/{folder}/{name}")
+                files, size_bytes = files + 1, size_bytes + size
+    return Cleaned(files, size_bytes)
+
+
+def lock_holder(connection: Connection) -> dict[str, Any] | None:
+    """Who holds the board's lock, if that process lives."""
+    path = f"{connection.home()}/agent.lock"
+    if not connection.exists(path):
+        return None
+    try:
+        holder: dict[str, Any] = json.loads(connection.read(path))
+    except ValueError:
+        return None
+    return holder if connection.signal(holder["pid"], 0) else None
+
+
+def _listdir(connection: Connection, folder: str) -> dict[str, int]:
+    return connection.listdir(folder) if connection.exists(folder) else {}

@@ -1,0 +1,367 @@
+"""Bringing the agent and a job to a board, following it, and fetching what it wrote.
+
+On the board, under the agent's home:
+    agent/<sha256>.pyz   the agent          models/<sha256>.onnx, data/<sha256>.f32   never sent twice
+    agent.lock           who is at work     jobs/<job>/   manifest, journal, outputs, status, log
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from devices.cache import lock_holder, make_room
+from devices.connection import Completed, Connection
+from devices.errors import AgentError, BoardBusyError, DeviceError
+
+SETUP_LIMIT_S = 150.0  # sudo, nvpmodel, and waiting for an earlier guard to put things back
+START_LIMIT_S = 60.0  # until the agent's first word
+STOP_LIMIT_S = 30.0  # from asking the agent to stop to its last word
+
+_MAIN = "import sys\n\nfrom profiler.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
+
+
+@dataclass(frozen=True)
+class Status:
+    """status.json: how far the agent is. `done`, `total` count visits; `failed` counts keys that failed."""
+
+    state: str  # running, done, failed, interrupted
+    session: str
+    done: int
+    total: int
+    failed: int
+    key: str
+    round: int
+    eta_s: float | None
+    pid: int
+    message: str
+
+    @property
+    def final(self) -> bool:
+        return self.state != "running"
+
+
+class Campaign:
+    """One job on one board.
+
+    Args:
+        job_dir: the job directory on this side: manifest.json, models/, data/.
+        sudo_password: for a job that changes the board's settings, where sudo asks for one.
+    """
+
+    def __init__(self, connection: Connection, job_dir: Path, sudo_password: str | None = None) -> None:
+        self._connection = connection
+        self._job_dir = job_dir
+        self._manifest = (job_dir / "manifest.json").read_bytes()
+        self._job = json.loads(self._manifest)
+        self._home = connection.home()
+        self._folder = f"{self._home}/jobs/{self._job['job']}"
+        self._where = ["--job", self._folder, "--home", self._home, *connection.agent_options]
+        self._sudo_password = sudo_password
+
+    def start(self, fresh: bool = False, journal: Path | None = None) -> None:
+        """Send what the board lacks and start the agent, which goes on without us.
+
+        An agent that is at work on this very manifest already is joined instead.
+
+        Args:
+            fresh: measure everything anew; the board's journal of this job is removed.
+            journal: this side's copy of the table; the board goes on from it where its own holds less.
+
+        Raises:
+            BoardBusyError: another agent is at work.
+            DeviceError: the board's journal and this side's copy contradict each other, or the board is out of reach.
+        """
+        holder = lock_holder(self._connection)
+        if holder is not None:
+            same = self._connection.exists(self._on_board("manifest.json")) and (
+                self._connection.read(self._on_board("manifest.json")) == self._manifest
+            )
+            if fresh or not same or holder["job"] != self._job["job"]:
+                raise BoardBusyError(
+                    f"another agent is at work on {self._connection.name}: pid {holder['pid']}, job {holder['job']}, "
+                    f"since {holder['started']}",
+                    hint="wait for it, or stop it on the board with `kill -INT PID`",
+                )
+            return
+        for folder in (self._folder, f"{self._home}/models", f"{self._home}/data"):
+            self._connection.mkdir(folder)
+        if fresh:
+            self._connection.remove(self._on_board("journal.jsonl"))
+        elif journal is not None:
+            self._seed(journal)
+        self._send_missing("models", ".onnx", [row["model"] for row in self._rows()])
+        self._send_missing("data", ".f32", [row["inputs"] for row in self._job["evaluations"]])
+        agent = send_agent(self._connection)
+        self._connection.put(self._job_dir / "manifest.json", self._on_board("manifest.json"))
+        self._connection.remove(self._on_board("status.json"))
+        self._connection.remove(self._on_board("agent.out"))
+        if self._job.get("board_setup"):
+            self._set_up(agent)
+        self._connection.start(
+            [self._connection.python(), agent, "run", *self._where],
+            log=self._on_board("agent.log"),
+            output=self._on_board("agent.out"),
+        )
+
+    def follow(self, journal: Path, on_progress: Callable[[Status], None] | None = None) -> Status:
+        """Fetch the journal as it grows, until the agent is done.
+
+        Args:
+            journal: this side's copy: what the board has beyond it is appended, whole lines only.
+
+        Raises:
+            BoardBusyError, AgentError: the agent's own message; what it had measured has been fetched.
+            KeyboardInterrupt: the agent was asked to stop, and what it had measured has been fetched.
+        """
+        try:
+            status = self._follow(journal, on_progress)
+        except KeyboardInterrupt:
+            self._stop()
+            self._fetch(journal)
+            raise
+        if status.state != "done":
+            raise self._agent_error(status.message)
+        return status
+
+    def fetch_outputs(self, folder: Path) -> None:
+        """Copy what the job's evaluations yielded to FOLDER/<key>.f32.
+
+        Raises:
+            AgentError: an evaluation has no output; the agent's log says why.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for row in self._job["evaluations"]:
+            remote = self._on_board(f"outputs/{row['key']}.f32")
+            if not self._connection.exists(remote):
+                raise AgentError(f"the agent has no output for {row['key']}", hint=self._log_tail())
+            part = folder / f"{row['key']}.f32.part"
+            part.write_bytes(self._connection.read(remote))
+            os.replace(part, folder / f"{row['key']}.f32")
+
+    def _follow(self, journal: Path, on_progress: Callable[[Status], None] | None) -> Status:
+        self._compare(journal)
+        started_s = time.monotonic()
+        while True:
+            status = self._status()
+            # Looked at before fetching, so that what a dead agent wrote last is fetched below.
+            alive = status is not None and not status.final and self._connection.signal(status.pid, 0)
+            self._fetch(journal)
+            if status is not None and on_progress is not None:
+                on_progress(status)
+            if status is not None and status.final:
+                return status
+            if status is not None and not alive:
+                status = self._status()
+                if status is not None and status.final:
+                    return status
+                raise self._agent_error("the agent was killed before it finished")
+            if status is None and self._last_words() is not None:
+                raise self._agent_error("")
+            if status is None and time.monotonic() - started_s > START_LIMIT_S:
+                raise self._agent_error("the agent did not start")
+            time.sleep(self._connection.poll_s)
+
+    def _stop(self) -> None:
+        deadline_s = time.monotonic() + STOP_LIMIT_S
+        asked = False
+        while time.monotonic() < deadline_s:
+            status = self._status()
+            if status is not None and (status.final or not self._connection.signal(status.pid, 0)):
+                return
+            if status is not None and not asked:
+                asked = self._connection.signal(status.pid, signal.SIGINT)
+            time.sleep(self._connection.poll_s)
+
+    def _set_up(self, agent: str) -> None:
+        """Have the board set as the job asks. The guard that does it restores everything when the agent has ended."""
+        argv = [self._connection.python(), agent, "setup", *self._where]
+        secret = b""
+        if self._sudo_password is not None:
+            argv.append("--password")
+            secret = self._sudo_password.encode() + b"\n"
+        ended = self._connection.run(argv, timeout_s=SETUP_LIMIT_S, stdin=secret)
+        _answer(ended, self._connection.name)
+
+    def _status(self) -> Status | None:
+        path = self._on_board("status.json")
+        if not self._connection.exists(path):
+            return None
+        try:
+            record = json.loads(self._connection.read(path))
+        except ValueError:  # written over in place, which happens only on a full disk
+            return None
+        return Status(**{name: record[name] for name in Status.__dataclass_fields__})
+
+    def _last_words(self) -> dict[str, Any] | None:
+        """What the agent printed: its result or its error."""
+        path = self._on_board("agent.out")
+        text = self._connection.read(path).decode(errors="replace") if self._connection.exists(path) else ""
+        for line in reversed(text.splitlines()):
+            with contextlib.suppress(ValueError):
+                words: dict[str, Any] = json.loads(line)
+                return words
+        return None
+
+    def _agent_error(self, message: str) -> DeviceError:
+        for _ in range(20):  # the agent's last words follow its last status
+            words = self._last_words()
+            if words is not None:
+                break
+            time.sleep(0.05)
+        if words is None or words["kind"] != "error":
+            return AgentError(message, hint=self._log_tail())
+        error = BoardBusyError if words["code"] == "locked" else AgentError
+        return error(words["message"], hint=words["remedy"])
+
+    def _log_tail(self, lines: int = 10) -> str:
+        path = self._on_board("agent.log")
+        text = self._connection.read(path).decode(errors="replace") if self._connection.exists(path) else ""
+        return "\n".join([f"the end of {path}:", *text.splitlines()[-lines:]])
+
+    def _seed(self, journal: Path) -> None:
+        """Give the board this side's copy of the journal if it holds more."""
+        here = _whole_lines(journal.read_bytes())
+        remote = self._on_board("journal.jsonl")
+        if self._begins_with(remote, here):
+            return
+        there = _whole_lines(self._connection.read(remote)) if self._connection.exists(remote) else b""
+        self._refuse_contradiction(journal, here, there)
+        if len(here) > len(there):
+            with tempfile.TemporaryDirectory() as scratch:
+                whole = Path(scratch) / "journal.jsonl"
+                whole.write_bytes(here)
+                self._connection.put(whole, remote)
+
+    def _compare(self, journal: Path) -> None:
+        """Check that the board's journal goes on where this side's copy ends, and drop the copy's torn tail."""
+        content = journal.read_bytes() if journal.exists() else b""
+        here = _whole_lines(content)
+        remote = self._on_board("journal.jsonl")
+        if here and not self._begins_with(remote, here):
+            there = self._connection.read(remote) if self._connection.exists(remote) else b""
+            self._refuse_contradiction(journal, here, there[: len(here)])
+            if len(there) < len(here):
+                raise DeviceError(f"{journal} holds more than the board's journal", hint="start the campaign with it")
+        if len(here) < len(content):
+            os.truncate(journal, len(here))
+
+    def _begins_with(self, remote: str, here: bytes) -> bool:
+        """Does a file on the board begin with these bytes? Asked by checksum: it may be long and the link slow."""
+        if not self._connection.exists(remote) or self._connection.size(remote) < len(here):
+            return False
+        return self._connection.sha256(remote, len(here)) == hashlib.sha256(here).hexdigest()
+
+    def _refuse_contradiction(self, journal: Path, here: bytes, there: bytes) -> None:
+        common = min(len(here), len(there))
+        if here[:common] == there[:common]:
+            return
+        lines = zip(here.splitlines(), there.splitlines(), strict=False)
+        number = next(number for number, (ours, theirs) in enumerate(lines, start=1) if ours != theirs)
+        raise DeviceError(
+            f"{journal} and the board's journal of this job differ from line {number} on",
+            hint="measure anew with --fresh, or move the file away to get the board's",
+        )
+
+    def _fetch(self, journal: Path) -> None:
+        remote = self._on_board("journal.jsonl")
+        if not self._connection.exists(remote):
+            return
+        held = journal.stat().st_size if journal.exists() else 0
+        new = _whole_lines(self._connection.read(remote, held))
+        if new:
+            with open(journal, "ab") as file:
+                file.write(new)
+
+    def _send_missing(self, kind: str, suffix: str, digests: list[str]) -> None:
+        there = self._connection.listdir(f"{self._home}/{kind}")
+        wanted = [self._job_dir / kind / f"{digest}{suffix}" for digest in dict.fromkeys(digests)]
+        missing = [local for local in wanted if there.get(local.name) != local.stat().st_size]
+        make_room(self._connection, f"{self._home}/{kind}", sum(local.stat().st_size for local in missing), keep=wanted)
+        self._connection.put_all([(local, f"{self._home}/{kind}/{local.name}") for local in missing])
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [*self._job["measurements"], *self._job["evaluations"]]
+
+    def _on_board(self, name: str) -> str:
+        return f"{self._folder}/{name}"
+
+
+def probe(connection: Connection, backend: str | None = None, threads: int = 1) -> dict[str, Any]:
+    """What the board is, its state, and whether the backend (the usual one when None) works there.
+
+    Raises:
+        AgentError: the agent does not run on the board.
+    """
+    agent = send_agent(connection)
+    argv = [connection.python(), agent, "probe", "--backend", backend or connection.backend, "--threads", str(threads)]
+    return _answer(connection.run([*argv, *connection.agent_options], timeout_s=START_LIMIT_S), connection.name)
+
+
+def _answer(ended: Completed, name: str) -> dict[str, Any]:
+    """The agent's JSON on standard output, or its error raised."""
+    try:
+        answer: dict[str, Any] = json.loads(ended.stdout)
+    except ValueError as err:
+        text = ended.stderr.decode(errors="replace").strip()
+        raise AgentError(f"the agent does not run on {name}: {text}") from err
+    if answer["kind"] == "error":
+        raise AgentError(answer["message"], hint=answer["remedy"])
+    return answer
+
+
+def send_agent(connection: Connection) -> str:
+    """Put the agent on the board unless it is there; its path."""
+    folder = f"{connection.home()}/agent"
+    connection.mkdir(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = build_agent_archive(Path(scratch) / "agent.pyz")
+        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+        remote = f"{folder}/{digest}.pyz"
+        if not connection.exists(remote) or connection.size(remote) != archive.stat().st_size:
+            connection.put(archive, remote)
+    return remote
+
+
+def build_agent_archive(path: Path) -> Path:
+    """Pack the agent and the board catalog into one file that Python can run; equal sources give equal bytes."""
+    catalog = [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted((resources.files("devices") / "catalog").iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".json")
+    ]
+    members = _sources(resources.files("profiler"), "profiler/")
+    members["profiler/catalog.json"] = json.dumps(catalog, sort_keys=True).encode()
+    members["__main__.py"] = _MAIN.encode()
+    with open(path, "wb") as file:
+        file.write(b"#!/usr/bin/env python3\n")
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in sorted(members.items()):
+                archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def _sources(folder: Traversable, prefix: str) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            found.update(_sources(entry, f"{prefix}{entry.name}/"))
+        elif entry.name.endswith(".py"):
+            found[prefix + entry.name] = entry.read_bytes()
+    return found
+
+
+def _whole_lines(content: bytes) -> bytes:
+    return content[: content.rfind(b"\n") + 1]

@@ -1,0 +1,158 @@
+"""From what the user typed to where to connect: boards.toml first, then ~/.ssh/config, then the defaults."""
+
+from __future__ import annotations
+
+import getpass
+import glob
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import paramiko
+
+from devices.errors import BoardUnreachableError
+from devices.host_keys import HostKey, KnownKeys, host_name_in_known_hosts, read_known_hosts
+from devices.inventory import Board, read_inventory
+
+_ADDRESS = re.compile(
+    r"(?:(?P<user>[^@:\s]+)@)?(?:\[(?P<bracketed>[^\]\s]+)\]|(?P<host>[^\s:\[\]@]+)|(?P<bare>[0-9a-fA-F:.%\w]*:[^\s@]*:[^\s@]*))"
+    r"(?::(?P<port>\d{1,5}))?"
+)
+_LONGEST_CHAIN = 8  # jump hosts, and files that include files
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A host to connect to, everything looked up.
+
+    `key_files` are tried first; `only_keys` says that no other key may be tried. `jumps` lead there, in order.
+    `alias` is the name of the host key in known_hosts. `board` is the entry of boards.toml, if there is one.
+    """
+
+    label: str
+    host: str
+    port: int
+    user: str
+    alias: str
+    known_hosts: tuple[Path, ...]
+    key_files: tuple[Path, ...] = ()
+    only_keys: bool = False
+    jumps: tuple[Endpoint, ...] = ()
+    board: Board | None = None
+
+    def known_keys(self) -> KnownKeys:
+        """The host keys that may be accepted: a pinned board's own key alone, else what is known about the address."""
+        if self.board is not None and self.board.host_key is not None:
+            pinned = HostKey.parse(self.board.host_key)
+            return KnownKeys(((pinned, f"boards.toml, {self.board.name}"),)) + KnownKeys(
+                revoked=read_known_hosts(self.known_hosts, self.alias).revoked
+            )
+        known = read_known_hosts(self.known_hosts, self.alias)
+        if self.board is None:
+            pins = tuple(
+                (HostKey.parse(board.host_key), f"boards.toml, {board.name}")
+                for board in read_inventory().values()
+                if board.host_key is not None and (board.host, board.port or 22) == (self.host, self.port)
+            )
+            known += KnownKeys(pins)
+        return known
+
+
+def resolve(text: str, board: Board | None = None) -> Endpoint:
+    """Where a host name leads.
+
+    Args:
+        text: NAME of boards.toml or ~/.ssh/config, HOST, or USER@HOST:PORT; an IPv6 address in brackets.
+        board: use this one in place of what boards.toml holds, for a board that is about to be added.
+
+    Raises:
+        BoardUnreachableError: it is no host name, or ~/.ssh/config cannot be read.
+        InventoryError: boards.toml is faulty.
+    """
+    config = _ssh_config(Path.home() / ".ssh" / "config")
+    return _resolve(text, config, board, [])
+
+
+def split_address(text: str) -> tuple[str | None, str, int | None]:
+    """(user, host, port) of `user@host:port`; the first and the last may be missing.
+
+    Raises:
+        BoardUnreachableError: it is no address.
+    """
+    match = _ADDRESS.fullmatch(text)
+    host = match and (match["bracketed"] or match["host"] or match["bare"])
+    port = int(match["port"]) if match and match["port"] else None
+    if not match or not host or host.startswith("-") or (port is not None and not 0 < port < 65536):
+        shown = text.rpartition("@")[2]  # what stands before may be a password
+        raise BoardUnreachableError(f"{shown!r} is no host", hint="a host is NAME, USER@HOST or USER@HOST:PORT")
+    return match["user"], host, port
+
+
+def _resolve(text: str, config: paramiko.SSHConfig, board: Board | None, seen: list[str]) -> Endpoint:
+    if text in seen or len(seen) >= _LONGEST_CHAIN:
+        raise BoardUnreachableError(f"~/.ssh/config leads in a circle: {' -> '.join([*seen, text])}")
+    user, host, port = split_address(text)
+    if board is None:
+        board = read_inventory().get(host)
+    if board is not None:
+        user, port = user or board.user, port or board.port
+    asked = board.host if board is not None else host
+    try:
+        found = config.lookup(asked)
+        address, port = found["hostname"], port or int(found.get("port", 22))
+    except (paramiko.SSHException, ImportError, OSError, ValueError) as err:
+        raise BoardUnreachableError(
+            f"cannot look up {asked} in ~/.ssh/config: {err}", hint=f"`ssh -G {asked}` shows what ssh makes of it"
+        ) from err
+    if found.get("proxycommand") and "proxyjump" not in found:
+        raise BoardUnreachableError(
+            f"~/.ssh/config reaches {asked} through a ProxyCommand, which is not supported",
+            hint="use ProxyJump, or name the host by its own address",
+        )
+    jump = found.get("proxyjump", "none")
+    jumps: tuple[Endpoint, ...] = ()
+    for index, hop in enumerate(() if jump.lower() == "none" else jump.split(",")):
+        endpoint = _resolve(hop.strip().removeprefix("ssh://"), config, None, [*seen, text])
+        # As ssh does it: only the first host of a chain is reached by its own ProxyJump.
+        jumps += (*endpoint.jumps, replace(endpoint, jumps=())) if index == 0 else (replace(endpoint, jumps=()),)
+    files = found.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
+    keys = [board.key] if board is not None and board.key else list(found.get("identityfile", []))
+    return Endpoint(
+        label=text,
+        host=address,
+        port=port,
+        user=user or found.get("user") or getpass.getuser(),
+        alias=found.get("hostkeyalias") or host_name_in_known_hosts(address, port),
+        known_hosts=tuple(Path(name).expanduser() for name in files if name != "none"),
+        key_files=tuple(Path(name).expanduser() for name in keys),
+        only_keys=bool(board is not None and board.key) or found.get("identitiesonly", "no").lower() == "yes",
+        jumps=jumps,
+        board=board,
+    )
+
+
+def _ssh_config(path: Path) -> paramiko.SSHConfig:
+    """The user's ssh configuration; an empty one when there is none."""
+    try:
+        return paramiko.SSHConfig.from_text("\n".join(_with_includes(path, 0)))
+    except (OSError, UnicodeDecodeError, paramiko.SSHException) as err:
+        raise BoardUnreachableError(f"cannot read {path}: {err}") from err
+
+
+def _with_includes(path: Path, depth: int) -> list[str]:
+    """The lines of a file with what it includes in place; paramiko passes over `Include`."""
+    if depth > _LONGEST_CHAIN:
+        raise BoardUnreachableError(f"{path} is included by itself")
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        words = line.replace("=", " ", 1).split()
+        if not words or words[0].lower() != "include":
+            lines.append(line)
+            continue
+        for pattern in words[1:]:
+            whole = Path(pattern.strip('"')).expanduser()
+            for found in sorted(glob.glob(str(whole if whole.is_absolute() else Path.home() / ".ssh" / whole))):
+                lines += _with_includes(Path(found), depth + 1)
+    return lines

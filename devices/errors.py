@@ -1,0 +1,50 @@
+"""What can go wrong between the host and a board.
+
+    DeviceError
+    ├── BoardUnreachableError   no connection, or the connection broke
+    │   ├── HostKeyError        the board's host key is unknown, has changed or is revoked
+    │   └── AuthenticationError the board does not let us in
+    ├── InventoryError          boards.toml is faulty, or has no such board         (ValueError)
+    ├── BoardBusyError          another agent is at work on the board; the text says which
+    └── AgentError              the agent could not do the job; the text is the agent's own where it left one
+
+`hint`, when present, says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class DeviceError(Exception):
+    """Base of the family."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class BoardUnreachableError(DeviceError):
+    """The board does not answer, or files on it cannot be read or written."""
+
+
+class HostKeyError(BoardUnreachableError):
+    """Nobody vouches that this is the board it says it is."""
+
+
+class AuthenticationError(BoardUnreachableError):
+    """No key or password that we could offer was accepted."""
+
+
+class InventoryError(DeviceError, ValueError):
+    """The user's list of boards is faulty, or lacks a board."""
+
+    exit_code = 2
+
+
+class BoardBusyError(DeviceError):
+    """One agent works on a board at a time."""
+
+
+class AgentError(DeviceError):
+    """The agent ended without finishing the job."""

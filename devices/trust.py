@@ -1,0 +1,82 @@
+"""Adding a board: its host key is fetched, shown to the user, and pinned to the board's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from devices.endpoint import Endpoint, resolve, split_address
+from devices.errors import HostKeyError, InventoryError
+from devices.host_keys import HostKey, check
+from devices.inventory import Board, add_board, inventory_path, read_inventory
+from devices.ssh import fetch_host_key
+
+
+@dataclass(frozen=True)
+class OfferedKey:
+    """The host key that a board shows, and how it stands to what is known."""
+
+    key: HostKey
+    endpoint: Endpoint
+
+    @property
+    def verdict(self) -> str:
+        """known, unknown, changed or revoked."""
+        return self.endpoint.known_keys().verdict(self.key)
+
+    def refuse_change(self) -> None:
+        """
+        Raises:
+            HostKeyError: another key is known for this board or address, or the key is revoked.
+        """
+        if self.verdict in ("changed", "revoked"):
+            board = self.endpoint.board
+            pinned = board.name if board is not None and board.host_key is not None else None
+            try:
+                check(
+                    self.key,
+                    self.endpoint.known_keys(),
+                    label=self.endpoint.label,
+                    address=self.endpoint.alias,
+                    board=pinned,
+                )
+            except HostKeyError as err:
+                err.hint += "\nwhere several boards share an address: --fingerprint SHA256:... names the right key"
+                raise
+
+
+def planned_board(
+    name: str, address: str | None, *, key: str | None = None, board: str | None = None, python: str | None = None
+) -> Board:
+    """The board that is to be added; without an address, the one of boards.toml that has no pinned key yet.
+
+    Raises:
+        InventoryError: there is such a board already, or none to pin.
+    """
+    there = read_inventory().get(name)
+    if address is None:
+        if there is None:
+            raise InventoryError(f"boards.toml has no {name}", hint=f"lightnas-edge boards add {name} USER@HOST")
+        return replace(there, key=key or there.key, board=board or there.board, python=python or there.python)
+    if there is not None:
+        raise InventoryError(
+            f"{inventory_path()} has a board {name} already",
+            hint=f"lightnas-edge boards remove {name}, or another name",
+        )
+    user, host, port = split_address(address)
+    return Board(name, host, user=user, port=port, key=key, board=board, python=python)
+
+
+def offered_host_key(board: Board) -> OfferedKey:
+    """Connect without logging in, to see the host key.
+
+    Raises:
+        BoardUnreachableError: nothing answers.
+    """
+    endpoint = resolve(board.name, board)
+    return OfferedKey(fetch_host_key(endpoint), endpoint)
+
+
+def pin_board(board: Board, key: HostKey) -> Path:
+    """Write a board with its host key into boards.toml, in place of an entry of its name; the file."""
+    return add_board(replace(board, host_key=str(key)), replace=True)

@@ -1,0 +1,126 @@
+"""`lightnas-edge boards`: the user's own boards, by name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+
+import devices
+from devices import Board
+from lightnas_edge.cli.console import note, print_json, print_table, say
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "boards", help="name your boards, and vouch for their host keys",
+        description="Boards reached over SSH, in boards.toml. A board is only talked to when its host key is known: "
+        "`boards add` shows the key's fingerprint, asks, and pins it to the board's name.",
+        epilog="example: lightnas-edge boards add bench-nano nvidia@192.168.55.1",
+    )  # fmt: skip
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+
+    listing = actions.add_parser("list", help="the boards there are")
+    listing.add_argument("--json", action="store_true", help="for machines")
+    listing.set_defaults(run=_list)
+
+    add = actions.add_parser(
+        "add", help="name a board and pin its host key",
+        epilog="compare the fingerprint with the board's own: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+    )  # fmt: skip
+    add.add_argument("name", metavar="NAME", help="what --host shall call it")
+    add.add_argument("address", nargs="?", metavar="USER@HOST:PORT", help="default: what boards.toml says")
+    add.add_argument("--key", metavar="FILE", help="the private key to log in with (default: as ssh does)")
+    add.add_argument("--board", metavar="MODEL", help="its name in the catalogue, such as jetson-agx-xavier")
+    add.add_argument("--python", metavar="PATH", help="what the agent runs in on the board (default: its python3)")
+    accepted = add.add_mutually_exclusive_group()
+    accepted.add_argument(
+        "--fingerprint", metavar="SHA256:...", help="accept the key with this fingerprint, and no other"
+    )
+    accepted.add_argument("--yes", action="store_true", help="accept the key unseen, where nobody can stand in between")
+    add.set_defaults(run=_add)
+
+    remove = actions.add_parser("remove", help="forget a board and its host key")
+    remove.add_argument("name", metavar="NAME")
+    remove.set_defaults(run=_remove)
+
+    clean = actions.add_parser(
+        "clean", help="free a board's disk: models and agents that can be sent again",
+        description="Remove the models, inputs and agents that earlier jobs left on a board, and what broken transfers "
+        "left. Journals stay.",
+    )  # fmt: skip
+    clean.add_argument("host", metavar="HOST")
+    clean.set_defaults(run=_clean)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    boards = devices.read_inventory()
+    if arguments.json:
+        print_json([asdict(board) for board in boards.values()])
+    elif not boards:
+        note(f"{devices.inventory_path()} holds no boards; `lightnas-edge boards add NAME USER@HOST` adds one")
+    else:
+        rows = [
+            [board.name, _address(board), board.board or "", board.fingerprint or "not pinned"]
+            for board in boards.values()
+        ]
+        print_table(["name", "address", "board", "host key"], rows)
+    return 0
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    from devices import trust  # brings paramiko, which takes a while to import
+
+    board = trust.planned_board(
+        arguments.name, arguments.address, key=arguments.key, board=arguments.board, python=arguments.python
+    )
+    offered = trust.offered_host_key(board)
+    say(f"{arguments.name} ({_address(board)}): {offered.key.type} {offered.key.fingerprint}")
+    if arguments.fingerprint is not None:
+        if arguments.fingerprint != offered.key.fingerprint:
+            raise devices.HostKeyError(
+                f"{arguments.name} offers the host key {offered.key.fingerprint}, not {arguments.fingerprint}",
+                hint="someone may stand in between, or the fingerprint is another board's; nothing was added",
+            )
+    else:
+        offered.refuse_change()
+        if offered.verdict == "known":
+            note("this key is known already")
+        elif not arguments.yes and not _confirmed():
+            return 1
+    path = trust.pin_board(board, offered.key)
+    say(f"added to {path}")
+    connection = devices.connect(arguments.name)
+    say(f"logged in; the agent will run in {connection.python()}, in {connection.home()}")
+    return 0
+
+
+def _confirmed() -> bool:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise devices.HostKeyError(
+            "nobody is there to confirm the host key; nothing was added",
+            hint="--fingerprint SHA256:... accepts the key with that fingerprint; --yes accepts the key unseen",
+        )
+    note("on the board, `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` shows the true one")
+    print("is it the same? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    note("nothing was added")
+    return False
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    devices.remove_board(arguments.name)
+    say(f"{arguments.name} is forgotten, and so is its host key")
+    return 0
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    cleaned = devices.clean(devices.connect(arguments.host))
+    say(f"{arguments.host}: {cleaned.files} files removed, {cleaned.size_bytes / 1e6:.1f} MB freed; journals stay")
+    return 0
+
+
+def _address(board: Board) -> str:
+    user = f"{board.user}@" if board.user else ""
+    return f"{user}{board.host}{f':{board.port}' if board.port else ''}"

@@ -1,0 +1,37 @@
+"""`lightnas-edge export`: the trained network as ONNX."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lightnas_edge.cli.console import say
+from lightnas_edge.cli.options import count
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "export", help="the trained network as ONNX, checked against PyTorch",
+        epilog="example: lightnas-edge export runs/tiny-0.9ms --target tensorrt-8.2",
+    )  # fmt: skip
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("--target", metavar="RUNTIME", help="decides the opset (default: one that all of them read)")
+    parser.add_argument(
+        "--batch", type=count, metavar="N", help="images per inference (default: as the table was measured)"
+    )
+    parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.deploy import DEFAULT_TARGET, export_network
+
+    record = export_network(
+        arguments.run_folder, target=arguments.target or DEFAULT_TARGET, batch=arguments.batch, data=arguments.data
+    )
+    agreement = record.agreement
+    say(
+        f"exported {record.path} (opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch {record.batch}); differs from "
+        f"PyTorch by at most {agreement.max_abs_difference:.1e} on {agreement.images} images"
+    )
+    return 0

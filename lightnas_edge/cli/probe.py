@@ -1,0 +1,180 @@
+"""`lightnas-edge probe`: what is this board, what can be measured on it, and what will be missing?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import devices
+from lightnas_edge.cli.console import print_json, say
+from lightnas_edge.cli.options import add_host
+
+_LABEL = 11  # width
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "probe", help="what is this board, and what can be measured on it",
+        description="Ask the agent on a board what it finds there, and what will be missing, before hours are spent.",
+        epilog="example: lightnas-edge probe --host localhost",
+    )  # fmt: skip
+    add_host(parser)
+    parser.add_argument("--backend", metavar="NAME", help="engine (default: TensorRT on a Jetson, else ONNX Runtime)")
+    parser.add_argument("--json", action="store_true", help="everything, for machines")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    found = devices.probe(devices.connect(arguments.host), arguments.backend)
+    if arguments.json:
+        print_json(found)
+        return 0
+    for line in describe(found):
+        say(line)
+    return 0
+
+
+class Lack(NamedTuple):
+    """Something that will be missing, why, and how to get it."""
+
+    what: str
+    remedy: str
+
+
+def describe(found: dict[str, Any]) -> Iterator[str]:
+    """The lines of a probe's answer, for people."""
+    board, simulated = found["board"], found["fingerprint"].get("simulated")
+    title = board["module"] or found["title"] or board["name"]
+    yield f"{title}{' (simulated: every number is invented)' if simulated else ''}"
+    for label, text in (
+        ("system", _system(found)),
+        ("processor", _processor(board)),
+        ("state", _state(found)),
+        ("engine", _engine(found)),
+        ("energy", _energy(found)),
+        ("sudo", _sudo(found)),
+    ):
+        yield f"  {label:<{_LABEL}}{text}"
+    lacks = list(lacking(found))
+    if not lacks:
+        yield "nothing will be missing"
+        return
+    yield "will be missing:"
+    for lack in lacks:
+        yield f"  - {lack.what}"
+        if lack.remedy:
+            yield f"      {lack.remedy}"
+
+
+def lacking(found: dict[str, Any]) -> Iterator[Lack]:
+    """What cannot be had on this board, most important first."""
+    if found["error"]:
+        yield Lack(f"latency: {found['error']['message']}", found["error"]["remedy"])
+    if not found["energy"]["available"]:
+        entries = found["missing_sensors"]
+        if not entries:
+            yield Lack(f"energy: {found['energy']['reason']}", "")
+        for entry in entries:
+            name = f"{entry['sensor']} {entry['rail']}".strip()
+            yield Lack(f"energy by {name}: {entry['reason']}", entry["remedy"])
+    else:
+        for entry in found["missing_sensors"]:
+            yield Lack(f"{entry['sensor']} {entry['rail']}".strip() + f": {entry['reason']}", entry["remedy"])
+    clocks, tools = found["fingerprint"]["clocks"], found["tools"]
+    if clocks == "floating":
+        remedy = (
+            "measure with --lock-clocks" if tools["jetson_clocks"] else "set one frequency by its governor, as root"
+        )
+        yield Lack("steady clocks: they float, so short work is measured at whatever speed they have", remedy)
+    elif clocks is None:
+        yield Lack("clocks: they cannot be read here", "")
+    if tools["jetson_clocks"] and not tools["sudo_without_password"]:
+        yield Lack(
+            "clock control without a password",
+            "give --ask-sudo-password with --lock-clocks or --power-mode, or allow sudo on the board without one",
+        )
+    if board_lacks_l4t(found):
+        yield Lack(f"JetPack: L4T {found['board']['l4t']} is not in the catalogue of this board", "")
+
+
+def board_lacks_l4t(found: dict[str, Any]) -> bool:
+    return found["board"]["l4t"] is not None and found["board"]["jetpack"] is None
+
+
+def _system(found: dict[str, Any]) -> str:
+    board = found["board"]
+    parts = [
+        f"JetPack {board['jetpack']}" if board["jetpack"] else None,
+        f"L4T {board['l4t']}" if board["l4t"] else None,
+        board["system"],
+        f"Python {found['python']['version']} ({found['python']['path']})",
+    ]
+    return _listed(parts)
+
+
+def _processor(board: dict[str, Any]) -> str:
+    gpu = board["gpu"]
+    parts = [
+        board["cpu"],
+        f"{board['cores']} cores" if board["cores"] else None,
+        f"{board['memory_mb'] / 1024:.1f} GB" if board["memory_mb"] else None,
+        f"GPU {_range(gpu['min_mhz'], gpu['max_mhz'])} MHz" if gpu else None,
+    ]
+    return _listed(parts)
+
+
+def _state(found: dict[str, Any]) -> str:
+    state, mode = found["state"], found["board"]["power_mode"]
+    parts = [
+        f"power mode {mode['name']} ({mode['id']})" if mode else None,
+        f"clocks {found['fingerprint']['clocks'] or 'unknown'}",
+        f"{state['temperature_c']:.0f} C" if state["temperature_c"] is not None else "temperature unknown",
+        f"{state['memory_available_mb'] / 1024:.1f} GB free" if state["memory_available_mb"] else None,
+        f"load {state['load1']:g}" if state["load1"] is not None else None,
+        f"throttled by {', '.join(state['throttled_by'])}" if state["throttled_by"] else None,
+    ]
+    return _listed(parts)
+
+
+def _engine(found: dict[str, Any]) -> str:
+    if found["error"]:
+        return f"{found['backend']}: not available"
+    fingerprint, runtime = found["fingerprint"], found["runtime"]
+    parts = [f"{fingerprint['backend']} {fingerprint['backend_version']}", fingerprint["provider"]]
+    if runtime.get("cuda_runtime"):
+        parts.append(f"CUDA {runtime['cuda_runtime']} by {runtime['cuda_layer']}")
+    if runtime.get("device"):
+        parts.append(f"{runtime['device']}, compute capability {runtime['compute_capability']}")
+    if found["runtime_at"]:
+        parts.append(f"found in {found['runtime_at']}")
+    return _listed(parts)
+
+
+def _energy(found: dict[str, Any]) -> str:
+    sensor = found["energy"].get("sensor")
+    if not found["energy"]["available"]:
+        return "not available"
+    total = " + ".join(sensor["total"])
+    steps = [sensor["resolution_mw"].get(label) for label in sensor["total"]]
+    step = f"step {sum(steps):.0f} mW" if None not in steps else "step unknown"
+    others = len(sensor["rails"]) - len(sensor["total"])
+    beside = f", and {others} rails inside it" if others else ""
+    return f"{sensor['sensor']}: total {total}{beside}; {step}, low-pass {sensor['tau_s']:g} s"
+
+
+def _sudo(found: dict[str, Any]) -> str:
+    tools = found["tools"]
+    able = [flag for tool, flag in (("jetson_clocks", "--lock-clocks"), ("nvpmodel", "--power-mode")) if tools[tool]]
+    if not able:
+        return "not needed: this machine has neither jetson_clocks nor nvpmodel"
+    asks = "without a password" if tools["sudo_without_password"] else "asks for a password, or refuses"
+    return f"{asks}; for {' and '.join(able)}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "unknown" if low is None or high is None else f"{low:.0f} to {high:.0f}"
+
+
+def _listed(parts: list[str | None]) -> str:
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,78 @@
+"""`lightnas-edge profile`, also `profile-device`: measure every operator of a space on a board."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import devices
+import luts
+from lightnas_edge.cli.console import known, percent, print_json, say
+from lightnas_edge.cli.measuring import job_folder, measure_with_progress, tell_table
+from lightnas_edge.cli.options import (
+    add_classes,
+    add_host,
+    add_measuring,
+    add_space,
+    chosen_space,
+    settings,
+    sudo_password,
+    table_path,
+)
+from lightnas_edge.profiling import select_operators, write_profile_job
+
+DESCRIPTION = "Measure every operator of a search space on a board, one by one, into a look-up table (LUT)."
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("profile", help="measure every operator of a space: a LUT", description=DESCRIPTION)
+    add_arguments(parser)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "example: profile-device --host localhost --space tiny"
+    add_host(parser)
+    add_space(parser)
+    add_classes(parser)
+    add_measuring(parser, rounds=25)
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="OPERATOR",
+        help="a key, NAME@LAYER (layers count from 0) or a glob such as '*_e6@*'; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the table (default: named after host, space, settings)"
+    )
+    parser.add_argument("--json", action="store_true", help="the summary, for machines")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    space = chosen_space(arguments)
+    operators = select_operators(space, arguments.only)
+    connection = devices.connect(arguments.host)
+    chosen = settings(arguments, connection)
+    table = arguments.out or table_path(arguments.host, space.name, chosen, "")
+    started_s = time.monotonic()
+    with job_folder() as folder:
+        job, lut = measure_with_progress(
+            connection,
+            lambda tell: write_profile_job(folder, space, chosen, operators=operators, on_progress=tell),
+            table, title=f"measuring {space.name} on {arguments.host}", fresh=arguments.fresh,
+            sudo_password=sudo_password(arguments),
+        )  # fmt: skip
+    ended_s = time.monotonic()
+    coverage = lut.coverage([shaped.key for shaped in space.shaped_operators()])
+    repeatability = luts.repeatability(lut)
+    if arguments.json:
+        print_json({
+            "kind": "profile", "lut": str(table), "found": len(coverage.found), "missing": list(coverage.missing),
+            "failed": list(coverage.failed), "repeatability": known(repeatability.operators), "fingerprint": lut.fingerprint,
+        })  # fmt: skip
+    else:
+        tell_table(job, lut, energy=arguments.energy, started_s=started_s, ended_s=ended_s)
+        say(
+            f"{space.name}: {coverage}; measured again, an operator's latency would differ by "
+            f"{percent(repeatability.operators, 2)}"
+        )
+    return 0 if all(key in lut.entries for key in job.keys) else 1

@@ -1,0 +1,52 @@
+"""`lightnas-edge range`: which latencies a space can reach under a predictor."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import luts
+from lightnas_edge.cli.console import ms, note, print_json, say
+from lightnas_edge.cli.options import add_classes, add_space, chosen_space
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "range", help="what a space can reach: cheapest, median, dearest",
+        description="The cheapest network of a space, the median of random ones and the dearest, under a predictor. A budget below "
+        "the cheapest cannot be kept by any network.",
+        epilog="example: lightnas-edge range --predictor tiny.predictor.json",
+    )  # fmt: skip
+    add_space(parser, required=False)
+    add_classes(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--predictor", type=Path, metavar="FILE", help="from `lightnas-edge fit`")
+    source.add_argument("--lut", type=Path, metavar="FILE", help="a table alone; needs --space")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.predictor import load_predictor, lut_predictor, reachable_range
+
+    space = None if arguments.space is None else chosen_space(arguments)
+    if arguments.predictor:
+        predictor = load_predictor(arguments.predictor, space)
+    elif space is None:
+        note("--lut needs --space: a table does not say what space it is to serve")
+        return 2
+    else:
+        predictor = lut_predictor(space, luts.read(arguments.lut))
+    reach = reachable_range(predictor)
+    ends = {"cheapest": (reach.cheapest_ms, reach.cheapest), "dearest": (reach.dearest_ms, reach.dearest)}
+    if arguments.json:
+        print_json({
+            "kind": "range", "space": predictor.space.name, "batch": predictor.batch, "median_ms": reach.median_ms,
+            **{name: {"latency_ms": value, "architecture": network.to_json()} for name, (value, network) in ends.items()},
+        })  # fmt: skip
+        return 0
+    say(f"{predictor.space.name}, batch {predictor.batch}, predicted:")
+    say(f"cheapest  {ms(reach.cheapest_ms)} ms  {reach.cheapest}")
+    say(f"median    {ms(reach.median_ms)} ms  of random networks")
+    say(f"dearest   {ms(reach.dearest_ms)} ms  {reach.dearest}")
+    return 0

@@ -1,0 +1,65 @@
+"""`lightnas-edge verify`: the exported network, measured on the board. The only command that may say "met"."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import devices
+from devices import Status
+from lightnas_edge.cli.console import note, percent, print_json, progress, say, warn
+from lightnas_edge.cli.options import add_board, add_host, board_settings, count, milliseconds, sudo_password
+
+_EXIT = {"met": 0, "missed": 3, "inconclusive": 3}
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "verify", help="measure the exported network on the board: met, missed or inconclusive",
+        description="Measure the exported network on a board beside the table's sentinel operators, compare its outputs with "
+        "PyTorch, score it on the validation images, and judge it.",
+        epilog="exit code 0: met; 3: missed or inconclusive. example: lightnas-edge verify runs/tiny-0.9ms --host localhost",
+    )  # fmt: skip
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    add_host(parser)
+    parser.add_argument("--latency-ms", type=milliseconds, metavar="MS", help="default: the budget of the search")
+    parser.add_argument("--rounds", type=count, default=40, metavar="N", help="of 5 samples each (default: 40)")
+    add_board(parser)
+    parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
+    parser.add_argument("--json", action="store_true", help="the whole record, for machines")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.deploy import run_settings, verify_network
+
+    settings = run_settings(arguments.run_folder)
+    protocol = replace(settings.protocol, rounds=arguments.rounds)
+    settings = replace(settings, protocol=protocol, **board_settings(arguments))
+    with progress(f"verifying on {arguments.host}") as bar:
+
+        def draw(status: Status) -> None:
+            bar(status.done, max(status.total, 1), status.key, status.eta_s)
+
+        found = verify_network(
+            arguments.run_folder, devices.connect(arguments.host), target_ms=arguments.latency_ms,
+            settings=settings, data=arguments.data, on_progress=draw, sudo_password=sudo_password(arguments),
+        )  # fmt: skip
+    if arguments.json:
+        print_json(found.record)
+        return _EXIT[found.judgement.verdict]
+    say(found.line)
+    accuracy = found.record["accuracy"]
+    if accuracy:
+        say(
+            f"{percent(accuracy['top1'])} of {accuracy['images']} validation images right on the board, "
+            f"{percent(accuracy['pytorch_top1'])} in PyTorch"
+        )
+    if found.judgement.verdict != "met":
+        note(found.judgement.reason)
+        if found.judgement.remedy:
+            note(f"  {found.judgement.remedy}")
+    for warning in dict.fromkeys(found.record["warnings"]):
+        warn(warning)
+    return _EXIT[found.judgement.verdict]

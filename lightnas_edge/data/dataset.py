@@ -1,0 +1,223 @@
+"""Data sets: what the classes are, which images train and which validate."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightnas_edge.data.images import ArrayImages, FileImages, Images
+from lightnas_edge.data.loader import MEAN, STANDARD_DEVIATION, Loader, normalise
+from lightnas_edge.errors import DataError
+from lightnas_edge.space import Space
+
+DIGITS = "digits"
+_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_LAYOUT = "expected train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg alone, which is split; or the word 'digits'"
+_Labels = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Images of two or more classes in a training and a validation part."""
+
+    name: str
+    source: str  # as the user named it
+    classes: tuple[str, ...]  # a label is a position in this
+    train: Images
+    validation: Images
+    split: str  # how the parts came about, for people
+    sha256: str  # identity: names, sizes and labels of both parts
+    seed: int
+    workers: int
+
+    def train_loader(self, batch: int, *, augment: bool = True) -> Loader:
+        """Shuffled, augmented; an incomplete last batch is left out."""
+        return Loader(
+            self.train, batch=batch, seed=self.seed, shuffle=True, augment=augment, drop_last=True, workers=self.workers
+        )
+
+    def validation_loader(self, batch: int, *, shuffle: bool = False) -> Loader:
+        """As they are: in order and complete for scoring; shuffled and without an incomplete last batch for the
+        search.
+        """
+        return Loader(
+            self.validation,
+            batch=batch,
+            seed=self.seed,
+            shuffle=shuffle,
+            augment=False,
+            drop_last=shuffle,
+            workers=self.workers,
+        )
+
+    def validation_arrays(self, limit: int | None = None) -> tuple[np.ndarray[Any, np.dtype[np.float32]], _Labels]:
+        """(N, 3, S, S) float32 as a network takes them, and (N,) labels; `limit` takes evenly spaced ones."""
+        count = len(self.validation)
+        chosen = np.arange(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).astype(int)
+        loader = Loader(_Subset(self.validation, chosen), batch=64, seed=0, shuffle=False, augment=False)
+        parts = [normalise(pixels).contiguous().numpy() for pixels, _ in loader.batches(0)]
+        return np.ascontiguousarray(np.concatenate(parts)), self.validation.labels[chosen]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "source": self.source,
+            "classes": list(self.classes),
+            "train_images": len(self.train),
+            "validation_images": len(self.validation),
+            "split": self.split,
+            "input_size": self.train.size,
+            "normalisation": {"mean": list(MEAN), "standard_deviation": list(STANDARD_DEVIATION)},
+            "seed": self.seed,
+            "sha256": self.sha256,
+        }
+
+
+class _Subset(Images):
+    def __init__(self, images: Images, chosen: np.ndarray[Any, Any]) -> None:
+        self._images, self._chosen = images, chosen
+        self.labels, self.size = images.labels[chosen], images.size
+
+    def image(self, index: int, generator: np.random.Generator | None) -> Any:
+        return self._images.image(int(self._chosen[index]), generator)
+
+
+def load_data(
+    source: str | Path, *, space: Space, seed: int = 0, workers: int | None = None, validation_share: float = 0.2
+) -> DataSet:
+    """The digits of scikit-learn (`digits`), or a folder of images, at the input size of a space.
+
+    Args:
+        source: `digits`, or a folder with train/CLASS/* and val/CLASS/*, or CLASS/* alone.
+        seed: of the split, where there is one, and of order and augmentation.
+        workers: processes that decode; by default one for each core, at most 8. Digits are in memory and need none.
+        validation_share: of each class, where the folder has no val/.
+
+    Raises:
+        DataError: with every fault of the folder in one message. Images are decoded when they are needed: one that
+            cannot be read is named then.
+    """
+    if not 0 < validation_share < 1:
+        raise DataError(f"a validation share of {validation_share}: expected a number between 0 and 1")
+    if str(source) == DIGITS:
+        return _digits(space.input_size, seed, validation_share)
+    if workers is None:
+        workers = min(8, len(os.sched_getaffinity(0)))
+    return _folder(Path(source), space.input_size, seed, workers, validation_share)
+
+
+def _digits(size: int, seed: int, share: float) -> DataSet:
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    labels = digits.target.astype(np.int64)
+    grey = np.clip(digits.images * (255 / 16), 0, 255).astype(np.uint8)  # 8x8, levels 0 to 16
+    scaled = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in grey]
+    pixels = np.repeat(np.stack(scaled)[..., None], 3, axis=-1)
+    train, validation = _split(labels, seed, share)
+    shift = max(1, size // 16)  # half a pixel of the original
+    return DataSet(
+        DIGITS,
+        DIGITS,
+        tuple(str(digit) for digit in range(10)),
+        ArrayImages(pixels[train], labels[train], shift),
+        ArrayImages(pixels[validation], labels[validation], shift),
+        _describe_split(share, seed),
+        hashlib.sha256(pixels.tobytes() + validation.tobytes()).hexdigest(),
+        seed,
+        0,
+    )
+
+
+def _folder(folder: Path, size: int, seed: int, workers: int, share: float) -> DataSet:
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"the data folder {folder} {what}", hint=_LAYOUT)
+    faults: list[str] = []
+    parts = {name: folder / name for name in ("train", "val") if (folder / name).is_dir()}
+    if "val" in parts and "train" not in parts:
+        raise DataError(f"{folder} has val/ and no train/", hint=_LAYOUT)
+    train = _scan(parts.get("train", folder), faults)
+    classes = tuple(train)
+    if not classes and not faults:
+        faults.append(f"{parts.get('train', folder)}: no class folders in it")
+    elif len(classes) == 1:
+        faults.append(f"only one class, {classes[0]!r}: there is nothing to tell apart")
+    validation = _scan(parts["val"], faults) if "val" in parts else {}
+    if validation:
+        faults += [f"class {name!r} is in train/ and not in val/" for name in classes if name not in validation]
+        faults += [f"class {name!r} is in val/ and not in train/" for name in validation if name not in train]
+    elif "val" in parts:
+        faults.append(f"{parts['val']}: no class folders in it")
+    else:
+        faults += [f"class {name!r} has one image: it cannot be split" for name in classes if len(train[name]) == 1]
+    if faults:
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        raise DataError(f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n{listed}", hint=_LAYOUT)
+    if validation:
+        train_images, validation_images = _images(train, classes, size), _images(validation, classes, size)
+        split = "train/ and val/ as given"
+    else:
+        whole = _images(train, classes, size)
+        chosen_train, chosen_validation = _split(whole.labels, seed, share)
+        train_images, validation_images = _take(whole, chosen_train), _take(whole, chosen_validation)
+        split = _describe_split(share, seed)
+    return DataSet(
+        folder.resolve().name, str(folder), classes, train_images, validation_images, split,
+        _identity(folder, train_images, validation_images), seed, workers,
+    )  # fmt: skip
+
+
+def _scan(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
+    """Image files by class, both sorted; nested folders count for their class, hidden files for nothing."""
+    found: dict[str, list[Path]] = {}
+    for class_folder in sorted(
+        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    ):
+        files = [path for path in class_folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        images = sorted(path for path in files if path.suffix.lower() in _SUFFIXES)
+        if not images:
+            others = f" ({len(files)} other files)" if files else ""
+            faults.append(f"class {class_folder.name!r} has no images in {class_folder}{others}")
+        found[class_folder.name] = images
+    return found
+
+
+def _images(by_class: dict[str, list[Path]], classes: tuple[str, ...], size: int) -> FileImages:
+    paths = [path for name in classes for path in by_class[name]]
+    labels = [label for label, name in enumerate(classes) for _ in by_class[name]]
+    return FileImages(paths, np.array(labels, dtype=np.int64), size)
+
+
+def _take(images: FileImages, chosen: np.ndarray[Any, Any]) -> FileImages:
+    return FileImages([images.paths[index] for index in chosen], images.labels[chosen], images.size)
+
+
+def _split(labels: _Labels, seed: int, share: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(train, validation) positions, sorted; the share is taken of every class, at least one image on either side."""
+    validation = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        validation.append(np.random.default_rng([seed, int(label)]).permutation(members)[:count])
+    chosen = np.sort(np.concatenate(validation))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
+def _describe_split(share: float, seed: int) -> str:
+    return f"{share:.0%} of every class for validation, seed {seed}"
+
+
+def _identity(folder: Path, *parts: FileImages) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for path, label in zip(part.paths, part.labels, strict=True):
+            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0{label}\n".encode())
+        digest.update(b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,143 @@
+"""Batches whose order and augmentation are functions of (seed, epoch, index) alone.
+
+So a run that is resumed in the middle of an epoch sees the images it would have seen, with any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import data
+
+from lightnas_edge.data.images import Images, Pixels, UnreadableImageError
+from lightnas_edge.errors import DataError
+
+MEAN = (0.485, 0.456, 0.406)  # ImageNet, of pixels from 0 to 1
+STANDARD_DEVIATION = (0.229, 0.224, 0.225)
+_ORDER, _AUGMENTATION = 0, 1  # streams of randomness
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """(N, S, S, 3) uint8 to (N, 3, S, S) float32 with ImageNet's mean and deviation, channels last in memory."""
+    x = pixels.permute(0, 3, 1, 2).float()
+    mean = torch.tensor(MEAN, device=x.device).reshape(1, 3, 1, 1) * 255
+    deviation = torch.tensor(STANDARD_DEVIATION, device=x.device).reshape(1, 3, 1, 1) * 255
+    return x.sub_(mean).div_(deviation)
+
+
+class Loader:
+    """Batches of one set of images, epoch by epoch.
+
+    Args:
+        shuffle: a new order in every epoch; without it images come as they are listed.
+        augment: augmentation as in training; without it images come as for validation.
+        drop_last: leave out an incomplete last batch when there is another one: batch norm in training mode is
+            unsteady on a few images and impossible on one.
+        workers: decoding processes; 0 decodes here.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        batch: int,
+        seed: int,
+        shuffle: bool,
+        augment: bool,
+        drop_last: bool = False,
+        workers: int = 0,
+    ) -> None:
+        if batch < 1:
+            raise ValueError(f"a batch of {batch} images")
+        self._images, self._batch, self._seed, self._shuffle = images, batch, seed, shuffle
+        self._drop_last = drop_last and len(images) > batch
+        self._plan = _Plan()
+        self._loader: data.DataLoader[Any] = data.DataLoader(
+            _Decoder(images, seed if augment else None),
+            batch_sampler=self._plan,
+            num_workers=workers,
+            collate_fn=_collate,
+            persistent_workers=workers > 0,
+            # Its own, since a loader draws from its generator whenever it starts: a resumed run starts one more.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        full, rest = divmod(len(self._images), self._batch)
+        return full + (1 if rest and not self._drop_last else 0)
+
+    def order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Indices of the images in the order of an epoch."""
+        if not self._shuffle:
+            return np.arange(len(self._images))
+        return np.random.default_rng([self._seed, _ORDER, epoch]).permutation(len(self._images))
+
+    def batches(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images uint8 (N, S, S, 3), labels int64 (N,)) of an epoch, from batch `start` on.
+
+        Raises:
+            DataError: images that cannot be read, by name; or a decoding process that died.
+        """
+        order = self.order(epoch)
+        self._plan.batches = [
+            [(epoch, int(index)) for index in order[step * self._batch : (step + 1) * self._batch]]
+            for step in range(start, len(self))
+        ]
+        try:
+            for pixels, labels, faults in self._loader:
+                if faults:
+                    raise DataError(
+                        "cannot read " + "\n  ".join(faults),
+                        hint="repair or remove it, then run the same command again",
+                    )
+                yield pixels, labels
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a process that decodes images ended: {error}",
+                hint="often memory: try fewer workers or a smaller batch",
+            ) from error
+
+
+class _Plan(data.Sampler[list[tuple[int, int]]]):
+    """What the loader is to fetch next: changed between epochs while its workers live on."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Decoder(data.Dataset[tuple[Pixels | str, int]]):
+    """(epoch, index) to (pixels, label), or to (fault, label): an exception would lose its text between processes."""
+
+    def __init__(self, images: Images, augmentation_seed: int | None) -> None:
+        self._images, self._seed = images, augmentation_seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Pixels | str, int]:
+        epoch, index = key
+        seed = self._seed
+        generator = None if seed is None else np.random.default_rng([seed, _AUGMENTATION, epoch, index])
+        label = int(self._images.labels[index])
+        try:
+            return self._images.image(index, generator), label
+        except UnreadableImageError as fault:
+            return str(fault), label
+
+
+def _collate(samples: list[tuple[Pixels | str, int]]) -> tuple[Tensor, Tensor, list[str]]:
+    faults = [image for image, _ in samples if isinstance(image, str)]
+    images = [image for image, _ in samples if not isinstance(image, str)]
+    labels = torch.tensor([label for _, label in samples])
+    pixels = torch.empty(0) if faults else torch.from_numpy(np.stack(images))
+    return pixels, labels, faults

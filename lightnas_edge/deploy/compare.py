@@ -1,0 +1,45 @@
+"""Do two programs compute the same? PyTorch's logits beside those of an engine, on the same images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an engine's logits are from PyTorch's. All fields are the worst of all images, but for the last."""
+
+    images: int
+    max_abs_difference: float
+    relative_difference: float  # the above over the largest logit of the reference
+    cosine: float  # of the angle between the two logit vectors of an image
+    top1_agreement: float  # share of images on which both name the same class
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare_outputs(reference: np.ndarray, outputs: np.ndarray) -> Agreement:
+    """Compare logits.
+
+    Args:
+        reference: (N, classes) of PyTorch.
+        outputs: (N, classes) of the engine. A number that is not finite makes the agreement as bad as it can be.
+    """
+    if reference.shape != outputs.shape or not len(reference):
+        raise ValueError(f"logits of PyTorch {reference.shape} and of the engine {outputs.shape} cannot be compared")
+    finite = np.isfinite(outputs).all(axis=1)
+    ours, theirs = reference.astype(np.float64), np.where(finite[:, None], outputs, 0.0).astype(np.float64)
+    difference = float(np.abs(ours - theirs).max()) if finite.all() else float(np.finfo(np.float32).max)
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return Agreement(
+        images=len(reference),
+        max_abs_difference=difference,
+        relative_difference=difference / max(float(np.abs(ours).max()), float(np.finfo(np.float32).tiny)),
+        cosine=float(min(1.0, cosines.min())),
+        top1_agreement=float(np.mean((ours.argmax(axis=1) == theirs.argmax(axis=1)) & finite)),
+    )

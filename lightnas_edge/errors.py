@@ -1,0 +1,84 @@
+"""Every error that lightnas-edge raises on purpose.
+
+    LightnasEdgeError
+    ├── SpaceError            a search space file or name is wrong             (ValueError)
+    ├── ArchitectureError     an architecture does not fit its space           (ValueError)
+    ├── BudgetError           a budget that is no budget: zero, negative, nan  (ValueError)
+    ├── InfeasibleBudgetError a budget no network of the space can keep
+    ├── DataError             a data set that cannot be read or used           (ValueError)
+    ├── PredictorError        a predictor file is wrong or does not fit        (ValueError)
+    ├── FingerprintError      records of different boards or states would mix  (ValueError)
+    ├── RunError              a run directory is missing a part, or is in use
+    ├── DivergedError         training left the finite numbers
+    ├── ExportError           the exported graph is wrong or unsupported
+    └── VerifyError           the verification could not be carried out
+
+`luts.LutError` and `devices.DeviceError` are the bases of their own packages, which do not import this one.
+The command line answers all three families alike: message on stderr, exit code from `exit_code`.
+
+Messages say what happened and where; `hint`, when present, says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class LightnasEdgeError(Exception):
+    """Base of the family. `hint` is one or more lines that say what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class SpaceError(LightnasEdgeError, ValueError):
+    """A search space that cannot be found, read or built."""
+
+    exit_code = 2
+
+
+class ArchitectureError(LightnasEdgeError, ValueError):
+    """An architecture that does not fit its space."""
+
+    exit_code = 2
+
+
+class BudgetError(LightnasEdgeError, ValueError):
+    """A budget that is not a positive, finite number."""
+
+    exit_code = 2
+
+
+class InfeasibleBudgetError(LightnasEdgeError):
+    """A sensible budget that no network of the space can keep."""
+
+    exit_code = 3
+
+
+class DataError(LightnasEdgeError, ValueError):
+    """A data set that cannot be found, read or used."""
+
+
+class PredictorError(LightnasEdgeError, ValueError):
+    """A predictor that cannot be read, fitted or applied."""
+
+
+class FingerprintError(LightnasEdgeError, ValueError):
+    """Records of different boards, states or protocols that must not mix."""
+
+
+class RunError(LightnasEdgeError):
+    """A run directory that lacks a part, holds a damaged one, or belongs to another command."""
+
+
+class DivergedError(LightnasEdgeError):
+    """A loss that is not a finite number."""
+
+
+class ExportError(LightnasEdgeError):
+    """An ONNX file that could not be written, or does not compute what PyTorch computes."""
+
+
+class VerifyError(LightnasEdgeError):
+    """A verification that could not be carried out; says nothing about the budget."""

@@ -1,0 +1,7 @@
+"""The networks in PyTorch: one architecture, or all of them with shared weights."""
+
+from lightnas_edge.nn.folding import folded_weights
+from lightnas_edge.nn.network import Network
+from lightnas_edge.nn.supernet import Supernet
+
+__all__ = ["Network", "Supernet", "folded_weights"]

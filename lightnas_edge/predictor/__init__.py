@@ -1,0 +1,32 @@
+"""From an architecture to a latency with an interval: additive Bayesian, LUT alone, and the paper's MLP."""
+
+from lightnas_edge.predictor.additive import AdditivePredictor, fit_additive, lut_predictor
+from lightnas_edge.predictor.base import Predictor, Range, reachable_range
+from lightnas_edge.predictor.choose import next_networks
+from lightnas_edge.predictor.compare import Comparison, Row, compare, fit_best
+from lightnas_edge.predictor.evaluate import Scores, evaluate
+from lightnas_edge.predictor.files import load_predictor
+from lightnas_edge.predictor.mlp import MlpPredictor, fit_mlp, read_published_predictor
+from lightnas_edge.predictor.observations import Observations, observe
+
+__all__ = [
+    "AdditivePredictor",
+    "Comparison",
+    "MlpPredictor",
+    "Observations",
+    "Predictor",
+    "Range",
+    "Row",
+    "Scores",
+    "compare",
+    "evaluate",
+    "fit_additive",
+    "fit_best",
+    "fit_mlp",
+    "load_predictor",
+    "lut_predictor",
+    "next_networks",
+    "observe",
+    "reachable_range",
+    "read_published_predictor",
+]

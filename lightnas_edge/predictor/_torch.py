@@ -1,0 +1,135 @@
+"""Predictors as torch modules. Only this file and the fitting of the MLP import torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class _Additive(nn.Module):
+    cost: Tensor
+    constant: Tensor
+
+    def __init__(self, constant_ms: float, cost_ms: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.register_buffer("cost", torch.tensor(cost_ms.ravel(), dtype=torch.float32))
+        self.register_buffer("constant", torch.tensor(float(constant_ms), dtype=torch.float32))
+
+    def forward(self, one_hot: Tensor) -> Tensor:
+        return one_hot.flatten(1) @ self.cost.to(one_hot.dtype) + self.constant.to(one_hot.dtype)
+
+
+class _Mlp(nn.Module):
+    def __init__(
+        self, layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], mean_ms: float, scale_ms: float
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for weight, bias in layers:
+            linear = nn.Linear(weight.shape[1], weight.shape[0])
+            linear.weight = nn.Parameter(torch.from_numpy(weight.copy()), requires_grad=False)
+            linear.bias = nn.Parameter(torch.from_numpy(bias.copy()), requires_grad=False)
+            self.layers.append(linear)
+        self.mean_ms = mean_ms
+        self.scale_ms = scale_ms
+
+    def forward(self, one_hot: Tensor) -> Tensor:
+        values = one_hot.flatten(1)
+        for position, layer in enumerate(self.layers):
+            values = layer(values)
+            if position + 1 < len(self.layers):
+                values = torch.relu(values)
+        return self.mean_ms + self.scale_ms * values[:, 0]
+
+
+def additive_module(constant_ms: float, cost_ms: NDArray[np.float64]) -> nn.Module:
+    """(B, L, K) -> (B,) ms."""
+    return _Additive(constant_ms, cost_ms)
+
+
+def mlp_module(
+    layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], mean_ms: float, scale_ms: float
+) -> nn.Module:
+    """(B, L, K) -> (B,) ms."""
+    return _Mlp(layers, mean_ms, scale_ms)
+
+
+def train_mlp(
+    inputs: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    held_out: tuple[NDArray[np.float32], NDArray[np.float32]],
+    hidden: Sequence[int],
+    *,
+    seed: int,
+    epochs: int,
+    patience: int,
+) -> tuple[list[tuple[NDArray[np.float32], NDArray[np.float32]]], int]:
+    """Adam on the squared error; the weights of the epoch with the least held-out error.
+
+    Args:
+        inputs: (n, L*K) one-hots. targets: (n,) standardised.
+
+    Returns:
+        [(weight (out, in), bias (out,))] and the number of epochs run.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # layers this small only lose time to further threads
+    try:
+        return _train_mlp(inputs, targets, held_out, hidden, seed=seed, epochs=epochs, patience=patience)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_mlp(
+    inputs: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    held_out: tuple[NDArray[np.float32], NDArray[np.float32]],
+    hidden: Sequence[int],
+    *,
+    seed: int,
+    epochs: int,
+    patience: int,
+) -> tuple[list[tuple[NDArray[np.float32], NDArray[np.float32]]], int]:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [inputs.shape[1], *hidden, 1]
+    linears = []
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        linear = nn.Linear(fan_in, fan_out)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(linear.bias)
+        linears.append(linear)
+    blocks: list[nn.Module] = []
+    for linear in linears:
+        blocks += [linear, nn.ReLU()]
+    network = nn.Sequential(*blocks[:-1])
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    x, y = torch.from_numpy(inputs), torch.from_numpy(targets)[:, None]
+    held_x, held_y = torch.from_numpy(held_out[0]), torch.from_numpy(held_out[1])[:, None]
+    batch = max(8, min(128, len(x) // 8))
+    best, best_error, best_epoch, epoch = _weights(linears), float("inf"), 0, 0
+    for epoch in range(epochs):
+        order = torch.randperm(len(x), generator=generator)
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            optimiser.zero_grad()
+            loss: Tensor = nn.functional.mse_loss(network(x[rows]), y[rows])
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+            optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            error = float(nn.functional.mse_loss(network(held_x), held_y))
+        if error < best_error:
+            best, best_error, best_epoch = _weights(linears), error, epoch
+        elif epoch - best_epoch >= patience:
+            break
+    return best, epoch + 1
+
+
+def _weights(linears: Sequence[nn.Linear]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    return [(linear.weight.detach().numpy().copy(), linear.bias.detach().numpy().copy()) for linear in linears]

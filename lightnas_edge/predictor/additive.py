@@ -1,0 +1,381 @@
+"""The additive predictor: a constant and one cost per operator at a shape, known as a joint normal distribution.
+
+Latency of a network = constant + sum of the costs of its operators; equal shapes share one cost, and a skip that keeps
+its shape costs nothing, for it is no node in any graph. Before any network is measured, the table speaks:
+
+    cost[key] = scale * table[key] + overhead + deviation[key]        constant = scale * table[fixed] + offset
+
+`scale` is near 1; `overhead` is what an operator loses or gains by standing in a network (launch, fusion,
+reformatting), `offset` the same for the ends; deviations are in proportion to the table's entries. Without a table, the
+costs follow multiplications and memory traffic, whose prices are learned. All of it is linear with normal priors, so
+the posterior after measuring networks is exact; how wide each prior is (and the noise) is taken from the networks as
+far as they can tell, by maximising the marginal likelihood under a broad prior around the stated defaults.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, optimize
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+
+import luts
+from lightnas_edge.errors import FingerprintError, PredictorError
+from lightnas_edge.predictor.base import Array, Origin, Predictor
+from lightnas_edge.predictor.observations import Observations, observe
+from lightnas_edge.space import Operator, ShapedOperator, Space
+
+if TYPE_CHECKING:
+    import torch
+
+_CHUNK = 500  # networks per exact update; updates compose, so this bounds memory, not accuracy
+_EVIDENCE_NETWORKS = 200  # more do not make the widths of the priors any better known
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Which costs a space has: the constant first, then one per distinct operator at a shape."""
+
+    space: Space
+    keys: tuple[str, ...]  # (P,)
+    position: NDArray[np.int64]  # (L, K) in 1..P; 0 for an identity, which costs nothing
+
+    @classmethod
+    def of(cls, space: Space) -> Terms:
+        keys: dict[str, int] = {}
+        position = np.zeros((len(space.layers), len(space.operators)), dtype=np.int64)
+        for layer in range(len(space.layers)):
+            for column, operator in enumerate(space.operators):
+                shaped = space.at(layer, operator)
+                if not shaped.is_identity:
+                    position[layer, column] = keys.setdefault(shaped.key, len(keys) + 1)
+        return cls(space, tuple(keys), position)
+
+    def shaped(self) -> list[ShapedOperator]:
+        """(P,) in the order of `keys`."""
+        by_key = {shaped.key: shaped for shaped in self.space.shaped_operators()}
+        return [by_key[key] for key in self.keys]
+
+    def counts(self, indices: NDArray[np.integer[Any]]) -> Array:
+        """(n, L) -> (n, 1 + P): one constant, and how often each operator stands in the network."""
+        found = np.zeros((len(indices), 1 + len(self.keys)))
+        places = self.position[np.arange(len(self.space.layers)), indices]
+        np.add.at(found, (np.arange(len(indices))[:, None], places), 1.0)
+        found[:, 0] = 1.0
+        return found
+
+    def spread_out(self, values: Array) -> Array:
+        """(1 + P, ...) -> (L, K, ...), zero for identities."""
+        places: Array = values[self.position].copy()
+        places[self.position == 0] = 0.0
+        return places
+
+
+class AdditivePredictor(Predictor):
+    """Normal distribution over (1 + P,) costs: the constant, then one per operator at a shape.
+
+    Args:
+        mean_ms: (1 + P,) expected costs.
+        covariance_ms2: (1 + P, 1 + P).
+        noise_ms: standard deviation of a measured network around the sum of the true costs.
+    """
+
+    type = "additive"
+
+    def __init__(self, space: Space, origin: Origin, mean_ms: Array, covariance_ms2: Array, noise_ms: float) -> None:
+        super().__init__(space, origin)
+        self.terms = Terms.of(space)
+        self.mean_ms = mean_ms
+        self.covariance_ms2 = covariance_ms2
+        self.noise_ms = noise_ms
+        self._cost = self.terms.spread_out(mean_ms)  # (L, K)
+
+    def predict(self, one_hot: NDArray[Any]) -> Array:
+        predicted: Array = self._flat(one_hot) @ self._cost.ravel() + self.mean_ms[0]
+        return predicted
+
+    def predict_indices(self, indices: NDArray[np.integer[Any]]) -> Array:
+        total = np.full(len(indices), self.mean_ms[0])
+        for layer, cost in enumerate(self._cost):
+            total += cost[indices[:, layer]]
+        return total
+
+    def deviation(self, one_hot: NDArray[Any]) -> Array:
+        flat, factor = self._flat(one_hot), self.factor_ms
+        spread: Array = np.sqrt(((flat @ factor[1:] + factor[0]) ** 2).sum(axis=1) + self.noise_ms**2)
+        return spread
+
+    @cached_property
+    def factor_ms(self) -> Array:
+        """(1 + L*K, R): the variance of a prediction is the squared length of `[1, one-hot] @ factor_ms`."""
+        values, vectors = np.linalg.eigh(self.covariance_ms2)
+        kept = values > 1e-14 * max(float(values[-1]), 1e-300)
+        root = vectors[:, kept] * np.sqrt(values[kept])
+        places = self.terms.spread_out(root).reshape(-1, root.shape[1])
+        return np.concatenate([root[:1], places])
+
+    def torch_module(self) -> torch.nn.Module:
+        from lightnas_edge.predictor._torch import additive_module
+
+        return additive_module(self.mean_ms[0], self._cost)
+
+    def linear_terms(self) -> tuple[float, Array]:
+        return float(self.mean_ms[0]), self._cost.copy()
+
+    def updated(self, observations: Observations) -> AdditivePredictor:
+        """The posterior after more networks, in closed form; the noise level is kept."""
+        variance = observations.standard_error_ms**2 + self.noise_ms**2
+        counts = self.terms.counts(observations.indices)
+        mean, covariance = _condition(self.mean_ms, self.covariance_ms2, counts, observations.latency_ms, variance)
+        networks = int(self.fit.get("networks", 0)) + len(observations)
+        origin = replace(self.origin, fit={**self.fit, "networks": networks, "held_out": None})
+        return AdditivePredictor(self.space, origin, mean, covariance, self.noise_ms)
+
+    def parameters(self) -> dict[str, Any]:
+        lower = np.tril_indices(len(self.mean_ms))
+        return {
+            "constant_ms": float(self.mean_ms[0]),
+            "cost_ms": {key: float(cost) for key, cost in zip(self.terms.keys, self.mean_ms[1:], strict=True)},
+            "covariance_ms2_lower": [float(value) for value in self.covariance_ms2[lower]],
+            "noise_ms": self.noise_ms,
+        }
+
+
+def lut_predictor(space: Space, lut: luts.Lut) -> AdditivePredictor:
+    """The table alone: the sum of its entries, with the doubt that whole networks usually show about such sums.
+
+    Raises:
+        LutMissError: the table lacks operators of the space; names them all.
+        PredictorError: the table is of another space.
+    """
+    return _fit(space, lut, None)
+
+
+def fit_additive(space: Space, lut: luts.Lut | None, samples: Sequence[luts.Lut] | Observations) -> AdditivePredictor:
+    """The table as prior, measured networks as evidence; without samples the table alone, without a table the samples.
+
+    Raises:
+        LutMissError: the table lacks operators of the space.
+        PredictorError: neither a table nor samples; networks of another space.
+        FingerprintError: files of different boards or states.
+    """
+    if isinstance(samples, Observations):
+        observations: Observations | None = samples
+        if lut is not None and samples.fingerprint != lut.fingerprint:
+            raise FingerprintError(
+                "the table and the measured networks are of different boards or states: "
+                + "; ".join(
+                    f"{name} {lut.fingerprint.get(name)!r} and {samples.fingerprint.get(name)!r}"
+                    for name in sorted({*lut.fingerprint, *samples.fingerprint})
+                    if lut.fingerprint.get(name) != samples.fingerprint.get(name)
+                )
+            )
+    else:
+        observations = observe(space, samples, lut) if samples else None
+    if lut is None and observations is None:
+        raise PredictorError("a predictor needs a table, measured networks, or both")
+    return _fit(space, lut, observations)
+
+
+def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None) -> AdditivePredictor:
+    terms = Terms.of(space)
+    if lut is not None:
+        prior = _table_prior(terms, lut)
+    else:
+        assert observations is not None
+        prior = _physical_prior(terms, observations)
+    widths = dict(prior.widths)
+    if observations is not None:
+        widths = _most_likely_widths(prior, terms, observations)
+    noise_ms = widths.pop("noise")
+    mean, covariance = prior.mean_ms, prior.covariance(widths)
+    if observations is not None:
+        variance = observations.standard_error_ms**2 + noise_ms**2
+        counts = terms.counts(observations.indices)
+        mean, covariance = _condition(mean, covariance, counts, observations.latency_ms, variance)
+        # What a measurement will show: the misfit of the model, and the error of measuring as it was here.
+        noise_ms = math.sqrt(noise_ms**2 + float(np.mean(observations.standard_error_ms**2)))
+    source = lut if lut is not None else observations
+    assert source is not None
+    fit = {
+        "method": prior.name if observations is None else f"{prior.name}, Bayesian linear regression on whole networks",
+        "networks": 0 if observations is None else len(observations),
+        "prior_widths": {name: _rounded(value) for name, value in {**widths, "noise": noise_ms}.items()},
+        "alignment": [] if observations is None else list(observations.notes),
+        "held_out": None,
+    }
+    simulated = source.simulated or (observations is not None and observations.simulated)
+    origin = Origin(source.fingerprint, simulated, source.batch, fit=fit)
+    return AdditivePredictor(space, origin, mean, covariance, noise_ms)
+
+
+# -- priors ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Prior:
+    """Costs = mean + sum over named parts of width * part @ standard normal."""
+
+    name: str
+    mean_ms: Array  # (1 + P,)
+    parts: dict[str, Array]  # name -> (1 + P, R): columns of unit width
+    widths: dict[str, float]  # name -> default width; `noise` in ms beside them
+    doubt: dict[str, float]  # name -> by which factor the default may be off (one standard deviation)
+
+    def covariance(self, widths: dict[str, float]) -> Array:
+        total = np.zeros((len(self.mean_ms), len(self.mean_ms)))
+        for name, part in self.parts.items():
+            total += widths[name] ** 2 * part @ part.T
+        return total
+
+
+def _table_prior(terms: Terms, lut: luts.Lut) -> _Prior:
+    space = terms.space
+    fixed_ms = lut.latencies_ms([shaped.key for shaped in space.fixed] + list(terms.keys))
+    table = np.concatenate([[fixed_ms[: len(space.fixed)].sum()], fixed_ms[len(space.fixed) :]])
+    typical = table[0] + terms.spread_out(table).mean(axis=1).sum()  # mean over random networks
+    layers = len(space.layers)
+    blocks = np.ones_like(table)
+    blocks[0] = 0.0
+    deviations = np.diag(table)
+    deviations[0, 0] = 0.0
+    return _Prior(
+        "table",
+        table,
+        {
+            "scale": table[:, None],
+            "offset": _column(len(table), 0, typical),
+            "overhead": (blocks * typical / layers)[:, None],
+            "deviation": deviations,
+        },
+        {"scale": 0.05, "offset": 0.05, "overhead": 0.05, "deviation": 0.04, "noise": 0.005 * float(typical)},
+        {"scale": 2.0, "offset": 3.0, "overhead": 3.0, "deviation": 2.0, "noise": 3.0},
+    )
+
+
+def _physical_prior(terms: Terms, observations: Observations) -> _Prior:
+    """Without a table: costs follow what the operators compute and move, at prices to be learned."""
+    typical = float(np.median(observations.latency_ms))
+    shaped = terms.shaped()
+    features = np.array([_work(operator) for operator in shaped])  # (P, 3)
+    layers = len(terms.space.layers)
+    per_layer = features[terms.position - 1]
+    per_layer[terms.position == 0] = 0.0
+    features = features * typical / per_layer.mean(axis=1).sum(axis=0)  # each kind of work: a whole typical network
+    share = features.mean(axis=1)
+    size = 0.5 * share + 0.5 * typical / layers  # what a cost may deviate in proportion to
+    width = len(terms.keys) + 1
+    deviations = np.zeros((width, width))
+    deviations[1:, 1:] = np.diag(size)
+    blocks = np.full(width, typical / layers)
+    blocks[0] = 0.0
+    mean = np.zeros(width)
+    mean[0] = 0.1 * typical
+    mean[1:] = 0.9 * share
+    pad = np.zeros((1, 1))
+    return _Prior(
+        "no table, costs from multiplications and memory traffic",
+        mean,
+        {
+            "pointwise": np.concatenate([pad, features[:, :1]]),
+            "depthwise": np.concatenate([pad, features[:, 1:2]]),
+            "traffic": np.concatenate([pad, features[:, 2:]]),
+            "offset": _column(width, 0, typical),
+            "overhead": blocks[:, None],
+            "deviation": deviations,
+        },
+        {
+            "pointwise": 0.5, "depthwise": 0.5, "traffic": 0.5, "offset": 0.3, "overhead": 0.3, "deviation": 0.15,
+            "noise": 0.005 * typical,
+        },
+        {
+            "pointwise": 2.0, "depthwise": 2.0, "traffic": 2.0, "offset": 2.0, "overhead": 2.0, "deviation": 3.0,
+            "noise": 5.0,
+        },
+    )  # fmt: skip
+
+
+def _work(shaped: ShapedOperator) -> tuple[float, float, float]:
+    """Multiplications in 1x1 convolutions, in depthwise ones, and activations read or written; per image."""
+    pixels_in, pixels_out = shaped.input_size**2, shaped.output_size**2
+    ends = shaped.in_channels * pixels_in + shaped.out_channels * pixels_out
+    if shaped.block == "skip":
+        return shaped.in_channels * shaped.out_channels * pixels_out, 0.0, ends
+    operator = Operator.parse(shaped.block)
+    hidden = shaped.in_channels * operator.expansion
+    expand = shaped.in_channels * hidden * pixels_in if operator.expansion > 1 else 0
+    pointwise = expand + hidden * shaped.out_channels * pixels_out
+    return pointwise, operator.kernel**2 * hidden * pixels_out, ends + 2 * hidden * (pixels_in + pixels_out)
+
+
+def _column(length: int, position: int, value: float) -> Array:
+    found = np.zeros((length, 1))
+    found[position] = value
+    return found
+
+
+# -- the closed form ----------------------------------------------------------------------------------------------
+
+
+def _condition(
+    mean: Array, covariance: Array, counts: Array, latency_ms: Array, variance: Array
+) -> tuple[Array, Array]:
+    """Posterior of normal costs after `latency_ms = counts @ costs + noise` of the given variance."""
+    for start in range(0, len(latency_ms), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        seen = counts[rows]
+        cross = seen @ covariance
+        factor = linalg.cho_factor(cross @ seen.T + np.diag(variance[rows]), lower=True)
+        gain = linalg.cho_solve(factor, cross)
+        mean = mean + gain.T @ (latency_ms[rows] - seen @ mean)
+        covariance = covariance - cross.T @ gain
+        covariance = (covariance + covariance.T) / 2
+    return mean, covariance
+
+
+def _most_likely_widths(prior: _Prior, terms: Terms, observations: Observations) -> dict[str, float]:
+    """Widths of the prior's parts and the noise: the maximum of marginal likelihood times a broad prior on each."""
+    if len(observations) > _EVIDENCE_NETWORKS:
+        chosen = np.random.default_rng(0).permutation(len(observations))[:_EVIDENCE_NETWORKS]
+        observations = observations.take(chosen)
+    counts = terms.counts(observations.indices)
+    residual = observations.latency_ms - counts @ prior.mean_ms
+    unit = float(np.median(observations.latency_ms))
+    residual = residual / unit
+    own = (observations.standard_error_ms / unit) ** 2
+    names = list(prior.widths)
+    kernels = {}
+    for name, part in prior.parts.items():
+        seen = counts @ part / unit
+        kernels[name] = seen @ seen.T
+    kernels["noise"] = np.eye(len(residual)) / unit**2
+    defaults = np.log([prior.widths[name] for name in names])
+    doubts = np.log([prior.doubt[name] for name in names])
+    count = len(residual)
+    stack = np.stack([kernels[name].ravel() for name in names])
+
+    def loss(log_widths: Array) -> tuple[float, Array]:
+        weights = np.exp(2 * log_widths)
+        total = (weights @ stack).reshape(count, count) + np.diag(own + 1e-12)
+        factor = linalg.cho_factor(total, lower=True)
+        inverse = linalg.cho_solve(factor, np.eye(count))
+        solved = inverse @ residual
+        off = (log_widths - defaults) / doubts
+        value = 0.5 * residual @ solved + np.log(np.diag(factor[0])).sum() + 0.5 * off @ off
+        slope = stack @ (inverse - np.outer(solved, solved)).ravel() * weights + off / doubts
+        return float(value), slope
+
+    bounds = [(default - 4 * doubt, default + 4 * doubt) for default, doubt in zip(defaults, doubts, strict=True)]
+    with threadpool_limits(1, user_api="blas"):  # matrices this small only lose time to further threads: measured, 50x
+        found = optimize.minimize(loss, defaults, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100})
+    return {name: float(value) for name, value in zip(names, np.exp(found.x), strict=True)}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,220 @@
+"""What every predictor can do, and the range of latencies that a space offers under one."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightnas_edge.errors import PredictorError
+from lightnas_edge.space import Architecture, Space
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA = 1
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a predictor's numbers come from: it speaks for this board in this state, and for nothing else."""
+
+    fingerprint: dict[str, Any]
+    simulated: bool = False
+    batch: int = 1
+    metric: str = "latency_ms"
+    fit: dict[str, Any] = field(default_factory=dict)  # how it was fitted, and its held-out scores
+
+
+class Predictor(ABC):
+    """Architecture -> latency of a whole network, in ms at batch `batch`.
+
+    An implementation guarantees: `predict` is what `torch_module` computes; `interval` and `upper` speak of what a
+    measurement of the network would show, so they hold the model's own doubt and the noise of measuring.
+    Shapes: B architectures, L searchable layers, K operators per layer; rows of a one-hot sum to 1.
+    """
+
+    type: str
+
+    def __init__(self, space: Space, origin: Origin) -> None:
+        self.space = space
+        self.origin = origin
+
+    @property
+    def metric(self) -> str:
+        return self.origin.metric
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        return self.origin.fingerprint
+
+    @property
+    def simulated(self) -> bool:
+        return self.origin.simulated
+
+    @property
+    def batch(self) -> int:
+        return self.origin.batch
+
+    @property
+    def fit(self) -> dict[str, Any]:
+        return self.origin.fit
+
+    @abstractmethod
+    def predict(self, one_hot: NDArray[Any]) -> Array:
+        """(B, L, K) one-hot, any numeric type -> (B,) ms."""
+
+    @abstractmethod
+    def deviation(self, one_hot: NDArray[Any]) -> Array:
+        """(B, L, K) -> (B,) standard deviation in ms of a measurement around the prediction."""
+
+    @abstractmethod
+    def torch_module(self) -> torch.nn.Module:
+        """(B, L, K) float tensor -> (B,) ms, differentiable in its input; its own numbers are constants."""
+
+    @abstractmethod
+    def linear_terms(self) -> tuple[float, Array] | None:
+        """(constant ms, (L, K) ms) such that predictions are their sum; None for a predictor that is not linear."""
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """The `parameters` of the file, as plain JSON."""
+
+    def predict_indices(self, indices: NDArray[np.integer[Any]]) -> Array:
+        """(B, L) positions in `space.operators` -> (B,) ms; quicker than a one-hot where there is none yet."""
+        return self.predict(one_hot_of(self.space, indices))
+
+    def predict_one(self, architecture: Architecture) -> float:
+        return float(self.predict(architecture.one_hot(self.space)[None])[0])
+
+    def interval(self, one_hot: NDArray[Any], confidence: float = 0.9) -> tuple[Array, Array]:
+        """(low (B,), high (B,)): where a measurement of the network falls with this probability."""
+        centre, half = self.predict(one_hot), _quantile((1 + confidence) / 2) * self.deviation(one_hot)
+        return centre - half, centre + half
+
+    def upper(self, one_hot: NDArray[Any], confidence: float) -> Array:
+        """(B,) ms: a measurement of the network stays below it with this probability."""
+        return self.predict(one_hot) + _quantile(confidence) * self.deviation(one_hot)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": "predictor",
+            "schema": SCHEMA,
+            "type": self.type,
+            "metric": self.metric,
+            "batch": self.batch,
+            "space": self.space.name,
+            "space_sha256": self.space.sha256,
+            "space_definition": self.space.to_json(),
+            "fingerprint": self.fingerprint,
+            "simulated": self.simulated,
+            "fit": self.fit,
+            "parameters": self.parameters(),
+        }
+
+    def save(self, path: Path) -> None:
+        """Written beside and renamed: a reader never meets half a predictor."""
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(self.to_json(), allow_nan=False), encoding="utf-8")
+        os.replace(part, path)
+
+    def _flat(self, one_hot: NDArray[Any]) -> Array:
+        """(B, L, K) -> (B, L*K) float64, checked."""
+        expected = len(self.space.layers), len(self.space.operators)
+        one_hot = np.asarray(one_hot)
+        if one_hot.ndim != 3 or one_hot.shape[1:] != expected:
+            raise PredictorError(
+                f"expected architectures of shape (B, {expected[0]}, {expected[1]}) for space {self.space.name}, "
+                f"found {one_hot.shape}"
+            )
+        return one_hot.reshape(len(one_hot), -1).astype(np.float64, copy=False)
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a space offers under a predictor. `exact` is False when the ends were searched for, not computed."""
+
+    cheapest_ms: float
+    cheapest: Architecture
+    median_ms: float  # of random architectures
+    dearest_ms: float
+    dearest: Architecture
+    exact: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.cheapest_ms:.4g} to {self.dearest_ms:.4g} ms, median of random networks {self.median_ms:.4g} ms"
+
+
+def reachable_range(predictor: Predictor) -> Range:
+    """Cheapest, median and dearest latency of the space under the predictor.
+
+    The ends are exact for linear predictors; otherwise the best of a local search from many starts.
+    """
+    space = predictor.space
+    generator = np.random.default_rng(0)
+    indices = generator.integers(len(space.operators), size=(4096, len(space.layers)))
+    predicted = predictor.predict_indices(indices)
+    linear = predictor.linear_terms()
+    if linear is not None:
+        ends = [linear[1].argmin(axis=1), linear[1].argmax(axis=1)]
+    else:
+        uniform = np.repeat(np.arange(len(space.operators))[:, None], len(space.layers), axis=1)
+        starts = np.concatenate([uniform, indices])
+        values = np.concatenate([predictor.predict_indices(uniform), predicted])
+        ends = [_descend(predictor, starts[np.argsort(sign * values)[:8]], sign) for sign in (1, -1)]
+    cheapest_ms, dearest_ms = predictor.predict_indices(np.stack(ends))
+    return Range(
+        float(cheapest_ms),
+        Architecture.from_indices(space, ends[0]),
+        float(np.median(predicted)),
+        float(dearest_ms),
+        Architecture.from_indices(space, ends[1]),
+        exact=linear is not None,
+    )
+
+
+def neighbours(space: Space, indices: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """(L * (K - 1), L): every architecture that differs from (L,) `indices` in one layer."""
+    layers, operators = len(space.layers), len(space.operators)
+    found = np.repeat(np.asarray(indices, dtype=np.int64)[None], layers * (operators - 1), axis=0)
+    layer = np.repeat(np.arange(layers), operators - 1)
+    step = np.tile(np.arange(1, operators), layers)
+    found[np.arange(len(found)), layer] = (found[np.arange(len(found)), layer] + step) % operators
+    return found
+
+
+def one_hot_of(space: Space, indices: NDArray[np.integer[Any]]) -> Array:
+    """(B, L) positions in `space.operators` -> (B, L, K)."""
+    found: Array = np.eye(len(space.operators))[np.asarray(indices)]
+    return found
+
+
+def _descend(predictor: Predictor, starts: NDArray[np.int64], sign: int) -> NDArray[np.int64]:
+    """The best network that single changes lead to, from any of the starts."""
+    best, best_value = starts[0], np.inf
+    for current in starts:
+        value = sign * float(predictor.predict_indices(current[None])[0])
+        while len(predictor.space.operators) > 1:
+            around = neighbours(predictor.space, current)
+            values = sign * predictor.predict_indices(around)
+            if values.min() >= value:
+                break
+            current, value = np.asarray(around[values.argmin()]), float(values.min())
+        if value < best_value:
+            best, best_value = current, value
+    return np.asarray(best, dtype=np.int64)
+
+
+def _quantile(probability: float) -> float:
+    if not 0 < probability < 1:
+        raise PredictorError(f"a confidence lies between 0 and 1, found {probability}")
+    return NormalDist().inv_cdf(probability)

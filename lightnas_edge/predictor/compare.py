@@ -1,0 +1,164 @@
+"""Which predictor serves: every method on networks it has not seen, the best by held-out error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import luts
+from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor.additive import AdditivePredictor, fit_additive, lut_predictor
+from lightnas_edge.predictor.base import Predictor
+from lightnas_edge.predictor.evaluate import CONFIDENCE, Scores, score
+from lightnas_edge.predictor.mlp import LEAST_NETWORKS, MlpPredictor, fit_mlp
+from lightnas_edge.predictor.observations import Observations, observe
+from lightnas_edge.space import Space
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, and how it did on networks held out in turn."""
+
+    method: str
+    scores: Scores
+    trained_on: int  # networks per fold
+    points: tuple[Point, ...] = ()  # (predicted, measured) ms of every network, while it was held out
+
+    def to_json(self) -> dict[str, Any]:
+        return {"method": self.method, "trained_on": self.trained_on, **self.scores.to_json()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Best first. `skipped` says which methods could not be tried, and why."""
+
+    rows: tuple[Row, ...]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> str | None:
+        return self.rows[0].method if self.rows else None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [row.to_json() for row in self.rows]
+
+
+LUT_ALONE = "LUT alone"
+CALIBRATED = "LUT calibrated"
+SAMPLES_ALONE = "samples alone"
+MLP = "MLP"
+
+
+def compare(
+    space: Space, lut: luts.Lut | None, samples: Sequence[luts.Lut] | Observations, *, seed: int = 0, folds: int = 5
+) -> Comparison:
+    """k-fold over networks: each network is predicted once, by predictors that have not seen it.
+
+    The same network measured twice stays in one fold. The LUT alone is fitted to nothing and judged on all networks.
+    """
+    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut)
+    parts = _folds(observations, folds, seed)
+    skipped = []
+    rows = []
+    methods = _methods(space, lut, seed)
+    if len(parts) < 2:
+        skipped.append("held-out scores need at least 2 different networks")
+        methods = {name: method for name, method in methods.items() if name == LUT_ALONE}
+    for name, fit in methods.items():
+        least = len(observations) - max((len(part) for part in parts), default=0)
+        if name == MLP and least < LEAST_NETWORKS:
+            skipped.append(f"{MLP}: needs {LEAST_NETWORKS} networks in every fold, has {least}")
+            continue
+        scores, points = _held_out(fit, observations, parts)
+        rows.append(Row(name, scores, 0 if name == LUT_ALONE else least, points))
+    rows.sort(key=lambda row: row.scores.rmse_ms)
+    return Comparison(tuple(rows), tuple(skipped))
+
+
+def fit_best(
+    space: Space,
+    lut: luts.Lut | None,
+    samples: Sequence[luts.Lut] | Observations,
+    *,
+    seed: int = 0,
+    folds: int = 5,
+    method: str | None = None,
+) -> tuple[AdditivePredictor | MlpPredictor, Comparison]:
+    """The method with the least held-out error, fitted to all networks; scores and choice are in `predictor.fit`.
+
+    Args:
+        method: "LUT alone", "LUT calibrated", "samples alone" or "MLP" to decide for oneself.
+
+    Raises:
+        LutMissError, PredictorError, FingerprintError: as the methods' own functions.
+    """
+    if lut is not None and not samples:
+        return lut_predictor(space, lut), Comparison((), ("no networks were measured: the table alone, unchecked",))
+    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut)
+    comparison = compare(space, lut, observations, seed=seed, folds=folds)
+    candidates = [row.method for row in comparison.rows] or [CALIBRATED if lut is not None else SAMPLES_ALONE]
+    if len(comparison.rows) == 1 and comparison.rows[0].method == LUT_ALONE:
+        candidates = [CALIBRATED]  # one network: no held-out error to compare, but it is evidence all the same
+    chosen = method or candidates[0]
+    methods = _methods(space, lut, seed)
+    if chosen not in methods:
+        raise PredictorError(f"no such method here: {chosen!r}", hint=f"choose from: {', '.join(methods)}")
+    predictor = methods[chosen](observations)
+    row = next((row for row in comparison.rows if row.method == chosen), None)
+    fit = {
+        **predictor.fit,
+        "chosen": chosen,
+        "held_out": row and row.scores.to_json(),
+        "points": [
+            {"predicted_ms": predicted, "measured_ms": measured} for predicted, measured in (row.points if row else ())
+        ],
+        "protocol": f"{folds}-fold over networks, seed {seed}",
+        "comparison": comparison.to_json(),
+        "skipped": list(comparison.skipped),
+    }
+    predictor.origin = replace(predictor.origin, fit=fit)
+    return predictor, comparison
+
+
+_Method = Callable[[Observations], AdditivePredictor | MlpPredictor]
+
+
+def _methods(space: Space, lut: luts.Lut | None, seed: int) -> dict[str, _Method]:
+    methods: dict[str, _Method] = {}
+    if lut is not None:
+        alone = lut_predictor(space, lut)
+        methods[LUT_ALONE] = lambda _: alone
+        methods[CALIBRATED] = lambda seen: fit_additive(space, lut, seen)
+    else:
+        methods[SAMPLES_ALONE] = lambda seen: fit_additive(space, None, seen)
+    methods[MLP] = lambda seen: fit_mlp(space, seen, seed)
+    return methods
+
+
+def _folds(observations: Observations, folds: int, seed: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+    """Rows of each fold; equal networks together."""
+    _, network = np.unique(observations.indices, axis=0, return_inverse=True)
+    network = network.ravel()
+    count = int(network.max()) + 1
+    dealt = np.random.default_rng(seed).permutation(count) % min(folds, count)
+    return [np.flatnonzero(dealt[network] == fold) for fold in range(min(folds, count))]
+
+
+def _held_out(
+    fit: _Method, observations: Observations, parts: Sequence[np.ndarray[Any, np.dtype[np.int64]]]
+) -> tuple[Scores, tuple[Point, ...]]:
+    predicted, low, high = (np.zeros(len(observations)) for _ in range(3))
+    everything = np.arange(len(observations))
+    for part in parts:
+        seen = np.setdiff1d(everything, part)
+        predictor: Predictor = fit(observations.take(seen))
+        one_hot = observations.take(part).one_hot
+        predicted[part] = predictor.predict(one_hot)
+        low[part], high[part] = predictor.interval(one_hot, CONFIDENCE)
+    points = zip(predicted.tolist(), observations.latency_ms.tolist(), strict=True)
+    return score(predicted, low, high, observations), tuple(points)

@@ -1,0 +1,88 @@
+"""How good a predictor is on measured networks, beside how well the measurements repeat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+import luts
+from lightnas_edge.errors import FingerprintError
+from lightnas_edge.predictor.base import Array, Predictor
+from lightnas_edge.predictor.observations import Observations, observe
+
+CONFIDENCE = 0.9  # of the interval whose coverage is reported
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Errors of predictions against measurements; shares lie between 0 and 1, nan is unknown."""
+
+    n: int
+    rmse_ms: float
+    mape: float  # mean absolute relative error
+    bias: float  # mean relative error, above 0 when predictions are too high
+    within_1: float  # share of networks predicted within 1 % of the measurement
+    within_5: float
+    within_10: float
+    kendall_tau: float
+    coverage_90: float  # share of measurements inside the predictor's 90 % interval
+    repeatability: float  # relative: what measuring the same networks again would differ by
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def evaluate(
+    predictor: Predictor, samples: Sequence[luts.Lut] | Observations, *, lut: luts.Lut | None = None
+) -> Scores:
+    """Scores on measured networks, which should not be those the predictor was fitted to.
+
+    Args:
+        lut: bring the files to this table's day by the sentinels they share; the first file's day when None.
+
+    Raises:
+        FingerprintError: the networks were measured on another board or in another state.
+        PredictorError: no networks, or networks of another space.
+    """
+    observations = samples if isinstance(samples, Observations) else observe(predictor.space, samples, lut)
+    differing = [
+        f"{name} {predictor.fingerprint.get(name)!r} and {observations.fingerprint.get(name)!r}"
+        for name in sorted({*predictor.fingerprint, *observations.fingerprint})
+        if predictor.fingerprint.get(name) != observations.fingerprint.get(name)
+    ]
+    if differing:
+        raise FingerprintError(
+            f"the predictor and the measured networks are of different boards or states: {'; '.join(differing)}",
+            hint="a predictor speaks for the board and state it was fitted on; fit one for this board",
+        )
+    one_hot = observations.one_hot
+    low, high = predictor.interval(one_hot, CONFIDENCE)
+    return score(predictor.predict(one_hot), low, high, observations)
+
+
+def score(predicted_ms: Array, low_ms: Array, high_ms: Array, observations: Observations) -> Scores:
+    """All arguments (n,)."""
+    measured_ms = observations.latency_ms
+    relative = predicted_ms / measured_ms - 1
+    within_1, within_5, within_10 = (float(np.mean(np.abs(relative) <= limit)) for limit in (0.01, 0.05, 0.10))
+    tau = float(stats.kendalltau(predicted_ms, measured_ms).statistic) if len(measured_ms) > 1 else math.nan
+    return Scores(
+        len(measured_ms),
+        float(np.sqrt(np.mean((predicted_ms - measured_ms) ** 2))),
+        float(np.mean(np.abs(relative))),
+        float(np.mean(relative)),
+        within_1,
+        within_5,
+        within_10,
+        tau,
+        float(np.mean((low_ms <= measured_ms) & (measured_ms <= high_ms))),
+        observations.repeatability,
+    )

@@ -1,0 +1,29 @@
+"""From a search space to measurements: job directories, and running them on a board."""
+
+from lightnas_edge.profiling.campaign import measure
+from lightnas_edge.profiling.jobs import (
+    Job,
+    Protocol,
+    Settings,
+    network_key,
+    sample_architectures,
+    select_operators,
+    sentinels,
+    write_profile_job,
+    write_sample_job,
+    write_verify_job,
+)
+
+__all__ = [
+    "Job",
+    "Protocol",
+    "Settings",
+    "measure",
+    "network_key",
+    "sample_architectures",
+    "select_operators",
+    "sentinels",
+    "write_profile_job",
+    "write_sample_job",
+    "write_verify_job",
+]

@@ -1,0 +1,47 @@
+"""Running a job on a board and bringing its table home."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import luts
+from devices import Campaign, Connection, Status
+from lightnas_edge.profiling.jobs import Job
+
+
+def measure(
+    connection: Connection,
+    job: Job,
+    table: Path,
+    *,
+    fresh: bool = False,
+    on_progress: Callable[[Status], None] | None = None,
+    outputs: Path | None = None,
+    sudo_password: str | None = None,
+) -> luts.Lut:
+    """Run a job where the connection leads; the table on this side grows while the agent measures.
+
+    An existing table is gone on with: what it holds is not measured again. With `fresh` it is moved to `.old` first.
+
+    Args:
+        table: the look-up table on this side.
+        outputs: a folder for what the job's evaluations yield.
+        sudo_password: for a job that changes the board's settings, where sudo asks for one.
+
+    Raises:
+        DeviceError: the board is busy or unreachable, or the agent failed; the table keeps what was measured.
+        LutError: an existing table cannot be gone on with.
+    """
+    table.parent.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(table, table.with_name(table.name + ".old"))
+    campaign = Campaign(connection, job.folder, sudo_password)
+    campaign.start(fresh=fresh, journal=table if table.exists() else None)
+    campaign.follow(table, on_progress)
+    if outputs is not None:
+        campaign.fetch_outputs(outputs)
+    return luts.read(table)

@@ -1,0 +1,291 @@
+"""From a search space to a job directory: what an agent needs to measure, and nothing else.
+
+The directory's form is in docs/formats.md. It is written by the host, read by the agent, and can be kept and run again.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightnas_edge import graph
+from lightnas_edge.errors import SpaceError
+from lightnas_edge.space import Architecture, ShapedOperator, Space
+from lightnas_edge.space.cost import operator_cost
+
+SCHEMA = 1
+ENERGY_STEADY_S = 5.0  # of steady power, after the sensor has settled: docs/energy.md
+SENTINELS = 12  # searchable operators that stand in every job of a space and show how fast the machine is that day
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How to measure. Only `version` is part of a table's fingerprint: more rounds are the same kind of number.
+
+    `min_sample_ms`: repetitions within a sample are calibrated so that one sample lasts at least this long.
+    `spread_limit`, `extra_rounds`: what varies more between rounds is visited again, in up to so many further rounds.
+    `timeout_s`: limit for one request to the measuring process (load, or one visit).
+    """
+
+    version: int = 1
+    seed: int = 0
+    rounds: int = 25
+    samples_per_visit: int = 5
+    warmup_ms: float = 5.0
+    min_sample_ms: float = 2.0
+    timeout_s: float = 120.0
+    spread_limit: float | None = 0.03
+    extra_rounds: int = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """On what, and with which engine.
+
+    `energy_rounds`: further rounds in which energy is measured too; 0 for none.
+    `lock_clocks`, `power_mode`: how the board is set up for the job, by sudo; it is put back afterwards.
+    """
+
+    backend: str = "onnxruntime"
+    precision: str = "fp32"
+    batch: int = 1
+    threads: int = 1
+    opset: int = 13
+    protocol: Protocol = field(default_factory=Protocol)
+    energy_rounds: int = 0
+    lock_clocks: bool = False
+    power_mode: str | None = None
+
+    @property
+    def board_setup(self) -> dict[str, Any] | None:
+        """As the manifest has it; None when the board stays as it is."""
+        if not self.lock_clocks and self.power_mode is None:
+            return None
+        return {"lock_clocks": self.lock_clocks, "power_mode": self.power_mode}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job directory that has been written."""
+
+    folder: Path
+    job: str
+    keys: tuple[str, ...]  # what is measured, sentinels included
+    rounds: int
+
+    @property
+    def visits(self) -> int:
+        return len(self.keys) * self.rounds
+
+
+def network_key(architecture: Architecture) -> str:
+    """`net-` and 12 hex digits; equal for equal operators."""
+    names = ",".join(operator.name for operator in architecture.operators)
+    return "net-" + hashlib.sha256(names.encode()).hexdigest()[:12]
+
+
+def sentinels(space: Space) -> list[ShapedOperator]:
+    """A few searchable operators from cheap to dear: the same for a space in every job, whatever its classes."""
+    searchable = [shaped for shaped in space.shaped_operators() if shaped not in space.fixed]
+    ranked = sorted(searchable, key=lambda shaped: (operator_cost(shaped)[0], shaped.key))
+    positions = np.linspace(0, len(ranked) - 1, num=min(SENTINELS, len(ranked))).round().astype(int)
+    return [ranked[position] for position in positions]
+
+
+def select_operators(space: Space, patterns: Sequence[str]) -> list[ShapedOperator]:
+    """The shaped operators that `--only` asks for; all of them when there is no pattern.
+
+    A pattern is a key (`mbconv_k5_e6@16x112-24s2`), an operator at a searchable layer counted from 0
+    (`mbconv_k5_e6@12`), a block's name (`stem`), or a glob over keys (`*_e6@*`).
+
+    Raises:
+        SpaceError: a pattern that matches nothing; all such patterns in one message.
+    """
+    everything = space.shaped_operators()
+    if not patterns:
+        return everything
+    by_layer = {
+        f"{operator.name}@{layer}": space.at(layer, operator)
+        for layer in range(len(space.layers))
+        for operator in space.operators
+    }
+    chosen: dict[ShapedOperator, None] = {}
+    unmatched = []
+    for pattern in patterns:
+        matches = [
+            shaped
+            for shaped in everything
+            if shaped.block == pattern or fnmatch.fnmatchcase(shaped.key, pattern) or by_layer.get(pattern) == shaped
+        ]
+        chosen.update(dict.fromkeys(matches))
+        if not matches:
+            unmatched.append(pattern)
+    if unmatched:
+        raise SpaceError(
+            f"no operator of space {space.name} matches {', '.join(unmatched)}",
+            hint="use a key from `lightnas-edge lut show`, NAME@LAYER such as mbconv_k5_e6@12, or a glob such as '*_e6@*'",
+        )
+    return list(chosen)
+
+
+def sample_architectures(space: Space, count: int, seed: int) -> list[Architecture]:
+    """`count` distinct random architectures; the first n are the same for every larger count."""
+    generator = np.random.default_rng(seed)
+    found: dict[Architecture, None] = {}
+    while len(found) < min(count, space.size):
+        found[Architecture.random(space, generator)] = None
+    return list(found)
+
+
+def write_profile_job(
+    folder: Path,
+    space: Space,
+    settings: Settings,
+    *,
+    operators: Iterable[ShapedOperator] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Job:
+    """Every operator of the space (or those given), each as an ONNX model of its own."""
+    operators = space.shaped_operators() if operators is None else list(operators)
+    return _write_job(folder, "profile", space, settings, _operators(operators, settings), on_progress=on_progress)
+
+
+def write_sample_job(
+    folder: Path,
+    space: Space,
+    settings: Settings,
+    architectures: Sequence[Architecture],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Job:
+    """Whole networks with random weights, and the sentinel operators beside them."""
+    networks = [
+        _Measurement(
+            network_key(architecture),
+            {"architecture": architecture.to_json()},
+            partial(_network_bytes, space, architecture, settings),
+        )
+        for architecture in architectures
+    ]
+    beside = _operators(sentinels(space), settings)
+    return _write_job(folder, "sample", space, settings, [*beside, *networks], on_progress=on_progress)
+
+
+def write_verify_job(
+    folder: Path,
+    space: Space,
+    settings: Settings,
+    architecture: Architecture,
+    model: bytes,
+    *,
+    inputs: np.ndarray | None = None,
+    beside: Sequence[ShapedOperator] | None = None,
+) -> Job:
+    """The exported network, the sentinel operators beside it, and images to run through it.
+
+    Args:
+        inputs: (N, 3, H, W) float32, N a multiple of the batch size; evaluated, not timed.
+        beside: operators measured in the same rounds, to see drift; the space's sentinels when None.
+    """
+    key = network_key(architecture)
+    network = _Measurement(key, {"architecture": architecture.to_json()}, lambda: model)
+    operators = _operators(sentinels(space) if beside is None else beside, settings)
+    return _write_job(folder, "verify", space, settings, [*operators, network], evaluate={key: inputs})
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    key: str
+    subject: dict[str, Any]  # {"operator": ...} or {"architecture": ...}
+    build: Callable[[], bytes]  # ONNX
+
+
+def _operators(operators: Iterable[ShapedOperator], settings: Settings) -> list[_Measurement]:
+    return [
+        _Measurement(shaped.key, {"operator": shaped.to_json()}, partial(_operator_bytes, shaped, settings))
+        for shaped in operators
+    ]
+
+
+def _operator_bytes(shaped: ShapedOperator, settings: Settings) -> bytes:
+    return graph.model_bytes(graph.operator_model(shaped, batch=settings.batch, opset=settings.opset))
+
+
+def _network_bytes(space: Space, architecture: Architecture, settings: Settings) -> bytes:
+    return graph.model_bytes(graph.network_model(space, architecture, batch=settings.batch, opset=settings.opset))
+
+
+def _write_job(
+    folder: Path,
+    purpose: str,
+    space: Space,
+    settings: Settings,
+    measurements: Sequence[_Measurement],
+    *,
+    evaluate: dict[str, np.ndarray | None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Job:
+    models = folder / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index, measurement in enumerate(measurements):
+        content = measurement.build()
+        sha256 = hashlib.sha256(content).hexdigest()
+        (models / f"{sha256}.onnx").write_bytes(content)
+        rows.append({"key": measurement.key, "model": sha256, **measurement.subject})
+        if on_progress:
+            on_progress(index + 1, len(measurements))
+    model_of = {row["key"]: row["model"] for row in rows}
+    evaluations = []
+    for key, inputs in (evaluate or {}).items():
+        if inputs is None:
+            continue
+        content = np.ascontiguousarray(inputs, dtype="<f4").tobytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "data" / f"{sha256}.f32").write_bytes(content)
+        evaluations.append({"key": key, "model": model_of[key], "inputs": sha256, "shape": list(inputs.shape)})
+    identity = {
+        "purpose": purpose,
+        "space_sha256": space.sha256,
+        "backend": settings.backend,
+        "precision": settings.precision,
+        "batch": settings.batch,
+        "threads": settings.threads,
+        "opset": settings.opset,
+        "protocol_version": settings.protocol.version,
+        # One profile job per space and setting, so that --only and more rounds add to it; samples and
+        # verifications are about the very networks they hold.
+        "networks": [] if purpose == "profile" else [row for row in rows if "architecture" in row],
+    }
+    if settings.board_setup is not None:  # a board in another state is another table
+        identity["board_setup"] = settings.board_setup
+    job = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    manifest = {
+        "kind": "job",
+        "schema": SCHEMA,
+        "job": job,
+        "purpose": purpose,
+        "space": space.name,
+        "space_sha256": space.sha256,
+        "backend": settings.backend,
+        "precision": settings.precision,
+        "batch": settings.batch,
+        "threads": settings.threads,
+        "protocol": asdict(settings.protocol),
+        "energy": {"rounds": settings.energy_rounds, "steady_s": ENERGY_STEADY_S} if settings.energy_rounds else None,
+        "board_setup": settings.board_setup,
+        "sentinels": [shaped.key for shaped in sentinels(space)],
+        "measurements": rows,
+        "evaluations": evaluations,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return Job(folder, job, tuple(model_of), settings.protocol.rounds)

@@ -1,0 +1,330 @@
+"""From a run directory to `report.html`, `report.md` and `report.json`: the same content, thrice."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from lightnas_edge._version import __version__
+from lightnas_edge.deploy import result_line
+from lightnas_edge.report import figures
+from lightnas_edge.report.story import Record, Story, read_story
+from lightnas_edge.runs import write_json
+
+SCHEMA = 1
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the report was written, and what it could not tell."""
+
+    html: Path
+    markdown: Path
+    json: Path
+    line: str  # the one that tells the whole truth
+    missing: dict[str, str]
+
+
+def build_report(run_dir: Path) -> Report:
+    """Write the report of a run; parts of the run that are not there are named in it.
+
+    Raises:
+        RunError: the folder is no run directory.
+    """
+    story = read_story(run_dir)
+    record = _record(story)
+    values = {"story": story, "record": record, "version": __version__}
+    page = _environment(html_page=True).get_template("report.html").render(plots=_plots(story), **values)
+    text = _environment(html_page=False).get_template("report.md").render(**values)
+    paths = {suffix: run_dir / f"report.{suffix}" for suffix in ("html", "md", "json")}
+    _replace(paths["html"], page)
+    _replace(paths["md"], text)
+    write_json(paths["json"], record)
+    return Report(paths["html"], paths["md"], paths["json"], record["line"], dict(story.missing))
+
+
+def _record(story: Story) -> Record:
+    """Everything the page tells, as plain JSON."""
+    lut = story.lut
+    fit = (story.predictor or {}).get("fit") or {}
+    verification = dict(story.verification) if story.verification else None
+    if verification:
+        verification["measured"] = {k: v for k, v in verification["measured"].items() if k != "samples_ms"}
+    record = {
+        "kind": "report",
+        "schema": SCHEMA,
+        "version": __version__,
+        "run": story.folder.resolve().name,
+        "title": f"{story.space.name} on {_board(story)}",
+        "verdict": verification["verdict"] if verification else None,
+        "line": _line(story),
+        "simulated": story.simulated,
+        "asked": _asked(story),
+        "network": {
+            "operators": [operator.name for operator in story.architecture.operators],
+            "macs_m": story.cost[0] if story.cost else None,
+            "parameters_m": story.cost[1] if story.cost else None,
+            "table_sum_ms": story.table_sum_ms,
+            "blocks": [asdict(row) for row in story.rows],
+        }
+        if story.architecture
+        else None,
+        "predicted_ms": story.predicted_ms,
+        "fit": fit or None,
+        "trained": _last(story),
+        "export": story.export,
+        "verification": verification,
+        "provenance": {
+            "fingerprint": _fingerprint(story),
+            "board": lut.header.get("board") if lut else None,
+            "runtime": lut.header.get("runtime") if lut else None,
+            "protocol": lut.header.get("protocol") if lut else None,
+            "table": {"created": lut.header.get("created"), "entries": len(lut.entries), "visits": len(lut.visits)}
+            if lut
+            else None,
+            "seed": story.run.get("seed"),
+            "config": story.run.get("config"),
+            "written_by": story.run.get("version"),
+            "created": story.run.get("created"),
+        },
+        "warnings": _warnings(story),
+        "missing": story.missing,
+    }
+    finite: Record = _finite(record)
+    return finite
+
+
+def _line(story: Story) -> str:
+    """The one line that tells the whole truth."""
+    if story.verification is not None:
+        return result_line(story.verification)
+    predicted = "nothing predicted yet" if story.predicted_ms is None else f"predicted {_ms(story.predicted_ms)} ms"
+    target = "no target" if story.target_ms is None else f"target {_ms(story.target_ms)} ms"
+    return f"{predicted}, not measured, {target}: not verified"
+
+
+def _plots(story: Story) -> dict[str, Markup]:
+    """Every plot that there is data for. A record too odd to be drawn costs its plot alone, and is named."""
+    plots: dict[str, Markup] = {}
+
+    def draw(name: str, plot: Callable[[], Markup]) -> None:
+        try:
+            plots[name] = plot()
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            story.missing.setdefault(
+                name, f"not available: its records cannot be drawn ({type(error).__name__}: {error})"
+            )
+
+    if story.steps:
+        draw("search", lambda: figures.search_plot(story.steps, story.epochs, story.target_ms))
+    if any(line.get("probabilities") for line in story.epochs):
+        operators = [operator.name for operator in story.space.operators]
+        chosen = [operator.name for operator in story.architecture.operators] if story.architecture else None
+        draw("probabilities", lambda: figures.probability_map(story.epochs, operators, chosen))
+    if story.training:
+        draw("training", lambda: figures.training_plot(story.training))
+    if any(row.latency_ms is not None for row in story.rows):
+        draw("breakdown", lambda: figures.breakdown_plot(story.rows))
+    bars = _bars(story)
+    if bars:
+        draw("intervals", lambda: figures.intervals_plot(bars, story.target_ms))
+    points = _points(story)
+    if points:
+        draw("scatter", lambda: figures.predicted_measured_plot(points, _final_point(story)))
+    verification = story.verification
+    if verification:
+        measured = verification["measured"]
+        draw(
+            "latency",
+            lambda: figures.latency_plot(
+                measured["samples_ms"], verification["target"]["latency_ms"], measured["latency_ms"], measured["p95_ms"]
+            ),
+        )
+    return plots
+
+
+def _bars(story: Story) -> list[tuple[str, float, list[float] | None, bool]]:
+    bars: list[tuple[str, float, list[float] | None, bool]] = []
+    if story.table_sum_ms is not None:
+        bars.append(("sum of the table", story.table_sum_ms, None, False))
+    if story.predicted_ms is not None:
+        bars.append(
+            (
+                "predicted",
+                story.predicted_ms,
+                ((story.verification or {}).get("predicted") or {}).get("interval_ms"),
+                False,
+            )
+        )
+    for name, key in (("measured, median", "measured"), ("drift-corrected", "corrected")):
+        part = (story.verification or {}).get(key)
+        if part:
+            bars.append((name, part["latency_ms"], part.get("interval_ms"), True))
+    return bars
+
+
+def _points(story: Story) -> list[tuple[float, float]]:
+    """(predicted, measured) of networks held out of the fit, where the predictor's file lists them."""
+    points = ((story.predictor or {}).get("fit") or {}).get("points") or []
+    return [
+        (float(point["predicted_ms"]), float(point["measured_ms"]))
+        for point in points
+        if isinstance(point, dict) and "predicted_ms" in point and "measured_ms" in point
+    ]
+
+
+def _final_point(story: Story) -> tuple[float, float] | None:
+    if story.verification is None or story.predicted_ms is None:
+        return None
+    return story.predicted_ms, float((story.verification["corrected"] or story.verification["measured"])["latency_ms"])
+
+
+def _asked(story: Story) -> Record:
+    data = story.run.get("data") or {}
+    classes = data.get("classes") or []
+    return {
+        "latency_ms": (story.run.get("targets") or {}).get("latency_ms"),
+        "space": story.space.name,
+        "layers": len(story.space.layers),
+        "operators": [operator.name for operator in story.space.operators],
+        "input_size": story.space.input_size,
+        "data": data.get("source"),
+        "classes": len(classes) if isinstance(classes, list) else classes,
+        "train_images": data.get("train_images", data.get("train")),
+        "validation_images": data.get("validation_images", data.get("validation")),
+        "seed": story.run.get("seed"),
+        "host": story.run.get("host"),
+    }
+
+
+def _last(story: Story) -> Record | None:
+    if story.trained:
+        return story.trained
+    return story.training[-1] if story.training else None
+
+
+def _fingerprint(story: Story) -> Record:
+    for record in (story.verification, story.predictor):
+        if record and record.get("fingerprint"):
+            return dict(record["fingerprint"])
+    return dict(story.lut.fingerprint) if story.lut else {}
+
+
+def _board(story: Story) -> str:
+    fingerprint = _fingerprint(story)
+    return str(fingerprint.get("board") or story.run.get("host") or "an unknown board")
+
+
+def _warnings(story: Story) -> list[str]:
+    warnings = list((story.verification or {}).get("warnings") or [])
+    if story.lut:
+        warnings += [f"{story.lut.path.name}, line {fault.line}: {fault.what}" for fault in story.lut.faults]
+        keys = [row.key for row in story.rows if row.latency_ms is not None]
+        warnings += [f"{key}: {text}" for key in dict.fromkeys(keys) for text in story.lut.entries[key].warnings[:1]]
+    return warnings
+
+
+# -- words and numbers ---------------------------------------------------------------------------------------
+
+
+def _environment(*, html_page: bool) -> jinja2.Environment:
+    """Everything that is not marked as safe is escaped: names in a run's files are somebody else's text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=html_page,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        ms=_ms, percent=_percent, plain=_plain, plus_minus=_plus_minus, md=_markdown, code=_code, when=_when
+    )
+    return environment
+
+
+def _ms(value: Any) -> str:
+    """Three significant digits or more; never a zero in place of the unknown."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return "unknown"
+    digits = min(6, max(1, 2 - math.floor(math.log10(abs(value))))) if value else 1
+    return f"{value:.{digits}f}"
+
+
+def _percent(value: Any, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f} %" if isinstance(value, (int, float)) and math.isfinite(value) else "unknown"
+
+
+def _plus_minus(part: Record) -> str:
+    """`0.86 ± 0.02 ms`; the uncertainty is never printed as zero."""
+    centre, interval = _ms(part["latency_ms"]), part.get("interval_ms")
+    if not interval:
+        return f"{centre} ms"
+    digits = len(centre.partition(".")[2])
+    return f"{centre} ± {max((interval[1] - interval[0]) / 2, 10.0**-digits):.{digits}f} ms"
+
+
+def _plain(value: Any, unknown: str = "unknown") -> str:
+    """A value from a record as people write it."""
+    if value is None or value == "":
+        return unknown
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(item, unknown) for item in value) or "none"
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_plain(item, unknown)}" for name, item in value.items()) or "none"
+    return str(value)
+
+
+def _code(text: Any) -> Markup:
+    """Text with `commands` set as code; everything is escaped first."""
+    escaped = str(Markup.escape(str(text)))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
+
+
+def _when(text: Any) -> str:
+    """`2026-11-23 19:20 UTC` of an ISO date; as it stands when it is none."""
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return _plain(text)
+
+
+def _markdown(value: Any) -> str:
+    """Text for a Markdown table or paragraph: no HTML, no column breaks, one line."""
+    return html.escape(_plain(value), quote=False).replace("|", "\\|").replace("\n", " ")
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON: what is not a finite number becomes null."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return (
+        value
+        if isinstance(value, (str, int, float, bool)) or value is None
+        else json.loads(json.dumps(value, default=str))
+    )
+
+
+def _replace(path: Path, content: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(content, encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,363 @@
+"""Plots as SVG that takes its colours from the page, so that it is legible on a light and on a dark one.
+
+Matplotlib draws with placeholder colours; each is then replaced by a variable of the page's style sheet. Text stays
+text: it can be searched, selected, and read by a screen reader. Nothing is rasterised.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lightnas_edge.report.story import NetworkRow, Record
+
+MOST_POINTS = 600  # per series: more cannot be told apart, and the page stays small
+MOST_COLUMNS = 30  # of the map of probabilities
+
+# Placeholders that matplotlib draws with, and the variables of templates/report.html that take their place.
+INK, MUTED, RULE, PAPER = "#010101", "#010102", "#010103", "#010104"
+MEASURED, PREDICTED, TARGET, SECOND = "#010105", "#010106", "#010107", "#010108"
+_VARIABLES = {
+    INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper",
+    MEASURED: "--measured", PREDICTED: "--predicted", TARGET: "--target", SECOND: "--second",
+}  # fmt: skip
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.6,
+}
+_WIDTH = 8.0  # inches
+_LABEL = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0, "alpha": 0.85}  # keeps text legible on lines
+
+
+def search_plot(steps: Sequence[Record], epochs: Sequence[Record], target_ms: float | None) -> Markup:
+    """Latency against the target, lambda, loss and accuracy over the epochs of a search."""
+    position = _positions(steps)
+    with mpl.rc_context(_STYLE):
+        figure = _figure(_WIDTH, 7.2, hspace=0.3)
+        panels = figure.subplots(4, 1, sharex=True, height_ratios=(2.6, 1.1, 1.4, 1.4))
+        latency, multiplier, loss, accuracy = panels
+        shown = _thinned(len(steps))
+        sampled, derived = _column(steps, "sampled_ms"), _column(steps, "derived_ms")
+        latency.plot(
+            position[shown], sampled[shown], ".", color=PREDICTED, alpha=0.5, markersize=5, markeredgewidth=0,
+            label="network sampled in a step, predicted",
+        )  # fmt: skip
+        latency.plot(position[shown], derived[shown], color=PREDICTED, label="most probable network, predicted")
+        if target_ms is not None:
+            latency.axhline(target_ms, color=TARGET, linestyle=(0, (5, 3)), linewidth=1.3, label="target")
+        latency.set_ylabel("latency in ms")
+        _legend_above(latency, 3)
+        multiplier.plot(position[shown], _column(steps, "lambda")[shown], color=SECOND)
+        multiplier.axhline(0, color=MUTED, linewidth=0.8)
+        multiplier.set_ylabel("λ")
+        at = np.array([_number(line, "epoch") for line in epochs]) + 1  # an epoch's line is written at its end
+        for panel, what, factor in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
+            panel.plot(at, factor * _column(epochs, f"train_{what}"), color=MUTED, label="training")
+            panel.plot(at, factor * _column(epochs, f"validation_{what}"), color=SECOND, label="validation")
+            panel.set_ylabel(what if what == "loss" else "accuracy in %")
+        _legend_above(loss, 2)
+        accuracy.set_xlabel("epoch")
+        accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
+        accuracy.set_xlim(0, float(np.ceil(np.nanmax(position))))
+        warmup = [line for line in epochs if line.get("phase") == "warmup"]
+        if warmup:
+            end = max(_number(line, "epoch") for line in warmup) + 1
+            for panel in panels:
+                panel.axvspan(0, end, color=RULE, alpha=0.35, linewidth=0)
+            latency.annotate(
+                "warm-up: weights only", (0, 1), xycoords=("data", "axes fraction"), xytext=(4, -4),
+                textcoords="offset points", ha="left", va="top", fontsize=8.5, color=MUTED, bbox=_LABEL,
+            )  # fmt: skip
+        for panel in panels:
+            panel.yaxis.set_label_coords(-0.066, 0.5)
+        return _svg(figure, "search", "Predicted latency, multiplier, loss and accuracy over the epochs of the search")
+
+
+def training_plot(epochs: Sequence[Record]) -> Markup:
+    """Loss and accuracy of the found network, trained from scratch."""
+    with mpl.rc_context(_STYLE):
+        figure = _figure(_WIDTH, 2.7, wspace=0.2)
+        panels = figure.subplots(1, 2)
+        at = np.array([_number(line, "epoch") for line in epochs]) + 1
+        for panel, what, factor in ((panels[0], "loss", 1.0), (panels[1], "accuracy", 100.0)):
+            panel.plot(at, factor * _column(epochs, f"train_{what}"), color=MUTED, label="training")
+            panel.plot(at, factor * _column(epochs, f"validation_{what}"), color=SECOND, label="validation")
+            panel.set_ylabel(what if what == "loss" else "accuracy in %")
+            panel.set_xlabel("epoch")
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend_above(panels[0], 2)
+        return _svg(figure, "training", "Loss and accuracy over the epochs of training")
+
+
+def latency_plot(samples_ms: Sequence[float], target_ms: float, median_ms: float, p95_ms: float) -> Markup:
+    """Every timed sample of the verification as a histogram, with the target."""
+    samples = np.asarray(samples_ms, dtype=float)
+    low = min(samples.min(), target_ms)
+    high = max(p95_ms, target_ms)  # the few slower ones are counted at the edge: they would squeeze all the others
+    margin = 0.12 * (high - low) or 0.01 * high
+    shown = samples[samples <= high + margin]
+    with mpl.rc_context(_STYLE):
+        figure = _figure(_WIDTH, 3.0, top=0.08)
+        axes = figure.subplots()
+        axes.hist(
+            shown, bins=min(40, max(8, len(shown) // 5)), color=MEASURED, alpha=0.75, edgecolor=PAPER, linewidth=0.5
+        )
+        axes.set_xlim(low - margin, high + margin)
+        axes.margins(y=0.22)
+        axes.set_xlabel("latency of one sample in ms")
+        axes.set_ylabel("samples")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        decimals = max(1, 2 - int(np.floor(np.log10(target_ms))))
+        marks = [
+            (median_ms, "median", MEASURED, "-"),
+            (p95_ms, "p95", MEASURED, ":"),
+            (target_ms, "target", TARGET, "--"),
+        ]
+        for row, (value, name, colour, dashes) in enumerate(sorted(marks)):
+            axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.5)
+            right = value > (low + high) / 2
+            axes.annotate(
+                f"{name} {value:.{decimals}f}", (value, 1), xycoords=("data", "axes fraction"),
+                xytext=(-5 if right else 5, -4 - 13 * row), textcoords="offset points",
+                ha="right" if right else "left", va="top", fontsize=9, bbox=_LABEL,
+            )  # fmt: skip
+        beyond = len(samples) - len(shown)
+        description = (
+            f"Histogram of {len(samples)} measured samples, median {median_ms:.3g} ms, target {target_ms:.3g} ms"
+        )
+        if beyond:
+            axes.annotate(
+                f"{beyond} slower, up to {samples.max():.3g} ms →", (1, 0.42), xycoords="axes fraction", ha="right",
+                fontsize=8.5, color=MUTED, bbox=_LABEL,
+            )  # fmt: skip
+        return _svg(figure, "latency", description)
+
+
+def breakdown_plot(rows: Sequence[NetworkRow]) -> Markup:
+    """What each block of the network costs by the table, with its spread."""
+    known = [row for row in rows if row.latency_ms is not None]
+    with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
+        names = [f"{row.place}  {row.operator}" if row.operator != row.place else row.place for row in known]
+        figure = _figure(_WIDTH, 0.8 + 0.26 * len(known), top=0.08, left=_room(names))
+        axes = figure.subplots()
+        height = np.arange(len(known))
+        values = np.array([row.latency_ms for row in known])
+        errors = values * np.array([row.spread or 0.0 for row in known])
+        axes.barh(height, values, color=MEASURED, alpha=0.8, height=0.68)
+        axes.errorbar(values, height, xerr=errors, fmt="none", color=INK, ecolor=INK, elinewidth=1.1, capsize=2.5)
+        axes.set_yticks(height, names)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.invert_yaxis()
+        axes.set_ylim(len(known) - 0.4, -0.6)
+        axes.set_xlim(0, float((values + errors).max()) * 1.04)
+        axes.set_xlabel("latency by the table in ms; the line shows the spread between rounds")
+        return _svg(figure, "breakdown", f"Measured latency of the {len(known)} blocks of the network")
+
+
+def intervals_plot(bars: Sequence[tuple[str, float, Sequence[float] | None, bool]], target_ms: float | None) -> Markup:
+    """Latencies of one network side by side with their intervals, and the target.
+
+    Args:
+        bars: (name, ms, interval or None, whether it was measured and not predicted).
+    """
+    with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
+        figure = _figure(_WIDTH, 0.85 + 0.36 * len(bars), left=_room([name for name, *_ in bars]))
+        axes = figure.subplots()
+        for height, (_, value, interval, measured) in enumerate(bars):
+            colour = MEASURED if measured else PREDICTED
+            if interval:
+                axes.plot(interval, [height, height], color=colour, linewidth=5, alpha=0.4, solid_capstyle="butt")
+            axes.plot(value, height, "D" if measured else "o", color=colour, markersize=8, markeredgewidth=0)
+            reach = max(interval) if interval else value
+            axes.annotate(
+                f"{value:.4g}", (reach, height), xytext=(9, 0), textcoords="offset points", va="center", fontsize=9,
+                bbox=_LABEL,
+            )  # fmt: skip
+        if target_ms is not None:
+            axes.axvline(target_ms, color=TARGET, linestyle=(0, (5, 3)), linewidth=1.3)
+            axes.annotate(
+                "target", (target_ms, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                textcoords="offset points", ha="center", fontsize=9,
+            )  # fmt: skip
+        axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(len(bars) - 0.5, -0.6)
+        axes.margins(x=0.13)
+        axes.set_xlabel("latency in ms; the bars are the intervals")
+        names = ", ".join(f"{name} {value:.3g} ms" for name, value, *_ in bars)
+        return _svg(figure, "intervals", f"Latencies side by side: {names}")
+
+
+def predicted_measured_plot(points: Sequence[tuple[float, float]], final: tuple[float, float] | None) -> Markup:
+    """Predicted against measured latency of whole networks; the line is where both are equal.
+
+    Args:
+        points: (predicted, measured) of networks that the predictor had not seen.
+        final: the same of the network found.
+    """
+    everything = np.array([*points, *([final] if final else [])], dtype=float)
+    low, high = float(everything.min()), float(everything.max())
+    margin = 0.06 * (high - low) or 0.05 * high
+    with mpl.rc_context(_STYLE):
+        figure = _figure(_WIDTH * 0.6, _WIDTH * 0.58)
+        axes = figure.subplots()
+        span = (low - margin, high + margin)
+        axes.plot(span, span, color=MUTED, linewidth=1, linestyle=(0, (5, 3)))
+        axes.plot(
+            *np.array(points, dtype=float).T, "o", color=SECOND, markersize=5.5, alpha=0.75, markeredgewidth=0,
+            label="networks held out of the fit",
+        )  # fmt: skip
+        if final:
+            axes.plot(*final, "D", color=INK, markersize=8, label="the network found", markeredgewidth=0)
+        axes.set(xlim=span, ylim=span, aspect="equal")
+        axes.set_xlabel("predicted latency in ms", color=PREDICTED)
+        axes.set_ylabel("measured latency in ms", color=MEASURED)
+        _legend_above(axes, 2)
+        return _svg(figure, "predicted-measured", "Predicted against measured latency of whole networks", width="60%")
+
+
+def probability_map(epochs: Sequence[Record], operators: Sequence[str], chosen: Sequence[str] | None) -> Markup:
+    """For every layer a map: one row per operator, one column per epoch, darker for more probable.
+
+    Args:
+        epochs: lines with `probabilities` (L, K).
+        operators: K names, in the order of the space.
+        chosen: L names of the network found; None where there is none yet.
+    """
+    lines = [line for line in epochs if line.get("probabilities")]
+    columns = np.unique(np.linspace(0, len(lines) - 1, min(len(lines), MOST_COLUMNS)).round().astype(int))
+    cube = np.array([lines[column]["probabilities"] for column in columns], dtype=float)  # (E, L, K)
+    _, layers, count = cube.shape
+    names = [operator.replace("mbconv_", "") for operator in operators]
+    label, cell_h, title_h, gap = 52, 11, 16, 14
+    across = 3
+    panel_w = (780 - gap * (across - 1)) / across
+    cell_w = (panel_w - label) / len(columns)
+    panel_h = title_h + cell_h * count + gap
+    parts = []
+    for layer in range(layers):
+        left, top = (layer % across) * (panel_w + gap), (layer // across) * panel_h
+        picked = chosen[layer] if chosen else None
+        parts.append(f'<g transform="translate({left:.1f} {top:.1f})">')
+        heading = f"layer {layer}" + (f": {picked}" if picked else "")
+        parts.append(f'<text class="map-title" x="{label}" y="11">{html.escape(heading)}</text>')
+        for row, name in enumerate(names):
+            y = title_h + row * cell_h
+            bold = ' font-weight="700"' if picked == operators[row] else ""
+            parts.append(f'<text x="{label - 5}" y="{y + 8.6:.1f}" text-anchor="end"{bold}>{html.escape(name)}</text>')
+            for column, value in enumerate(cube[:, layer, row]):
+                x, opacity = label + column * cell_w, max(0.0, min(1.0, float(value)))
+                size = f'width="{cell_w:.1f}" height="{cell_h - 1}"'
+                parts.append(f'<rect x="{x:.1f}" y="{y}" {size} fill-opacity="{opacity:.2g}"/>')
+        size = f'width="{panel_w - label:.1f}" height="{cell_h * count}"'
+        parts.append(f'<rect class="frame" x="{label}" y="{title_h - 0.5}" {size}/></g>')
+    height = -(-layers // across) * panel_h
+    description = f"Probability of every operator in every layer over {len(lines)} epochs"
+    head = f'<svg class="map" role="img" viewBox="0 0 780 {height:.0f}" aria-label="{description}">'
+    return Markup(head + "".join(parts) + "</svg>")
+
+
+# -- helpers -------------------------------------------------------------------------------------------------
+
+
+def _figure(
+    width: float,
+    height: float,
+    *,
+    left: float = 0.68,
+    right: float = 0.12,
+    top: float = 0.28,
+    bottom: float = 0.5,
+    **spaces: float,
+) -> Figure:
+    """A figure with margins in inches. Measuring the text to find them would take half of the report's time."""
+    figure = Figure(figsize=(width, height), facecolor="none")
+    figure.subplots_adjust(
+        left=left / width, right=1 - right / width, top=1 - top / height, bottom=bottom / height, **spaces
+    )
+    return figure
+
+
+def _room(names: Sequence[str]) -> float:
+    """Inches that the longest name takes."""
+    return 0.15 + 0.08 * max(map(len, names))
+
+
+def _svg(figure: Figure, name: str, description: str, *, width: str = "100%") -> Markup:
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):  # equal plots give equal bytes
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for placeholder, variable in _VARIABLES.items():
+        text = text.replace(placeholder, f"var({variable})")
+    # Names must be unique on the page; the page brings its own font.
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
+    text = re.sub(r"font: ((?:\d+ )?[\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"\n\s*", "\n", text)
+    view_box = re.search(r'viewBox="[^"]+"', text)
+    assert view_box is not None
+    head = f'<svg class="plot" role="img" aria-label="{html.escape(description)}" style="width:{width}" {view_box[0]}>'
+    return Markup(head + text[text.index(">") + 1 :])
+
+
+def _legend_above(axes: Axes, columns: int) -> None:
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2, borderpad=0, handlelength=1.6,
+        columnspacing=1.4,
+    )  # fmt: skip
+
+
+def _positions(steps: Sequence[Record]) -> np.ndarray:
+    """Where each step stands in epochs: its epoch, and how far into it."""
+    epochs = [_number(line, "epoch") for line in steps]
+    counts: dict[float, int] = {}
+    order = []
+    for epoch in epochs:
+        order.append(counts.get(epoch, 0))
+        counts[epoch] = order[-1] + 1
+    return np.array([epoch + (place + 0.5) / counts[epoch] for epoch, place in zip(epochs, order, strict=True)])
+
+
+def _thinned(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, max(0, count - 1), min(count, MOST_POINTS)).round().astype(int))
+
+
+def _column(lines: Iterable[Record], name: str) -> np.ndarray:
+    """A field of every line; nan where it is null or absent, which leaves a gap."""
+    return np.array([_number(line, name) for line in lines], dtype=float)
+
+
+def _number(line: Record, name: str) -> float:
+    value: Any = line.get(name)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")

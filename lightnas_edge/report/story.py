@@ -1,0 +1,237 @@
+"""What a run directory tells. Any part may be absent or damaged: it is then named, with the command that makes it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import luts
+from lightnas_edge.errors import LightnasEdgeError
+from lightnas_edge.runs import read_architecture, read_json, read_run
+from lightnas_edge.space import Architecture, ShapedOperator, Space, macs_m, parameters_m
+
+Record = dict[str, Any]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """One block of the network found, and what the table holds for it."""
+
+    place: str  # "stem", "first", "layer 0", ..., "head"
+    operator: str
+    key: str
+    shape: str  # "16 x 32x32 -> 24 x 16x16"
+    identity: bool  # adds no node, so it has no entry
+    latency_ms: float | None
+    spread: float | None  # relative
+    share: float | None  # of the sum
+    unstable: bool
+
+
+@dataclass(frozen=True)
+class Story:
+    """The parts of a run. A part is None when `missing` says why and what to do."""
+
+    folder: Path
+    run: Record
+    space: Space
+    architecture: Architecture | None = None
+    predicted: Record | None = None  # from architecture.json
+    lut: luts.Lut | None = None
+    predictor: Record | None = None
+    steps: list[Record] = field(default_factory=list)
+    epochs: list[Record] = field(default_factory=list)
+    training: list[Record] = field(default_factory=list)
+    trained: Record | None = None  # train/result.json
+    export: Record | None = None
+    verification: Record | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any number behind this report was simulated instead of measured."""
+        records = [self.verification, self.predictor]
+        return any(bool(record and record.get("simulated")) for record in records) or bool(
+            self.lut and self.lut.simulated
+        )
+
+    @property
+    def target_ms(self) -> float | None:
+        """What was verified, or else what was asked."""
+        record = self.verification["target"] if self.verification else self.run.get("targets") or {}
+        value = record.get("latency_ms")
+        return float(value) if value is not None else None
+
+    @property
+    def predicted_ms(self) -> float | None:
+        for record in ((self.verification or {}).get("predicted"), self.predicted):
+            if record and record.get("latency_ms") is not None:
+                return float(record["latency_ms"])
+        return None
+
+    @property
+    def rows(self) -> list[NetworkRow]:
+        """The network from input to output."""
+        if self.architecture is None:
+            return []
+        chain = list(self.space.chain(self.architecture))
+        places = ["stem", "first", *(f"layer {index}" for index in range(len(self.space.layers))), "head"]
+        entries = [self.lut.entries.get(shaped.key) if self.lut else None for shaped in chain]
+        total = self.table_sum_ms
+        return [
+            NetworkRow(
+                place=place,
+                operator=shaped.block,
+                key=shaped.key,
+                shape=_shape(shaped),
+                identity=shaped.is_identity,
+                latency_ms=entry.latency_ms if entry else None,
+                spread=entry.spread if entry and math.isfinite(entry.spread) else None,
+                share=entry.latency_ms / total if entry and total else None,
+                unstable=bool(entry and entry.unstable),
+            )
+            for place, shaped, entry in zip(places, chain, entries, strict=True)
+        ]
+
+    @property
+    def table_sum_ms(self) -> float | None:
+        """Sum of the table's entries of this network; None unless the table holds them all."""
+        if self.architecture is None or self.lut is None:
+            return None
+        keys = [shaped.key for shaped in self.space.chain(self.architecture) if not shaped.is_identity]
+        if not self.lut.coverage(keys).complete:
+            return None
+        return sum(self.lut.entries[key].latency_ms for key in keys)
+
+    @property
+    def cost(self) -> tuple[float, float] | None:
+        """(millions of multiply-accumulates, millions of parameters) of the network."""
+        if self.architecture is None:
+            return None
+        return macs_m(self.space, self.architecture), parameters_m(self.space, self.architecture)
+
+
+def read_story(folder: Path) -> Story:
+    """Read every part of a run directory that is there.
+
+    Raises:
+        RunError: the folder is no run directory; every other fault is told in `Story.missing`.
+    """
+    run, space = read_run(folder)
+    classes = (run.get("data") or {}).get("classes")
+    if isinstance(classes, list) and len(classes) > 1:
+        space = space.with_classes(len(classes))  # the head that is trained and deployed
+    missing: dict[str, str] = {}
+    name = shlex.quote(str(folder))
+
+    def part(key: str, path: str, remedy: str, read: Callable[[Path], _T]) -> _T | None:
+        file = folder / path
+        if not file.exists():
+            missing[key] = f"not available: {remedy}"
+            return None
+        try:
+            return read(file)
+        except (LightnasEdgeError, luts.LutError) as error:
+            missing[key] = f"not available: {error}; {remedy}"
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+            missing[key] = f"not available: {path} is damaged ({type(error).__name__}: {error}); {remedy}"
+        return None
+
+    search = "run `lightnas-edge search` to its end"
+    architecture = part("network", "architecture.json", search, lambda path: read_architecture(path.parent, space))
+    predicted = part("predicted", "architecture.json", search, _read_predicted) if architecture else None
+    lut = part("lut", "lut.jsonl", "search with `--lut` or `--host`, so that the table is kept with the run", luts.read)
+    predictor = part("predictor", "predictor.json", search, lambda path: read_json(path, kind="predictor"))
+    lines = part("search", "search/metrics.jsonl", search, _read_lines) or []
+    train = f"run `lightnas-edge train {name}`"
+    training = part("training", "train/metrics.jsonl", train, _read_lines) or []
+    trained = part("trained", "train/result.json", train, _read_object)
+    export = part(
+        "export",
+        "export/export.json",
+        f"run `lightnas-edge export {name}`",
+        lambda path: read_json(path, kind="export"),
+    )
+    verify = f"run `lightnas-edge verify {name}`"
+    verification = part("verification", "verify/verification.json", verify, _read_verification)
+    steps = [line for line in lines if line.get("kind") == "step"]
+    epochs = [line for line in lines if line.get("kind") == "epoch"]
+    if not steps:
+        missing.setdefault("search", f"not available: {search}")
+    if not any(line.get("probabilities") for line in epochs):
+        missing.setdefault("probabilities", missing.get("search", f"not available: {search}"))
+    training = [line for line in training if line.get("kind") == "epoch"]
+    if not training:
+        missing.setdefault("training", f"not available: {train}")
+    return Story(
+        folder=folder,
+        run=run,
+        space=space,
+        architecture=architecture,
+        predicted=predicted,
+        lut=lut,
+        predictor=predictor,
+        steps=steps,
+        epochs=epochs,
+        training=training,
+        trained=trained,
+        export=export,
+        verification=verification,
+        missing=missing,
+    )
+
+
+def _read_predicted(path: Path) -> Record | None:
+    """Older architectures hold a bare number; both forms are read."""
+    predicted = json.loads(path.read_text(encoding="utf-8")).get("predicted")
+    if isinstance(predicted, (int, float)):
+        return {"latency_ms": float(predicted)}
+    return predicted if isinstance(predicted, dict) else None
+
+
+def _read_verification(path: Path) -> Record:
+    """With every field that the page relies on, or an error that names the one that is not there."""
+    record = read_json(path, kind="verification")
+    for outer, inner in (("target", ("latency_ms",)), ("measured", ("latency_ms", "p95_ms", "n", "samples_ms"))):
+        for name in inner:
+            if name not in record[outer]:
+                raise KeyError(f"{outer}.{name}")
+    if record["verdict"] not in ("met", "missed", "inconclusive"):
+        raise ValueError(f"unknown verdict {record['verdict']!r}")
+    for name in ("reason", "confidence"):
+        record[name]
+    return {"corrected": None, "drift": None, "predicted": None, "outputs": None, "accuracy": None, **record}
+
+
+def _read_object(path: Path) -> Record:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict):
+        raise ValueError("not a table of fields")
+    return record
+
+
+def _read_lines(path: Path) -> list[Record]:
+    """The JSON lines that are whole; a torn last one belongs to a run that was cut short."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict):
+            lines.append(record)
+    return lines
+
+
+def _shape(shaped: ShapedOperator) -> str:
+    side_in, side_out = shaped.input_size, shaped.output_size
+    if shaped.block == "head":
+        inner = " → ".join(map(str, shaped.hidden_channels))
+        return f"{shaped.in_channels} × {side_in}² → {inner} → {shaped.out_channels}"
+    return f"{shaped.in_channels} × {side_in}² → {shaped.out_channels} × {side_out}²"

@@ -1,0 +1,298 @@
+"""Search spaces: which operators may stand in which layer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightnas_edge.errors import SpaceError
+from lightnas_edge.space.architecture import Architecture
+from lightnas_edge.space.operators import Operator, ShapedOperator
+
+SCHEMA = 1
+_BUILT_IN = Path(__file__).parent / "built_in"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place in the network where one operator of the space will stand."""
+
+    in_channels: int
+    out_channels: int
+    stride: int
+    input_size: int  # side of the square input, pixels
+
+    @property
+    def keeps_shape(self) -> bool:
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+
+@dataclass(frozen=True)
+class Space:
+    """A chain: stem, fixed first block, L searchable layers with K candidates each, head.
+
+    Stem: 3x3 convolution, batch norm, ReLU6. Head: 1x1 convolution, batch norm, ReLU6, global average pool,
+    linear without bias, batch norm, ReLU6, dropout, linear to the classes (LightNAS models/network.py).
+    """
+
+    name: str
+    input_size: int
+    classes: int
+    stem_channels: int
+    stem_stride: int
+    first_block: Operator
+    first_channels: int
+    layers: tuple[Layer, ...]
+    operators: tuple[Operator, ...]
+    head_channels: int
+    feature_channels: int
+    dropout: float = 0.2
+
+    @property
+    def size(self) -> int:
+        """Number of architectures."""
+        return int(len(self.operators) ** len(self.layers))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of the space: equal for equal content, also under another file name."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def with_classes(self, classes: int) -> Space:
+        """The same space for another number of classes; only the head's last layer changes."""
+        return self if classes == self.classes else replace(self, classes=classes)
+
+    # -- what is measured ------------------------------------------------------------------------------
+
+    @property
+    def stem(self) -> ShapedOperator:
+        return ShapedOperator("stem", 3, self.stem_channels, self.stem_stride, self.input_size)
+
+    @property
+    def first(self) -> ShapedOperator:
+        return ShapedOperator(self.first_block.name, self.stem_channels, self.first_channels, 1, self.stem.output_size)
+
+    @property
+    def head(self) -> ShapedOperator:
+        last = self.layers[-1]
+        return ShapedOperator(
+            "head",
+            last.out_channels,
+            self.classes,
+            1,
+            -(-last.input_size // last.stride),
+            (self.head_channels, self.feature_channels),
+        )
+
+    @property
+    def fixed(self) -> tuple[ShapedOperator, ShapedOperator, ShapedOperator]:
+        """Stem, first block, head: in every network of the space."""
+        return self.stem, self.first, self.head
+
+    def at(self, layer: int, operator: Operator) -> ShapedOperator:
+        """The operator at the shape of searchable layer `layer` (0 is the first)."""
+        place = self.layers[layer]
+        return ShapedOperator(operator.name, place.in_channels, place.out_channels, place.stride, place.input_size)
+
+    def shaped_operators(self) -> list[ShapedOperator]:
+        """Every distinct operator at a shape that can stand in a network; fixed ones first, identities left out."""
+        seen = dict.fromkeys(self.fixed)
+        for layer in range(len(self.layers)):
+            for operator in self.operators:
+                shaped = self.at(layer, operator)
+                if not shaped.is_identity:
+                    seen[shaped] = None
+        return list(seen)
+
+    def chain(self, architecture: Architecture) -> Iterator[ShapedOperator]:
+        """The operators of a network from input to output, identities included."""
+        architecture.indices(self)
+        yield self.stem
+        yield self.first
+        for layer, operator in enumerate(architecture.operators):
+            yield self.at(layer, operator)
+        yield self.head
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": "space",
+            "schema": SCHEMA,
+            "name": self.name,
+            "input_size": self.input_size,
+            "classes": self.classes,
+            "stem": {"channels": self.stem_channels, "stride": self.stem_stride},
+            "first": {"operator": self.first_block.name, "channels": self.first_channels},
+            "operators": [operator.name for operator in self.operators],
+            "layers": [{"channels": layer.out_channels, "stride": layer.stride} for layer in self.layers],
+            "head": {"channels": self.head_channels, "features": self.feature_channels},
+            "dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_json(cls, record: Any, *, source: str = "space") -> Space:
+        """Build a space from the content of a TOML or JSON file.
+
+        Raises:
+            SpaceError: with every fault of the file in one message, each with its field and the value found.
+        """
+        reader = _Reader(record)
+        schema = reader.whole_number("schema", record, least=1)
+        if schema > SCHEMA:
+            raise SpaceError(
+                f"{source}: schema {schema} is newer than this program, which reads up to {SCHEMA}",
+                hint="upgrade lightnas-edge",
+            )
+        name = reader.text("name", record)
+        input_size = reader.whole_number("input_size", record, least=8)
+        classes = reader.whole_number("classes", record, least=2)
+        stem = reader.table("stem", record)
+        stem_channels = reader.whole_number("channels", stem, where="stem", least=1)
+        stem_stride = reader.stride(stem, where="stem")
+        first = reader.table("first", record)
+        first_block = reader.operator(first.get("operator"), "first.operator")
+        first_channels = reader.whole_number("channels", first, where="first", least=1)
+        head = reader.table("head", record)
+        head_channels = reader.whole_number("channels", head, where="head", least=1)
+        feature_channels = reader.whole_number("features", head, where="head", least=1)
+        dropout = reader.fraction("dropout", record, default=0.2)
+        operators = tuple(
+            reader.operator(operator, f"operators[{index}]")
+            for index, operator in enumerate(reader.rows("operators", record))
+        )
+        if len(set(operators)) != len(operators):
+            reader.faults.append("operators: the same operator is listed twice")
+        layers = []
+        channels, size = first_channels, -(-input_size // stem_stride)
+        for index, row in enumerate(reader.rows("layers", record)):
+            where = f"layers[{index}]"
+            if not isinstance(row, dict):
+                reader.faults.append(f"{where}: expected channels and stride, found {row!r}")
+                continue
+            reader.unknown(row, {"channels", "stride"}, where=f"{where}.")
+            layer = Layer(
+                channels,
+                reader.whole_number("channels", row, where=where, least=1),
+                reader.stride(row, where=where),
+                size,
+            )
+            layers.append(layer)
+            channels, size = layer.out_channels, -(-size // layer.stride)
+        reader.unknown(record, _FIELDS)
+        if first_block.kind == "skip":
+            reader.faults.append("first.operator: the first block cannot be a skip")
+        if reader.faults:
+            listed = "\n".join(f"  {fault}" for fault in reader.faults)
+            raise SpaceError(
+                f"{source}: {len(reader.faults)} fault{'s' if len(reader.faults) > 1 else ''}\n{listed}",
+                hint="docs/formats.md describes the file; `lightnas-edge space show tiny --json` prints an example",
+            )
+        return cls(
+            name, input_size, classes, stem_channels, stem_stride, first_block, first_channels,
+            tuple(layers), operators, head_channels, feature_channels, dropout,
+        )  # fmt: skip
+
+
+_FIELDS = {
+    "kind", "schema", "name", "input_size", "classes", "stem", "first", "operators", "layers", "head", "dropout",
+}  # fmt: skip
+
+
+def built_in_spaces() -> list[str]:
+    return sorted(path.stem for path in _BUILT_IN.glob("*.toml"))
+
+
+def load_space(name_or_path: str | Path) -> Space:
+    """A built-in space by its name, or a user's own from a TOML or JSON file.
+
+    Raises:
+        SpaceError: no such space or file, or a file with faults.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in built_in_spaces():
+        path = _BUILT_IN / f"{name_or_path}.toml"
+    elif path.suffix not in (".toml", ".json"):
+        raise SpaceError(
+            f"no such search space: {str(name_or_path)!r}",
+            hint=f"built in: {', '.join(built_in_spaces())}; your own: a path that ends in .toml or .json",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        record = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"cannot read the search space {path}: {error}") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise SpaceError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
+    return Space.from_json(record, source=str(path))
+
+
+class _Reader:
+    """Reads fields and collects what is wrong with them, so that one message can tell all."""
+
+    def __init__(self, record: Any) -> None:
+        if not isinstance(record, dict):
+            raise SpaceError(f"a search space is a table of fields, found {type(record).__name__}")
+        self.faults: list[str] = []
+
+    def whole_number(self, field: str, table: dict[str, Any], *, where: str = "", least: int) -> int:
+        value = table.get(field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            self._fault(field, where, f"expected a whole number of at least {least}", field in table, value)
+            return least
+        return value
+
+    def stride(self, table: dict[str, Any], *, where: str) -> int:
+        value = table.get("stride")
+        if value not in (1, 2) or isinstance(value, bool):
+            self._fault("stride", where, "expected 1 or 2", "stride" in table, value)
+            return 1
+        return int(value)
+
+    def fraction(self, field: str, table: dict[str, Any], *, default: float) -> float:
+        value = table.get(field, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
+            self._fault(field, "", "expected a number from 0 up to 1", True, value)
+            return default
+        return float(value)
+
+    def text(self, field: str, table: dict[str, Any]) -> str:
+        value = table.get(field)
+        if not isinstance(value, str) or not value.replace("-", "").replace("_", "").isalnum() or len(value) > 64:
+            self._fault(field, "", "expected up to 64 letters, digits, - and _", field in table, value)
+            return "unnamed"
+        return value
+
+    def table(self, field: str, record: dict[str, Any]) -> dict[str, Any]:
+        value = record.get(field)
+        if not isinstance(value, dict):
+            self._fault(field, "", "expected a table", field in record, value)
+            return {}
+        return value
+
+    def rows(self, field: str, record: dict[str, Any]) -> list[Any]:
+        value = record.get(field)
+        if not isinstance(value, list) or not value:
+            self._fault(field, "", "expected a list with at least one row", field in record, value)
+            return []
+        return value
+
+    def operator(self, value: Any, where: str) -> Operator:
+        try:
+            return Operator.parse(str(value))
+        except SpaceError:
+            self.faults.append(f"{where}: unknown operator name {value!r}")
+            return Operator("mbconv", 3, 1)
+
+    def unknown(self, table: dict[str, Any], known: set[str], where: str = "") -> None:
+        self.faults += [f"{where}{field}: unknown field" for field in sorted(set(table) - known)]
+
+    def _fault(self, field: str, where: str, expected: str, present: bool, value: Any) -> None:
+        found = f"found {value!r}" if present else "it is missing"
+        self.faults.append(f"{where + '.' if where else ''}{field}: {expected}, {found}")

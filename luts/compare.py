@@ -1,0 +1,155 @@
+"""Tables beside each other: merging, drift between two days, repeatability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from luts.errors import LutError, LutFingerprintError, LutMissError
+from luts.journal import Visit, list_differing
+from luts.table import Entry, Lut
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How much slower (above 1) the same operators ran in one table than in another."""
+
+    value: float
+    interval: tuple[float, float]
+    confidence: float
+    per_key: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Repeatability:
+    """Relative standard deviation of a latency when the whole measurement is made again; nan when unknown."""
+
+    operators: float
+    networks: float
+    operator_count: int
+    network_count: int
+
+    def __str__(self) -> str:
+        parts = [
+            f"{name} {100 * value:.2f} % (n={count})" if count else f"{name} unknown"
+            for name, value, count in (
+                ("operators", self.operators, self.operator_count),
+                ("networks", self.networks, self.network_count),
+            )
+        ]
+        return ", ".join(parts)
+
+
+def differing_fields(one: Lut, other: Lut) -> list[str]:
+    """`power_mode 'MAXN' and '15W'` for every field of the fingerprints that differs."""
+    return list_differing(one.fingerprint, other.fingerprint)
+
+
+def require_equal_fingerprints(tables: Sequence[Lut]) -> None:
+    """Raises LutFingerprintError, with the fields that differ, unless all tables are of one board in one state."""
+    for other in tables[1:]:
+        faults = differing_fields(tables[0], other)
+        if faults:
+            raise LutFingerprintError(
+                f"{tables[0].path} and {other.path} are of different boards or states: {'; '.join(faults)}",
+                hint="measure both on the same board, in the same power mode, with the same engine and settings",
+            )
+
+
+def merge(tables: Sequence[Lut]) -> Lut:
+    """One table from several of equal fingerprint; the drift between them is divided out where they share keys.
+
+    The header is the first table's. A visit that stands in several tables counts once.
+
+    Raises:
+        LutFingerprintError: the tables are of different boards or states; lists the fields.
+    """
+    if not tables:
+        raise LutError("no table to merge")
+    require_equal_fingerprints(tables)
+    visits: dict[tuple[str, str, int], Visit] = {}
+    for table in tables:
+        for visit in table.visits:
+            visits.setdefault((visit.key, visit.session, visit.round), visit)
+    return replace(
+        tables[0], visits=tuple(visits.values()), faults=tuple(fault for table in tables for fault in table.faults)
+    )
+
+
+def drift_ratio(reference: Lut, other: Lut, keys: Iterable[str] | None = None, *, confidence: float = 0.95) -> Ratio:
+    """How much slower `other` ran the same operators than `reference`: the median over the keys they share.
+
+    Args:
+        keys: usually the sentinels; every operator that both tables hold when None.
+
+    Raises:
+        LutMissError: the tables share none of the keys.
+        LutFingerprintError: they are of different boards or states.
+    """
+    require_equal_fingerprints([reference, other])
+    wanted = list(reference.entries) if keys is None else list(keys)
+    shared = [key for key in dict.fromkeys(wanted) if key in reference.entries and key in other.entries]
+    if not shared:
+        raise LutMissError(
+            f"{reference.path} and {other.path} share no operator, so the drift between them is unknown",
+            hint="measure the sentinel operators in both; `profile-device`, `sample` and `verify` do so by themselves",
+        )
+    pairs = [(reference.entries[key], other.entries[key]) for key in shared]
+    logs = np.array([math.log(after.latency_ms / before.latency_ms) for before, after in pairs])
+    centre = float(np.median(logs))
+    # What the visits say about each key's error, and what the keys say about each other: the larger one counts.
+    own = math.sqrt(float(np.mean([_relative_variance(before) + _relative_variance(after) for before, after in pairs])))
+    among = 1.4826 * float(np.median(np.abs(logs - centre)))
+    count = len(shared)
+    error = max(own, among) / math.sqrt(count) * (1.2533 if count > 2 else 1.0)  # a median's, not a mean's
+    half = float(stats.t.ppf((1 + confidence) / 2, max(count - 1, 1))) * error if count > 1 else 1.96 * error
+    return Ratio(
+        math.exp(centre),
+        (math.exp(centre - half), math.exp(centre + half)),
+        confidence,
+        {key: math.exp(log) for key, log in zip(shared, logs, strict=True)},
+    )
+
+
+def repeatability(lut: Lut, other: Lut | None = None) -> Repeatability:
+    """How well the latencies come out again, with the common drift divided out.
+
+    With one table: its rounds are dealt alternately into two halves, each is estimated by itself, and their differences
+    are scaled to a table of all rounds. With two tables: from the differences between them.
+    """
+    if other is None:
+        one, two, shrink = *_halves(lut), 2.0
+    else:
+        require_equal_fingerprints([lut, other])
+        one, two, shrink = lut, other, math.sqrt(2)
+    operators = _deviations(one.entries, two.entries)
+    networks = _deviations(one.networks, two.networks)
+    return Repeatability(_rms(operators) / shrink, _rms(networks) / shrink, len(operators), len(networks))
+
+
+def _relative_variance(entry: Entry) -> float:
+    error = entry.standard_error_ms / entry.latency_ms
+    return error**2 if math.isfinite(error) else 0.05**2  # one or two visits: what this kind of machine drifts
+
+
+def _halves(lut: Lut) -> tuple[Lut, Lut]:
+    order = {group: index for index, group in enumerate(lut.drift)}
+    measured = [visit for visit in lut.visits if visit.error is None]
+    sides = [tuple(visit for visit in measured if order[visit.group] % 2 == side) for side in (0, 1)]
+    return replace(lut, visits=sides[0]), replace(lut, visits=sides[1])
+
+
+def _deviations(one: dict[str, Entry], two: dict[str, Entry]) -> list[float]:
+    logs = np.array([math.log(two[key].latency_ms / entry.latency_ms) for key, entry in one.items() if key in two])
+    if len(logs) < 2:
+        return []
+    count = len(logs)
+    return [float(value) for value in (logs - np.median(logs)) * math.sqrt(count / (count - 1))]
+
+
+def _rms(values: Sequence[float]) -> float:
+    return math.sqrt(sum(value**2 for value in values) / len(values)) if values else float("nan")

@@ -1,0 +1,118 @@
+"""How fast the machine was in each round, separated from how dear each operator is.
+
+The model: log of the quickest sample of a visit = cost of its key + drift of its group + noise, a group being one round
+of one session. Other work on the machine only ever slows a visit down, so the noise is one-sided: an asymmetric Laplace
+distribution, of which the fit finds a low quantile. How far rounds of one session drift apart has a normal prior of a
+few per cent, so that on a busy machine, where the noise is larger than that, noise is not taken for drift; between
+sessions anything is possible. Keys and groups are solved for together: visits may be missing, sessions may have been
+resumed, and only keys seen in several groups say anything about the groups' drift.
+docs/measuring.md has the evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luts.journal import Visit
+
+Group = tuple[str, int]
+
+MIN_KEYS = 4  # a round with fewer shared keys has no drift of its own: its keys' noise would pass for drift
+_LEVEL = 0.1  # quantile of the noise that the fit follows
+_DRIFT_DEVIATION = 0.05  # of rounds around their session: machines with floating clocks drift 5 to 10 % over minutes
+_ITERATIONS = 100
+
+
+def estimate_drift(visits: Sequence[Visit]) -> dict[Group, float]:
+    """The drift factor of every group: above 1 means slower than the median round.
+
+    A group with fewer than `MIN_KEYS` keys that were also measured elsewhere takes the drift of the nearest round of
+    its session that has enough; a session without such a round has one drift for all of its rounds.
+    The visit-weighted median of the factors is 1. Groups that share no key with the others have nothing to be compared
+    with; their factors are centred on their own.
+    """
+    measured = [visit for visit in visits if visit.samples_ms]
+    if not measured:
+        return {}
+    columns = _columns(measured)
+    keys = {key: index for index, key in enumerate(dict.fromkeys(visit.key for visit in measured))}
+    row = np.array([keys[visit.key] for visit in measured])
+    column = np.array([columns[visit.group] for visit in measured])
+    names = list(dict.fromkeys(visit.session for visit in measured))
+    session = np.zeros(len(set(columns.values())), dtype=np.intp)
+    for (name, _), index in columns.items():
+        session[index] = names.index(name)
+    log_ms = np.array([math.log(min(visit.samples_ms)) for visit in measured])
+    drift = _solve(row, column, session, log_ms)
+    drift -= _weighted_median(drift, np.bincount(column, minlength=len(drift)))
+    return {group: math.exp(drift[index]) for group, index in columns.items()}
+
+
+def _columns(visits: Sequence[Visit]) -> dict[Group, int]:
+    """Which unknown of the model stands for each group's drift."""
+    groups_of: dict[str, set[Group]] = defaultdict(set)
+    keys_of: dict[Group, set[str]] = defaultdict(set)
+    for visit in visits:
+        groups_of[visit.key].add(visit.group)
+        keys_of[visit.group].add(visit.key)
+    shared = {group: sum(len(groups_of[key]) > 1 for key in keys) for group, keys in keys_of.items()}
+    enough: dict[str, list[int]] = defaultdict(list)
+    for session, round_ in keys_of:
+        if shared[session, round_] >= MIN_KEYS:
+            enough[session].append(round_)
+    columns: dict[Group, int] = {}
+    numbers: dict[tuple[str, int | None], int] = {}
+    for session, round_ in keys_of:
+        nearest = min(enough[session], key=lambda other: (abs(other - round_), other), default=None)
+        columns[session, round_] = numbers.setdefault((session, nearest), len(numbers))
+    return columns
+
+
+def _solve(
+    row: NDArray[np.intp], column: NDArray[np.intp], session: NDArray[np.intp], log_ms: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(columns,) log drift: the most probable one, found by reweighted least squares over keys and columns together.
+
+    Args:
+        row: (visits,) key. column: (visits,) unknown of the visit's drift. session: (columns,) session of each unknown.
+    """
+    shape = int(row.max()) + 1, len(session)
+    same = session[:, None] == session[None, :]
+    prior = (np.eye(shape[1]) - same / same.sum(axis=1)) / _DRIFT_DEVIATION**2
+    weight = np.ones(len(log_ms))
+    drift = np.zeros(shape[1])
+    for _ in range(_ITERATIONS):
+        # Normal equations with the keys' costs eliminated; the tiny ridge picks the centred one of equal solutions.
+        weights, sums = np.zeros(shape), np.zeros(shape)
+        np.add.at(weights, (row, column), weight)
+        np.add.at(sums, (row, column), weight * log_ms)
+        per_key = weights.sum(axis=1)
+        share = weights / per_key[:, None]
+        system = np.diag(weights.sum(axis=0)) - weights.T @ share + prior
+        right = sums.sum(axis=0) - share.T @ sums.sum(axis=1)
+        ridge = 1e-9 * max(float(np.trace(system)) / len(system), 1e-3)
+        found = np.linalg.solve(system + ridge * np.eye(len(system)), right)
+        cost = (sums.sum(axis=1) - weights @ found) / per_key
+        residual = log_ms - cost[row] - found[column]
+        change, drift = float(np.abs(found - drift).max()), found
+        if change < 1e-7:
+            break
+        side = np.where(residual < 0, 1 - _LEVEL, _LEVEL)
+        noise = max(float(np.mean(side * np.abs(residual))), 1e-5)
+        weight = 2 * side / (np.abs(residual) + 0.1 * noise + 1e-3) / noise
+    return drift
+
+
+def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.intp]) -> float:
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    half = reached[-1] / 2
+    position = int(np.searchsorted(reached, half))
+    if reached[position] == half and position + 1 < len(values):
+        return float((values[order[position]] + values[order[position + 1]]) / 2)
+    return float(values[order[position]])

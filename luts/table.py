@@ -1,0 +1,319 @@
+"""The table: what each operator and network costs, computed from the visits of a journal."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luts.drift import Group, estimate_drift
+from luts.energy import Energy, combine
+from luts.errors import LutMissError
+from luts.journal import Fault, Visit, read_journal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUANTILE = 0.1  # of the corrected samples: docs/measuring.md, "From visits to a number"
+UNSTABLE_SPREAD = 0.03  # relative; an entry above it is marked
+FEW_VISITS = 3  # with fewer, nothing can be said about the spread
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_RESAMPLES = 200  # of the bootstrap over rounds: its own error is then 5 % of the standard error
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All that is known about one key: its visits, and each visit's drift factor."""
+
+    key: str
+    visits: tuple[Visit, ...]  # measured ones only
+    drift: tuple[float, ...]  # one factor per visit, above 1 for slower than the median round
+    failures: tuple[dict[str, Any], ...] = ()  # errors of visits that failed
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The operator or architecture as JSON."""
+        return self.visits[0].record
+
+    @property
+    def is_network(self) -> bool:
+        return self.visits[0].is_network
+
+    @property
+    def samples_ms(self) -> tuple[float, ...]:
+        """Every timed sample as it was measured, in order."""
+        return tuple(sample for visit in self.visits for sample in visit.samples_ms)
+
+    @property
+    def corrected_ms(self) -> tuple[float, ...]:
+        """Every sample with the drift of its round divided out, in order."""
+        return tuple(float(value) for values in self._corrected for value in values)
+
+    @cached_property
+    def latency_ms(self) -> float:
+        """The estimator: the first decile of the corrected samples."""
+        return float(np.quantile(np.concatenate(self._corrected), QUANTILE))
+
+    @cached_property
+    def spread(self) -> float:
+        """Robust relative standard deviation of the corrected visits; nan below three visits."""
+        if len(self.visits) < FEW_VISITS:
+            return float("nan")
+        centres = np.array([np.median(values) for values in self._corrected])
+        low, centre, high = np.quantile(centres, (0.25, 0.5, 0.75))
+        return float(0.7413 * (high - low) / centre)  # the interquartile range in standard deviations
+
+    @cached_property
+    def standard_error_ms(self) -> float:
+        """Of `latency_ms`, by a bootstrap over visits with a fixed seed; nan below three visits."""
+        count = len(self.visits)
+        if count < FEW_VISITS:
+            return float("nan")
+        draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
+        if len({len(values) for values in self._corrected}) == 1:
+            table = np.stack(self._corrected)
+            estimates = np.quantile(table[draws].reshape(_RESAMPLES, -1), QUANTILE, axis=1)
+        else:
+            estimates = np.array(
+                [np.quantile(np.concatenate([self._corrected[i] for i in draw]), QUANTILE) for draw in draws]
+            )
+        return float(np.std(estimates, ddof=1))
+
+    @cached_property
+    def energy_mj(self) -> Energy | None:
+        """Gross and net of one batch, with intervals; None when it was not measured."""
+        return combine(visit.energy for visit in self.visits)
+
+    @property
+    def unstable(self) -> bool:
+        """The spread is above the limit, or there are too few visits to know it."""
+        return not self.spread <= UNSTABLE_SPREAD
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of `latency_ms` should know, and what to do about it."""
+        found = []
+        if len(self.visits) < FEW_VISITS:
+            found.append(
+                f"unstable: measured in {len(self.visits)} round{'s'[: len(self.visits) > 1]} only, its spread is "
+                f"unknown; measure more: profile-device --only '{self.key}' --rounds 15"
+            )
+        elif self.unstable:
+            found.append(
+                f"unstable: spread {100 * self.spread:.1f} % of the median (limit {100 * UNSTABLE_SPREAD:.0f} %); "
+                f"stop other work, lock the clocks or cool the board, then measure more rounds: "
+                f"profile-device --only '{self.key}' --rounds {2 * len(self.visits)}"
+            )
+        if self.failures:
+            total = len(self.failures) + len(self.visits)
+            found.append(f"{len(self.failures)} of {total} visits failed: {_say(self.failures[-1])}")
+        return (*found, *self._told_by_visits())
+
+    def _told_by_visits(self) -> list[str]:
+        """The agent's warnings, told once for all visits in which they differ by their numbers only."""
+        by_kind: dict[str, list[str]] = defaultdict(list)
+        for visit in self.visits:
+            for warning in visit.warnings:
+                by_kind[_NUMBER.sub("#", warning)].append(warning)
+        total = len(self.visits)
+        return [
+            f"in {len(texts)} of {total} visits: {texts[-1]}" if len(texts) > 1 else texts[0]
+            for texts in by_kind.values()
+        ]
+
+    @cached_property
+    def _corrected(self) -> list[NDArray[np.float64]]:
+        return [np.array(visit.samples_ms) / drift for visit, drift in zip(self.visits, self.drift, strict=True)]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which of the wanted keys a table holds."""
+
+    found: tuple[str, ...]
+    missing: tuple[str, ...]  # never tried
+    failed: tuple[str, ...]  # tried, no visit succeeded
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing and not self.failed
+
+    def __str__(self) -> str:
+        total = len(self.found) + len(self.missing) + len(self.failed)
+        text = f"{len(self.found)} of {total} operators found"
+        if self.missing:
+            text += f"; missing: {_listed(self.missing)}"
+        if self.failed:
+            text += f"; failed: {_listed(self.failed)}"
+        return text
+
+
+@dataclass(frozen=True, eq=False)
+class Lut:
+    """A look-up table: header, visits, and what follows from them. Read one with `luts.read`."""
+
+    path: Path
+    header: dict[str, Any]
+    visits: tuple[Visit, ...] = field(repr=False)
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the numbers depend on; only equal ones mix."""
+        return dict(self.header["fingerprint"])
+
+    @property
+    def simulated(self) -> bool:
+        return bool(self.header.get("simulated") or self.fingerprint.get("simulated"))
+
+    @property
+    def batch(self) -> int:
+        """Images per inference."""
+        return int(self.fingerprint.get("batch") or 1)
+
+    @property
+    def sentinels(self) -> tuple[str, ...]:
+        return tuple(self.header.get("sentinels") or ())
+
+    @cached_property
+    def drift(self) -> dict[Group, float]:
+        """Factor per (session, round), above 1 for slower than the median round."""
+        return estimate_drift(self.visits)
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """Operators by key, in the order of their first visit."""
+        return {key: entry for key, entry in self._all.items() if not entry.is_network}
+
+    @cached_property
+    def networks(self) -> dict[str, Entry]:
+        """Whole networks by key, in the order of their first visit."""
+        return {key: entry for key, entry in self._all.items() if entry.is_network}
+
+    @cached_property
+    def failed(self) -> dict[str, dict[str, Any]]:
+        """Keys of which no visit succeeded, with their last error."""
+        return {
+            visit.key: visit.error
+            for visit in self.visits
+            if visit.error is not None and visit.key not in self._all
+        }  # fmt: skip
+
+    def latency_ms(self, key: str) -> float:
+        """Raises LutMissError when the table does not hold the key."""
+        return float(self.latencies_ms([key])[0])
+
+    def latencies_ms(self, keys: Sequence[str]) -> NDArray[np.float64]:
+        """(len(keys),) milliseconds.
+
+        Raises:
+            LutMissError: naming every key that is missing or failed.
+        """
+        coverage = self.coverage(keys)
+        if not coverage.complete:
+            lines = [f"{self.path}: {coverage}"]
+            lines += [f"  {key} failed: {_say(self.failed[key])}" for key in coverage.failed[:5]]
+            wanted = [*coverage.missing, *coverage.failed]
+            only = " ".join(f"--only '{key}'" for key in wanted[:3]) if len(wanted) <= 3 else "--resume"
+            raise LutMissError("\n".join(lines), hint=f"to fill the table: profile-device {only}")
+        return np.array([self._all[key].latency_ms for key in keys])
+
+    def coverage(self, keys: Iterable[str]) -> Coverage:
+        wanted = list(dict.fromkeys(keys))
+        return Coverage(
+            tuple(key for key in wanted if key in self._all),
+            tuple(key for key in wanted if key not in self._all and key not in self.failed),
+            tuple(key for key in wanted if key in self.failed),
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per key, measured ones first; what is not known is missing."""
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = [
+            {
+                "key": key,
+                "kind": "network" if entry.is_network else "operator",
+                **_columns(entry.record, is_network=entry.is_network),
+                "latency_ms": entry.latency_ms,
+                "standard_error_ms": entry.standard_error_ms,
+                "spread": entry.spread,
+                "energy_gross_mj": None if entry.energy_mj is None else entry.energy_mj.gross_mj,
+                "energy_net_mj": None if entry.energy_mj is None else entry.energy_mj.net_mj,
+                "visits": len(entry.visits),
+                "samples": len(entry.samples_ms),
+                "unstable": entry.unstable,
+                "warnings": "; ".join(entry.warnings),
+                "error": None,
+            }
+            for key, entry in self._all.items()
+        ]
+        records = {visit.key: visit for visit in self.visits}
+        rows += [
+            {
+                "key": key,
+                "kind": "network" if records[key].is_network else "operator",
+                **_columns(records[key].record, is_network=records[key].is_network),
+                "visits": 0,
+                "samples": 0,
+                "error": _say(error),
+            }
+            for key, error in self.failed.items()
+        ]
+        return pd.DataFrame(rows, columns=_FRAME_COLUMNS)
+
+    @cached_property
+    def _all(self) -> dict[str, Entry]:
+        measured: dict[str, list[Visit]] = defaultdict(list)
+        failures: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for visit in self.visits:
+            if visit.error is None:
+                measured[visit.key].append(visit)
+            else:
+                failures[visit.key].append(visit.error)
+        return {
+            key: Entry(
+                key, tuple(visits), tuple(self.drift[visit.group] for visit in visits), tuple(failures.get(key, ()))
+            )
+            for key, visits in measured.items()
+        }
+
+
+_OPERATOR_COLUMNS = ("block", "in_channels", "out_channels", "stride", "input_size")
+_FRAME_COLUMNS = [
+    "key", "kind", *_OPERATOR_COLUMNS, "latency_ms", "standard_error_ms", "spread", "energy_gross_mj", "energy_net_mj",
+    "visits", "samples", "unstable", "warnings", "error",
+]  # fmt: skip
+
+
+def read(path: str | Path) -> Lut:
+    """Read a journal; lines that cannot be used are in `faults`, their neighbours are kept.
+
+    Raises:
+        LutFormatError: no file, an empty one, no valid header, a newer schema, other units.
+        LutFingerprintError: a second header of another board or state in the same file.
+    """
+    path = Path(path)
+    header, visits, faults = read_journal(path)
+    return Lut(path, header, tuple(visits), tuple(faults))
+
+
+def _columns(record: Mapping[str, Any], *, is_network: bool) -> dict[str, Any]:
+    return {} if is_network else {name: record.get(name) for name in _OPERATOR_COLUMNS}
+
+
+def _say(error: Mapping[str, Any]) -> str:
+    text = f"{error.get('code', 'error')}: {error.get('message', '')}"
+    return f"{text} ({error['remedy']})" if error.get("remedy") else text
+
+
+def _listed(keys: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more

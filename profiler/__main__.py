@@ -1,0 +1,104 @@
+"""The agent's command line: probe, setup, run, version. JSON on standard output; events on standard error."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from typing import Any, Dict, List, Optional
+
+from profiler import AGENT_VERSION, backends, board, job, power, setup, state, worker
+from profiler.errors import AgentError
+from profiler.manifest import read_manifest
+from profiler.system import System
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one command; its exit code (docs of profiler.errors)."""
+    parser = argparse.ArgumentParser(prog="agent", description="Measures models on the machine it runs on.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    probing = commands.add_parser("probe", help="say what this machine is and whether a backend works on it")
+    probing.add_argument("--backend", default="onnxruntime", choices=backends.names(), help="default: %(default)s")
+    probing.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
+    probing.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
+    running = commands.add_parser("run", help="carry out a job directory, going on where its journal ends")
+    running.add_argument("--job", required=True, metavar="DIR", help="the job directory")
+    running.add_argument("--home", metavar="DIR", default=default_home(), help="default: %(default)s")
+    running.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
+    setting = commands.add_parser("setup", help="set the board up as a job asks; needs sudo; undone when its run ends")
+    setting.add_argument("--job", required=True, metavar="DIR", help="the job directory")
+    setting.add_argument("--home", metavar="DIR", default=default_home(), help="default: %(default)s")
+    setting.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
+    setting.add_argument("--password", action="store_true", help="read sudo's password from standard input")
+    commands.add_parser("guard", help="holds a set-up board; started by `setup`").add_argument("request")
+    commands.add_parser("version", help="print the agent's version")
+    commands.add_parser("worker", help="the measuring process; started by `run`")
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.error("give a COMMAND: probe, setup, run or version")
+    try:
+        if args.command == "worker":
+            return worker.main()
+        if args.command == "guard":
+            return setup.guard(json.loads(args.request))
+        if args.command == "setup":
+            password = sys.stdin.readline().rstrip("\n") if args.password else None
+            wanted = read_manifest(args.job)["board_setup"]
+            answer = setup.set_up(wanted, args.home, System(args.root), password)
+        elif args.command == "probe":
+            answer = probe(args.backend, args.threads, System(args.root))
+        elif args.command == "run":
+            answer = job.run(os.path.abspath(args.job), os.path.abspath(args.home), System(args.root))
+        else:
+            answer = {"kind": "version", "agent_version": AGENT_VERSION, "python": platform.python_version()}
+    except AgentError as err:
+        job.log("ended: " + err.message)
+        print(json.dumps(err.to_json()))
+        return err.exit_code
+    print(json.dumps(answer))
+    return 0
+
+
+def default_home() -> str:
+    """The agent's home on this machine: LIGHTNAS_EDGE_HOME, else ~/.lightnas-edge."""
+    return os.environ.get("LIGHTNAS_EDGE_HOME") or os.path.join(os.path.expanduser("~"), ".lightnas-edge")
+
+
+def probe(backend: str, threads: int, system: System) -> Dict[str, Any]:
+    """What this machine is, its state now, and what can be measured; what is missing is an answer, not an error."""
+    description = board.identify(board.load_catalog(), system.proc)
+    own = [os.getpid()]
+    states = state.StateReader(own, description["ignored_thermal_zones"], system.proc, system.sysfs)
+    sensors = power.find_sensors(system.sysfs, description)
+    answer = {
+        "kind": "probe",
+        "schema": 1,
+        "agent_version": AGENT_VERSION,
+        "python": {"version": platform.python_version(), "path": sys.executable},
+        "board": board.describe(description, system),
+        "title": description.get("title"),
+        "state": states.before(),
+        "fingerprint": board.fingerprint(description, system),
+        "backend": backend,
+        "runtime": None,
+        "runtime_at": None,
+        "error": None,
+        "energy": sensors.header(),
+        "missing_sensors": [entry._asdict() for entry in sensors.missing],
+        "power_modes": description.get("power_modes") or [],
+        "tools": setup.tools(system),
+    }
+    sensors.close()
+    try:
+        opened = backends.open_backend(backend, "fp32", 1, threads, default_home(), system)
+        answer["fingerprint"].update(opened.fingerprint())
+        answer["runtime"] = opened.runtime()
+        library = sys.modules.get(backend.partition("-")[0])
+        answer["runtime_at"] = os.path.dirname(getattr(library, "__file__", None) or "") or None
+    except AgentError as err:
+        answer["error"] = err.to_json()
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

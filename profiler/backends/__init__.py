@@ -1,0 +1,93 @@
+"""Engines behind one narrow interface. A backend's library is imported when the backend is opened, never before."""
+
+import time
+from typing import Any, Dict, List, Optional
+
+from profiler import power
+from profiler.errors import BackendError
+from profiler.system import THIS_MACHINE, System
+
+
+class Engine:
+    """One model, loaded and ready, with inputs of fixed values in place.
+
+    Implementers guarantee: `run` and `evaluate` raise any exception they like on failure, and leave the process usable
+    or dead, never hanging on to a half-finished inference.
+    """
+
+    def run(self, repeats: int) -> None:
+        """`repeats` inferences of one batch, back to back; returns when the last is complete. Copies nothing."""
+        raise NotImplementedError
+
+    def device_ms(self, repeats: int) -> Optional[float]:
+        """Mean time of an inference on the device alone, by its own clock; None where it has none."""
+        return None
+
+    def evaluate(self, inputs: bytes) -> bytes:
+        """The output for one batch of inputs; both little-endian float32, row-major. Not timed."""
+        raise NotImplementedError
+
+
+class Backend:
+    """One way to execute models.
+
+    Implementers guarantee: `load` works from the bytes given, not from a file that may have changed since it was
+    checked; it refuses a model whose batch size is not `batch`; inputs are drawn from a seeded normal distribution, so
+    that every load of a model runs on the same numbers.
+    """
+
+    def fingerprint(self) -> Dict[str, Any]:
+        """Its part of a table's fingerprint: backend, backend_version, provider, precision, batch, threads."""
+        raise NotImplementedError
+
+    def runtime(self) -> Dict[str, Any]:
+        """Versions and settings beyond the fingerprint, for people."""
+        raise NotImplementedError
+
+    def clock(self) -> float:
+        """Seconds, monotonic: the time in which its engines run."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Leave the machine idle for so long, by `clock`."""
+        time.sleep(seconds)
+
+    def power_sampler(self, path: str, system: System, board: Dict[str, Any]) -> Any:
+        """A PowerSampler, not yet started, whose trace is timed by `clock`; `path`: where it may keep the trace."""
+        return power.PowerSampler(path, sysfs_root=system.sysfs, board=board)
+
+    def load(self, model: bytes) -> Engine:
+        """An engine for an ONNX model.
+
+        Raises:
+            MeasureError: code `load` when the model cannot be used.
+        """
+        raise NotImplementedError
+
+
+def names() -> List[str]:
+    """The backends this agent has."""
+    return ["onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "simulated", "tensorrt"]
+
+
+def open_backend(
+    name: str, precision: str, batch: int, threads: int, home: str, system: System = THIS_MACHINE
+) -> Backend:
+    """Import a backend's library and open it. `home`: the agent's folder on this machine, for what a backend keeps.
+
+    Raises:
+        BackendError: no such backend, its library is missing, or it cannot compute in this precision.
+    """
+    if name == "tensorrt":
+        from profiler.backends.tensorrt import TensorRT
+
+        return TensorRT(precision, batch, threads, home)
+    if name == "simulated":
+        from profiler.backends.simulated import Simulated
+
+        return Simulated(precision, batch, threads, system)
+    if name in names():
+        from profiler.backends.onnxruntime import OnnxRuntime
+
+        return OnnxRuntime(precision, batch, threads, name)
+    raise BackendError("this agent has no backend {!r}".format(name), "it has: " + ", ".join(names()))

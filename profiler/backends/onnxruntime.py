@@ -1,0 +1,140 @@
+"""ONNX Runtime: on the CPU, or on the GPU by its CUDA or TensorRT provider. From 1.10 (the last for Python 3.6) on."""
+
+import platform
+import sys
+from typing import Any, Dict
+
+from profiler.backends import Backend, Engine
+from profiler.errors import BackendError, MeasureError
+
+# Name of the backend -> its provider, where its tensors live, the precisions that it computes our float32 models in.
+KINDS = {
+    "onnxruntime": ("CPUExecutionProvider", "cpu", ("fp32",)),
+    "onnxruntime-cuda": ("CUDAExecutionProvider", "cuda", ("fp32",)),
+    "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "cuda", ("fp32", "fp16")),
+}
+INPUT_SEED = 0
+
+
+class OnnxRuntime(Backend):
+    def __init__(self, precision: str, batch: int, threads: int, name: str = "onnxruntime") -> None:
+        try:
+            import numpy
+            import onnxruntime
+        except ImportError as err:
+            raise BackendError(
+                "the backend onnxruntime cannot be used by {}: {}".format(sys.executable, err),
+                "install it for that Python: {} -m pip install onnxruntime".format(sys.executable),
+            )
+        self._name = name
+        self._provider, self._place, precisions = KINDS[name]
+        if precision not in precisions:
+            raise BackendError(
+                "the backend {} computes in {}, not in {}".format(name, " or ".join(precisions), precision),
+                "use --precision {}, or a backend that has {}".format(precisions[-1], precision),
+            )
+        available = onnxruntime.get_available_providers()
+        if self._provider not in available:
+            raise BackendError(
+                "ONNX Runtime {} has no {}; it has {}".format(
+                    onnxruntime.__version__, self._provider, ", ".join(available)
+                ),
+                "install a build of ONNX Runtime for this GPU (onnxruntime-gpu; on a Jetson the wheel that NVIDIA "
+                "provides for its JetPack), or use --backend onnxruntime",
+            )
+        self._precision = precision
+        self._numpy = numpy
+        self._runtime = onnxruntime
+        self._batch = batch
+        self._threads = threads
+
+    def fingerprint(self) -> Dict[str, Any]:
+        return {
+            "backend": self._name,
+            "backend_version": self._runtime.__version__,
+            "provider": self._provider,
+            "precision": self._precision,
+            "batch": self._batch,
+            "threads": self._threads,
+        }
+
+    def runtime(self) -> Dict[str, Any]:
+        return {
+            "python": platform.python_version(),
+            "numpy": self._numpy.__version__,
+            "onnxruntime": self._runtime.__version__,
+            "providers": self._runtime.get_available_providers(),
+        }
+
+    def load(self, model: bytes) -> "OnnxRuntimeEngine":
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if self._place != "cpu":
+            # What the GPU cannot run must fail, not move to the CPU unnoticed. Versions before 1.15 ignore the entry.
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            session = self._runtime.InferenceSession(model, options, providers=[(self._provider, self._options())])
+        except Exception as err:
+            raise MeasureError(
+                "load",
+                "ONNX Runtime {} cannot load the model: {}".format(self._runtime.__version__, _first_line(err)),
+                "export it again with a lower --opset, or update ONNX Runtime on the board",
+            )
+        if session.get_providers()[0] != self._provider:
+            raise MeasureError(
+                "load",
+                "ONNX Runtime left {} aside for {}".format(self._provider, session.get_providers()[0]),
+                "its libraries (CUDA, cuDNN, TensorRT) do not load; see agent.log",
+            )
+        for value in session.get_inputs() + session.get_outputs():
+            if value.type != "tensor(float)":
+                raise MeasureError("load", "{} is {}, not float32".format(value.name, value.type))
+            if not all(isinstance(side, int) for side in value.shape):
+                raise MeasureError("load", "the shape of {} is not fixed: {}".format(value.name, value.shape))
+            if value.shape[:1] != [self._batch]:
+                raise MeasureError(
+                    "load", "{} has shape {}; this job's batch size is {}".format(value.name, value.shape, self._batch)
+                )
+        return OnnxRuntimeEngine(session, self._runtime, self._numpy, self._place)
+
+    def _options(self) -> Dict[str, str]:
+        """The provider's options. Engines are not kept: ONNX Runtime does not check where they were built."""
+        if self._provider != "TensorrtExecutionProvider":
+            return {}
+        return {"trt_fp16_enable": "1" if self._precision == "fp16" else "0", "trt_engine_cache_enable": "0"}
+
+
+class OnnxRuntimeEngine(Engine):
+    def __init__(self, session: Any, runtime: Any, numpy: Any, place: str) -> None:
+        self._session = session
+        self._numpy = numpy
+        self._binding = session.io_binding()
+        self._values = []  # the binding does not keep its tensors alive
+        random = numpy.random.RandomState(INPUT_SEED)
+        for value in session.get_inputs():
+            tensor = runtime.OrtValue.ortvalue_from_numpy(
+                random.standard_normal(value.shape).astype(numpy.float32), place, 0
+            )
+            self._binding.bind_ortvalue_input(value.name, tensor)
+            self._values.append(tensor)
+        for value in session.get_outputs():
+            tensor = runtime.OrtValue.ortvalue_from_shape_and_type(value.shape, numpy.float32, place, 0)
+            self._binding.bind_ortvalue_output(value.name, tensor)
+            self._values.append(tensor)
+
+    def run(self, repeats: int) -> None:
+        run, binding = self._session.run_with_iobinding, self._binding
+        for _ in range(repeats):
+            run(binding)
+
+    def evaluate(self, inputs: bytes) -> bytes:
+        (source,), (target,) = self._session.get_inputs(), self._session.get_outputs()
+        tensor = self._numpy.frombuffer(inputs, dtype="<f4").reshape(source.shape)
+        (output,) = self._session.run([target.name], {source.name: tensor})
+        return output.astype("<f4").tobytes()
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).strip() or type(err).__name__).splitlines()[0]

@@ -1,0 +1,212 @@
+"""A simulated engine on a virtual board: latency and load from the layers of the ONNX model, in simulated time.
+
+    latency = sync + sum over kernels of (launch + max(arithmetic at the clock of the moment, traffic at bandwidth))
+
+A convolution with its Clip and its Add is one kernel, as in TensorRT; reshapes cost nothing. So a network is cheaper
+than the sum of its operators, each of which pays for `sync`, and each kernel is a little faster or slower by what runs
+before it. Noise is seeded by the model and the board's time.
+"""
+
+import hashlib
+import math
+import random
+import zlib
+from typing import Any, Dict, List, NamedTuple
+
+from profiler.backends import Backend, Engine
+from profiler.errors import BackendError, MeasureError
+from profiler.simulation import IDLE, TICK_S, Load, Machine, Sampler
+from profiler.system import System
+
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+FUSED = ("Add", "BatchNormalization", "Clip", "HardSigmoid", "Relu", "Sigmoid")  # into the convolution before them
+FREE = ("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+DEPTHWISE_EFFICIENCY = 0.2  # of the peak
+SLOW_SHARE, SLOW_FACTOR = 0.01, 0.2  # of the samples; how much slower they are on average
+
+
+class Kernel(NamedTuple):
+    macs: float  # multiply-accumulates at peak efficiency
+    values: float  # read and written
+
+
+class Simulated(Backend):
+    def __init__(self, precision: str, batch: int, threads: int, system: System) -> None:
+        self._machine = Machine(system)
+        self._facts = self._machine.facts
+        self._kernels = {}  # type: Dict[str, List[Kernel]]  # by the model's SHA-256
+        speeds = self._facts["macs_per_ns"]
+        if precision not in speeds:
+            raise BackendError(
+                "this virtual board computes in {}, not in {}".format(", ".join(sorted(speeds)), precision),
+                "use --precision fp16, or another board",
+            )
+        self._fingerprint = {
+            "board": "virtual:" + self._facts["name"],
+            "backend": "simulated",
+            "backend_version": str(self._facts["schema"]),
+            "provider": "simulated GPU",
+            "precision": precision,
+            "batch": batch,
+            "threads": threads,
+            "simulated": True,
+        }
+
+    def fingerprint(self) -> Dict[str, Any]:
+        return dict(self._fingerprint)
+
+    def runtime(self) -> Dict[str, Any]:
+        return {
+            "simulated": "every number is invented; the agent and the files it reads are real",
+            "facts": self._facts,
+        }
+
+    def clock(self) -> float:
+        return self._machine.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self._machine.idle(seconds)
+
+    def power_sampler(self, path: str, system: System, board: Dict[str, Any]) -> Sampler:
+        return Sampler(self._machine, system, board)
+
+    def load(self, model: bytes) -> "SimulatedEngine":
+        sha256 = hashlib.sha256(model).hexdigest()
+        if sha256 not in self._kernels:  # a model that was given up for another is soon back
+            try:
+                self._kernels[sha256] = read_kernels(model, self._fingerprint["batch"])
+            except ImportError as err:
+                raise MeasureError("load", "a virtual board needs onnx: {}".format(err), "pip install onnx")
+        return SimulatedEngine(self._machine, self._kernels[sha256], self._fingerprint["precision"], model, sha256)
+
+
+class SimulatedEngine(Engine):
+    def __init__(self, machine: Machine, kernels: List[Kernel], precision: str, model: bytes, sha256: str) -> None:
+        self._machine = machine
+        self._model = model
+        self._session = None  # type: Any
+        facts = machine.facts
+        self._sync_s = facts["sync_us"] * 1e-6
+        self._launch_s = facts["launch_us"] * 1e-6
+        macs_per_s = facts["macs_per_ns"][precision] * 1e9
+        bytes_per_s = facts["bandwidth_gb_s"] * 1e9
+        self._times_s = []
+        before = None
+        for kernel in kernels:
+            # What came before leaves its mark, in caches and formats: the part that no sum of operators can know.
+            mark = zlib.crc32(repr((before, kernel)).encode("ascii")) / 2**31 - 1
+            factor = 1 + facts["context"] * mark
+            traffic_s = kernel.values * VALUE_BYTES[precision] / bytes_per_s
+            self._times_s.append((factor * kernel.macs / macs_per_s, factor * traffic_s))
+            before = kernel
+        self._noise = facts["noise"]
+        self._random = random.Random("{}/{}/{}".format(facts["seed"], sha256, machine.now_s))
+        self._held = {}  # type: Dict[float, Any]  # by clock
+
+    def true_latency_s(self) -> float:
+        """At the present clock, without noise."""
+        return self._at(self._machine.gpu_mhz)[0]
+
+    def true_load(self) -> Load:
+        return self._at(self._machine.gpu_mhz)[1]
+
+    def run(self, repeats: int) -> None:
+        noise = math.exp(self._random.gauss(0, self._noise))
+        if self._random.random() < SLOW_SHARE:
+            noise *= 1 + self._random.expovariate(1 / SLOW_FACTOR)
+        left = repeats
+        while left:
+            latency_s, load = self._at(self._machine.gpu_mhz)
+            count = min(left, max(1, int(TICK_S / latency_s)))
+            self._machine.work(count * latency_s * noise, load)
+            left -= count
+        self._machine.publish()
+
+    def device_ms(self, repeats: int) -> float:
+        begin_s = self._machine.now_s
+        self.run(repeats)
+        return max(0.0, (self._machine.now_s - begin_s) / repeats - self._sync_s) * 1e3
+
+    def evaluate(self, inputs: bytes) -> bytes:
+        """Real outputs, by ONNX Runtime in float32 on this machine."""
+        try:
+            import numpy
+            import onnxruntime
+        except ImportError as err:
+            raise MeasureError("run", "outputs are not available without ONNX Runtime: {}".format(err), "")
+        if self._session is None:
+            self._session = onnxruntime.InferenceSession(self._model, providers=["CPUExecutionProvider"])
+        (source,) = self._session.get_inputs()
+        values = numpy.frombuffer(inputs, "<f4").reshape(source.shape)
+        return self._session.run(None, {source.name: values})[0].astype("<f4").tobytes()
+
+    def _at(self, mhz: float) -> Any:
+        """(latency in seconds, Load) at a clock of the GPU."""
+        if mhz not in self._held:
+            slower = self._machine.full_mhz / mhz
+            latency_s = self._sync_s + sum(
+                self._launch_s + max(arithmetic_s * slower, traffic_s) for arithmetic_s, traffic_s in self._times_s
+            )
+            gpu = sum(arithmetic_s * slower for arithmetic_s, _ in self._times_s) / latency_s
+            memory = sum(traffic_s for _, traffic_s in self._times_s) / latency_s
+            self._held[mhz] = (latency_s, Load(gpu, memory) if self._times_s else IDLE)
+        return self._held[mhz]
+
+
+def read_kernels(model: bytes, batch: int) -> List[Kernel]:
+    """What a model makes the board do, after fusion.
+
+    Raises:
+        MeasureError: this is no model of that batch size.
+    """
+    import onnx
+
+    try:
+        graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model)).graph
+    except Exception as err:
+        raise MeasureError("load", "this is no ONNX model: {}".format(str(err).splitlines()[0][:200]))
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for info in list(graph.input) + list(graph.value_info) + list(graph.output):
+        shapes.setdefault(info.name, [side.dim_value for side in info.type.tensor_type.shape.dim])
+    first = shapes[graph.input[0].name]
+    if first[:1] != [batch]:
+        raise MeasureError("load", "the input has shape {}; this job's batch size is {}".format(first, batch))
+    readers = {}  # type: Dict[str, int]
+    for node in graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+
+    def size(name: str) -> int:
+        return _product(shapes.get(name, []))
+
+    kernels = []  # type: List[Kernel]
+    made_by = {}  # type: Dict[str, int]  # tensor -> the convolution that it may still be fused into
+    for node in graph.node:
+        output = node.output[0]
+        if node.op_type in FREE:
+            continue
+        tail = [name for name in node.input if name in made_by and readers[name] == 1]
+        if node.op_type in FUSED and tail:
+            index = made_by[tail[-1]]
+            more = sum(size(name) for name in node.input if name not in tail[-1:])
+            kernels[index] = kernels[index]._replace(values=kernels[index].values + more)
+            made_by[output] = index
+            continue
+        macs = 0.0
+        if node.op_type == "Conv":
+            weight = shapes[node.input[1]]
+            macs = float(size(output) * _product(weight[1:]))
+            if weight[1] == 1 and weight[0] > 1 and _product(weight[2:]) > 1:
+                macs /= DEPTHWISE_EFFICIENCY
+            made_by[output] = len(kernels)
+        elif node.op_type in ("Gemm", "MatMul"):
+            macs = float(size(node.input[1]) * first[0])
+        kernels.append(Kernel(macs, float(size(output) + sum(size(name) for name in node.input))))
+    return kernels
+
+
+def _product(sides: List[int]) -> int:
+    result = 1
+    for side in sides:
+        result *= side
+    return result

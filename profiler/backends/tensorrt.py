@@ -1,0 +1,664 @@
+"""TensorRT on an NVIDIA GPU, from 8.0 (JetPack 4.6) to 11: one code path that asks what is there, never which version.
+
+Where the versions differ, one object chooses once, by what it finds:
+    _Tensors or _Bindings    inputs and outputs by name (8.5 and later) or by index
+    BuilderFlag.FP16         there: precision is permitted to the builder; gone (11): it stands in the graph
+    set_memory_pool_limit    else max_workspace_size (before 8.4)
+    IProgressMonitor         there: progress while building goes to the log (10 and later)
+    report_to_profiler       there: layer times do not disturb the enqueue (8.2 and later)
+
+Engines are kept in the agent's home beside a passport that says what built them; one built elsewhere is never loaded,
+because an engine file is code.
+"""
+
+import array
+import collections
+import functools
+import hashlib
+import json
+import os
+import platform
+import random
+import struct
+import sys
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from profiler import cuda as cuda_layer
+from profiler.backends import Backend, Engine
+from profiler.errors import BackendError, MeasureError
+
+INPUT_SEED = 0
+INPUT_BLOCK = 65536  # that many random numbers, repeated: drawing millions in pure Python takes a Nano seconds
+WORKSPACE_BYTES = 512 * 2**20  # plenty for one block of a mobile network, and bearable on a board of 4 GB
+WORKSPACE_SHARE = 8  # never more than this part of the memory; a fixed part, so that equal boards build alike
+KEPT_BYTES = 2 * 2**30  # engines on the board's card, all together; the least recently used go first
+PROGRESS_INTERVAL_S = 5.0
+PRECISIONS = ("fp32", "fp16", "int8")
+
+Passport = Dict[str, Any]
+
+
+class Port(NamedTuple):
+    """An input or output of an engine."""
+
+    name: str
+    is_input: bool
+    shape: Tuple[int, ...]
+    size: int  # bytes
+    half: bool  # float16, else float32
+
+
+class TensorRT(Backend):
+    """Builds engines and keeps them.
+
+    Args:
+        home: the agent's folder on this machine; engines and the timing cache go below it.
+        library, cuda: the module `tensorrt` and an open CUDA layer; None for what is installed.
+        progress: told in one line how far a build is.
+        release_file: where L4T says what it is.
+    """
+
+    def __init__(
+        self,
+        precision: str,
+        batch: int,
+        threads: int,
+        home: str,
+        library: Any = None,
+        cuda: Optional[cuda_layer.Cuda] = None,
+        progress: Optional[Callable[[str], None]] = None,
+        release_file: str = "/etc/nv_tegra_release",
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise BackendError(
+                "the backend tensorrt does not know the precision {!r}".format(precision),
+                "it knows: " + ", ".join(PRECISIONS),
+            )
+        self._trt = trt = library or _import()
+        if not hasattr(trt.Builder, "build_serialized_network"):
+            raise BackendError(
+                "TensorRT {} is too old for this agent".format(trt.__version__),
+                "install JetPack 4.6 or later: it brings TensorRT 8.0 or later",
+            )
+        self._cuda = cuda or cuda_layer.open_cuda()
+        self._device = self._cuda.device()
+        self._l4t = _first_line_of(release_file)
+        self._precision = precision
+        self._batch = batch
+        self._threads = threads
+        self._progress = progress or _to_log
+        self._log = _make_log(trt)  # TensorRT keeps a pointer to the first it is given: it lives as long as we do
+        self._by_flag = hasattr(trt.BuilderFlag, "FP16")
+        try:
+            builder = trt.Builder(self._log)
+            self._runtime = trt.Runtime(self._log)
+        except Exception as err:
+            raise BackendError(
+                "TensorRT {} does not start: {}".format(trt.__version__, self._log.explain(err)),
+                "check that its libraries and CUDA belong together: dpkg -l | grep -E 'nvinfer|cudart'",
+            )
+        self._refuse_unfit(builder)
+        self._workspace_bytes = min(WORKSPACE_BYTES, self._device.memory_bytes // WORKSPACE_SHARE)
+        place = "{}-sm{}".format(trt.__version__, self._device.compute_capability.replace(".", ""))
+        self._folder = os.path.join(home, "tensorrt", place)
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+
+    def fingerprint(self) -> Dict[str, Any]:
+        return {
+            "backend": "tensorrt",
+            "backend_version": self._trt.__version__,
+            "provider": "{} sm_{}".format(self._device.name, self._device.compute_capability),
+            "precision": self._precision,
+            "precision_by": "flag" if self._by_flag else "graph",
+            "batch": self._batch,
+            "threads": self._threads,
+        }
+
+    def runtime(self) -> Dict[str, Any]:
+        trt = self._trt
+        return {
+            "python": platform.python_version(),
+            "tensorrt": trt.__version__,
+            "cuda_layer": self._cuda.layer,
+            "cuda_runtime": self._cuda.runtime_version,
+            "cuda_driver": self._cuda.driver_version,
+            "device": self._device.name,
+            "compute_capability": self._device.compute_capability,
+            "device_memory_mb": round(self._device.memory_bytes / 2**20, 1),
+            "l4t": self._l4t,
+            "workspace_mb": self._workspace_bytes / 2**20,
+            "inputs_by": "name" if _has_tensors(trt) else "index",
+            "progress_monitor": hasattr(trt, "IProgressMonitor"),
+            "engine_inspector": hasattr(trt, "EngineInspector"),
+            "engines": self._folder,
+        }
+
+    def load(self, model: bytes) -> "TensorRTEngine":
+        sha256 = hashlib.sha256(model).hexdigest()
+        path = os.path.join(self._folder, "{}-{}.engine".format(sha256[:32], self._precision))
+        try:
+            plan = self.read_engine(path, sha256)
+        except MeasureError as err:
+            if os.path.exists(path):
+                self._progress("building again: " + err.message)
+            plan = self._build(model, sha256)
+            self._keep(path, plan, sha256)
+        return self._open(plan)
+
+    def read_engine(self, path: str, model_sha256: Optional[str] = None) -> bytes:
+        """An engine that was built here, checked against its passport.
+
+        Raises:
+            MeasureError: code `load`: it has no passport, was built elsewhere or otherwise, or is damaged.
+        """
+        try:
+            with open(path + ".json", encoding="ascii") as file:
+                passport = json.load(file)
+            with open(path, "rb") as file:
+                plan = file.read()
+        except (OSError, ValueError) as err:
+            raise MeasureError("load", "the engine {} has no passport: {}".format(path, err), _REBUILD)
+        here = self._passport(plan, model_sha256 or passport.get("model_sha256"))
+        different = [
+            "{} ({!r} there, {!r} here)".format(field, passport.get(field), here[field])
+            for field in sorted(here)
+            if passport.get(field) != here[field]
+        ]
+        if different:
+            raise MeasureError(
+                "load", "the engine {} was not built here: {}".format(path, ", ".join(different)), _REBUILD
+            )
+        os.utime(path)  # what was used last is kept longest
+        return plan
+
+    def _passport(self, plan: bytes, model_sha256: Optional[str]) -> Passport:
+        """Where, from what and how an engine was built. Every field must agree before it is loaded."""
+        return {
+            "kind": "engine",
+            "schema": 1,
+            "model_sha256": model_sha256,
+            "engine_sha256": hashlib.sha256(plan).hexdigest(),
+            "tensorrt": self._trt.__version__,
+            "device": self._device.name,
+            "compute_capability": self._device.compute_capability,
+            "cuda_runtime": self._cuda.runtime_version,
+            "l4t": self._l4t,
+            "settings": {
+                "precision": self._precision,
+                "precision_by": "flag" if self._by_flag else "graph",
+                "flags": self._flags(),
+                "workspace_bytes": self._workspace_bytes,
+                "profiling_verbosity": self._verbosity(),
+            },
+        }
+
+    def _keep(self, path: str, plan: bytes, model_sha256: str) -> None:
+        """Put an engine and its passport on the card, unless there is no room: it works without."""
+        try:
+            self._make_room(len(plan))
+            passport = json.dumps(self._passport(plan, model_sha256), indent=1, sort_keys=True)
+            _replace(path, plan)
+            _replace(path + ".json", passport.encode("ascii"))
+        except OSError as err:
+            self._progress("the engine is not kept: {}".format(err))
+
+    def _make_room(self, size: int) -> None:
+        paths = [os.path.join(self._folder, name) for name in os.listdir(self._folder) if name.endswith(".engine")]
+        paths.sort(key=os.path.getmtime)
+        total = sum(map(os.path.getsize, paths))
+        while paths and total + size > KEPT_BYTES:
+            oldest = paths.pop(0)
+            total -= os.path.getsize(oldest)
+            os.remove(oldest)
+            if os.path.exists(oldest + ".json"):
+                os.remove(oldest + ".json")
+
+    def _build(self, model: bytes, sha256: str) -> bytes:
+        """The serialized engine of an ONNX model.
+
+        Raises:
+            MeasureError: code `load`: the model cannot be parsed, or not built in this precision.
+        """
+        trt = self._trt
+        started_s = time.monotonic()
+        self._log.take()  # what was said before is not about this model
+        builder = trt.Builder(self._log)
+        network = builder.create_network(self._network_flags())
+        parser = trt.OnnxParser(network, self._log)  # it owns the weights: it must outlive the build
+        if not parser.parse(model):
+            raise self._failure("cannot parse the model", _parser_errors(parser), "export it with a lower --opset")
+        self._refuse_untyped(model, network)
+        config = builder.create_builder_config()
+        self._limit_workspace(config)
+        for name in self._flags():
+            config.set_flag(getattr(trt.BuilderFlag, name))
+        config.profiling_verbosity = getattr(trt.ProfilingVerbosity, self._verbosity())
+        if hasattr(trt, "IProgressMonitor"):
+            config.progress_monitor = _make_monitor(trt, "building " + sha256[:12], self._progress)
+        self._start_timing_cache(config)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise self._failure("cannot build the model in {}".format(self._precision), [], "")
+        self._save_timing_cache(config)
+        content = bytes(plan)
+        self._progress("built {} in {:.1f} s: {} bytes".format(sha256[:12], time.monotonic() - started_s, len(content)))
+        return content
+
+    def _network_flags(self) -> int:
+        flag = getattr(self._trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)  # gone in 11: always so there
+        return 0 if flag is None else 1 << int(flag)
+
+    def _flags(self) -> List[str]:
+        """Names of the builder flags that permit the precision; none where it stands in the graph."""
+        if not self._by_flag or self._precision == "fp32":
+            return []
+        return ["FP16"] if self._precision == "fp16" else ["FP16", "INT8"]  # what has no INT8 kernel may run in FP16
+
+    def _verbosity(self) -> str:
+        """The most that the inspector can be told; it changes nothing in how an engine runs."""
+        return "DETAILED" if hasattr(self._trt.ProfilingVerbosity, "DETAILED") else "VERBOSE"
+
+    def _limit_workspace(self, config: Any) -> None:
+        if hasattr(config, "set_memory_pool_limit"):
+            config.set_memory_pool_limit(self._trt.MemoryPoolType.WORKSPACE, self._workspace_bytes)
+        else:
+            config.max_workspace_size = self._workspace_bytes
+
+    def _refuse_unfit(self, builder: Any) -> None:
+        """A board that would compute in another precision than asked says so before hours are spent."""
+        for precision, fast in (("fp16", "platform_has_fast_fp16"), ("int8", "platform_has_fast_int8")):
+            if self._precision == precision and hasattr(builder, fast) and not getattr(builder, fast):
+                raise BackendError(
+                    "{} (compute capability {}) has no fast {}".format(
+                        self._device.name, self._device.compute_capability, precision
+                    ),
+                    "use --precision fp16" if precision == "int8" else "use --precision fp32",
+                )
+
+    def _refuse_untyped(self, model: bytes, network: Any) -> None:
+        """A graph that does not carry the precision asked for, where only the graph decides."""
+        if self._precision == "int8" and b"QuantizeLinear" not in model:
+            raise MeasureError(
+                "load",
+                "the model has no QuantizeLinear or DequantizeLinear: INT8 needs its scales in the graph",
+                "quantize it at export (Q/DQ), or use --precision fp16",
+            )
+        if self._by_flag:
+            return
+        half = self._trt.DataType.HALF in _data_types(network)
+        if half != (self._precision == "fp16") and self._precision != "int8":
+            raise MeasureError(
+                "load",
+                "TensorRT {} takes the precision from the model, and this model computes in {}, not in {}".format(
+                    self._trt.__version__, "fp16" if half else "fp32", self._precision
+                ),
+                "export it in {0}, or use --precision {1}".format(self._precision, "fp16" if half else "fp32"),
+            )
+
+    def _timing_cache_path(self) -> str:
+        return os.path.join(self._folder, "timing.cache")
+
+    def _start_timing_cache(self, config: Any) -> None:
+        """Go on with what earlier builds on this device and version timed; afresh if that is unusable."""
+        try:
+            with open(self._timing_cache_path(), "rb") as file:
+                earlier = file.read()
+        except OSError:
+            earlier = b""
+        for content in (earlier, b"") if earlier else (b"",):
+            cache = config.create_timing_cache(content)
+            if cache is not None and config.set_timing_cache(cache, False):
+                return
+
+    def _save_timing_cache(self, config: Any) -> None:
+        cache = config.get_timing_cache()
+        if cache is None:
+            return
+        try:
+            _replace(self._timing_cache_path(), bytes(cache.serialize()))
+        except OSError as err:
+            self._progress("the timing cache is not kept: {}".format(err))
+
+    def _open(self, plan: bytes) -> "TensorRTEngine":
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise self._failure("cannot load the engine it built", [], "")
+        try:
+            return TensorRTEngine(self._trt, self._cuda, engine, self._batch)
+        except MeasureError:
+            raise
+        except Exception as err:
+            raise self._failure("cannot make the engine ready", [self._log.explain(err)], "")
+
+    def _failure(self, what: str, reasons: List[str], remedy: str) -> MeasureError:
+        said = "; ".join(reasons + self._log.take())
+        if "memory" in said.lower():
+            remedy = "free memory on the board (close the desktop, add swap), or use a smaller batch"
+        return MeasureError(
+            "load",
+            "TensorRT {} {}: {}".format(self._trt.__version__, what, said or "it gave no reason"),
+            remedy or "see agent.log",
+        )
+
+
+class TensorRTEngine(Engine):
+    """One engine with its buffers, on a stream of its own."""
+
+    def __init__(self, trt: Any, cuda: cuda_layer.Cuda, engine: Any, batch: int) -> None:
+        self._trt = trt
+        self._cuda = cuda
+        self._engine = engine
+        self._stream = None  # type: Optional[int]
+        self._pointers = []  # type: List[int]
+        self._events = []  # type: List[Any]
+        try:
+            self._inputs_outputs = (_Tensors if _has_tensors(trt) else _Bindings)(trt, engine)
+            self.ports = self._inputs_outputs.ports
+            _check(self.ports, batch)
+            self._context = self._create_context()
+            self._stream = cuda.create_stream()
+            for port in self.ports:
+                self._pointers.append(cuda.malloc(port.size))
+            self._enqueue = self._inputs_outputs.attach(self._context, self._pointers, self._stream)
+            self._fill_inputs()
+        except Exception:
+            self.close()
+            raise
+
+    def run(self, repeats: int) -> None:
+        enqueue, synchronize, stream = self._enqueue, self._cuda.synchronize, self._stream
+        for _ in range(repeats):
+            if not enqueue():
+                raise _refused()
+            synchronize(stream)
+
+    def device_ms(self, repeats: int) -> float:
+        if not self._events:
+            self._events = [self._cuda.create_event() for _ in range(2)]
+        start, end = self._events
+        total = 0.0
+        for _ in range(repeats):
+            self._cuda.record(start, self._stream)
+            if not self._enqueue():
+                raise _refused()
+            self._cuda.record(end, self._stream)
+            total += self._cuda.elapsed_ms(start, end)
+        return total / repeats
+
+    def evaluate(self, inputs: bytes) -> bytes:
+        (source,) = [index for index, port in enumerate(self.ports) if port.is_input]
+        (target,) = [index for index, port in enumerate(self.ports) if not port.is_input]
+        self._cuda.to_device(self._pointers[source], _from_float32(inputs, self.ports[source].half))
+        self.run(1)
+        output = self._cuda.from_device(self._pointers[target], self.ports[target].size)
+        self._fill_inputs()  # timing goes on with the numbers it had
+        return _to_float32(output, self.ports[target].half)
+
+    def layer_times_ms(self, runs: int = 10) -> List[Tuple[str, float]]:
+        """Mean time of each layer, in order of execution. For people: the sum is not the engine's latency."""
+        profiler = _make_profiler(self._trt)
+        context = self._create_context()  # of its own: a profiler would slow the one that is timed
+        context.profiler = profiler
+        apart = hasattr(context, "report_to_profiler")
+        if apart:
+            context.enqueue_emits_profile = False
+        enqueue = self._inputs_outputs.attach(context, self._pointers, self._stream)
+        for run in range(runs + 1):
+            if run == 1:
+                profiler.totals.clear()  # the first was for warming up
+            if not enqueue():
+                raise _refused()
+            self._cuda.synchronize(self._stream)
+            if apart and not context.report_to_profiler():
+                raise MeasureError("run", "TensorRT does not report layer times", "see agent.log")
+        return [(name, total / runs) for name, total in profiler.totals.items()]
+
+    def inspect(self) -> Optional[Dict[str, Any]]:
+        """What the engine is made of: `layers` (name or description) and `tensors`; None before TensorRT 8.2."""
+        if not hasattr(self._engine, "create_engine_inspector"):
+            return None
+        inspector = self._engine.create_engine_inspector()
+        text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
+        information = json.loads(text)
+        tensors = information.get("I/O Tensors", information.get("Bindings", []))  # renamed in 11
+        return {"layers": information.get("Layers", []), "tensors": tensors}
+
+    def close(self) -> None:
+        """Give back everything; in this order, because a context uses the engine and the buffers."""
+        self._enqueue = self._context = self._inputs_outputs = None
+        self._engine = None
+        cuda, pointers, self._pointers = self._cuda, self._pointers, []
+        events, self._events = self._events, []
+        stream, self._stream = self._stream, None
+        try:
+            for pointer in pointers:
+                cuda.free(pointer)
+            for event in events:
+                cuda.destroy_event(event)
+            if stream is not None:
+                cuda.destroy_stream(stream)
+        except cuda_layer.CudaError as err:
+            _to_log("clean-up: " + err.message)  # CUDA is lost; that was reported where it happened
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _create_context(self) -> Any:
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise MeasureError(
+                "load", "TensorRT cannot create an execution context", "free memory on the board; see agent.log"
+            )
+        return context
+
+    def _fill_inputs(self) -> None:
+        for port, pointer in zip(self.ports, self._pointers):
+            if port.is_input:
+                block = _random_block(port.half)
+                content = (block * (port.size // len(block) + 1))[: port.size]
+                self._cuda.to_device(pointer, content)
+
+
+class _Tensors:
+    """Inputs and outputs by name: TensorRT 8.5 and later."""
+
+    def __init__(self, trt: Any, engine: Any) -> None:
+        self.ports = []  # type: List[Port]
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            shape, data_type = engine.get_tensor_shape(name), engine.get_tensor_dtype(name)
+            self.ports.append(_port(trt, name, is_input, shape, data_type))
+
+    def attach(self, context: Any, pointers: List[int], stream: int) -> Callable[[], bool]:
+        for port, pointer in zip(self.ports, pointers):
+            if not context.set_tensor_address(port.name, pointer):
+                raise MeasureError("load", "TensorRT refuses the buffer of {}".format(port.name), "see agent.log")
+        return functools.partial(context.execute_async_v3, stream_handle=stream)
+
+
+class _Bindings:
+    """Inputs and outputs by index: before TensorRT 8.5."""
+
+    def __init__(self, trt: Any, engine: Any) -> None:
+        self.ports = []  # type: List[Port]
+        for index in range(engine.num_bindings):
+            name, is_input = engine.get_binding_name(index), engine.binding_is_input(index)
+            shape, data_type = engine.get_binding_shape(index), engine.get_binding_dtype(index)
+            self.ports.append(_port(trt, name, is_input, shape, data_type))
+
+    def attach(self, context: Any, pointers: List[int], stream: int) -> Callable[[], bool]:
+        return functools.partial(context.execute_async_v2, bindings=list(pointers), stream_handle=stream)
+
+
+def _import() -> Any:
+    try:
+        import tensorrt
+    except ImportError as err:
+        raise BackendError(
+            "the backend tensorrt cannot be used by {}: {}".format(sys.executable, err),
+            "JetPack brings it for the system's Python only: sudo apt install python3-libnvinfer, "
+            "and choose that Python (/usr/bin/python3) for this board",
+        )
+    return tensorrt
+
+
+def _has_tensors(trt: Any) -> bool:
+    return hasattr(trt.ICudaEngine, "num_io_tensors") and hasattr(trt.IExecutionContext, "execute_async_v3")
+
+
+def _port(trt: Any, name: str, is_input: bool, shape: Any, data_type: Any) -> Port:
+    sides = tuple(int(side) for side in shape)
+    half = data_type == trt.DataType.HALF
+    if not half and data_type != trt.DataType.FLOAT:
+        raise MeasureError("load", "{} is {}, not float32 or float16".format(name, data_type))
+    size = 2 if half else 4
+    for side in sides:
+        size *= side
+    return Port(name, is_input, sides, size, half)
+
+
+def _check(ports: List[Port], batch: int) -> None:
+    for port in ports:
+        if any(side < 0 for side in port.shape):
+            raise MeasureError("load", "the shape of {} is not fixed: {}".format(port.name, list(port.shape)))
+        if port.shape[:1] != (batch,):
+            raise MeasureError(
+                "load",
+                "{} has shape {}; this job's batch size is {}".format(port.name, list(port.shape), batch),
+            )
+
+
+def _data_types(network: Any) -> List[Any]:
+    """The data types that the layers of a network give out."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    return [layer.get_output(index).dtype for layer in layers for index in range(layer.num_outputs)]
+
+
+def _parser_errors(parser: Any) -> List[str]:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return ["node {}: {}".format(error.node(), error.desc()) for error in errors]
+
+
+def _make_log(trt: Any) -> Any:
+    class Log(trt.ILogger):
+        """Warnings and errors go to the agent's log; errors are also kept, to stand in the message of a failure."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._errors = collections.deque(maxlen=4)  # type: Any
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                self._errors.append(msg.strip())
+            elif severity != trt.ILogger.Severity.WARNING:
+                return
+            _to_log("TensorRT: " + msg.strip())
+
+        def take(self) -> List[str]:
+            errors, self._errors = list(self._errors), collections.deque(maxlen=4)
+            return errors
+
+        def explain(self, err: Exception) -> str:
+            """What TensorRT said about an exception, else the exception: its own text is about C++ types."""
+            return "; ".join(self.take()) or "{}: {}".format(type(err).__name__, err)
+
+    return Log()
+
+
+def _make_monitor(trt: Any, subject: str, report: Callable[[str], None]) -> Any:
+    class Monitor(trt.IProgressMonitor):
+        """Reports the outermost phase, every few seconds. Called from TensorRT's threads."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._outermost = {}  # type: Dict[str, int]  # phase -> its number of steps
+            self._reported_s = time.monotonic()
+
+        def phase_start(self, phase_name: str, parent_phase: Optional[str], num_steps: int) -> None:
+            if parent_phase is None:
+                self._outermost[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            now_s = time.monotonic()
+            if phase_name in self._outermost and now_s - self._reported_s >= PROGRESS_INTERVAL_S:
+                self._reported_s = now_s
+                report("{}: {}, step {} of {}".format(subject, phase_name, step + 1, self._outermost[phase_name]))
+            return True  # go on
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._outermost.pop(phase_name, None)
+
+    return Monitor()
+
+
+def _make_profiler(trt: Any) -> Any:
+    class Profiler(trt.IProfiler):
+        """Adds up the times of each layer."""
+
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.totals = collections.OrderedDict()  # type: Any
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.totals[layer_name] = self.totals.get(layer_name, 0.0) + ms
+
+    return Profiler()
+
+
+_REBUILD = "delete it: it is built again from its model"
+
+
+def _refused() -> MeasureError:
+    return MeasureError("run", "TensorRT did not accept the inference", "see agent.log")
+
+
+def _random_block(half: bool) -> bytes:
+    if half not in _BLOCKS:
+        draw = random.Random(INPUT_SEED)
+        _BLOCKS[half] = _from_float32(_float32([draw.gauss(0.0, 1.0) for _ in range(INPUT_BLOCK)]), half)
+    return _BLOCKS[half]
+
+
+_BLOCKS = {}  # type: Dict[bool, bytes]
+
+
+def _float32(values: List[float]) -> bytes:
+    return array.array("f", values).tobytes()
+
+
+def _from_float32(content: bytes, half: bool) -> bytes:
+    if not half:
+        return content
+    count = len(content) // 4
+    return struct.pack("<{}e".format(count), *struct.unpack("<{}f".format(count), content))
+
+
+def _to_float32(content: bytes, half: bool) -> bytes:
+    if not half:
+        return content
+    count = len(content) // 2
+    return struct.pack("<{}f".format(count), *struct.unpack("<{}e".format(count), content))
+
+
+def _replace(path: str, content: bytes) -> None:
+    """Write a file whole or not at all; for this user only, because an engine is code."""
+    part = path + ".part"
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _first_line_of(path: str) -> Optional[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline().strip() or None
+    except OSError:
+        return None
+
+
+def _to_log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

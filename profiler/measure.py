@@ -1,0 +1,71 @@
+"""Timing: warm-up by time, repetitions calibrated so that a sample is long against the timer, then the samples."""
+
+import gc
+import math
+import time
+from typing import Any, Callable, List, NamedTuple, Optional
+
+TIMER_STEPS = 1000  # a sample lasts at least this many steps of the timer: reading it costs at most 0.1 %
+
+
+class Timings(NamedTuple):
+    """One visit's times. Every number in milliseconds is the mean of back-to-back inferences of one batch."""
+
+    repeats: int
+    warmup_ms: List[float]
+    samples_ms: List[float]
+    timed_s: float  # spent inside timed loops, warm-up included
+
+
+def timer_step_s(clock: Callable[[], float] = time.perf_counter) -> float:
+    """The smallest step seen between two different readings of the clock, in seconds."""
+    steps = []
+    for _ in range(20):
+        start = now = clock()
+        while now == start:
+            now = clock()
+        steps.append(now - start)
+    return min(steps)
+
+
+def measure(
+    engine: Any,
+    warmup_ms: float,
+    min_sample_ms: float,
+    samples: int,
+    repeats: Optional[int] = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timings:
+    """Time an engine: `engine.run(n)` returns when n inferences are complete.
+
+    Args:
+        warmup_ms: run at least this long before the first sample.
+        min_sample_ms: a sample lasts at least this long, by the fastest run of the warm-up.
+        samples: how many samples to take.
+        repeats: inferences per sample; None to calibrate, which happens within the warm-up.
+    """
+    warmup, taken = [], []
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        begin = clock()
+        chunk, fastest_ms, last_ms = repeats or 1, math.inf, 0.0
+        while not warmup or (clock() - begin) * 1e3 < warmup_ms or (repeats is None and last_ms < min_sample_ms):
+            start = clock()
+            engine.run(chunk)
+            last_ms = (clock() - start) * 1e3
+            warmup.append(last_ms / chunk)
+            fastest_ms = min(fastest_ms, last_ms / chunk)
+            if repeats is None and last_ms < min_sample_ms:
+                chunk *= 2
+        if repeats is None:
+            repeats = max(1, math.ceil(min_sample_ms / fastest_ms)) if fastest_ms > 0 else chunk
+        for _ in range(samples):
+            start = clock()
+            engine.run(repeats)
+            taken.append((clock() - start) * 1e3 / repeats)
+        timed_s = clock() - begin
+    finally:
+        if collecting:
+            gc.enable()
+    return Timings(repeats, [round(ms, 6) for ms in warmup], [round(ms, 6) for ms in taken], timed_s)

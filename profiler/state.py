@@ -1,0 +1,174 @@
+"""The state of the machine before and after each visit, read from a few small system files that stay open."""
+
+import collections
+import glob
+import os
+import re
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from profiler import clocks
+
+# The kernel counts CPU time in ticks of 10 ms, so the share taken by others is read over a window at least this long.
+FOREIGN_WINDOW_S = 1.0
+FOREIGN_LIMIT = 0.2  # of one core; above it a visit carries a warning
+CLOCK_DROP_LIMIT = 0.05  # relative
+SWAP_LIMIT_MB = 1.0
+ZONE_OFF_C = -200.0  # a zone of a part that is switched off says -256
+
+
+class _SystemFile:
+    """A file of /proc or /sys, read anew each time without opening it again; text "" when it cannot be read."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._file = os.open(path, os.O_RDONLY)  # type: Optional[int]
+        except OSError:
+            self._file = None
+
+    def read(self) -> str:
+        if self._file is None:
+            return ""
+        try:
+            return os.pread(self._file, 4096, 0).decode("ascii", "replace")
+        except OSError:
+            return ""
+
+
+class StateReader:
+    """Reads the machine's state.
+
+    Args:
+        own_pids: the agent's processes; their CPU time is not foreign.
+        ignored_zones: thermal zones, by type, that say nothing about the processor.
+    """
+
+    def __init__(
+        self,
+        own_pids: Sequence[int],
+        ignored_zones: Sequence[str] = (),
+        proc: str = "/proc",
+        sysfs: str = "/sys",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = _SystemFile(os.path.join(proc, "loadavg"))
+        self._memory = _SystemFile(os.path.join(proc, "meminfo"))
+        self._cpu = _SystemFile(os.path.join(proc, "stat"))
+        self._own = [_SystemFile(os.path.join(proc, str(pid), "stat")) for pid in own_pids]
+        self._frequencies = [_SystemFile(os.path.join(policy, "scaling_cur_freq")) for policy in clocks.policies(sysfs)]
+        self._temperatures = [
+            _SystemFile(os.path.join(zone, "temp"))
+            for zone in sorted(glob.glob(os.path.join(sysfs, "class/thermal/thermal_zone*")))
+            if clocks.read_text(os.path.join(zone, "type")) not in ignored_zones
+        ]
+        gpu = clocks.gpu_clock(sysfs)
+        self._gpu = [_SystemFile(os.path.join(gpu, "cur_freq"))] if gpu is not None else []
+        # Over-current events are counted by the board; cooling devices throttle, except for the fans among them.
+        self._over_current = [
+            _SystemFile(path) for path in sorted(glob.glob(os.path.join(sysfs, "class/hwmon/hwmon*/oc*_event_cnt")))
+        ]
+        self._cooling = []
+        for device in sorted(glob.glob(os.path.join(sysfs, "class/thermal/cooling_device*"))):
+            kind = clocks.read_text(os.path.join(device, "type"))
+            if kind and "fan" not in kind.lower():
+                self._cooling.append((kind, _SystemFile(os.path.join(device, "cur_state"))))
+        self._clock = clock
+        self._readings = collections.deque()  # type: Any  # (seconds, foreign CPU seconds), oldest first
+        self._note_foreign()
+
+    def before(self) -> Dict[str, Any]:
+        """The state now; the visit that `after` judges starts here."""
+        self._note_foreign()
+        return self._state()
+
+    def after(self, started_s: float) -> Dict[str, Any]:
+        """The state now, with `foreign_cpu` over the visit that started at `started_s` of the clock, and no less than
+        FOREIGN_WINDOW_S; None while there is no such window yet."""
+        state = self._state()
+        self._note_foreign()
+        state["foreign_cpu"] = self._foreign(started_s)
+        return state
+
+    def _state(self) -> Dict[str, Any]:
+        load = self._load.read().split()
+        memory = dict(re.findall(r"^(\w+):\s*(\d+)", self._memory.read(), re.MULTILINE))
+        available, swap, free = (memory.get(name) for name in ("MemAvailable", "SwapTotal", "SwapFree"))
+        temperatures = [value for value in _numbers(self._temperatures, 1e-3) if value > ZONE_OFF_C]
+        return {
+            "load1": float(load[0]) if load else None,
+            "cpu_mhz": _mean(_numbers(self._frequencies, 1e-3)),
+            "gpu_mhz": _mean(_numbers(self._gpu, 1e-6)),
+            "temperature_c": max(temperatures, default=None),
+            "memory_available_mb": round(int(available) / 1024, 1) if available else None,
+            "swap_used_mb": round((int(swap) - int(free)) / 1024, 1) if swap and free else None,
+            "over_current_events": int(sum(_numbers(self._over_current, 1))) if self._over_current else None,
+            "throttled_by": self._throttled_by(),
+        }
+
+    def _throttled_by(self) -> Optional[List[str]]:
+        """The kinds of cooling devices at work, each once; None where there is none to look at."""
+        if not self._cooling:
+            return None
+        return sorted({kind for kind, file in self._cooling if max(_numbers([file], 1), default=0) > 0})
+
+    def _note_foreign(self) -> None:
+        fields = self._cpu.read().split("\n", 1)[0].split()
+        if len(fields) < 9 or fields[0] != "cpu":
+            return
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
+        ticks = user + nice + system + irq + softirq + steal
+        for own in self._own:
+            of_process = own.read().rpartition(")")[2].split()  # the name before it may hold anything
+            if len(of_process) > 12:
+                ticks -= int(of_process[11]) + int(of_process[12])
+        self._readings.append((self._clock(), ticks / os.sysconf("SC_CLK_TCK")))
+
+    def _foreign(self, started_s: float) -> Optional[float]:
+        if not self._readings:
+            return None
+        now_s, now_cpu_s = self._readings[-1]
+        latest_start = min(started_s, now_s - FOREIGN_WINDOW_S)
+        while len(self._readings) > 1 and self._readings[1][0] <= latest_start:
+            self._readings.popleft()
+        then_s, then_cpu_s = self._readings[0]
+        if then_s > latest_start:
+            return None
+        return round(max(0.0, (now_cpu_s - then_cpu_s) / (now_s - then_s)), 3)
+
+
+def warnings_about(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
+    """What in the machine's state casts doubt on a visit, with its size and a remedy."""
+    found = []
+    foreign = after["foreign_cpu"]
+    if foreign is not None and foreign > FOREIGN_LIMIT:
+        found.append(
+            "other processes used {:.2f} of a core during this visit; stop them or measure again".format(foreign)
+        )
+    for clock, field in (("CPU", "cpu_mhz"), ("GPU", "gpu_mhz")):
+        was, now = before.get(field), after.get(field)
+        if was is not None and now is not None and now < was * (1 - CLOCK_DROP_LIMIT):
+            found.append(
+                "{} clock fell from {:.0f} to {:.0f} MHz; lock the clocks or cool the board".format(clock, was, now)
+            )
+    was, now = before.get("over_current_events"), after.get("over_current_events")
+    if was is not None and now is not None and now > was:
+        found.append(
+            "the board throttled itself {} times for over-current or low voltage; use a stronger supply or a "
+            "lower power mode".format(now - was)
+        )
+    cooling = sorted(set(before.get("throttled_by") or ()) | set(after.get("throttled_by") or ()))
+    if cooling:
+        found.append("throttled for heat by {}; cool the board".format(", ".join(cooling)))
+    was, now = before.get("swap_used_mb"), after.get("swap_used_mb")
+    if was is not None and now is not None and now > was + SWAP_LIMIT_MB:
+        found.append("swap grew by {:.0f} MB during this visit; free memory on the board".format(now - was))
+    return found
+
+
+def _numbers(files: Sequence[_SystemFile], scale: float) -> List[float]:
+    texts = (file.read().strip() for file in files)
+    return [round(int(text) * scale, 1) for text in texts if text.lstrip("-").isdigit()]
+
+
+def _mean(numbers: List[float]) -> Optional[float]:
+    return round(sum(numbers) / len(numbers), 1) if numbers else None

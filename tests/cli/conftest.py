@@ -1,0 +1,55 @@
+"""The story told once, for real and in short; the tests look at what it left behind."""
+
+import os
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import run
+
+Story = namedtuple("Story", "folder told")
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory):
+    """profile, sample, fit, range, search, train, export, verify, report on the tiny space and the digits."""
+    folder = tmp_path_factory.mktemp("story")
+    before = {name: os.environ.get(name) for name in ("LIGHTNAS_EDGE_HOME",)}
+    os.environ["LIGHTNAS_EDGE_HOME"] = str(folder / "agent-home")
+    here = Path.cwd()
+    os.chdir(folder)
+    told = {}
+    try:
+        told["profile"] = run(
+            "profile", "--host", "localhost", "--space", "tiny", "--rounds", 4, "--out", "ops.lut.jsonl"
+        )
+        told["sample"] = run("sample", "--space", "tiny", "--count", 6, "--rounds", 4, "--out", "nets.lut.jsonl")
+        told["fit"] = run(
+            "fit",
+            "--space",
+            "tiny",
+            "--lut",
+            "ops.lut.jsonl",
+            "--samples",
+            "nets.lut.jsonl",
+            "--out",
+            "p.predictor.json",
+        )
+        told["range"] = run("range", "--predictor", "p.predictor.json", "--json")
+        told["search"] = run(
+            "search", "--predictor", "p.predictor.json", "--latency-ms", 100, "--data", "digits", "--out", "run",
+            "--epochs", 2, "--batch-size", 128, "--confidence", 0.9,
+        )  # fmt: skip
+        told["train"] = run("train", "run", "--epochs", 1)
+        told["export"] = run("export", "run")
+        told["verify"] = run("verify", "run", "--host", "localhost", "--rounds", 6)
+        told["report"] = run("report", "run")
+    finally:
+        os.chdir(here)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    return Story(folder, told)

@@ -1,0 +1,86 @@
+"""What `lightnas-edge probe` tells: what is there, what will be missing, and how to get it."""
+
+import copy
+
+import pytest
+
+import devices
+from lightnas_edge.cli.probe import describe, lacking
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """What the agent found on a virtual board."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path_factory.mktemp("home")))
+        return devices.probe(devices.connect("virtual:jetson-nano"))
+
+
+@pytest.fixture
+def found(probed):
+    return copy.deepcopy(probed)
+
+
+def test_a_board_is_told_in_a_few_lines(found):
+    lines = list(describe(found))
+
+    assert lines[0] == "Jetson Nano developer kit (p3448-0000) (simulated: every number is invented)"
+    assert lines[1].startswith("  system     JetPack 4.6.6, L4T 32.7.6, Ubuntu 18.04 LTS, Python 3.")
+    assert "power mode MAXN (0), clocks floating, 25 C" in lines[3]
+    assert lines[5] == "  energy     ina3221: total POM_5V_IN, and 2 rails inside it; step 40 mW, low-pass 0.054 s"
+    assert lines[6] == "  sudo       without a password; for --lock-clocks and --power-mode"
+
+
+def test_floating_clocks_come_with_their_remedy(found):
+    assert [lack.remedy for lack in lacking(found)] == ["measure with --lock-clocks"]
+
+    found["fingerprint"]["clocks"] = "locked"
+
+    assert list(describe(found))[-1] == "nothing will be missing"
+
+
+def test_an_engine_that_is_not_there_is_the_first_thing_missing(found):
+    found.update(
+        runtime=None, error={"message": "no module named tensorrt", "remedy": "apt install python3-libnvinfer"}
+    )
+
+    lines = list(describe(found))
+
+    assert "  engine     simulated: not available" in lines
+    assert lines[lines.index("will be missing:") + 1 :][:2] == [
+        "  - latency: no module named tensorrt",
+        "      apt install python3-libnvinfer",
+    ]
+
+
+def test_rails_that_cannot_be_read_are_named_with_what_to_do(found):
+    rail = {"sensor": "ina3221", "rail": "POM_5V_IN", "reason": "Permission denied", "remedy": "sudo chmod a+r FILE"}
+    found["energy"] = {"available": False, "reason": "ina3221 POM_5V_IN: Permission denied", "sensor": None}
+    found["missing_sensors"] = [rail]
+
+    lines = list(describe(found))
+
+    assert "  energy     not available" in lines
+    assert "  - energy by ina3221 POM_5V_IN: Permission denied" in lines
+    assert "      sudo chmod a+r FILE" in lines
+
+
+def test_a_sudo_that_asks_is_told_with_both_ways_out(found):
+    found["tools"]["sudo_without_password"] = False
+
+    (lack,) = [lack for lack in lacking(found) if "password" in lack.what]
+
+    assert "--ask-sudo-password" in lack.remedy
+
+
+def test_a_bare_machine_yields_unknowns_not_zeros(found):
+    found["board"] = dict.fromkeys(found["board"]) | {"name": "generic-linux"}
+    found["state"] = dict.fromkeys(found["state"])
+    found["fingerprint"] |= {"clocks": None, "simulated": False}
+    found["tools"] = dict.fromkeys(found["tools"])
+
+    lines = list(describe(found))
+
+    assert lines[0] == "Jetson Nano"  # the description's title
+    assert lines[3] == "  state      clocks unknown, temperature unknown"
+    assert "  - clocks: they cannot be read here" in lines

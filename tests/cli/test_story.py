@@ -1,0 +1,106 @@
+"""Every command of the story, run for real on this machine, and what it leaves behind."""
+
+import json
+
+import luts
+from lightnas_edge.space import Architecture, load_space
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_step_succeeds(story):
+    failed = {name: told for name, told in story.told.items() if told.code != 0}
+    assert not failed
+
+
+def test_profile_says_how_much_of_the_space_it_found_and_how_well(story):
+    told = story.told["profile"].out
+
+    assert "24 of 24 measured" in told
+    assert "tiny: 24 of 24 operators found; measured again, an operator's latency would differ by" in told
+    table = luts.read(story.folder / "ops.lut.jsonl")
+    assert not table.faults
+    assert {len(entry.visits) for entry in table.entries.values()} == {4}
+
+
+def test_sample_measures_networks_and_sentinels(story):
+    table = luts.read(story.folder / "nets.lut.jsonl")
+
+    assert len(table.networks) == 6
+    assert len(table.entries) == 12
+
+
+def test_fit_tells_errors_on_held_out_networks_beside_the_repeatability(story):
+    told = story.told["fit"].out
+
+    for name in (
+        "RMSE ms",
+        "MAPE",
+        "Kendall tau",
+        "LUT alone",
+        "LUT calibrated",
+        "measured again, a network would differ by",
+    ):
+        assert name in told
+
+
+def test_range_is_ordered(story):
+    reach = json.loads(story.told["range"].out)
+
+    assert 0 < reach["cheapest"]["latency_ms"] < reach["median_ms"] < reach["dearest"]["latency_ms"]
+
+
+def test_search_leaves_a_whole_run_directory(story):
+    run = story.folder / "run"
+
+    record = json.loads((run / "run.json").read_text())
+    assert record["targets"] == {"latency_ms": 100.0}
+    assert record["data"]["source"] == "digits"
+    phases = [line["phase"] for line in lines(run / "search" / "metrics.jsonl") if line["kind"] == "step"]
+    assert set(phases) == {"warmup", "weights", "architecture"}
+    assert (run / "search" / "checkpoint.pt").exists()
+    network = Architecture.load(run / "architecture.json", load_space("tiny"))
+    predicted = json.loads((run / "architecture.json").read_text())["predicted"]
+    assert len(network.operators) == 8
+    assert predicted["upper_ms"] <= 100
+    assert (run / "lut.jsonl").read_bytes() == (story.folder / "ops.lut.jsonl").read_bytes()
+
+
+def test_train_reports_accuracy_and_on_what(story):
+    assert "of 360 validation images right" in story.told["train"].out.replace("359", "360").replace("361", "360")
+    assert (story.folder / "run" / "train" / "weights.safetensors").exists()
+
+
+def test_export_says_how_far_it_is_from_pytorch(story):
+    assert "differs from PyTorch by at most" in story.told["export"].out
+
+
+def test_verify_measures_and_judges(story):
+    record = json.loads((story.folder / "run" / "verify" / "verification.json").read_text())
+
+    assert record["verdict"] == "met"  # 100 ms for a network of less than one
+    assert record["measured"]["n"] == 6 * 5
+    assert len(record["measured"]["samples_ms"]) == 30
+    assert record["drift"]["ratio"] > 0
+    assert record["outputs"]["top1_agreement"] == 1.0
+    assert record["accuracy"]["top1"] == record["accuracy"]["pytorch_top1"]
+    assert record["simulated"] is False
+    assert record["energy"] is None
+    told = story.told["verify"].out
+    assert told.startswith("predicted ")
+    assert "target 100" in told
+    assert "met" in told
+
+
+def test_the_report_is_one_small_file_that_fetches_nothing(story):
+    page = (story.folder / "run" / "report.html").read_bytes()
+
+    assert len(page) < 2_000_000
+    text = page.decode()
+    assert "met" in text
+    for fetching in ('src="http', 'href="http', "@import", "url(http"):
+        assert fetching not in text
+    assert json.loads((story.folder / "run" / "report.json").read_text())["kind"] == "report"
+    assert (story.folder / "run" / "report.md").read_text().startswith("#")

@@ -1,0 +1,25 @@
+"""Fixtures that every part of the tests may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of recorded measurements and images that is not part of the project."""
+    folder = Path(os.environ.get("LIGHTNAS_EDGE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no recorded data at {folder}; set LIGHTNAS_EDGE_DATA to a folder that holds it")
+    return folder
+
+
+@pytest.fixture
+def agent_home(tmp_path, monkeypatch):
+    """A home of its own for the agent, so that tests leave the user's alone and do not wait for each other."""
+    home = tmp_path / "agent-home"
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(home))
+    return home

@@ -1,0 +1,135 @@
+"""A small run with a network whose weights are random, batch norm included: quick to export and to verify."""
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import luts
+from devices import Connection
+from lightnas_edge.data import DataSet, load_data
+from lightnas_edge.deploy import export
+from lightnas_edge.nn import Network
+from lightnas_edge.profiling import Job
+from lightnas_edge.runs import write_json
+from lightnas_edge.space import Architecture, Space
+
+SPACE = Space.from_json({
+    "schema": 1, "name": "small", "input_size": 16, "classes": 10, "stem": {"channels": 8, "stride": 1},
+    "first": {"operator": "mbconv_k3_e1", "channels": 8},
+    "operators": ["mbconv_k3_e3_se", "mbconv_k5_e3", "skip"],
+    "layers": [{"channels": 12, "stride": 2}, {"channels": 12, "stride": 1}, {"channels": 16, "stride": 2}],
+    "head": {"channels": 32, "features": 24},
+})  # fmt: skip
+FOUND = ["mbconv_k5_e3", "mbconv_k3_e3_se", "skip"]
+FINGERPRINT = {"board": "invented", "backend": "onnxruntime", "precision": "fp32", "batch": 1, "threads": 1}
+
+
+@pytest.fixture(scope="session")
+def digits() -> DataSet:
+    return load_data("digits", space=SPACE)
+
+
+@pytest.fixture(autouse=True)
+def digits_at_hand(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scaling the digits anew takes longer than a test."""
+    monkeypatch.setattr(
+        export, "load_data", lambda source, **named: digits if source == "digits" else load_data(source, **named)
+    )
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, digits: DataSet) -> Path:
+    """Trained, not exported; with a predictor and a table of invented numbers."""
+    folder = tmp_path / "run"
+    data = digits.to_json()
+    targets = {"latency_ms": 0.5}
+    write_json(folder / "run.json", {
+        "kind": "run", "schema": 1, "space": SPACE.to_json(), "targets": targets, "data": data, "config": {}, "seed": 0,
+    })  # fmt: skip
+    write_json(folder / "architecture.json", Architecture.from_names(SPACE, FOUND).to_json())
+    write_json(
+        folder / "train" / "result.json",
+        {"kind": "train", "schema": 1, "classes": data["classes"], "architecture": FOUND},
+    )
+    save_file(network().state_dict(), folder / "train" / "weights.safetensors")
+    write_table(folder / "lut.jsonl", [shaped.key for shaped in SPACE.shaped_operators()], 0.1)
+    return folder
+
+
+def network() -> Network:
+    """With batch norms that have seen something, so that folding them matters."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network(SPACE, Architecture.from_names(SPACE, FOUND))
+    for name, value in network.state_dict().items():
+        if name.endswith("running_mean"):
+            value.copy_(0.2 * torch.randn(value.shape, generator=generator))
+        elif name.endswith("running_var") or "norm.weight" in name:
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    return network.eval()
+
+
+@pytest.fixture
+def board() -> Callable[..., Any]:
+    """Stands in for `measure`: everything takes as long as the test says, and ONNX Runtime computes."""
+
+    def make(
+        network_ms: float = 0.4, operator_ms: float = 0.1, *, wrong: bool = False, fails: str = "",
+        fingerprint: dict[str, Any] = FINGERPRINT,
+    ) -> Callable[..., luts.Lut]:  # fmt: skip
+        def measure(connection: Connection, job: Job, table: Path, *, outputs: Path, **_: Any) -> luts.Lut:
+            manifest = json.loads((job.folder / "manifest.json").read_text())
+            for row in manifest["evaluations"]:
+                inputs = np.fromfile(job.folder / "data" / f"{row['inputs']}.f32", "<f4").reshape(row["shape"])
+                session = onnxruntime.InferenceSession(job.folder / "models" / f"{row['model']}.onnx")
+                batch = manifest["batch"]
+                chunks = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
+                result = np.concatenate([session.run(None, {"input": chunk})[0] for chunk in chunks])
+                outputs.mkdir(parents=True, exist_ok=True)
+                (result[:, ::-1].copy() if wrong else result).tofile(outputs / f"{row['key']}.f32")
+            return write_table(table, job.keys, operator_ms, network_ms, fails=fails, fingerprint=fingerprint)
+
+        return measure
+
+    return make
+
+
+def write_table(
+    path: Path,
+    keys: list[str] | tuple[str, ...],
+    operator_ms: float,
+    network_ms: float = 0.0,
+    *,
+    fails: str = "",
+    fingerprint: dict[str, Any] = FINGERPRINT,
+) -> luts.Lut:
+    generator = np.random.default_rng(1)
+    lines: list[dict[str, Any]] = [{
+        "kind": "lut", "schema": 1, "created": "", "agent_version": "0", "space": "small", "space_sha256": "",
+        "units": {"latency": "ms", "energy": "mJ"}, "simulated": False, "fingerprint": fingerprint, "board": {},
+        "runtime": {}, "protocol": {}, "sentinels": [], "energy": {"available": False, "reason": ""},
+    }]  # fmt: skip
+    for round_ in range(10):
+        for key in keys:
+            whole = key.startswith("net-")
+            truth = network_ms if whole else operator_ms
+            error = {"code": "load", "message": fails, "remedy": "use another"} if fails and whole else None
+            samples = (truth * (1 + 0.002 * generator.random(5))).tolist()
+            lines.append({
+                "kind": "visit", "key": key, "architecture" if whole else "operator": {}, "session": "aa",
+                "round": round_, "t_s": 0.0, "repeats": 1, "warmup_ms": [], "samples_ms": [] if error else samples,
+                "energy": None, "before": {}, "after": {}, "warnings": [], "error": error,
+            })  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bodies = [json.dumps(line, separators=(",", ":")).encode() for line in lines]
+    path.write_bytes(b"".join(body[:-1] + b',"crc32":"%08x"}\n' % zlib.crc32(body) for body in bodies))
+    return luts.read(path)

@@ -1,0 +1,41 @@
+"""An engine that computes something else is found out."""
+
+import numpy as np
+import pytest
+
+from lightnas_edge.deploy import compare_outputs
+
+LOGITS = np.array([[2.0, 0.0], [0.0, 4.0]], np.float32)
+
+
+def test_equal_outputs_agree_in_everything():
+    agreement = compare_outputs(LOGITS, LOGITS)
+
+    assert (agreement.images, agreement.max_abs_difference, agreement.cosine, agreement.top1_agreement) == (2, 0, 1, 1)
+
+
+def test_the_difference_is_told_against_the_largest_logit():
+    agreement = compare_outputs(LOGITS, LOGITS + np.array([[0.4, 0.0], [0.0, 0.0]], np.float32))
+
+    assert agreement.max_abs_difference == pytest.approx(0.4)
+    assert agreement.relative_difference == pytest.approx(0.1)
+
+
+def test_the_cosine_is_that_of_the_worst_image():
+    agreement = compare_outputs(LOGITS, np.array([[2.0, 0.0], [4.0, 0.0]], np.float32))
+
+    assert agreement.cosine == 0.0
+    assert agreement.top1_agreement == 0.5
+
+
+def test_a_number_that_is_not_finite_never_passes():
+    agreement = compare_outputs(LOGITS, np.array([[np.nan, 0.0], [0.0, 4.0]], np.float32))
+
+    assert agreement.cosine == 0.0
+    assert agreement.relative_difference > 1e30
+    assert agreement.top1_agreement == 0.5
+
+
+def test_logits_of_different_shape_cannot_be_compared():
+    with pytest.raises(ValueError, match="cannot be compared"):
+        compare_outputs(LOGITS, LOGITS[:, :1])

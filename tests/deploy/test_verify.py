@@ -1,0 +1,159 @@
+"""A verification measures the exported file and nothing else, and says what it could not compare."""
+
+import json
+
+import pytest
+
+import devices
+from lightnas_edge.deploy import export_network, run_settings, verify, verify_network
+from lightnas_edge.errors import RunError, VerifyError
+from lightnas_edge.predictor import lut_predictor
+from lightnas_edge.profiling import Protocol, Settings, measure, sentinels, write_profile_job
+from lightnas_edge.space import Space
+
+LOCAL = devices.connect("localhost")
+SETTINGS = Settings(protocol=Protocol(rounds=6, min_sample_ms=0.5, warmup_ms=1.0))
+
+
+@pytest.fixture
+def exported(run_folder):
+    export_network(run_folder)
+    return run_folder
+
+
+@pytest.mark.timeout(120)
+def test_the_whole_way_on_this_machine(exported, monkeypatch, tmp_path):
+    """The real agent measures and evaluates; the verdict depends on the machine, the rest does not."""
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "home"))
+    board = devices.connect("localhost")
+    space = Space.from_json(json.loads((exported / "run.json").read_text())["space"])
+    (exported / "lut.jsonl").unlink()
+    job = write_profile_job(tmp_path / "job", space, SETTINGS, operators=sentinels(space))
+    measure(board, job, exported / "lut.jsonl")
+
+    found = verify_network(exported, board, target_ms=1000.0, settings=SETTINGS, images=100)
+
+    record = json.loads(found.path.read_text())
+    assert record == json.loads(json.dumps(found.record))
+    assert record["measured"]["n"] == len(record["measured"]["samples_ms"]) == 30
+    assert record["outputs"]["images"] == 100
+    assert record["outputs"]["cosine"] > 0.9999
+    assert record["accuracy"]["top1"] == record["accuracy"]["pytorch_top1"]
+    assert record["drift"]["ratio"] > 0
+    assert len(record["drift"]["sentinels"]) == len(sentinels(space))
+    assert record["simulated"] is False
+    assert f"measured {record['measured']['latency_ms']:.3f}"[:12] in found.line
+    assert "target 1000.0 ms: met" in found.line
+
+
+def test_the_record_has_the_fields_of_the_format(exported, monkeypatch, board):
+    """359 digits are the fifth of each class that validates."""
+    monkeypatch.setattr(verify, "measure", board())
+
+    record = verify_network(exported, LOCAL, settings=SETTINGS).record
+
+    assert record["verdict"] == "met"
+    assert record["target"] == {"latency_ms": 0.5}
+    assert record["drift"]["ratio"] == pytest.approx(1.0, abs=0.01)
+    assert record["corrected"]["latency_ms"] == pytest.approx(0.4, rel=0.01)
+    assert record["predicted"] is None
+    assert record["accuracy"]["images"] == record["outputs"]["images"] == 359
+    assert record["warnings"] == []
+
+
+def test_the_predictor_of_the_run_says_what_was_predicted(exported, monkeypatch, board):
+    import luts
+
+    space = Space.from_json(json.loads((exported / "run.json").read_text())["space"])
+    lut_predictor(space, luts.read(exported / "lut.jsonl")).save(exported / "predictor.json")
+    monkeypatch.setattr(verify, "measure", board())
+
+    found = verify_network(exported, LOCAL, images=40)
+
+    predicted = found.record["predicted"]
+    assert predicted["interval_ms"][0] < predicted["latency_ms"] < predicted["interval_ms"][1]
+    assert predicted["gap"] == pytest.approx(0.4 / predicted["latency_ms"] - 1, abs=0.01)
+    assert found.line.startswith("predicted 0.")
+
+
+def test_a_slower_day_is_divided_out(exported, monkeypatch, board):
+    """All takes 5 % longer: 0.42 is 0.40 of the table's day."""
+    monkeypatch.setattr(verify, "measure", board(network_ms=0.42, operator_ms=0.105))
+
+    record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record
+
+    assert record["drift"]["ratio"] == pytest.approx(1.05, abs=0.01)
+    assert record["corrected"]["latency_ms"] == pytest.approx(0.4, rel=0.01)
+
+
+def test_another_board_than_the_tables_is_judged_by_what_was_measured(exported, monkeypatch, board):
+    monkeypatch.setattr(verify, "measure", board(fingerprint={"board": "another"}))
+
+    record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record
+
+    assert record["drift"] is None
+    assert record["corrected"] is None
+    assert any("'invented' and 'another'" in warning for warning in record["warnings"])
+
+
+def test_an_engine_that_computes_something_else_keeps_no_budget(exported, monkeypatch, board):
+    monkeypatch.setattr(verify, "measure", board(wrong=True))
+
+    found = verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+
+    assert found.record["verdict"] == "inconclusive"
+    assert "does not compute what PyTorch does" in found.line
+
+
+def test_a_network_that_the_board_cannot_run_is_an_error_with_the_boards_own_words(exported, monkeypatch, board):
+    monkeypatch.setattr(verify, "measure", board(fails="no kernel for Conv"))
+
+    with pytest.raises(VerifyError, match="no kernel for Conv") as caught:
+        verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+
+    assert caught.value.hint == "use another"
+    assert not (exported / "verify" / "verification.json").exists()
+
+
+def test_a_file_that_was_changed_after_the_export_is_refused(exported):
+    with (exported / "export" / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+
+    with pytest.raises(VerifyError, match="it has changed since"):
+        verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+
+
+def test_another_batch_than_the_predictors_is_refused(exported):
+    with pytest.raises(VerifyError, match="is for batch 1, the predictor for batch 4"):
+        verify_network(exported, LOCAL, settings=Settings(batch=4))
+
+
+def test_without_an_export_the_message_says_how_to_get_one(run_folder):
+    with pytest.raises(RunError) as caught:
+        verify_network(run_folder, LOCAL, settings=SETTINGS)
+
+    assert "lightnas-edge export" in caught.value.hint
+
+
+def test_settings_follow_the_predictor(exported):
+    record = {"kind": "predictor", "schema": 1, "fingerprint": {"backend": "tensorrt", "precision": "fp16", "batch": 8}}
+    (exported / "predictor.json").write_text(json.dumps(record))
+
+    settings = run_settings(exported, rounds=7)
+
+    assert (settings.backend, settings.precision, settings.batch, settings.threads) == ("tensorrt", "fp16", 8, 1)
+    assert settings.protocol.rounds == 7
+
+
+def test_a_second_verification_measures_anew(exported, monkeypatch, board):
+    asked = []
+
+    def measure(*arguments, **named):
+        asked.append(named.pop("fresh"))
+        return board()(*arguments, **named)
+
+    monkeypatch.setattr(verify, "measure", measure)
+    verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+    verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+
+    assert asked == [False, True]

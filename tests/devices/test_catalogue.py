@@ -1,0 +1,178 @@
+"""The board catalogue: every file is sound, sourced, and tells its board from the others."""
+
+import copy
+import json
+import re
+from importlib import resources
+
+import pytest
+
+from devices.catalogue import CatalogueError, check, load_catalogue, match
+from lightnas_edge.deploy.targets import opset_for
+from profiler.power import find_sensors
+from tests.profiler.power import boards as sysfs
+
+FILES = sorted((resources.files("devices") / "catalog").iterdir(), key=lambda file: file.name)
+BOARDS = load_catalogue()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_file_is_sound(file):
+    assert check(json.loads(file.read_text())) == []
+
+
+def test_all_promised_boards_are_there():
+    assert list(BOARDS) == [
+        "generic-linux",
+        "jetson-agx-orin",
+        "jetson-agx-xavier",
+        "jetson-nano",
+        "jetson-orin-nano",
+        "jetson-orin-nx",
+        "jetson-tx2",
+        "jetson-tx2-nx",
+        "jetson-xavier-nx",
+    ]
+
+
+# What device trees say. The entries were found in public logs and kernel headers, see docs/boards.md.
+TREES = [
+    ("jetson-nano", ["nvidia,p3449-0000-b00+p3448-0000-b00", "nvidia,jetson-nano", "nvidia,tegra210"]),
+    ("jetson-tx2", ["nvidia,p2597-0000+p3310-1000", "nvidia,tegra186"]),
+    ("jetson-tx2", ["nvidia,quill", "nvidia,p2597-0000+p3310-1000", "nvidia,tegra186"]),
+    ("jetson-tx2-nx", ["nvidia,p3509-0000+p3636-0001", "nvidia,tegra186"]),
+    ("jetson-xavier-nx", ["nvidia,p3449-0000+p3668-0000", "nvidia,tegra194"]),
+    ("jetson-agx-xavier", ["nvidia,galen", "nvidia,jetson-xavier", "nvidia,p2822-0000+p2888-0001", "nvidia,tegra194"]),
+    ("jetson-agx-orin", ["nvidia,p3737-0000+p3701-0005", "nvidia,p3701-0005", "nvidia,tegra234"]),
+    ("jetson-orin-nx", ["nvidia,p3768-0000+p3767-0000", "nvidia,p3767-0000", "nvidia,tegra234"]),
+    ("jetson-orin-nano", ["nvidia,p3768-0000+p3767-0005", "nvidia,p3767-0005", "nvidia,tegra234"]),
+]
+
+
+@pytest.mark.parametrize("name, compatible", TREES)
+def test_a_board_is_known_by_its_device_tree(name, compatible):
+    assert match(compatible, "a carrier of somebody else", BOARDS) is BOARDS[name]
+
+
+def test_boards_of_one_chip_differ_by_part_number():
+    board = match(["nvidia,p3768-0000+p3767-0001"], None, BOARDS)
+
+    assert board.module(["nvidia,p3768-0000+p3767-0001"]).dla_engines == 1  # Orin NX 8GB; the 16GB has two
+
+
+MODELS = [
+    ("jetson-nano", "NVIDIA Jetson Nano Developer Kit\0"),
+    ("jetson-nano", "NVIDIA Jetson Nano 2GB Developer Kit"),
+    ("jetson-tx2", "quill"),
+    ("jetson-tx2-nx", "NVIDIA Jetson TX2 NX Developer Kit"),
+    ("jetson-xavier-nx", "NVIDIA Jetson Xavier NX Developer Kit"),
+    ("jetson-agx-xavier", "Jetson-AGX"),
+    ("jetson-agx-xavier", "NVIDIA Jetson AGX Xavier Developer Kit"),
+    ("jetson-orin-nano", "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"),
+    ("jetson-orin-nx", "NVIDIA Orin NX Developer Kit"),
+    ("jetson-agx-orin", "NVIDIA Jetson AGX Orin Developer Kit"),
+]
+
+
+@pytest.mark.parametrize("name, model", MODELS)
+def test_the_model_helps_where_the_list_says_nothing_and_fits_one_board_only(name, model):
+    fitting = [board.name for board in BOARDS.values() if board.model and re.search(board.model, model.rstrip("\0"))]
+
+    assert fitting == [name]
+    assert match([], model, BOARDS) is BOARDS[name]
+
+
+def test_another_machine_is_no_board():
+    assert match(["raspberrypi,4-model-b"], "Raspberry Pi 4", BOARDS) is None
+    assert match([], None, BOARDS) is None
+
+
+def test_releases_that_boards_share_are_told_alike():
+    told = {}
+    for board in BOARDS.values():
+        for software in board.software:
+            assert told.setdefault(software.l4t, software) == software, f"{board.name}: L4T {software.l4t}"
+    assert BOARDS["jetson-nano"].release("32.6.1").tensorrt == "8.0.1"
+    assert BOARDS["jetson-nano"].release("36.4.3") is None  # JetPack 6 is for Orin only
+
+
+def test_opsets_are_never_above_what_is_written_for_that_tensorrt_when_it_must_be_read():
+    """The exporter may write less than a parser reads, never more."""
+    for board in BOARDS.values():
+        for software in board.software:
+            if software.onnx_opset is not None:
+                version = ".".join(software.tensorrt.split(".")[:2])
+                assert opset_for(f"tensorrt-{version}") <= software.onnx_opset
+
+
+def test_totals_follow_the_boards_rule():
+    assert BOARDS["jetson-nano"].total == ("POM_5V_IN",)
+    assert BOARDS["jetson-agx-xavier"].total == ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V")
+    assert BOARDS["jetson-agx-orin"].total == ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")  # without VDDQ_VDD2_1V8AO
+
+
+def test_a_description_is_all_the_agent_needs_to_read_its_rails(tmp_path):
+    sysfs.agx_orin(tmp_path)
+
+    found = find_sensors(str(tmp_path), BOARDS["jetson-agx-orin"].record)
+
+    assert found.missing == []
+    assert found.best.total == BOARDS["jetson-agx-orin"].total
+
+
+def test_recorded_logs_name_the_rails_of_the_catalogue(shared_data):
+    from profiler.power.tegrastats import parse_log
+
+    for folder, name in (
+        ("tx2", "jetson-tx2"),
+        ("xaviernx_8gb", "jetson-xavier-nx"),
+        ("xavieragx_16gb", "jetson-agx-xavier"),
+        ("orin_nano", "jetson-orin-nano"),
+        ("orinnx_16gb", "jetson-orin-nx"),
+        ("orinagx_64gb", "jetson-agx-orin"),
+        ("../nano_convnets/tegrastats", "jetson-nano"),
+    ):
+        path = sorted((shared_data / "tegrastats" / folder).iterdir())[0]
+        records, _ = parse_log(path.read_text().splitlines())
+        described = {rail.label for rail in BOARDS[name].rails if not rail.optional or rail.label in records[0].rails}
+        assert described == set(records[0].rails)
+
+
+def test_a_bad_file_gets_all_its_faults_in_one_message(tmp_path):
+    record = copy.deepcopy(dict(BOARDS["jetson-nano"].record))
+    record["precisions"] = ["fp8"]
+    record["power"]["total"] = ["VDD_IN"]
+    record["power"]["filter_tau_s"] = 0
+    del record["sources"]["power.rails"]
+    (tmp_path / "jetson-nano.json").write_text(json.dumps(record))
+    (tmp_path / "other.json").write_text("{")
+
+    with pytest.raises(CatalogueError) as raised:
+        load_catalogue(tmp_path)
+
+    message = str(raised.value)
+    assert "jetson-nano.json: precisions: 'fp8' is none of fp32, fp16, int8" in message
+    assert "power.total: 'VDD_IN' is none of POM_5V_IN, POM_5V_GPU, POM_5V_CPU" in message
+    assert "power.filter_tau_s: 0, must be above zero" in message
+    assert "sources: none for power.rails" in message
+    assert "other.json: no JSON" in message
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        (lambda r: r.pop("soc"), "soc: missing (unknown is null)"),
+        (lambda r: r.update(colour="green"), "colour: no such field"),
+        (lambda r: r.update(kind="lut"), "kind: 'lut', must be 'board'"),
+        (lambda r: r.update(schema=9), "schema: 9; this version reads 1"),
+        (lambda r: r["modules"][0].update(dla_engines=True), "modules[0].dla_engines: True, must be int or null"),
+        (lambda r: r["power"]["rails"].append(r["power"]["rails"][0]), "power.rails: label 'POM_5V_IN' twice"),
+        (lambda r: r["identity"].update(device_tree_model="("), "identity.device_tree_model: no regular expression"),
+        (lambda r: r["sources"].update(soc={"trust": "hearsay"}), "sources.soc: needs trust (src, field, calc, gk)"),
+    ],
+)
+def test_every_kind_of_fault_names_its_field(change, fault):
+    record = copy.deepcopy(dict(BOARDS["jetson-nano"].record))
+    change(record)
+
+    assert check(record)[0].startswith(fault)

@@ -1,0 +1,156 @@
+"""boards.toml: what a user may write there, and what `boards add` writes."""
+
+import stat
+
+import pytest
+
+from devices import Board, InventoryError, add_board, inventory_path, read_inventory, remove_board
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGErbTW7ZbvT6Hpxfb8vWRB8FKVqMLAQ0Ei8rAbyxmo2"
+BY_HAND = """\
+# my boards
+kind = "boards"
+schema = 1
+
+# on the bench
+[boards.nano]
+host = "192.168.55.1"
+user = "nvidia"   # from the first boot
+
+# in the rack
+[boards."agx.lab"]
+host = "agx"
+port = 2222
+board = "jetson-agx-xavier"
+python = "/opt/python3.8/bin/python3"
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "boards.toml"
+    path.write_text(BY_HAND)
+    return path
+
+
+def test_no_file_means_no_boards(tmp_path):
+    assert read_inventory(tmp_path / "boards.toml") == {}
+
+
+def test_boards_are_read_with_what_is_left_open_as_none(path):
+    assert read_inventory(path) == {
+        "nano": Board("nano", "192.168.55.1", user="nvidia"),
+        "agx.lab": Board("agx.lab", "agx", port=2222, board="jetson-agx-xavier", python="/opt/python3.8/bin/python3"),
+    }
+
+
+def test_the_file_stands_in_xdg_config_home_or_else_in_dot_config(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert inventory_path() == tmp_path / ".config" / "lightnas-edge" / "boards.toml"
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    assert inventory_path() == tmp_path / "xdg" / "lightnas-edge" / "boards.toml"
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")  # to be ignored, says the specification
+    assert inventory_path() == tmp_path / ".config" / "lightnas-edge" / "boards.toml"
+
+
+def test_adding_keeps_what_was_written_by_hand(path):
+    added = Board("orin", "orin.local", user="u", port=22, key='~/a "key"\\x', board="jetson-orin-nano", host_key=KEY)
+
+    add_board(added, path)
+
+    assert path.read_text().startswith(BY_HAND)
+    assert read_inventory(path)["orin"] == added
+
+
+def test_the_first_board_makes_the_file_for_its_owner_alone(tmp_path):
+    path = tmp_path / "new" / "boards.toml"
+
+    add_board(Board("nano", "h"), path)
+
+    assert path.read_text() == 'kind = "boards"\nschema = 1\n\n[boards.nano]\nhost = "h"\n'
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["boards.toml"]
+
+
+def test_removing_takes_one_table_and_nothing_else(path):
+    removed = remove_board("nano", path)
+
+    assert removed.host == "192.168.55.1"
+    assert list(read_inventory(path)) == ["agx.lab"]
+    assert "# my boards" in path.read_text()
+    assert '# in the rack\n[boards."agx.lab"]' in path.read_text()
+    remove_board("agx.lab", path)
+    assert read_inventory(path) == {}
+
+
+def test_a_link_to_the_file_stays_a_link(tmp_path, path):
+    link = tmp_path / "linked.toml"
+    link.symlink_to(path)
+
+    add_board(Board("orin", "o"), link)
+
+    assert link.is_symlink()
+    assert "orin" in read_inventory(path)
+
+
+def test_a_board_written_in_another_form_is_left_to_its_author(tmp_path):
+    path = tmp_path / "boards.toml"
+    path.write_text('[boards]\nnano = {host = "h"}\nagx = {host = "a"}\n')
+
+    with pytest.raises(InventoryError, match="without harm"):
+        remove_board("nano", path)
+    assert len(read_inventory(path)) == 2
+
+
+def test_a_name_is_given_once(path):
+    with pytest.raises(InventoryError, match="has a board nano already") as caught:
+        add_board(Board("nano", "h"), path)
+    assert "boards remove nano" in caught.value.hint
+
+
+def test_a_board_that_is_not_there_cannot_be_removed(path):
+    with pytest.raises(InventoryError, match="has no board tx2") as caught:
+        remove_board("tx2", path)
+    assert caught.value.hint == "there are: nano, agx.lab"
+
+
+def test_all_faults_are_told_at_once(path):
+    path.write_text(
+        'color = "green"\n'
+        "[boards.a]\nuser = 7\n"
+        '[boards.b]\nhost = "u@h"\nport = 70000\npassword = "x"\nspeed = 1\nhost_key = "ssh-ed25519 AAAA"\n'
+        '[boards.localhost]\nhost = ""\n'
+    )
+
+    with pytest.raises(InventoryError) as caught:
+        read_inventory(path)
+
+    assert str(caught.value).splitlines()[1:] == [
+        "  color is not a field",
+        "  boards.a: host is missing",
+        "  boards.a: user is 7, not a text",
+        "  boards.b: host is 'u@h'; it holds no spaces and no '@'",
+        "  boards.b: port is 70000, not between 1 and 65535",
+        "  boards.b: password: passwords are never kept in a file; use a key, or type it when asked",
+        "  boards.b: speed is not a field; there are host, user, port, key, board, python, host_key",
+        "  boards.b: host_key: not a key of type ssh-ed25519: 'ssh-ed25519 AAAA'",
+        "  boards.localhost: a name is letters, digits, '.', '_' and '-', and not localhost",
+        "  boards.localhost: host is '', empty or with control characters",
+    ]
+
+
+def test_a_newer_file_is_refused_by_its_schema(path):
+    path.write_text("schema = 2\n")
+
+    with pytest.raises(InventoryError, match="has schema 2; this program reads up to 1"):
+        read_inventory(path)
+
+
+def test_a_file_that_is_not_toml_is_told_with_the_place(path):
+    path.write_text("[boards.nano\n")
+
+    with pytest.raises(InventoryError, match=r"is not TOML: .*line 1"):
+        read_inventory(path)

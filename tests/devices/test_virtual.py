@@ -1,0 +1,151 @@
+"""Virtual boards: the real agent, on a folder of system files, with a simulated engine."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import devices
+import luts
+from devices.virtual import NAMES
+from lightnas_edge import graph
+from lightnas_edge.profiling import (
+    Protocol,
+    Settings,
+    measure,
+    sample_architectures,
+    write_profile_job,
+    write_sample_job,
+    write_verify_job,
+)
+from lightnas_edge.space import load_space
+from profiler import journal
+
+SPACE = load_space("tiny")
+QUICK = Protocol(rounds=4, samples_per_visit=3, min_sample_ms=1.0, extra_rounds=0)
+
+
+@pytest.fixture
+def board(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "home"))
+    return lambda name="jetson-agx-xavier": devices.connect(f"virtual:{name}")
+
+
+def profile(connection, folder, **changes):
+    settings = Settings(**{"backend": connection.backend, "precision": "fp16", "protocol": QUICK} | changes)
+    operators = SPACE.shaped_operators()[::6]
+    job = write_profile_job(folder / "job", SPACE, settings, operators=operators)
+    return measure(connection, job, folder / "table.lut.jsonl")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_agent_knows_each_board_and_its_total_rail(board, name):
+    connection = board(name)
+
+    found = devices.probe(connection)
+
+    catalogue = json.loads((Path(devices.__file__).parent / "catalog" / f"{name}.json").read_text())
+    assert found["fingerprint"]["board"] == f"virtual:{name}" and found["fingerprint"]["simulated"]
+    assert found["board"]["name"] == name and found["board"]["module"] and found["board"]["jetpack"]
+    assert found["board"]["power_mode"]["id"] == 0
+    assert found["energy"]["available"] and found["energy"]["sensor"]["total"] == catalogue["power"]["total"]
+    assert found["energy"]["sensor"]["driver"] == ("ina3221x" if name in ("jetson-nano", "jetson-tx2") else "ina3221")
+    assert found["missing_sensors"] == [] and found["error"] is None
+    assert found["state"]["temperature_c"] < 60 and found["state"]["throttled_by"] == []
+
+
+def test_an_unknown_virtual_board_is_refused_with_those_there_are(board):
+    with pytest.raises(devices.BoardUnreachableError, match="no virtual board") as refusal:
+        board("jetson-tk1")
+
+    assert "virtual:jetson-nano" in refusal.value.hint
+
+
+def test_what_it_yields_is_marked_simulated(board, tmp_path):
+    lut = profile(board(), tmp_path)
+
+    assert lut.simulated and lut.header["simulated"] and lut.fingerprint["simulated"]
+    assert lut.fingerprint["board"] == "virtual:jetson-agx-xavier"
+
+
+def test_it_cannot_be_mixed_with_what_was_measured(board, tmp_path):
+    lut = profile(board(), tmp_path)
+    measured = tmp_path / "measured.lut.jsonl"
+    lines = lut.path.read_bytes().splitlines(keepends=True)
+    header = journal.decode(lines[0].rstrip(b"\n"))
+    del header["crc32"]
+    header["fingerprint"]["simulated"] = header["simulated"] = False
+    measured.write_bytes(journal.encode(header) + b"".join(lines[1:]))
+
+    with pytest.raises(luts.LutFingerprintError, match="simulated"):
+        luts.merge([lut, luts.read(measured)])
+
+
+def test_a_fresh_board_gives_the_same_numbers_again(board, tmp_path, monkeypatch):
+    tables = []
+    for name in "ab":
+        monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / name))
+        tables.append(profile(devices.connect("virtual:jetson-nano"), tmp_path / name))
+
+    assert [visit.samples_ms for visit in tables[0].visits] == [visit.samples_ms for visit in tables[1].visits]
+
+
+def test_a_board_goes_on_in_time_so_a_second_campaign_differs(board, tmp_path):
+    first = profile(board(), tmp_path / "a")
+    connection = board()
+    settings = Settings(backend="simulated", precision="fp32", protocol=QUICK)
+    job = write_profile_job(tmp_path / "b", SPACE, settings, operators=SPACE.shaped_operators()[::6])
+    second = measure(connection, job, tmp_path / "b.lut.jsonl")
+
+    key = next(iter(first.entries))
+    assert first.latency_ms(key) < second.latency_ms(key)  # half precision is faster
+
+
+def test_int8_is_refused_where_the_board_has_none(board, tmp_path):
+    with pytest.raises(devices.AgentError, match="computes in fp16, fp32, not in int8"):
+        profile(board("jetson-nano"), tmp_path, precision="int8")
+
+
+def test_a_network_costs_less_than_the_sum_of_its_operators(board, tmp_path):
+    """Fusion and one synchronisation instead of many: what a predictor has to learn."""
+    connection = board()
+    settings = Settings(backend="simulated", precision="fp16", protocol=QUICK)
+    (network,) = sample_architectures(SPACE, 1, 0)
+    lut = measure(connection, write_profile_job(tmp_path / "p", SPACE, settings), tmp_path / "p.lut.jsonl")
+    nets = measure(connection, write_sample_job(tmp_path / "s", SPACE, settings, [network]), tmp_path / "s.lut.jsonl")
+
+    total = sum(
+        lut.latency_ms(SPACE.at(layer, operator).key) for layer, operator in enumerate(network.operators)
+    ) + sum(lut.latency_ms(shaped.key) for shaped in SPACE.fixed)
+    (measured,) = (entry.latency_ms for entry in nets.networks.values())
+    assert 0.2 * total < measured < total
+
+
+def test_an_evaluation_yields_real_outputs(board, tmp_path):
+    connection = board("jetson-nano")
+    settings = Settings(backend="simulated", precision="fp16", protocol=QUICK)
+    (network,) = sample_architectures(SPACE, 1, 0)
+    model = graph.model_bytes(graph.network_model(SPACE, network))
+    images = np.random.default_rng(0).normal(size=(3, 3, SPACE.input_size, SPACE.input_size)).astype(np.float32)
+    job = write_verify_job(tmp_path / "v", SPACE, settings, network, model, inputs=images, beside=[])
+
+    measure(connection, job, tmp_path / "v.lut.jsonl", outputs=tmp_path / "outputs")
+
+    session = onnxruntime.InferenceSession(model)
+    wanted = np.concatenate([session.run(None, {session.get_inputs()[0].name: image[None]})[0] for image in images])
+    (path,) = (tmp_path / "outputs").iterdir()
+    assert np.allclose(np.fromfile(path, "<f4"), wanted.ravel(), atol=1e-5)
+
+
+def test_a_hot_room_makes_it_throttle_and_the_visits_say_so(board, tmp_path):
+    connection = board()
+    facts = json.loads((connection.root / "virtual.json").read_text())
+    facts["thermal"]["ambient_c"] = 96.0
+    (connection.root / "virtual.json").write_text(json.dumps(facts))
+
+    lut = profile(connection, tmp_path)
+
+    warnings = {warning for visit in lut.visits for warning in visit.warnings}
+    assert "throttled for heat by gpu-throttle; cool the board" in warnings

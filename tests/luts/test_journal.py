@@ -1,0 +1,184 @@
+"""Reading journals: what a table survives, what it refuses, and what it says about it."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import pytest
+
+import luts
+from tests.luts.journals import FINGERPRINT, header, seal, visit, write
+
+
+def test_the_checksum_covers_the_line_before_its_own_field_plus_the_closing_brace():
+    line = b'{"a":1,"crc32":"%08x"}' % zlib.crc32(b'{"a":1}')
+
+    assert luts.checksum(line) == ("561bacaf", "561bacaf")
+    assert luts.checksum(line.replace(b"1,", b"2,"))[1] != "561bacaf"
+    assert luts.checksum(b'{"a":1}') is None
+
+
+def test_every_sample_is_kept_as_it_was_measured(tmp_path):
+    path = write(tmp_path / "t.lut.jsonl", header(), visit("a@1", [2.0, 9.0]), visit("a@1", [1.0], round=1))
+
+    lut = luts.read(path)
+
+    assert lut.entries["a@1"].samples_ms == (2.0, 9.0, 1.0)
+    assert lut.fingerprint == FINGERPRINT and lut.simulated and lut.faults == ()
+
+
+def test_a_torn_last_line_is_named_and_its_neighbours_are_kept(tmp_path):
+    path = write(tmp_path / "t.lut.jsonl", header(), visit("a@1", [1.0]), visit("b@1", [2.0]))
+    path.write_bytes(path.read_bytes()[:-40])
+
+    lut = luts.read(path)
+
+    assert list(lut.entries) == ["a@1"]
+    assert [fault.line for fault in lut.faults] == [3]
+    assert "torn: the agent was cut off while it wrote this last line" in lut.faults[0].what
+    assert "measured again by the next run" in lut.faults[0].what
+
+
+def test_a_last_line_that_lacks_only_its_newline_is_whole(tmp_path):
+    path = write(tmp_path / "t.lut.jsonl", header(), visit("a@1", [1.0]))
+    path.write_bytes(path.read_bytes()[:-1])
+
+    lut = luts.read(path)
+
+    assert list(lut.entries) == ["a@1"] and lut.faults == ()
+
+
+def test_a_damaged_middle_line_is_named_with_both_checksums(tmp_path):
+    lines = [seal(header()), seal(visit("a@1", [1.0])), seal(visit("b@1", [2.0])), seal(visit("c@1", [3.0]))]
+    lines[2] = lines[2].replace(b"[2.0]", b"[7.0]")
+    path = tmp_path / "t.lut.jsonl"
+    path.write_bytes(b"".join(lines))
+
+    lut = luts.read(path)
+
+    assert list(lut.entries) == ["a@1", "c@1"]
+    assert str(lut.faults[0]).startswith("line 3: damaged: it states checksum ")
+
+
+def test_all_faults_are_collected_each_with_its_line_and_field(tmp_path):
+    path = write(
+        tmp_path / "t.lut.jsonl",
+        header(),
+        visit("a@1", [1.0, -2.0]),
+        visit("b@1", []),
+        visit("c@1", [1.0], round="x"),
+        {"kind": "note"},
+        visit("d@1", [1.0]) | {"operator": None},
+        visit("e@1", [1.0]),
+        visit("e@1", [1.5]),
+    )
+
+    lut = luts.read(path)
+
+    assert [str(fault) for fault in lut.faults] == [
+        "line 2: a@1: samples_ms: expected positive numbers, found -2.0",
+        "line 3: b@1: samples_ms: it is empty and no error says why",
+        "line 4: c@1: round: expected a whole number, found 'x'",
+        "line 5: unknown kind 'note', expected 'visit'",
+        "line 6: d@1: expected either an operator or an architecture",
+        "line 8: e@1 stands twice in round 0 of session aaaaaaaa; the first one is used",
+    ]
+    assert lut.latency_ms("e@1") == 1.0
+
+
+def test_bytes_that_are_no_json_at_all_are_a_fault_of_their_line(tmp_path):
+    body = b"\xff\xfe]["
+    path = tmp_path / "t.lut.jsonl"
+    sealed = body + b',"crc32":"%08x"}\n' % zlib.crc32(body + b"}")
+    path.write_bytes(seal(header()) + sealed + b"\x00\x01\n" + seal(visit("a@1", [1.0])))
+
+    lut = luts.read(path)
+
+    assert list(lut.entries) == ["a@1"]
+    assert "line 2: damaged: not JSON" in str(lut.faults[0])
+    assert "line 3: damaged: it does not end in a checksum" in str(lut.faults[1])
+
+
+def test_a_failed_visit_is_an_error_and_never_a_latency(tmp_path):
+    error = {"code": "timeout", "message": "no answer within 120 s", "remedy": "--timeout-s 300"}
+    path = write(
+        tmp_path / "t.lut.jsonl",
+        header(),
+        visit("a@1", [], error=error),
+        visit("b@1", [2.0]),
+        visit("b@1", [], round=1, error=error),
+    )
+
+    lut = luts.read(path)
+
+    assert lut.failed == {"a@1": error}
+    assert list(lut.entries) == ["b@1"]
+    assert "1 of 2 visits failed: timeout: no answer within 120 s (--timeout-s 300)" in lut.entries["b@1"].warnings
+    with pytest.raises(luts.LutMissError, match="a@1 failed: timeout"):
+        lut.latency_ms("a@1")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema 2 is newer than this program, which reads up to 1"),
+        ({"kind": "job"}, "not a look-up table: kind is 'job'"),
+        ({"units": {"latency": "s", "energy": "J"}}, "units.latency: expected 'ms', found 's'\n  units.energy"),
+        ({"fingerprint": None, "schema": "1"}, "2 faults in the header"),
+    ],
+)
+def test_a_header_that_cannot_be_trusted_is_refused(tmp_path, change, message):
+    path = write(tmp_path / "t.lut.jsonl", header(**change), visit("a@1", [1.0]))
+
+    with pytest.raises(luts.LutFormatError) as caught:
+        luts.read(path)
+
+    assert message in str(caught.value) and caught.value.hint
+
+
+def test_a_damaged_header_costs_the_file(tmp_path):
+    path = write(tmp_path / "t.lut.jsonl", header(), visit("a@1", [1.0]))
+    path.write_bytes(b"x" + path.read_bytes())
+
+    with pytest.raises(luts.LutFormatError, match="line 1: the header cannot be read: damaged"):
+        luts.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "is empty"), (b"\n\n", "is empty"), (b"key,ms\na,1\n", "line 1: the header cannot")]
+)
+def test_a_file_that_is_no_journal_is_refused(tmp_path, content, message):
+    path = tmp_path / "t.lut.jsonl"
+    path.write_bytes(content)
+
+    with pytest.raises(luts.LutFormatError, match=message):
+        luts.read(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(luts.LutFormatError, match=r"cannot read the table .*none\.jsonl: No such file"):
+        luts.read(tmp_path / "none.jsonl")
+
+
+def test_a_second_header_of_the_same_board_and_state_goes_on_in_the_same_table(tmp_path):
+    path = write(tmp_path / "t.lut.jsonl", header(), visit("a@1", [1.0]), header(created="later"), visit("b@1", [1.0]))
+
+    assert list(luts.read(path).entries) == ["a@1", "b@1"]
+
+
+def test_lines_of_another_fingerprint_are_refused_with_the_fields_that_differ(tmp_path):
+    other = FINGERPRINT | {"power_mode": "15W", "threads": 2}
+    path = write(tmp_path / "t.lut.jsonl", header(), visit("a@1", [1.0]), header(fingerprint=other))
+
+    with pytest.raises(luts.LutFingerprintError) as caught:
+        luts.read(path)
+
+    assert "line 3" in str(caught.value)
+    assert "power_mode None and '15W'; threads 1 and 2" in str(caught.value)
+
+
+def test_the_line_of_a_visit_is_plain_json_with_its_checksum_last(tmp_path):
+    line = seal(visit("a@1", [1.0])).decode()
+
+    assert list(json.loads(line))[-1] == "crc32"

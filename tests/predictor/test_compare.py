@@ -1,0 +1,127 @@
+"""Scores on networks that were held out, and the choice that follows from them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lightnas_edge.errors import FingerprintError, PredictorError
+from lightnas_edge.predictor import compare, evaluate, fit_best, fit_mlp, lut_predictor
+from tests.luts.journals import FINGERPRINT
+from tests.predictor.boards import (
+    observed,
+    profile,
+    random_architectures,
+    sample,
+    small_space,
+    sum_ms,
+    table_truth_ms,
+)
+
+SPACE = small_space()
+TABLE_MS = table_truth_ms(SPACE)
+
+
+def test_scores_can_be_checked_by_hand(tmp_path):
+    """Predicted by the table, measured 2 % higher: MAPE 1 - 1/1.02, inside 5 % but not inside 1 %."""
+    predictor = lut_predictor(SPACE, profile(tmp_path / "t", SPACE))
+    indices = np.array([[0, 0, 0, 0], [1, 1, 1, 1]])
+    measured = 1.02 * predictor.predict_indices(indices)
+
+    scores = evaluate(predictor, observed(SPACE, indices, measured))
+
+    assert scores.n == 2
+    assert scores.mape == pytest.approx(1 - 1 / 1.02) and scores.bias == pytest.approx(1 / 1.02 - 1)
+    assert (scores.within_1, scores.within_5, scores.within_10) == (0.0, 1.0, 1.0)
+    assert scores.rmse_ms == pytest.approx(np.sqrt(np.mean((measured - measured / 1.02) ** 2)))
+    assert scores.kendall_tau == 1.0 and scores.coverage_90 == 1.0
+    assert math.isnan(scores.repeatability) and scores.to_json()["repeatability"] is None
+
+
+def test_networks_of_another_board_are_refused(tmp_path):
+    predictor = lut_predictor(SPACE, profile(tmp_path / "t", SPACE))
+    other = sample(
+        tmp_path / "s", SPACE, random_architectures(SPACE, 3), lambda a: 1.0, fingerprint=FINGERPRINT | {"batch": 8}
+    )
+
+    with pytest.raises(FingerprintError, match="batch 1 and 8"):
+        evaluate(predictor, [other])
+
+
+def test_calibration_beats_the_table_when_networks_are_dearer_than_their_parts(tmp_path):
+    lut = profile(tmp_path / "t", SPACE)
+    networks = sample(
+        tmp_path / "s", SPACE, random_architectures(SPACE, 12), lambda a: 0.2 + 1.1 * sum_ms(SPACE, TABLE_MS, a),
+        {key: TABLE_MS[key] for key in list(TABLE_MS)[:5]}, noise=0.002,
+    )  # fmt: skip
+
+    predictor, comparison = fit_best(SPACE, lut, [networks])
+
+    assert [row.method for row in comparison.rows] == ["LUT calibrated", "LUT alone"]
+    assert comparison.skipped == ("MLP: needs 50 networks in every fold, has 9",)
+    assert comparison.rows[0].scores.mape < 0.01 < comparison.rows[1].scores.mape
+    assert predictor.fit["chosen"] == "LUT calibrated"
+    assert predictor.fit["held_out"]["n"] == 12
+    assert predictor.fit["held_out"]["repeatability"] < 0.005
+
+
+def test_the_mlp_is_chosen_where_costs_do_not_add_up():
+    """Every dear block makes the others dearer: latency grows with the square of their number."""
+    space = small_space(8)
+    indices = np.random.default_rng(0).integers(3, size=(400, 8))
+    latency = 1.0 + 0.05 * (indices == 1).sum(axis=1) ** 2
+
+    comparison = compare(space, None, observed(space, indices, latency), folds=2)
+
+    assert comparison.best == "MLP"
+    assert {row.method for row in comparison.rows} == {"MLP", "samples alone"}
+
+
+def test_the_same_network_measured_twice_is_never_on_both_sides():
+    """Twenty times the same network: one fold only, so nothing can be held out."""
+    comparison = compare(SPACE, None, observed(SPACE, np.zeros((20, 4), dtype=np.int64), np.ones(20)))
+
+    assert comparison.rows == () and comparison.skipped == ("held-out scores need at least 2 different networks",)
+
+
+def test_one_network_calibrates_without_a_score(tmp_path):
+    lut = profile(tmp_path / "t", SPACE)
+    networks = sample(tmp_path / "s", SPACE, random_architectures(SPACE, 1), lambda a: 2.0)
+
+    predictor, _ = fit_best(SPACE, lut, [networks])
+
+    assert predictor.fit["chosen"] == "LUT calibrated" and predictor.fit["held_out"] is None
+    assert predictor.fit["networks"] == 1
+
+
+def test_no_network_at_all_leaves_the_table_unchecked(tmp_path):
+    predictor, comparison = fit_best(SPACE, profile(tmp_path / "t", SPACE), [])
+
+    assert predictor.fit["networks"] == 0
+    assert comparison.skipped == ("no networks were measured: the table alone, unchecked",)
+
+
+def test_a_method_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(PredictorError, match="no such method here: 'forest'"):
+        fit_best(SPACE, None, observed(SPACE, np.eye(4, dtype=int), np.ones(4)), method="forest")
+
+
+def test_the_mlp_refuses_few_networks():
+    with pytest.raises(PredictorError, match="needs at least 50 measured networks, found 4"):
+        fit_mlp(SPACE, observed(SPACE, np.eye(4, dtype=int), np.ones(4)))
+
+
+def test_the_mlp_is_the_same_for_the_same_seed_and_its_torch_module_agrees():
+    import torch
+
+    indices = np.random.default_rng(0).integers(3, size=(60, 4))
+    data = observed(SPACE, indices, 1.0 + 0.1 * (indices == 1).sum(axis=1))
+
+    one, two = (fit_mlp(SPACE, data, seed=3, epochs=5) for _ in range(2))
+
+    assert (one.predict(data.one_hot) == two.predict(data.one_hot)).all()
+    torched = one.torch_module()(torch.tensor(data.one_hot, dtype=torch.float32)).numpy()
+    assert torched == pytest.approx(one.predict(data.one_hot), rel=1e-5)
+    assert one.linear_terms() is None and one.fit["method"].startswith("MLP 12-128-64-1")

@@ -1,0 +1,129 @@
+"""Predictor files: the same numbers come back, and a bad file gets all its faults in one message."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor import fit_additive, fit_mlp, load_predictor
+from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.space import load_space
+from tests.predictor.boards import observed, small_space
+
+SPACE = small_space()
+INDICES = np.random.default_rng(0).integers(3, size=(60, 4))
+LATENCY_MS = 1.0 + 0.1 * (INDICES == 1).sum(axis=1)
+ONE_HOT = one_hot_of(SPACE, INDICES)
+
+
+@pytest.fixture(scope="module")
+def additive():
+    return fit_additive(SPACE, None, observed(SPACE, INDICES, LATENCY_MS))
+
+
+@pytest.fixture(scope="module")
+def mlp():
+    return fit_mlp(SPACE, observed(SPACE, INDICES, LATENCY_MS), seed=0, epochs=5)
+
+
+@pytest.mark.parametrize("name", ["additive", "mlp"])
+def test_a_saved_predictor_comes_back_whole(tmp_path, name, request):
+    predictor = request.getfixturevalue(name)
+    predictor.save(tmp_path / "p.json")
+
+    again = load_predictor(tmp_path / "p.json", SPACE)
+
+    assert again.type == name and again.fit == predictor.fit and again.fingerprint == predictor.fingerprint
+    assert again.predict(ONE_HOT) == pytest.approx(predictor.predict(ONE_HOT), rel=1e-12)
+    assert again.upper(ONE_HOT, 0.95) == pytest.approx(predictor.upper(ONE_HOT, 0.95), rel=1e-9)
+    assert [path.name for path in tmp_path.iterdir()] == ["p.json"]
+
+
+def test_a_predictor_carries_its_space(tmp_path, additive):
+    additive.save(tmp_path / "p.json")
+
+    assert load_predictor(tmp_path / "p.json").space == SPACE
+
+
+def test_a_predictor_of_another_space_is_refused(tmp_path, additive):
+    additive.save(tmp_path / "p.json")
+
+    with pytest.raises(PredictorError, match=r"was fitted for space 'small' .* not for 'tiny'"):
+        load_predictor(tmp_path / "p.json", load_space("tiny"))
+
+
+def damage(path, predictor, change):
+    record = json.loads(json.dumps(predictor.to_json()))
+    change(record)
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_every_fault_of_an_additive_file_is_listed(tmp_path, additive):
+    def change(record):
+        record["batch"] = 0
+        record["simulated"] = "no"
+        record["parameters"]["constant_ms"] = None
+        record["parameters"]["cost_ms"]["skip@8x32-16s2"] = float("nan")
+        record["parameters"]["cost_ms"]["mbconv_k9_e9@1x1-1s1"] = 1.0
+        record["parameters"]["covariance_ms2_lower"].pop()
+
+    with pytest.raises(PredictorError) as caught:
+        load_predictor(damage(tmp_path / "p.json", additive, change), SPACE)
+
+    message = str(caught.value)
+    assert "6 faults" in message
+    for fault in (
+        "batch: expected a whole number of at least 1, found 0",
+        "simulated: expected true or false, found 'no'",
+        "parameters.constant_ms: expected a finite number, found None",
+        "parameters.cost_ms.skip@8x32-16s2: expected a finite number, found nan",
+        "parameters.cost_ms: mbconv_k9_e9@1x1-1s1 is no operator of the space",
+        "parameters.covariance_ms2_lower: expected 66 finite numbers, found 65 values",
+    ):
+        assert fault in message
+
+
+def test_a_covariance_that_is_none_is_refused(tmp_path, additive):
+    def change(record):
+        record["parameters"]["covariance_ms2_lower"][0] = -1.0
+
+    with pytest.raises(PredictorError, match="not a covariance, an eigenvalue is negative"):
+        load_predictor(damage(tmp_path / "p.json", additive, change), SPACE)
+
+
+def test_weights_of_the_wrong_shape_or_length_are_refused(tmp_path, mlp):
+    def shape(record):
+        record["parameters"]["layers"].pop(0)
+
+    def length(record):
+        record["parameters"]["layers"][1]["weight"]["float32_base64"] = "AAAA"
+
+    with pytest.raises(PredictorError, match=r"layers\[0\]: expected 12 inputs, found weight \(64, 128\)"):
+        load_predictor(damage(tmp_path / "p.json", mlp, shape), SPACE)
+    with pytest.raises(PredictorError, match=r"layers\[1\]: expected 32768 bytes for shape \[64, 128\], found 3"):
+        load_predictor(damage(tmp_path / "p.json", mlp, length), SPACE)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not valid JSON"),
+        ("[]", "is not a predictor: kind is 'list'"),
+        ('{"kind": "lut"}', "is not a predictor: kind is 'lut'"),
+        ('{"kind": "predictor", "schema": 2}', "schema 2 is newer than this program"),
+    ],
+)
+def test_a_file_that_is_no_predictor_is_refused(tmp_path, content, message):
+    (tmp_path / "p.json").write_text(content)
+
+    with pytest.raises(PredictorError, match=message):
+        load_predictor(tmp_path / "p.json", SPACE)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(PredictorError, match=r"cannot read the predictor .*none"):
+        load_predictor(tmp_path / "none.json", SPACE)

@@ -1,0 +1,106 @@
+"""The published AGX Xavier predictor as the board: seven candidates, 21 layers, 22.8 ms on average."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import luts
+from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor import (
+    Observations,
+    fit_additive,
+    load_predictor,
+    reachable_range,
+    read_published_predictor,
+)
+from lightnas_edge.predictor.additive import Terms
+from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.space import Architecture, load_space
+from tests.luts.journals import write_measured
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("LIGHTNAS_EDGE_DATA", ROOT.parent / "shared" / "data")) / "lightnas_xavier"
+SPACE = load_space("lightnas")
+
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"the published predictor is not at {DATA}; set LIGHTNAS_EDGE_DATA"
+)
+
+
+@pytest.fixture(scope="module")
+def board():
+    return read_published_predictor(DATA / "lightnas_predictor.npz", SPACE)
+
+
+def measured(board, count, noise_ms, seed=0):
+    generator = np.random.default_rng(seed)
+    indices = generator.integers(7, size=(count, 21))
+    latency = board.predict_indices(indices) + noise_ms * generator.normal(size=count)
+    return Observations(SPACE, indices, latency, np.full(count, noise_ms / 3), board.fingerprint, batch=8)
+
+
+def rmse_ms(predictor, board):
+    indices = np.random.default_rng(99).integers(7, size=(5000, 21))
+    return float(np.sqrt(np.mean((predictor.predict_indices(indices) - board.predict_indices(indices)) ** 2)))
+
+
+def test_the_six_published_networks_come_out_as_published(board):
+    for network in json.loads((DATA / "lightnets.json").read_text()):
+        architecture = Architecture.from_names(SPACE, network["blocks"])
+        assert board.predict_one(architecture) == pytest.approx(network["predictor_latency_ms"], abs=1e-4)
+
+
+def test_its_range_is_all_skip_to_all_k7_e6(board):
+    found = reachable_range(board)
+
+    assert not found.exact
+    assert found.cheapest_ms == pytest.approx(5.30, abs=0.01)
+    assert found.dearest_ms == pytest.approx(39.10, abs=0.01)
+    assert found.median_ms == pytest.approx(22.8, abs=0.1)
+
+
+def test_it_is_saved_and_read_like_any_other(board, tmp_path):
+    board.save(tmp_path / "p.json")
+
+    assert rmse_ms(load_predictor(tmp_path / "p.json", SPACE), board) == 0.0
+
+
+def test_a_space_it_was_not_made_for_is_refused():
+    with pytest.raises(PredictorError, match="does not fit space tiny with 32 inputs"):
+        read_published_predictor(DATA / "lightnas_predictor.npz", load_space("tiny"))
+
+
+@pytest.mark.parametrize(
+    ("count", "noise_ms", "expected_ms"), [(10, 0.03, 0.30), (100, 0.03, 0.07), (200, 0.03, 0.037), (200, 0.1, 0.085)]
+)
+def test_networks_alone_teach_the_whole_board(board, count, noise_ms, expected_ms):
+    """Without any table; the interval contains new measurements about 90 % of the time."""
+    predictor = fit_additive(SPACE, None, measured(board, count, noise_ms))
+
+    assert rmse_ms(predictor, board) < expected_ms
+    fresh = measured(board, 1000, noise_ms, seed=5)
+    low, high = predictor.interval(fresh.one_hot, 0.9)
+    assert np.mean((low <= fresh.latency_ms) & (fresh.latency_ms <= high)) > 0.85
+
+
+@pytest.mark.parametrize(("count", "expected_ms"), [(10, 0.5), (200, 0.037)])
+def test_a_table_that_is_off_is_corrected(board, tmp_path, count, expected_ms):
+    """Entries 20 % too high in common and 10 % at random: the networks set them right."""
+    exact = fit_additive(SPACE, None, measured(board, 3000, 0.0))
+    generator = np.random.default_rng(1)
+    table = {
+        key: max(1.2 * cost * (1 + 0.1 * generator.normal()), 1e-3)
+        for key, cost in zip(Terms.of(SPACE).keys, exact.mean_ms[1:], strict=True)
+    }
+    table |= {shaped.key: 1.2 * exact.mean_ms[0] / 3 for shaped in SPACE.fixed}
+    lut = luts.read(write_measured(tmp_path / "t", table, rounds=3, fingerprint=board.fingerprint))
+
+    predictor = fit_additive(SPACE, lut, measured(board, count, 0.03))
+
+    assert rmse_ms(predictor, board) < expected_ms
+    assert predictor.deviation(one_hot_of(SPACE, np.zeros((1, 21), dtype=int)))[0] < 1.0

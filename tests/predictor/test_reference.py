@@ -1,0 +1,45 @@
+"""The predictor that comes with the project, against what it was made from and what was published."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lightnas_edge.predictor import load_predictor, read_published_predictor
+from lightnas_edge.space import Architecture, load_space
+from tests.cli.commands import run
+
+NAME = "xavier-lightnas-b8"
+
+
+def test_it_is_found_by_name_and_says_where_it_comes_from():
+    predictor = load_predictor(NAME)
+
+    assert predictor.space == load_space("lightnas")
+    assert predictor.batch == 8
+    assert predictor.fingerprint["backend"] == "pytorch-eager"
+    assert "Apache-2.0" in predictor.fit["source"]
+
+
+def test_it_is_as_near_to_the_published_predictor_as_it_says(shared_data):
+    predictor = load_predictor(NAME)
+    published = read_published_predictor(shared_data / "lightnas_xavier" / "lightnas_predictor.npz", predictor.space)
+    networks = np.random.default_rng(7).integers(7, size=(5000, 21))
+
+    error_ms = predictor.predict_indices(networks) - published.predict_indices(networks)
+
+    assert np.sqrt(np.mean(error_ms**2)) == pytest.approx(predictor.fit["rmse_to_published_ms"], rel=0.2)
+
+
+def test_the_six_lightnets_come_out_near_their_published_latencies(shared_data):
+    predictor = load_predictor(NAME)
+    for row in json.loads((shared_data / "lightnas_xavier" / "lightnets.json").read_text()):
+        network = Architecture.from_names(predictor.space, row["blocks"])
+        assert predictor.predict_one(network) == pytest.approx(row["published_latency_ms"], abs=0.35)
+
+
+def test_its_range_is_told_by_the_command():
+    told = json.loads(run("range", "--predictor", NAME, "--json").out)
+
+    assert told["batch"] == 8
+    assert told["cheapest"]["latency_ms"] < 10 < 22 < told["median_ms"] < 24

@@ -1,0 +1,383 @@
+"""The CUDA layer: through ctypes on a compiled stand-in for libcudart and on the real one, and on pycuda's names.
+
+Nothing here ran on a GPU.
+"""
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from profiler import cuda
+from profiler.errors import BackendError
+from tests.profiler.tensorrt import standin
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent.parent
+
+
+@pytest.fixture(scope="session")
+def fake_cudart(tmp_path_factory):
+    """The path of a compiled stand-in for libcudart."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is needed to compile a stand-in for libcudart")
+    path = tmp_path_factory.mktemp("cudart") / "libcudart.so.10.2"
+    source = HERE / "fake_cudart.c"
+    subprocess.run(["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", path, source], check=True)
+    return path
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """What the stand-in was asked, as a list of calls."""
+    path = tmp_path / "calls.log"
+    path.touch()
+    monkeypatch.setenv("FAKE_CUDART_LOG", str(path))
+    return lambda: path.read_text().split()
+
+
+def opened(path):
+    return cuda.CudaRuntime(ctypes.CDLL(str(path)))
+
+
+def test_the_device_is_described(fake_cudart):
+    layer = opened(fake_cudart)
+    assert layer.device() == cuda.Device("Fake Tegra", "7.2", 8 * 2**30)
+    assert (layer.runtime_version, layer.driver_version) == ("10.2", "11.4")
+    assert layer.layer == f"ctypes on {fake_cudart}"
+
+
+def test_bytes_go_to_the_device_and_come_back(fake_cudart, calls):
+    layer = opened(fake_cudart)
+    pointer = layer.malloc(5)
+    layer.to_device(pointer, b"hello")
+    assert layer.from_device(pointer, 5) == b"hello"
+    layer.free(pointer)
+    assert calls()[-4:] == ["cudaMalloc", "cudaMemcpy", "cudaMemcpy", "cudaFree"]
+
+
+def test_events_on_a_stream_give_device_time(fake_cudart, calls):
+    layer = opened(fake_cudart)
+    stream, start, end = layer.create_stream(), layer.create_event(), layer.create_event()
+    layer.record(start, stream)
+    layer.record(end, stream)
+    assert layer.elapsed_ms(start, end) == 0.5
+    layer.synchronize(stream)
+    layer.destroy_event(start)
+    layer.destroy_event(end)
+    layer.destroy_stream(stream)
+    assert calls()[-5:] == [
+        "cudaEventElapsedTime", "cudaStreamSynchronize", "cudaEventDestroy", "cudaEventDestroy", "cudaStreamDestroy",
+    ]  # fmt: skip
+
+
+def test_memory_that_is_not_there_can_be_survived(fake_cudart, monkeypatch, calls):
+    layer = opened(fake_cudart)
+    monkeypatch.setenv("FAKE_CUDART_FAIL", "cudaMalloc:2")
+    with pytest.raises(cuda.CudaError) as caught:
+        layer.malloc(2**40)
+    assert caught.value.message == ("CUDA: cudaMalloc failed with error 2 (cudaErrorMemoryAllocation): out of memory")
+    assert "free memory" in caught.value.remedy
+    assert not caught.value.fatal
+    assert calls()[-1] == "cudaGetLastError"  # the error is taken back, so that the next call is not blamed
+
+
+def test_any_other_error_ends_the_process(fake_cudart, monkeypatch):
+    layer = opened(fake_cudart)
+    stream = layer.create_stream()
+    monkeypatch.setenv("FAKE_CUDART_FAIL", "cudaStreamSynchronize:700")
+    with pytest.raises(cuda.CudaError, match="cudaStreamSynchronize failed with error 700") as caught:
+        layer.synchronize(stream)
+    assert caught.value.fatal and caught.value.code == "run"
+
+
+@pytest.mark.parametrize("call", ["cudaRuntimeGetVersion", "cudaGetDeviceCount"])
+def test_no_driver_is_a_backend_error_that_says_what_to_check(fake_cudart, monkeypatch, call):
+    monkeypatch.setenv("FAKE_CUDART_FAIL", call + ":35")
+    with pytest.raises(BackendError, match="finds no usable GPU: CUDA: " + call) as caught:
+        opened(fake_cudart)
+    assert "group `video`" in caught.value.remedy
+
+
+def test_no_device_is_a_backend_error(fake_cudart, monkeypatch):
+    monkeypatch.setenv("FAKE_CUDART_NONE", "1")
+    with pytest.raises(BackendError, match="it counts 0 devices"):
+        opened(fake_cudart)
+
+
+def test_the_real_library_without_a_gpu_says_so():
+    """The real libcudart of this machine, if it has one: without a GPU it proves that errors come through."""
+    paths = [path for path in cuda.known_to_loader() + cuda.in_folders() if os.path.exists(path)]
+    if not paths:
+        pytest.skip("this machine has no libcudart")
+    code = (
+        "import ctypes, sys; from profiler import cuda; from profiler.errors import BackendError\n"
+        "try: print(cuda.CudaRuntime(ctypes.CDLL(sys.argv[1])).device())\n"
+        "except BackendError as err: print('BackendError', err.message)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code, paths[0]], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    if printed.startswith("Device("):
+        pytest.skip("this machine has a GPU: " + printed.strip())
+    assert "finds no usable GPU: CUDA: cuda" in printed
+    assert "cudaError" in printed
+
+
+def test_calls_and_numbers_are_as_nvidia_s_header_declares_them():
+    folder = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "include")
+    if not (folder / "cuda_runtime_api.h").exists() or shutil.which("gcc") is None:
+        pytest.skip("cuda_runtime_api.h and gcc are needed")
+    subprocess.run(["gcc", "-fsyntax-only", "-I", folder, HERE / "cudart_signatures.c"], check=True)
+
+
+def test_every_call_is_in_the_header_check_and_in_the_stand_in():
+    source = Path(cuda.__file__).read_text(encoding="utf-8")
+    calls = set(re.findall(r"cuda(?:[A-Z]\w+)(?=[\"(])", source)) - {"cudaDeviceProp"}
+    assert len(calls) > 15
+    for name in ("cudart_signatures.c", "fake_cudart.c"):
+        text = (HERE / name).read_text()
+        assert not [call for call in calls if not re.search(call + r"\b", text)]
+
+
+# Finding the library
+
+
+def test_the_copy_that_tensorrt_has_loaded_is_preferred(tmp_path):
+    maps = tmp_path / "maps"
+    maps.write_text(
+        "7f00-7f01 r-xp 0000 08:01 42   /usr/lib/libnvinfer.so.8\n"
+        "7f02-7f03 r-xp 0000 08:01 43   /usr/local/cuda-10.2/targets/aarch64-linux/lib/libcudart.so.10.2.300\n"
+        "7f04-7f05 r--p 0000 08:01 43   /usr/local/cuda-10.2/targets/aarch64-linux/lib/libcudart.so.10.2.300\n"
+    )
+    assert cuda.loaded(str(maps)) == ["/usr/local/cuda-10.2/targets/aarch64-linux/lib/libcudart.so.10.2.300"]
+    assert cuda.loaded(str(tmp_path / "missing")) == []
+
+
+def test_the_loader_s_cache_is_searched_for_any_number(monkeypatch):
+    listing = (
+        b"\tlibcudart.so.42.0 (libc6,AArch64) => /opt/cuda/libcudart.so.42.0\n\tlibc.so.6 (libc6) => /lib/libc.so.6\n"
+    )
+    monkeypatch.setattr(subprocess, "check_output", lambda *arguments, **options: listing)
+    assert cuda.known_to_loader() == ["/opt/cuda/libcudart.so.42.0"]
+
+
+def test_cuda_s_own_folders_are_searched(tmp_path, monkeypatch):
+    (tmp_path / "lib64").mkdir()
+    (tmp_path / "lib64" / "libcudart.so.11.0").touch()
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert cuda.in_folders()[0] == str(tmp_path / "lib64" / "libcudart.so.11.0")
+
+
+def test_a_library_that_is_nowhere_is_an_error_that_lists_what_was_tried(monkeypatch):
+    monkeypatch.setattr(cuda, "SONAMES", ("libcudart.so.nowhere",))
+    for search in ("loaded", "known_to_loader", "in_folders"):
+        monkeypatch.setattr(cuda, search, list)
+    with pytest.raises(BackendError, match=r"tried libcudart.so.nowhere \(") as caught:
+        cuda.load_library()
+    assert "part of JetPack" in caught.value.remedy
+
+
+# pycuda
+
+
+class PyCudaError(Exception):
+    pass
+
+
+class PyCudaMemoryError(PyCudaError):
+    pass
+
+
+def pycuda_driver(calls, primary=True):
+    """The names of pycuda.driver that the layer uses, on host memory; pycuda itself needs a GPU to import."""
+
+    class Allocation:
+        def __init__(self, size):
+            self.buffer = ctypes.create_string_buffer(size)
+
+        def __int__(self):
+            return ctypes.addressof(self.buffer)
+
+        def free(self):
+            calls.append("free")
+
+    class Stream:
+        handle = 77
+
+        def synchronize(self):
+            calls.append("synchronize")
+
+    class Event:
+        def record(self, stream):
+            assert isinstance(stream, Stream)
+            self.at = len(calls)
+            calls.append("record")
+
+        def synchronize(self):
+            calls.append("event.synchronize")
+
+        def time_till(self, other):
+            return float(other.at - self.at)
+
+    class Context:
+        def push(self):
+            calls.append("push")
+
+        def pop(self):
+            pass
+
+    class Device:
+        def __init__(self, index):
+            assert index == 0
+            if primary:
+                self.retain_primary_context = Context
+
+        def name(self):
+            return "Orin"
+
+        def compute_capability(self):
+            return 8, 7
+
+        def total_memory(self):
+            return 2**33
+
+        def make_context(self):
+            calls.append("make_context")
+            return Context()
+
+    def mem_alloc(size):
+        if size > 2**30:
+            raise PyCudaMemoryError("cuMemAlloc failed: out of memory")
+        return Allocation(size)
+
+    return types.SimpleNamespace(
+        Error=PyCudaError, MemoryError=PyCudaMemoryError, Device=Device, Stream=Stream, Event=Event,
+        init=lambda: calls.append("init"), get_driver_version=lambda: 12020, mem_alloc=mem_alloc,
+        memcpy_htod=lambda pointer, content: ctypes.memmove(pointer, content, len(content)),
+        memcpy_dtoh=lambda target, pointer: target.__setitem__(slice(None), ctypes.string_at(pointer, len(target))),
+    )  # fmt: skip
+
+
+def test_pycuda_is_used_in_the_context_that_tensorrt_shares():
+    calls = []
+    layer = cuda.PyCuda(pycuda_driver(calls))
+    assert calls == ["init", "push"]
+    assert layer.device() == cuda.Device("Orin", "8.7", 2**33)
+    assert layer.driver_version == "12.2"
+
+    pointer = layer.malloc(3)
+    layer.to_device(pointer, b"abc")
+    assert layer.from_device(pointer, 3) == b"abc"
+    layer.free(pointer)
+    stream, start, end = layer.create_stream(), layer.create_event(), layer.create_event()
+    layer.record(start, stream)
+    layer.record(end, stream)
+    assert (stream, layer.elapsed_ms(start, end)) == (77, 1.0)
+    layer.synchronize(stream)
+    layer.destroy_stream(stream)
+    assert calls[2:] == ["free", "record", "record", "event.synchronize", "synchronize"]
+
+
+def test_an_old_pycuda_makes_a_context_of_its_own():
+    calls = []
+    cuda.PyCuda(pycuda_driver(calls, primary=False))
+    assert calls == ["init", "make_context"]
+
+
+def test_errors_of_pycuda_are_told_like_the_others():
+    layer = cuda.PyCuda(pycuda_driver([]))
+    with pytest.raises(cuda.CudaError, match="mem_alloc failed with error 2") as caught:
+        layer.malloc(2**40)
+    assert not caught.value.fatal
+
+
+def test_pycuda_goes_first_where_it_imports(monkeypatch):
+    driver = pycuda_driver([])
+    monkeypatch.setitem(sys.modules, "pycuda", types.SimpleNamespace(driver=driver))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    assert cuda.open_cuda().layer == "pycuda"
+
+
+# A process of its own, over both stand-ins
+
+TENSORRT = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.profiler.tensorrt import standin
+world = standin.World()
+world.at_once = True  # the stand-in for libcudart cannot tell this one that it is waited for
+sys.modules["tensorrt"] = standin.make_module("8.2.1", world)
+"""
+CODE = """
+import ctypes, sys
+from profiler import cuda
+from profiler.backends.tensorrt import TensorRT
+cuda.load_library = lambda: ctypes.CDLL({cudart!r})
+backend = TensorRT("fp16", 1, 1, {home!r})
+print(backend.fingerprint()["provider"], backend.runtime()["cuda_layer"])
+engine = backend.load(sys.stdin.buffer.read())
+engine.run(2)
+print(engine.device_ms(2), file=sys.stderr)
+sys.stdout.flush()
+sys.stdout.buffer.write(engine.evaluate(open({inputs!r}, "rb").read()))
+"""
+
+
+def test_the_libraries_are_found_and_numbers_flow_through_ctypes(tmp_path, fake_cudart):
+    """`import tensorrt` and libcudart through ctypes: nothing is handed in, as on a board."""
+    model, inputs = standin.conv_model(), standin.floats(192)
+    (tmp_path / "tensorrt.py").write_text(TENSORRT.format(root=str(ROOT)))
+    (tmp_path / "inputs.f32").write_bytes(inputs)
+    code = CODE.format(cudart=str(fake_cudart), home=str(tmp_path / "home"), inputs=str(tmp_path / "inputs.f32"))
+
+    finished = subprocess.run(
+        [sys.executable, "-c", code], input=model, cwd=ROOT, env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+        capture_output=True, check=True,
+    )  # fmt: skip
+
+    said, _, outputs = finished.stdout.partition(b"\n")
+    assert said.decode() == f"Fake Tegra sm_7.2 ctypes on {fake_cudart}"
+    assert finished.stderr.splitlines()[-1] == b"0.5"
+    assert outputs == standin.run_directly(model, inputs)
+
+
+def test_the_measuring_process_says_when_it_cannot_go_on():
+    code = (
+        "from profiler import cuda, worker\n"
+        "def answer(self, request): raise cuda.CudaError('cudaMemcpy', 700, 'cudaErrorIllegalAddress', 'lost')\n"
+        "worker.Worker.answer = answer\n"
+        "worker.main()"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], input=b'{"do": "visit"}\n', cwd=ROOT, capture_output=True, check=True
+    ).stdout
+    answer = json.loads(printed)
+    assert answer["error"]["code"] == "run" and "error 700" in answer["error"]["message"]
+    assert answer["fatal"] is True
+
+
+def test_a_process_that_cannot_go_on_is_replaced(monkeypatch):
+    from profiler import supervisor
+    from profiler.errors import MeasureError
+
+    answer = {"error": {"code": "run", "message": "lost", "remedy": ""}, "fatal": True}
+    code = (
+        f"import sys\nfor line in sys.stdin: print({json.dumps(answer)!r} if 'visit' in line else '{{}}', flush=True)"
+    )
+    monkeypatch.setattr(supervisor, "command", lambda: [sys.executable, "-c", code])
+    agent = supervisor.Supervisor({}, types.SimpleNamespace(requested=False, fd=os.pipe()[0]), 10.0)
+    agent.configure()
+    with pytest.raises(MeasureError, match="lost"):
+        agent.ask({"do": "visit"})
+    assert agent._process is None
+    agent.configure()
+    assert agent._process.poll() is None
+    agent.close()

@@ -1,0 +1,92 @@
+"""ONNX Runtime on a GPU: what the backend asks for, executed by the CPU provider. Nothing ran on a GPU."""
+
+import sys
+import types
+
+import onnxruntime
+import pytest
+
+from profiler import backends
+from profiler.errors import BackendError, MeasureError
+from tests.profiler.tensorrt import standin
+
+
+def gpu_build(asked, left_aside=False):
+    """ONNX Runtime as a GPU build looks, executing on the CPU."""
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, model, options, providers):
+            asked.append((options, providers))
+            self.name = "CPUExecutionProvider" if left_aside else providers[0][0]
+            super().__init__(model, onnxruntime.SessionOptions(), providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return [self.name, "CPUExecutionProvider"]
+
+    class OrtValue:
+        @staticmethod
+        def ortvalue_from_numpy(content, place, index):
+            asked.append(place)
+            return onnxruntime.OrtValue.ortvalue_from_numpy(content, "cpu", index)
+
+        @staticmethod
+        def ortvalue_from_shape_and_type(shape, kind, place, index):
+            asked.append(place)
+            return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", index)
+
+    class Options(onnxruntime.SessionOptions):
+        pass
+
+    return types.SimpleNamespace(
+        __version__="1.18.0", SessionOptions=Options, InferenceSession=Session, OrtValue=OrtValue,
+        get_available_providers=lambda: [
+            "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider",
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "provider"),
+    [
+        ("onnxruntime-cuda", "fp32", ("CUDAExecutionProvider", {})),
+        ("onnxruntime-tensorrt", "fp32",
+         ("TensorrtExecutionProvider", {"trt_fp16_enable": "0", "trt_engine_cache_enable": "0"})),
+        ("onnxruntime-tensorrt", "fp16",
+         ("TensorrtExecutionProvider", {"trt_fp16_enable": "1", "trt_engine_cache_enable": "0"})),
+    ],
+)  # fmt: skip
+def test_the_provider_is_asked_for_alone_with_its_tensors_on_the_gpu(monkeypatch, backend, precision, provider):
+    asked = []
+    monkeypatch.setitem(sys.modules, "onnxruntime", gpu_build(asked))
+    opened = backends.open_backend(backend, precision, 1, 1, "/nowhere")
+
+    engine = opened.load(standin.conv_model())
+    engine.run(1)
+
+    options, providers = asked[0]
+    assert providers == [provider]
+    assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+    assert asked[1:] == ["cuda", "cuda"]
+    assert opened.fingerprint()["backend"] == backend
+    assert opened.fingerprint()["provider"] == provider[0]
+    assert opened.fingerprint()["precision"] == precision
+
+
+def test_a_provider_that_was_left_aside_is_an_error_and_not_a_slow_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", gpu_build([], left_aside=True))
+    opened = backends.open_backend("onnxruntime-cuda", "fp32", 1, 1, "/nowhere")
+    with pytest.raises(MeasureError, match="left CUDAExecutionProvider aside for CPUExecutionProvider"):
+        opened.load(standin.conv_model())
+
+
+def test_a_build_without_the_provider_says_what_it_has():
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has the CUDA provider")
+    with pytest.raises(BackendError, match=r"has no CUDAExecutionProvider; it has .*CPUExecutionProvider") as caught:
+        backends.open_backend("onnxruntime-cuda", "fp32", 1, 1, "/nowhere")
+    assert "onnxruntime-gpu" in caught.value.remedy
+
+
+def test_precisions_that_a_provider_lacks_are_refused():
+    with pytest.raises(BackendError, match="onnxruntime-tensorrt computes in fp32 or fp16, not in int8"):
+        backends.open_backend("onnxruntime-tensorrt", "int8", 1, 1, "/nowhere")

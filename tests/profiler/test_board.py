@@ -1,0 +1,137 @@
+"""What board this is and how it is set, read from files in the form of each generation."""
+
+import pytest
+
+from profiler import board, clocks
+from profiler.state import StateReader, warnings_about
+from profiler.system import System
+
+CATALOGUED = {"software": [{"l4t": "32.7.6", "jetpack": "4.6.6"}]}
+
+
+def write(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("NV Power Mode: MAXN\n0\n", {"id": 0, "name": "MAXN"}),
+        ("NVPM WARN: fan mode is not set!\nNV Power Mode: MODE_30W_ALL\n3\n", {"id": 3, "name": "MODE_30W_ALL"}),
+        ("NV Fan Mode:quiet\nNV Power Mode: MODE_15W\n2\n", {"id": 2, "name": "MODE_15W"}),
+        (
+            "NV Power Mode: 5W\n1\nNVPM ERROR: Error opening /sys/kernel/nvpmodel_emc_cap/emc_iso_cap: 13\n"
+            "NVPM ERROR: failed to read PARAM EMC: ARG FREQ_MAX: PATH /sys/kernel/nvpmodel_emc_cap/emc_iso_cap\n",
+            {"id": 1, "name": "5W"},
+        ),
+        ("NVPM ERROR: Error opening something: 13\nNV Power Mode: MAXN_SUPER\n2\n", {"id": 2, "name": "MAXN_SUPER"}),
+        ("NV Power Mode: 15W\nNVPM WARN: late\n0\n", {"id": 0, "name": "15W"}),
+        ("NV Power Mode: MAXN\n", {"id": None, "name": "MAXN"}),
+        ("Please run as root\n", None),
+        ("", None),
+    ],
+)
+def test_the_power_mode_is_found_between_noise(text, expected):
+    assert board.parse_power_mode(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("# R32 (release), REVISION: 7.6, GCID: 1, BOARD: t210ref, EABI: aarch64, DATE: Tue Nov  5", "32.7.6"),
+        (
+            "# R36 (release), REVISION: 4.7, GCID: 42132812, BOARD: generic, DATE: now\n# KERNEL",
+            "36.4.7",
+        ),
+        ("something else", None),
+    ],
+)
+def test_the_release_stands_in_the_first_line(tmp_path, line, expected):
+    write(tmp_path, {"nv_tegra_release": line + "\n"})
+
+    assert board.l4t_release(str(tmp_path)) == expected
+
+
+def test_jetpack_is_a_label_of_the_release():
+    assert board.jetpack_of(CATALOGUED, "32.7.6") == "4.6.6"
+    assert board.jetpack_of(CATALOGUED, "99.1") is None
+    assert board.jetpack_of({}, None) is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "node"),
+    [("57000000.gpu", "gpu"), ("17000000.gv11b", "gv11b"), ("17000000.ga10b", None), ("gpu-gpc-0", "gpu")],
+)
+def test_the_gpu_is_known_by_its_device_tree_node_or_its_name(tmp_path, folder, node):
+    write(
+        tmp_path,
+        {
+            "class/devfreq/aconnect/cur_freq": "1\n",
+            f"class/devfreq/{folder}/cur_freq": "614400000\n",
+            f"class/devfreq/{folder}/min_freq": "76800000\n",
+            f"class/devfreq/{folder}/max_freq": "921600000\n",
+        },
+    )
+    if node is not None:
+        write(tmp_path, {f"class/devfreq/{folder}/device/of_node/name": node + "\0"})
+
+    state = clocks.gpu_state(str(tmp_path))
+
+    assert (state["cur_mhz"], state["min_mhz"], state["max_mhz"]) == (614.4, 76.8, 921.6)
+    assert clocks.clock_state(str(tmp_path)) == "floating"
+
+
+def test_a_machine_without_nvpmodel_has_no_power_mode(tmp_path):
+    assert board.power_mode(System(str(tmp_path))) is None
+
+
+STATE = {
+    "sys/class/devfreq/57000000.gpu/cur_freq": "921600000\n",
+    "sys/class/hwmon/hwmon3/oc1_event_cnt": "4\n",
+    "sys/class/hwmon/hwmon3/oc3_event_cnt": "0\n",
+    "sys/class/thermal/cooling_device0/type": "pwm-fan\n",
+    "sys/class/thermal/cooling_device0/cur_state": "3\n",
+    "sys/class/thermal/cooling_device1/type": "gpu-balanced\n",
+    "sys/class/thermal/cooling_device1/cur_state": "0\n",
+    "sys/class/thermal/thermal_zone0/type": "CV0-therm\n",
+    "sys/class/thermal/thermal_zone0/temp": "-256000\n",
+    "proc/meminfo": "MemAvailable: 1024 kB\nSwapTotal:  4096 kB\nSwapFree:  3072 kB\n",
+}
+
+
+def test_throttling_and_swap_are_part_of_the_state(tmp_path):
+    write(tmp_path, STATE)
+
+    state = StateReader([], (), str(tmp_path / "proc"), str(tmp_path / "sys")).before()
+
+    assert state["gpu_mhz"] == 921.6
+    assert state["over_current_events"] == 4
+    assert state["throttled_by"] == []  # a fan cools without slowing anything
+    assert state["temperature_c"] is None  # that zone is switched off
+    assert state["swap_used_mb"] == 1.0
+
+
+def test_what_happened_within_a_visit_is_told_with_size_and_remedy(tmp_path):
+    write(tmp_path, STATE)
+    reader = StateReader([], (), str(tmp_path / "proc"), str(tmp_path / "sys"))
+    before = reader.before()
+    write(
+        tmp_path,
+        {
+            "sys/class/devfreq/57000000.gpu/cur_freq": "614400000\n",
+            "sys/class/hwmon/hwmon3/oc3_event_cnt": "2\n",
+            "sys/class/thermal/cooling_device1/cur_state": "1\n",
+            "proc/meminfo": "MemAvailable: 1024 kB\nSwapTotal:  4096 kB\nSwapFree:  1024 kB\n",
+        },
+    )
+
+    assert warnings_about(before, reader.after(0.0)) == [
+        "GPU clock fell from 922 to 614 MHz; lock the clocks or cool the board",
+        "the board throttled itself 2 times for over-current or low voltage; use a stronger supply or a "
+        "lower power mode",
+        "throttled for heat by gpu-balanced; cool the board",
+        "swap grew by 2 MB during this visit; free memory on the board",
+    ]

@@ -1,0 +1,137 @@
+"""Energy on virtual boards, whose truth is known: the real sensors, sampler's trace and estimator between."""
+
+import json
+
+import pytest
+
+from devices.virtual import make_board
+from lightnas_edge import graph
+from lightnas_edge.space import load_space
+from profiler.backends import Backend
+from profiler.backends.simulated import Simulated
+from profiler.energy import EnergyMeter
+from profiler.power import SamplerError, Trace
+from profiler.simulation import IDLE
+from profiler.system import System
+
+SPACE = load_space("lightnas")
+
+
+@pytest.fixture(params=["jetson-nano", "jetson-tx2", "jetson-agx-xavier", "jetson-orin-nano"])
+def board(request, tmp_path, pytestconfig):
+    """(system, description) of a virtual board."""
+    make_board(tmp_path / "board", request.param)
+    catalogue = pytestconfig.rootpath / "devices" / "catalog" / f"{request.param}.json"
+    return System(str(tmp_path / "board")), json.loads(catalogue.read_text())
+
+
+def model(shaped):
+    return graph.model_bytes(graph.operator_model(shaped))
+
+
+class Watched:
+    """An engine beside whose runs the truth is noted: (end of the run, runs, energy spent by the board until then)."""
+
+    def __init__(self, engine, machine):
+        self._engine, self._machine, self.truth = engine, machine, []
+
+    def run(self, repeats):
+        self._engine.run(repeats)
+        self.truth.append((self._machine.now_s, repeats, self._machine.spent_mj))
+
+    def between(self, start_s, end_s):
+        """(batches, millijoules)"""
+        inside = [entry for entry in self.truth if start_s <= entry[0] <= end_s]
+        return sum(runs for _, runs, _ in inside[1:]), inside[-1][2] - inside[0][2]
+
+
+def test_the_true_energy_lies_in_the_interval(board, tmp_path):
+    """Of 95 %: of the 16 cases of a board, one may lie outside."""
+    system, description = board
+    backend = Simulated("fp16", 1, 1, system)
+    machine = backend._machine
+    meter = EnergyMeter(backend, system, description, str(tmp_path))
+    total = description["power"]["total"]
+    outside = []
+    for shaped in SPACE.shaped_operators()[5::11]:
+        engine = Watched(backend.load(model(shaped)), machine)
+
+        found = meter.measure(engine, 5.0, lambda: None)
+
+        runs, spent_mj = engine.between(*meter.busy)
+        gross_mj = spent_mj / runs
+        idle_mw = sum(machine.power_mw(IDLE)[label] for label in total)
+        net_mj = gross_mj - idle_mw * found["batch_ms"] / 1e3
+        assert found["reason"] is None and found["rails"] == total
+        assert found["gross_mj"] == pytest.approx(gross_mj, rel=0.05)
+        for kind, true_mj in (("gross", gross_mj), ("net", net_mj)):
+            low, high = found[f"{kind}_interval_mj"]
+            if not low <= true_mj <= high:
+                outside.append((shaped.key, kind, low, true_mj, high))
+    assert len(outside) <= 1
+
+
+def test_the_idle_of_one_visit_serves_the_next(board, tmp_path):
+    system, description = board
+    backend = Simulated("fp16", 1, 1, system)
+    meter = EnergyMeter(backend, system, description, str(tmp_path))
+    engine = backend.load(model(SPACE.shaped_operators()[3]))
+
+    first = meter.measure(engine, 5.0, lambda: None)
+    begun_s = backend.clock()
+    second = meter.measure(engine, 5.0, lambda: None)
+
+    assert first["windows"]["busy"][0] == 0.0
+    assert second["windows"]["idle_before"][0] < begun_s - meter.busy.start_s  # it had begun before
+    assert backend.clock() - begun_s < 16.0  # busy, idle: not three windows of 7.2 s
+
+
+def test_rails_that_cannot_be_read_leave_the_latency_and_a_reason(tmp_path):
+    class Unlucky(Backend):
+        def power_sampler(self, path, system, board):
+            class Sampler:
+                def start(self):
+                    raise SamplerError("ina3221 VDD_IN: cannot be read")
+
+            return Sampler()
+
+    meter, taken = EnergyMeter(Unlucky(), System(str(tmp_path)), {}, str(tmp_path)), []
+
+    found = meter.measure(None, 5.0, lambda: taken.append(1))
+
+    assert taken == [1]
+    assert (found["gross_mj"], found["net_mj"], found["rails"]) == (None, None, None)
+    assert found["reason"] == "ina3221 VDD_IN: cannot be read"
+
+
+def test_a_sensor_that_says_nothing_flows_is_not_believed(tmp_path):
+    class Dead:
+        def start(self):
+            pass
+
+        def trace(self):
+            trace = Trace({"total": ["VDD_IN"], "resolution_mw": {"VDD_IN": 40}, "tau_s": 0.1, "cumulative": False})
+            for tenth in range(1000):
+                trace.append(tenth / 10, {"VDD_IN": 0.0})
+            return trace
+
+    class Still(Backend):
+        now_s = 0.0
+
+        def clock(self):
+            return self.now_s
+
+        def sleep(self, seconds):
+            self.now_s += seconds
+
+        def run(self, repeats):
+            self.now_s += 0.01 * repeats
+
+        def power_sampler(self, path, system, board):
+            return Dead()
+
+    backend = Still()
+
+    found = EnergyMeter(backend, System(str(tmp_path)), {}, str(tmp_path)).measure(backend, 5.0, lambda: None)
+
+    assert (found["gross_mj"], found["reason"]) == (None, "the total reads 0 mW while busy")

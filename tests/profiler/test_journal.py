@@ -1,0 +1,105 @@
+"""The journal keeps what was written, whatever happens to its last line or to one in the middle."""
+
+import json
+import zlib
+
+import pytest
+
+from profiler import journal
+from profiler.errors import JournalError
+
+HEADER = {"kind": "lut", "schema": 1, "fingerprint": {"threads": 1}}
+
+
+def written(path, visits):
+    book = journal.Journal(str(path), 0)
+    book.append(HEADER)
+    for number in range(visits):
+        book.append({"kind": "visit", "key": f"op{number}"})
+    book.close()
+    return path.read_bytes()
+
+
+def keys(contents):
+    return [visit["key"] for visit in contents.visits]
+
+
+def test_the_checksum_covers_the_line_before_it_plus_the_closing_brace():
+    line = journal.encode({"kind": "visit", "samples_ms": [0.5]})
+
+    assert line == b'{"kind":"visit","samples_ms":[0.5],"crc32":"%08x"}\n' % zlib.crc32(
+        b'{"kind":"visit","samples_ms":[0.5]}'
+    )
+    assert json.loads(line)["samples_ms"] == [0.5]
+
+
+def test_a_number_that_is_none_cannot_be_written():
+    with pytest.raises(ValueError):
+        journal.encode({"latency_ms": float("nan")})
+
+
+def test_what_was_appended_is_read_back(tmp_path):
+    written(tmp_path / "j", visits=2)
+
+    contents = journal.read(str(tmp_path / "j"))
+
+    assert contents.header["fingerprint"] == {"threads": 1}
+    assert keys(contents) == ["op0", "op1"]
+    assert contents.faults == []
+
+
+def test_a_missing_journal_is_an_empty_one(tmp_path):
+    assert journal.read(str(tmp_path / "j")) == journal.Contents(None, [], [], 0)
+
+
+@pytest.mark.parametrize("tail", [b'{"kind":"visit","ke', b"\0" * 512])
+def test_a_torn_last_line_is_reported_and_cut_off(tmp_path, tail):
+    path = tmp_path / "j"
+    whole = written(path, visits=2)
+    path.write_bytes(whole + tail)
+
+    contents = journal.read(str(path))
+    journal.Journal(str(path), contents.end).close()
+
+    assert keys(contents) == ["op0", "op1"]
+    assert contents.faults == [f"line 4: cut off after {len(tail)} bytes; removed"]
+    assert path.read_bytes() == whole
+
+
+def test_a_damaged_middle_line_is_reported_and_its_neighbours_are_kept(tmp_path):
+    path = tmp_path / "j"
+    path.write_bytes(written(path, visits=3).replace(b"op1", b"oq1"))
+
+    contents = journal.read(str(path))
+
+    assert keys(contents) == ["op0", "op2"]
+    assert contents.faults == ["line 3: checksum differs; measured again"]
+
+
+@pytest.mark.parametrize("damaged", [b"[1]", b"nonsense", b'{"a":1,"crc32":"zz"}', b'{"a":1,"crc32":7}', b"\xff,"])
+def test_any_damage_to_a_line_is_a_value_error(damaged):
+    with pytest.raises(ValueError):
+        journal.decode(damaged)
+
+
+def test_a_damaged_header_is_refused(tmp_path):
+    path = tmp_path / "j"
+    path.write_bytes(written(path, visits=1).replace(b"threads", b"thread5"))
+
+    with pytest.raises(JournalError, match=r"first line .* is damaged: checksum differs"):
+        journal.read(str(path))
+
+
+def test_a_newer_schema_is_refused_by_its_number(tmp_path):
+    path = tmp_path / "j"
+    path.write_bytes(journal.encode(dict(HEADER, schema=2)))
+
+    with pytest.raises(JournalError, match="has schema 2; this agent knows up to 1"):
+        journal.read(str(path))
+
+
+def test_differing_fingerprints_are_told_field_by_field():
+    assert journal.differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == [
+        "b (2 there, 3 now)",
+        "c (None there, 4 now)",
+    ]

@@ -1,0 +1,101 @@
+"""Job directories: what an agent is asked to measure."""
+
+import hashlib
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from lightnas_edge.errors import SpaceError
+from lightnas_edge.profiling import (
+    Protocol,
+    Settings,
+    network_key,
+    sample_architectures,
+    select_operators,
+    sentinels,
+    write_profile_job,
+    write_sample_job,
+    write_verify_job,
+)
+from lightnas_edge.space import load_space
+
+TINY = load_space("tiny")
+
+
+def manifest(job):
+    return json.loads((job.folder / "manifest.json").read_text())
+
+
+def test_a_profile_job_holds_every_operator_once_with_a_model_named_by_its_content(tmp_path):
+    job = write_profile_job(tmp_path, TINY, Settings(protocol=Protocol(rounds=4)))
+
+    rows = manifest(job)["measurements"]
+
+    assert sorted(row["key"] for row in rows) == sorted(shaped.key for shaped in TINY.shaped_operators())
+    assert job.visits == 4 * len(rows)
+    for row in rows:
+        content = (tmp_path / "models" / f"{row['model']}.onnx").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row["model"]
+        onnx.checker.check_model(onnx.load_model_from_string(content))
+
+
+def test_more_rounds_and_fewer_operators_are_the_same_job(tmp_path):
+    """So that `--rounds` and `--only` add to what was measured instead of beginning anew."""
+    whole = write_profile_job(tmp_path / "a", TINY, Settings())
+    more = write_profile_job(tmp_path / "b", TINY, Settings(protocol=Protocol(rounds=99, seed=7)))
+    part = write_profile_job(tmp_path / "c", TINY, Settings(), operators=TINY.shaped_operators()[:2])
+    other = write_profile_job(tmp_path / "d", TINY, Settings(batch=8))
+
+    assert whole.job == more.job == part.job
+    assert other.job != whole.job
+
+
+def test_only_takes_keys_layers_blocks_and_globs():
+    assert [shaped.key for shaped in select_operators(TINY, ["stem"])] == ["stem@3x32-16s2"]
+    assert [shaped.key for shaped in select_operators(TINY, ["mbconv_k3_e6@2"])] == ["mbconv_k3_e6@24x8-40s2"]
+    assert [shaped.key for shaped in select_operators(TINY, ["skip@40x4-80s2"])] == ["skip@40x4-80s2"]
+    assert {shaped.block for shaped in select_operators(TINY, ["*_e3@*"])} == {"mbconv_k3_e3", "mbconv_k5_e3"}
+
+
+def test_only_names_every_pattern_that_matches_nothing():
+    with pytest.raises(SpaceError, match=r"no operator of space tiny matches mbconv_k7_e6@1, steam") as caught:
+        select_operators(TINY, ["stem", "mbconv_k7_e6@1", "steam"])
+
+    assert "NAME@LAYER" in caught.value.hint
+
+
+def test_more_samples_contain_the_fewer_ones():
+    assert sample_architectures(TINY, 20, seed=3)[:5] == sample_architectures(TINY, 5, seed=3)
+    assert len(set(sample_architectures(TINY, 20, seed=3))) == 20
+
+
+def test_a_sample_job_measures_the_sentinels_beside_the_networks(tmp_path):
+    networks = sample_architectures(TINY, 3, seed=0)
+
+    rows = manifest(write_sample_job(tmp_path, TINY, Settings(), networks))["measurements"]
+
+    keys = [row["key"] for row in rows]
+    assert keys == [*(shaped.key for shaped in sentinels(TINY)), *(network_key(network) for network in networks)]
+    assert rows[-1]["architecture"] == networks[-1].to_json()
+
+
+def test_sentinels_span_the_space_from_cheap_to_dear():
+    chosen = sentinels(load_space("lightnas"))
+
+    assert len(chosen) == len(set(chosen)) == 12
+    assert chosen == sentinels(load_space("lightnas"))
+
+
+def test_a_verify_job_carries_the_model_and_its_inputs(tmp_path):
+    network = sample_architectures(TINY, 1, seed=0)[0]
+    inputs = np.arange(2 * 3 * 32 * 32, dtype=np.float32).reshape(2, 3, 32, 32)
+
+    record = manifest(write_verify_job(tmp_path, TINY, Settings(), network, b"model", inputs=inputs))
+
+    evaluation = record["evaluations"][0]
+    content = (tmp_path / "data" / f"{evaluation['inputs']}.f32").read_bytes()
+    assert np.array_equal(np.frombuffer(content, "<f4").reshape(evaluation["shape"]), inputs)
+    assert evaluation["model"] == hashlib.sha256(b"model").hexdigest()
+    assert record["measurements"][-1]["key"] == evaluation["key"] == network_key(network)

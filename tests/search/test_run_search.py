@@ -1,0 +1,254 @@
+"""The search as a whole: within the budget, refused early, resumable to the bit."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightnas_edge.errors import BudgetError, DivergedError, InfeasibleBudgetError, RunError
+from lightnas_edge.search import SearchConfig, run_search
+from tests.search.problems import CONFIG, SPACE, data, predictor
+
+ROOT = Path(__file__).parents[2]
+UNTIMED = {"elapsed_s"}
+
+
+def search(folder, *, target_ms=7.0, config=CONFIG, **more):
+    return run_search(
+        folder, SPACE, more.pop("images", None) or data(), predictor(), config, target_ms=target_ms, **more
+    )
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "search" / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in UNTIMED} for line in lines]
+
+
+def outcome(folder):
+    """Everything a search leaves behind, but for the times it took."""
+    state = torch.load(folder / "search" / "checkpoint.pt", weights_only=True)
+    for name in ("elapsed_s", "metrics_bytes"):
+        del state[name]
+    return metrics(folder), (folder / "architecture.json").read_text(), state
+
+
+def assert_same(one, other):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_same(one[name], other[name])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            assert_same(mine, theirs)
+    else:
+        assert one == other
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A search that was never interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    search(folder)
+    return folder
+
+
+@pytest.mark.parametrize("target_ms", [1.0, 3.5, 9.0, 100.0])
+def test_the_network_found_never_exceeds_the_budget(tmp_path, target_ms):
+    result = search(tmp_path, target_ms=target_ms, config=dataclasses.replace(CONFIG, epochs=2))
+
+    assert result.predicted_ms <= target_ms
+    record = json.loads((tmp_path / "architecture.json").read_text())
+    assert record["predicted"]["latency_ms"] == result.predicted_ms == predictor().predict_one(result.architecture)
+    assert record["predicted"]["violation"] <= 0
+
+
+def test_an_impossible_budget_is_refused_before_any_training(tmp_path):
+    with pytest.raises(InfeasibleBudgetError):
+        search(tmp_path, target_ms=0.9)
+
+    assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize("target_ms", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_none_is_refused(tmp_path, target_ms):
+    with pytest.raises(BudgetError):
+        search(tmp_path, target_ms=target_ms)
+
+
+def test_every_step_leaves_a_line(whole):
+    lines = metrics(whole)
+
+    assert [line["phase"] for line in lines if line["kind"] == "epoch"] == ["warmup", "search", "search", "search"]
+    steps = [(line["epoch"], line["phase"], line["step"]) for line in lines if line["kind"] == "step"]
+    assert steps == [(0, "warmup", step) for step in range(4)] + [
+        (epoch, phase, step) for epoch in (1, 2, 3) for phase in ("weights", "architecture") for step in range(4)
+    ]
+    assert all(1.0 <= line["sampled_ms"] <= 17.0 for line in lines if line["kind"] == "step")
+    assert next(line for line in lines if line["kind"] == "step")["sampled_ms"] == pytest.approx(9.0), (
+        "all operators once"
+    )
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(whole, tmp_path):
+    search(tmp_path / "same")
+    search(tmp_path / "other", config=dataclasses.replace(CONFIG, seed=1))
+
+    assert_same(outcome(whole), outcome(tmp_path / "same"))
+    assert metrics(whole) != metrics(tmp_path / "other")
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [2, 6, 9, 13, 27])
+def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, after, monkeypatch):
+    """The cut comes without warning, as from kill -9; checkpoints are at every third step."""
+    monkeypatch.setattr("lightnas_edge.search.search.FLUSH_S", 0.0)
+    seen = 0
+
+    def cut(event):
+        nonlocal seen
+        seen += event["kind"] == "step"
+        if seen == after:
+            raise Stop
+
+    frequent = dataclasses.replace(CONFIG, checkpoint_s=0.02)
+    with pytest.raises(Stop):
+        search(tmp_path, config=frequent, on_event=cut)
+
+    events = []
+    search(tmp_path, on_event=events.append)
+
+    assert_same(outcome(whole), outcome(tmp_path))
+
+
+def test_ctrl_c_stops_after_the_step_and_keeps_it(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightnas_edge.search.search.FLUSH_S", 0.0)
+
+    def interrupt(event):
+        if (event["kind"], event.get("epoch"), event.get("phase"), event.get("step")) == ("step", 1, "architecture", 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, on_event=interrupt)
+    state = torch.load(tmp_path / "search" / "checkpoint.pt", weights_only=True)
+    assert (state["epoch"], state["phase"], state["step"]) == (1, "architecture", 3)
+
+    events = []
+    search(tmp_path, on_event=events.append)
+
+    assert events[0] | {"kind": "start", "epoch": 1, "step": 3, "resumed": True} == events[0]
+    assert_same(outcome(whole), outcome(tmp_path))
+
+
+def test_kill_9_at_any_moment_loses_at_most_what_came_after_the_checkpoint(whole, tmp_path):
+    code = (
+        f"import torch, dataclasses, sys, pathlib; torch.set_num_threads({torch.get_num_threads()})\n"
+        "from tests.search.test_run_search import search, CONFIG\n"
+        "search(pathlib.Path(sys.argv[1]), config=dataclasses.replace(CONFIG, checkpoint_s=0.01))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    checkpoint, deadline = tmp_path / "search" / "checkpoint.pt", time.monotonic() + 60
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+
+    search(tmp_path)
+
+    assert_same(outcome(whole), outcome(tmp_path))
+
+
+def test_a_finished_search_is_read_not_run_again(whole):
+    events = []
+
+    result = search(whole, on_event=events.append)
+
+    assert [event["kind"] for event in events] == ["start"]
+    assert result.predicted_ms <= 7.0
+
+
+def test_another_question_is_not_mixed_into_a_run(whole):
+    with pytest.raises(RunError, match=r"target_ms: was 7.0, now 8.0") as caught:
+        search(whole, target_ms=8.0)
+
+    assert "--fresh" in caught.value.hint
+
+
+def test_without_resume_a_search_begins_anew(tmp_path):
+    search(tmp_path, target_ms=7.0, config=dataclasses.replace(CONFIG, epochs=2))
+
+    events = []
+    search(tmp_path, target_ms=8.0, config=dataclasses.replace(CONFIG, epochs=2), resume=False, on_event=events.append)
+
+    assert events[0]["resumed"] is False
+    assert sum(line["kind"] == "epoch" for line in metrics(tmp_path)) == 2
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
+
+    with pytest.raises(RunError, match=r"checkpoint\.pt cannot be read"):
+        search(tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_search_and_spares_the_checkpoint(tmp_path, monkeypatch):
+    from lightnas_edge.search import search as module
+
+    real, calls = module.weight_step, 0
+
+    def poisoned(*arguments):
+        nonlocal calls
+        calls += 1
+        outcome = real(*arguments)
+        return dataclasses.replace(outcome, loss=outcome.loss * float("nan")) if calls == 6 else outcome
+
+    monkeypatch.setattr(module, "weight_step", poisoned)
+    with pytest.raises(DivergedError, match=r"the loss became nan at epoch 1, step 1 of phase weights") as caught:
+        search(tmp_path)
+
+    assert "smaller weight step" in caught.value.hint
+    assert not (tmp_path / "search" / "checkpoint.pt").exists()
+
+
+def test_a_full_disk_is_told_and_the_checkpoint_before_is_kept(whole, tmp_path, monkeypatch):
+    search(tmp_path, config=dataclasses.replace(CONFIG, epochs=2), target_ms=7.0)
+    before = (tmp_path / "search" / "checkpoint.pt").read_bytes()
+
+    def full(state, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match="the disk is full"):
+        from lightnas_edge.nn.loop import save_checkpoint
+
+        save_checkpoint(tmp_path / "search" / "checkpoint.pt", {})
+
+    assert (tmp_path / "search" / "checkpoint.pt").read_bytes() == before
+
+
+def test_the_callers_random_numbers_are_left_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+
+    search(tmp_path, config=dataclasses.replace(CONFIG, epochs=2))
+
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_all_faults_of_a_configuration_come_in_one_message():
+    with pytest.raises(RunError, match=r"epochs.*\n.*weight_lr.*\n.*confidence"):
+        SearchConfig(epochs=1, weight_lr=-1.0, confidence=2.0)

@@ -1,0 +1,162 @@
+"""The exact choice of a network: never above the budget, never beaten within it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, LightnasEdgeError
+from lightnas_edge.predictor import AdditivePredictor, fit_mlp
+from lightnas_edge.predictor.additive import Terms
+from lightnas_edge.predictor.base import Origin, one_hot_of
+from lightnas_edge.search.selection import check_budget, select
+from lightnas_edge.space import Architecture, load_space
+from tests.predictor.boards import observed, small_space
+
+SPACE = small_space()  # 4 layers x 3 operators: 81 networks
+EVERY = np.array(list(itertools.product(range(3), repeat=4)))
+
+
+def additive(seed: int, space=SPACE, doubt: float = 0.1) -> AdditivePredictor:
+    """Costs around 1 ms, with correlated doubts of about a tenth of them."""
+    generator = np.random.default_rng(seed)
+    width = 1 + len(Terms.of(space).keys)
+    root = doubt * generator.normal(size=(width, width)) / np.sqrt(width)
+    return AdditivePredictor(space, Origin({}), 0.2 + generator.random(width), root @ root.T, doubt / 10)
+
+
+def preferences(seed: int, space=SPACE) -> np.ndarray:
+    logits = np.random.default_rng(1000 + seed).normal(size=(len(space.layers), len(space.operators)))
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def best_by_trying_all(preference, values, target):
+    """Total preference of the best network within the target, by brute force."""
+    totals = preference[np.arange(4), EVERY].sum(axis=1)
+    return totals[values <= target].max()
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("confidence", [None, 0.5, 0.95])
+def test_no_network_within_the_budget_is_preferred_more(seed, confidence):
+    """All 81 networks are tried, at a target that about a third of them keep."""
+    predictor, preference = additive(seed), preferences(seed)
+    one_hot = one_hot_of(SPACE, EVERY)
+    values = predictor.predict(one_hot) if confidence is None else predictor.upper(one_hot, confidence)
+    target = float(np.quantile(values, 0.33))
+
+    selection = select(SPACE, preference, predictor, target, confidence)
+
+    assert selection.exact
+    assert selection.preference == pytest.approx(best_by_trying_all(preference, values, target), abs=1e-12)
+    assert (selection.predicted if confidence is None else selection.upper) <= target
+
+
+def test_a_budget_equal_to_a_networks_prediction_is_kept_by_it():
+    predictor, preference = additive(0), preferences(0)
+    values = predictor.predict_indices(EVERY)
+
+    for value in np.sort(values)[:20]:
+        assert select(SPACE, preference, predictor, float(value)).predicted <= value
+
+
+def test_of_equally_preferred_networks_the_cheaper_is_taken():
+    predictor = additive(3)
+
+    selection = select(SPACE, np.zeros((4, 3)), predictor, target=100.0)
+
+    assert selection.predicted == pytest.approx(predictor.predict_indices(EVERY).min())
+
+
+def test_a_preference_of_minus_infinity_is_avoided_but_not_fatal():
+    preference = np.zeros((4, 3))
+    preference[0, :2] = -np.inf
+
+    selection = select(SPACE, preference, additive(0), target=100.0)
+
+    assert selection.architecture.operators[0].name == "skip"
+
+
+def test_an_impossible_budget_is_refused_with_the_range():
+    predictor = additive(0)
+    values = predictor.predict_indices(EVERY)
+
+    with pytest.raises(InfeasibleBudgetError) as caught:
+        select(SPACE, preferences(0), predictor, 0.5 * float(values.min()))
+
+    assert f"they reach from {values.min():.4g} to {values.max():.4g} ms" in str(caught.value)
+    assert "ask for at least" in caught.value.hint and caught.value.exit_code == 3
+
+
+def test_a_budget_can_be_asked_about_before_anything_is_searched():
+    predictor = additive(0)
+    cheapest = float(predictor.predict_indices(EVERY).min())
+
+    check_budget(predictor, 1.01 * cheapest)
+    with pytest.raises(InfeasibleBudgetError, match="they reach from"):
+        check_budget(predictor, 0.99 * cheapest)
+
+
+def test_a_budget_that_only_the_mean_keeps_is_refused_at_a_confidence():
+    predictor = additive(0)
+    cheapest = float(predictor.predict_indices(EVERY).min())
+
+    assert select(SPACE, preferences(0), predictor, cheapest).predicted == pytest.approx(cheapest)
+    with pytest.raises(InfeasibleBudgetError, match=r"with 95 % confidence.*upper bound is"):
+        select(SPACE, preferences(0), predictor, cheapest, confidence=0.95)
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_no_budget_is_refused(target):
+    with pytest.raises(BudgetError, match="a budget is a positive number of milliseconds"):
+        select(SPACE, preferences(0), additive(0), target)
+
+
+@pytest.mark.parametrize("preference", [np.zeros((3, 4)), np.full((4, 3), np.nan)])
+def test_preferences_of_another_shape_or_nan_are_refused(preference):
+    with pytest.raises(LightnasEdgeError, match=r"preferences are \(4, 3\) numbers"):
+        select(SPACE, preference, additive(0), 1.0)
+
+
+def test_the_published_space_is_settled_at_a_confidence():
+    """21 layers x 7 operators with doubt: the bound holds, and no double change within it is preferred more."""
+    space = load_space("lightnas")
+    predictor, preference = additive(1, space), preferences(1, space)
+    generator = np.random.default_rng(0)
+    target = float(predictor.predict_indices(generator.integers(7, size=(1000, 21))).mean())
+
+    selection = select(space, preference, predictor, target, confidence=0.9)
+
+    assert selection.upper <= target
+    near = np.repeat(selection.architecture.indices(space)[None], 4000, axis=0)
+    for _ in range(2):
+        near[np.arange(4000), generator.integers(21, size=4000)] = generator.integers(7, size=4000)
+    kept = near[predictor.upper(one_hot_of(space, near), 0.9) <= target]
+    assert preference[np.arange(21), kept].sum(axis=1).max() <= selection.preference + 1e-9
+
+
+@pytest.mark.parametrize("confidence", [None, 0.95])
+def test_with_an_mlp_the_budget_holds_under_the_mlp_itself(confidence):
+    """Costs that multiply instead of adding up; on so small a space the search also finds the best of all."""
+    truth = 1.0 + 0.2 * (EVERY == 1).sum(axis=1) ** 1.5 + 0.1 * (EVERY == 0).sum(axis=1)
+    mlp = fit_mlp(SPACE, observed(SPACE, EVERY, truth), seed=0, epochs=150)
+    one_hot = one_hot_of(SPACE, EVERY)
+    values = mlp.predict(one_hot) if confidence is None else mlp.upper(one_hot, confidence)
+    preference = preferences(5)
+    target = float(np.quantile(values, 0.4))
+
+    selection = select(SPACE, preference, mlp, target, confidence)
+
+    assert not selection.exact
+    assert (selection.predicted if confidence is None else selection.upper) <= target
+    assert selection.preference >= best_by_trying_all(preference, values, target) - 1e-9
+
+
+def test_an_architecture_of_the_space_comes_back():
+    selection = select(SPACE, preferences(0), additive(0), 100.0)
+
+    assert isinstance(selection.architecture, Architecture)
+    assert selection.upper is None
+    assert selection.architecture.indices(SPACE).tolist() == preferences(0).argmax(axis=1).tolist()

@@ -1,0 +1,122 @@
+"""Search spaces: the published one, and users' own files with their faults."""
+
+import json
+
+import pytest
+
+from lightnas_edge.errors import SpaceError
+from lightnas_edge.space import SKIP, Operator, Space, built_in_spaces, load_space
+
+
+def test_the_published_space_has_85_distinct_searchable_operators_and_three_fixed_ones():
+    space = load_space("lightnas")
+
+    assert len(space.layers) == 21
+    assert len(space.operators) == 7
+    assert space.size == 558_545_864_083_284_007
+    assert len(space.shaped_operators()) == 85 + 3
+
+
+def test_a_skip_that_keeps_its_shape_is_nothing_to_measure():
+    space = load_space("lightnas")
+
+    assert space.at(1, SKIP).is_identity  # 24 -> 24, stride 1
+    assert not space.at(0, SKIP).is_identity  # 16 -> 24, stride 2: a 1x1 convolution
+    changing = [index for index in range(21) if not space.at(index, SKIP).is_identity]
+    assert [index + 1 for index in changing] == [1, 3, 6, 10, 13, 17, 21]  # positions as published
+
+
+def test_keys_name_operator_channels_side_and_stride():
+    space = load_space("lightnas")
+
+    assert space.stem.key == "stem@3x224-16s2"
+    assert space.at(0, Operator.parse("MBK5E6")).key == "mbconv_k5_e6@16x112-24s2"
+    assert space.head.key == "head@384x7-1984-1280-1000s1"
+    keys = [shaped.key for shaped in space.shaped_operators()]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("name", built_in_spaces())
+def test_a_space_survives_its_own_json(name, tmp_path):
+    space = load_space(name)
+    file = tmp_path / "copy.json"
+    file.write_text(json.dumps(space.to_json()))
+
+    assert load_space(file) == space
+    assert load_space(file).sha256 == space.sha256
+
+
+def test_other_classes_change_the_head_alone():
+    space = load_space("tiny")
+    other = space.with_classes(5)
+
+    assert other.head.key.endswith("-5s1")
+    assert other.shaped_operators()[3:] == space.shaped_operators()[3:]
+
+
+def test_a_user_space_in_toml(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("""
+        schema = 1
+        name = "mine"
+        input_size = 64
+        classes = 3
+        operators = ["mbconv_k3_e3_se", "skip"]
+        layers = [{ channels = 24, stride = 2 }, { channels = 24, stride = 1 }]
+        stem = { channels = 16, stride = 2 }
+        first = { operator = "MBK3E1", channels = 16 }
+        head = { channels = 64, features = 32 }
+    """)
+
+    space = load_space(file)
+
+    assert space.operators[0].squeeze_excite
+    assert space.layers[1].input_size == 16
+
+
+def test_a_file_with_faults_is_told_all_of_them_at_once(tmp_path):
+    record = load_space("tiny").to_json()
+    record["input_size"] = "32"
+    record["layers"][3] = {"channels": 0, "stride": 3}
+    record["operators"] = ["mbconv_k4_e3", "skip", "skip"]
+    record["colour"] = "red"
+    file = tmp_path / "bad.json"
+    file.write_text(json.dumps(record))
+
+    with pytest.raises(SpaceError) as caught:
+        load_space(file)
+
+    message = str(caught.value)
+    assert "bad.json: 6 faults" in message
+    assert "input_size: expected a whole number of at least 8, found '32'" in message
+    assert "layers[3].channels: expected a whole number of at least 1, found 0" in message
+    assert "layers[3].stride: expected 1 or 2, found 3" in message
+    assert "operators[0]: unknown operator name 'mbconv_k4_e3'" in message
+    assert "operators: the same operator is listed twice" in message
+    assert "colour: unknown field" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("no-such", None, "no such search space: 'no-such'"),
+        ("absent.toml", None, "cannot read the search space"),
+        ("torn.json", '{"schema": 1', "is not valid JSON"),
+        ("torn.toml", "schema = ", "is not valid TOML"),
+        ("list.json", "[]", "a search space is a table of fields, found list"),
+        ("new.json", '{"schema": 2}', "schema 2 is newer than this program"),
+    ],
+)
+def test_what_is_no_space_says_so(name, content, message, tmp_path):
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(SpaceError, match=message.replace("(", r"\(")):
+        load_space(path if "." in name else name)
+
+
+def test_spaces_are_values():
+    assert load_space("tiny") == load_space("tiny")
+    assert isinstance(hash(load_space("tiny")), int)
+    assert Space.from_json(load_space("tiny").to_json()) == load_space("tiny")

@@ -1,0 +1,94 @@
+"""The wheel alone is enough: installed where nothing of ours is, run from an empty folder."""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    # Built from a copy of what git would hand out, so that leftovers of this folder cannot help.
+    source = folder / "source"
+    source.mkdir()
+    for name in ("devices", "lightnas_edge", "luts", "profiler", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(folder), str(source)], check=True, timeout=200)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """An environment of its own that holds our wheel, and sees the dependencies but no other copy of us.
+
+    The dependencies are taken from the environment that runs the tests, through a .pth file: paths in it are searched,
+    but an editable installation (itself a .pth file) found there is not followed.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (dependencies,) = {path for path in sys.path if path.endswith("site-packages") and Path(path, "numpy").is_dir()}
+    (site / "dependencies.pth").write_text(dependencies + "\n")
+    return folder / "bin" / "python"
+
+
+def run(python, *argv, cwd, home):
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment["LIGHTNAS_EDGE_HOME"] = str(home)
+    return subprocess.run(
+        [str(python), "-c", "import sys; from lightnas_edge import cli; sys.exit(getattr(cli, sys.argv.pop(1))())", *argv],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
+def test_the_wheel_holds_spaces_boards_and_the_agent(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+
+    for needed in (
+        "lightnas_edge/space/built_in/lightnas.toml",
+        "devices/catalog/generic-linux.json",
+        "luts/reference/xavier-lightnas-b8.predictor.json",
+        "profiler/__main__.py",
+        "profiler/backends/onnxruntime.py",
+    ):
+        assert needed in names
+    assert any(name.startswith("lightnas_edge/report/templates/") for name in names)
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+    (metadata,) = [name for name in names if name.endswith("METADATA")]
+    assert "Apache-2.0" in zipfile.ZipFile(wheel).read(metadata).decode()
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_wheel_profiles_and_searches_from_an_empty_folder(installed, tmp_path):
+    folder, home = tmp_path / "empty", tmp_path / "home"
+    folder.mkdir()
+
+    where = run(installed, "main", "--version", cwd=folder, home=home)
+    assert where.returncode == 0, where.stderr
+    profile = run(
+        installed, "profile_device", "--host", "localhost", "--space", "tiny", "--rounds", "3", "--out", "t.lut.jsonl",
+        cwd=folder, home=home,
+    )  # fmt: skip
+    assert profile.returncode == 0, profile.stderr
+    assert "24 of 24 measured" in profile.stdout
+
+    search = run(
+        installed, "main", "search", "--space", "tiny", "--lut", "t.lut.jsonl", "--data", "digits",
+        "--latency-ms", "1000", "--epochs", "2", "--warmup-epochs", "1", "--out", "run",
+        cwd=folder, home=home,
+    )  # fmt: skip
+    assert search.returncode == 0, search.stderr
+    architecture = json.loads((folder / "run" / "architecture.json").read_text())
+    assert len(architecture["operators"]) == 8
