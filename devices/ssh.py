@@ -253,8 +253,10 @@ class SshConnection:
         )
 
     def _connected(self) -> _Link:
-        if self._link is None or not self._link.alive:
+        if self._link is not None and not self._link.alive:
+            _log.warning("lost the connection to %s; connecting again", self.name)
             self.close()
+        if self._link is None:
             self._link = _Link(self.endpoint, self._secrets)
         return self._link
 

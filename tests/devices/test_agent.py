@@ -213,7 +213,7 @@ def test_the_measuring_process_does_not_outlive_a_killed_agent(agent, write_job,
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_agent_ends_cleanly_and_goes_on_later(agent, write_job, tools, number):
-    job = write_job(rounds=200)
+    job = write_job(rounds=5000)
     with agent.start(job) as process:
         tools.wait_for(lambda: tools.line_count(job / "journal.jsonl") > 5, "some visits")
         process.send_signal(number)

@@ -48,7 +48,7 @@ def connection(board):
 
 
 # A job of LONG rounds is still at work when somebody does something to it: a visit takes 10 ms and more.
-LONG = 80
+LONG = 120
 SLOW = {"rounds": LONG, "min_sample_ms": 5.0}
 
 
