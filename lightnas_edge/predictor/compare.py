@@ -42,7 +42,8 @@ class Comparison:
 
     @property
     def best(self) -> str | None:
-        return self.rows[0].method if self.rows else None
+        """The best method that a search can use."""
+        return next((row.method for row in self.rows if row.method != BOOSTING), None)
 
     def to_json(self) -> list[dict[str, Any]]:
         return [row.to_json() for row in self.rows]
@@ -52,14 +53,24 @@ LUT_ALONE = "LUT alone"
 CALIBRATED = "LUT calibrated"
 SAMPLES_ALONE = "samples alone"
 MLP = "MLP"
+BOOSTING = "gradient boosting"  # to compare with only: it states no interval and has no gradient to search by
 
 
 def compare(
-    space: Space, lut: luts.Lut | None, samples: Sequence[luts.Lut] | Observations, *, seed: int = 0, folds: int = 5
+    space: Space,
+    lut: luts.Lut | None,
+    samples: Sequence[luts.Lut] | Observations,
+    *,
+    seed: int = 0,
+    folds: int = 5,
+    baseline: bool = False,
 ) -> Comparison:
     """k-fold over networks: each network is predicted once, by predictors that have not seen it.
 
     The same network measured twice stays in one fold. The LUT alone is fitted to nothing and judged on all networks.
+
+    Args:
+        baseline: judge scikit-learn's gradient boosting too, which knows nothing of tables or sums.
     """
     observations = samples if isinstance(samples, Observations) else observe(space, samples, lut)
     parts = _folds(observations, folds, seed)
@@ -76,6 +87,8 @@ def compare(
             continue
         scores, points = _held_out(fit, observations, parts)
         rows.append(Row(name, scores, 0 if name == LUT_ALONE else least, points))
+    if baseline and len(parts) >= 2:
+        rows.append(_boosted(observations, parts, seed, least))
     rows.sort(key=lambda row: row.scores.rmse_ms)
     return Comparison(tuple(rows), tuple(skipped))
 
@@ -88,11 +101,13 @@ def fit_best(
     seed: int = 0,
     folds: int = 5,
     method: str | None = None,
+    baseline: bool = False,
 ) -> tuple[AdditivePredictor | MlpPredictor, Comparison]:
     """The method with the least held-out error, fitted to all networks; scores and choice are in `predictor.fit`.
 
     Args:
         method: "LUT alone", "LUT calibrated", "samples alone" or "MLP" to decide for oneself.
+        baseline: as of `compare`; what it scores is told, it is never chosen.
 
     Raises:
         LutMissError, PredictorError, FingerprintError: as the methods' own functions.
@@ -100,11 +115,11 @@ def fit_best(
     if lut is not None and not samples:
         return lut_predictor(space, lut), Comparison((), ("no networks were measured: the table alone, unchecked",))
     observations = samples if isinstance(samples, Observations) else observe(space, samples, lut)
-    comparison = compare(space, lut, observations, seed=seed, folds=folds)
-    candidates = [row.method for row in comparison.rows] or [CALIBRATED if lut is not None else SAMPLES_ALONE]
-    if len(comparison.rows) == 1 and comparison.rows[0].method == LUT_ALONE:
-        candidates = [CALIBRATED]  # one network: no held-out error to compare, but it is evidence all the same
-    chosen = method or candidates[0]
+    comparison = compare(space, lut, observations, seed=seed, folds=folds, baseline=baseline)
+    best = comparison.best or (CALIBRATED if lut is not None else SAMPLES_ALONE)
+    if len(comparison.rows) == 1 and best == LUT_ALONE:
+        best = CALIBRATED  # one network: no held-out error to compare, but it is evidence all the same
+    chosen = method or best
     methods = _methods(space, lut, seed)
     if chosen not in methods:
         raise PredictorError(f"no such method here: {chosen!r}", hint=f"choose from: {', '.join(methods)}")
@@ -134,8 +149,7 @@ def _methods(space: Space, lut: luts.Lut | None, seed: int) -> dict[str, _Method
         alone = lut_predictor(space, lut)
         methods[LUT_ALONE] = lambda _: alone
         methods[CALIBRATED] = lambda seen: fit_additive(space, lut, seen)
-    else:
-        methods[SAMPLES_ALONE] = lambda seen: fit_additive(space, None, seen)
+    methods[SAMPLES_ALONE] = lambda seen: fit_additive(space, None, seen)
     methods[MLP] = lambda seen: fit_mlp(space, seen, seed)
     return methods
 
@@ -160,5 +174,27 @@ def _held_out(
         one_hot = observations.take(part).one_hot
         predicted[part] = predictor.predict(one_hot)
         low[part], high[part] = predictor.interval(one_hot, CONFIDENCE)
-    points = zip(predicted.tolist(), observations.latency_ms.tolist(), strict=True)
-    return score(predicted, low, high, observations), tuple(points)
+    return score(predicted, low, high, observations), _points(predicted, observations)
+
+
+def _boosted(
+    observations: Observations, parts: Sequence[np.ndarray[Any, np.dtype[np.int64]]], seed: int, trained_on: int
+) -> Row:
+    """scikit-learn's GradientBoostingRegressor with its own defaults, on the one-hot codes."""
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    predicted, unknown = np.zeros(len(observations)), np.full(len(observations), np.nan)
+    for part in parts:
+        seen = observations.take(np.setdiff1d(np.arange(len(observations)), part))
+        trees = GradientBoostingRegressor(random_state=seed).fit(_flat(seen), seen.latency_ms)
+        predicted[part] = trees.predict(_flat(observations.take(part)))
+    scores = score(predicted, unknown, unknown, observations)
+    return Row(BOOSTING, scores, trained_on, _points(predicted, observations))
+
+
+def _flat(observations: Observations) -> np.ndarray[Any, Any]:
+    return observations.one_hot.reshape(len(observations), -1)
+
+
+def _points(predicted_ms: np.ndarray[Any, np.dtype[np.float64]], observations: Observations) -> tuple[Point, ...]:
+    return tuple(zip(predicted_ms.tolist(), observations.latency_ms.tolist(), strict=True))

@@ -69,10 +69,11 @@ def evaluate(
 
 
 def score(predicted_ms: Array, low_ms: Array, high_ms: Array, observations: Observations) -> Scores:
-    """All arguments (n,)."""
+    """All arguments (n,); limits are nan where a method states no interval."""
     measured_ms = observations.latency_ms
     relative = predicted_ms / measured_ms - 1
     within_1, within_5, within_10 = (float(np.mean(np.abs(relative) <= limit)) for limit in (0.01, 0.05, 0.10))
+    covered = float(np.mean((low_ms <= measured_ms) & (measured_ms <= high_ms)))
     tau = float(stats.kendalltau(predicted_ms, measured_ms).statistic) if len(measured_ms) > 1 else math.nan
     return Scores(
         len(measured_ms),
@@ -83,6 +84,6 @@ def score(predicted_ms: Array, low_ms: Array, high_ms: Array, observations: Obse
         within_5,
         within_10,
         tau,
-        float(np.mean((low_ms <= measured_ms) & (measured_ms <= high_ms))),
+        math.nan if np.isnan(low_ms).any() or np.isnan(high_ms).any() else covered,
         observations.repeatability,
     )

@@ -59,9 +59,9 @@ def test_calibration_beats_the_table_when_networks_are_dearer_than_their_parts(t
 
     predictor, comparison = fit_best(SPACE, lut, [networks])
 
-    assert [row.method for row in comparison.rows] == ["LUT calibrated", "LUT alone"]
+    assert [row.method for row in comparison.rows] == ["LUT calibrated", "samples alone", "LUT alone"]
     assert comparison.skipped == ("MLP: needs 50 networks in every fold, has 9",)
-    assert comparison.rows[0].scores.mape < 0.01 < comparison.rows[1].scores.mape
+    assert comparison.rows[0].scores.mape < 0.01 < comparison.rows[2].scores.mape
     assert predictor.fit["chosen"] == "LUT calibrated"
     assert predictor.fit["held_out"]["n"] == 12
     assert predictor.fit["held_out"]["repeatability"] < 0.005
@@ -77,6 +77,35 @@ def test_the_mlp_is_chosen_where_costs_do_not_add_up():
 
     assert comparison.best == "MLP"
     assert {row.method for row in comparison.rows} == {"MLP", "samples alone"}
+
+
+def test_a_table_that_has_nothing_to_do_with_the_networks_does_not_win(tmp_path):
+    """Costs of the layers in an order that has nothing to do with the table's."""
+    shuffled = dict(zip(TABLE_MS, reversed(TABLE_MS.values()), strict=True))
+    networks = sample(
+        tmp_path / "s", SPACE, random_architectures(SPACE, 40), lambda a: sum_ms(SPACE, shuffled, a), noise=0.002
+    )
+
+    predictor, comparison = fit_best(SPACE, profile(tmp_path / "t", SPACE), [networks])
+
+    rmse_ms = {row.method: row.scores.rmse_ms for row in comparison.rows}
+    assert rmse_ms["samples alone"] < 0.5 * rmse_ms["LUT alone"]
+    assert predictor.fit["chosen"] == comparison.best == min(rmse_ms, key=rmse_ms.get)
+
+
+def test_gradient_boosting_is_compared_and_never_chosen():
+    """Where two layers only cost when both are dear, trees see it and sums do not."""
+    space = small_space(4)
+    indices = np.random.default_rng(0).integers(3, size=(300, 4))
+    latency = 1.0 + 2.0 * ((indices[:, 0] == 1) & (indices[:, 1] == 1))
+
+    predictor, comparison = fit_best(space, None, observed(space, indices, latency), folds=2, baseline=True)
+
+    rows = {row.method: row for row in comparison.rows}
+    assert rows["gradient boosting"].scores.rmse_ms < 0.1 < rows["samples alone"].scores.rmse_ms
+    assert rows["gradient boosting"].to_json()["coverage_90"] is None
+    assert comparison.best != "gradient boosting" and predictor.fit["chosen"] == comparison.best
+    assert "gradient boosting" in [row["method"] for row in predictor.fit["comparison"]]
 
 
 def test_the_same_network_measured_twice_is_never_on_both_sides():
