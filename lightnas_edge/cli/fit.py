@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import luts
-from lightnas_edge.cli.console import ms, note, percent, print_json, print_table, say, warn
+from lightnas_edge.cli.console import note, percent, print_json, print_table, say, warn
 from lightnas_edge.cli.options import add_classes, add_space, chosen_space
 
 METHODS = {"lut": "LUT alone", "calibrated": "LUT calibrated", "samples": "samples alone", "mlp": "MLP"}
@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ]
         print_table(columns, [
             [
-                row.method, ms(row.scores.rmse_ms), percent(row.scores.mape, 2), percent(row.scores.bias, 2),
+                row.method, f"{row.scores.rmse_ms:.3g}", percent(row.scores.mape, 2), percent(row.scores.bias, 2),
                 percent(row.scores.within_1, 0), percent(row.scores.within_5, 0),
                 percent(row.scores.within_10, 0), f"{row.scores.kendall_tau:.3f}",
                 percent(row.scores.coverage_90, 0),
