@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.space import Architecture, Space
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
+_LEAST_DEGREES = 3  # of freedom: with fewer the prior decides more than the networks do
 Array = NDArray[np.float64]
 
 
@@ -97,12 +99,25 @@ class Predictor(ABC):
 
     def interval(self, one_hot: NDArray[Any], confidence: float = 0.9) -> tuple[Array, Array]:
         """(low (B,), high (B,)): where a measurement of the network falls with this probability."""
-        centre, half = self.predict(one_hot), _quantile((1 + confidence) / 2) * self.deviation(one_hot)
+        centre, half = self.predict(one_hot), self.quantile((1 + confidence) / 2) * self.deviation(one_hot)
         return centre - half, centre + half
 
     def upper(self, one_hot: NDArray[Any], confidence: float) -> Array:
         """(B,) ms: a measurement of the network stays below it with this probability."""
-        return self.predict(one_hot) + _quantile(confidence) * self.deviation(one_hot)
+        return self.predict(one_hot) + self.quantile(confidence) * self.deviation(one_hot)
+
+    def quantile(self, probability: float) -> float:
+        """Deviations above the prediction below which a measurement stays with this probability.
+
+        The deviation itself was learned from the networks measured; with few of them it may be too small, which is what
+        Student's t accounts for. Figures: docs/measuring.md.
+        """
+        if not 0 < probability < 1:
+            raise PredictorError(f"a confidence lies between 0 and 1, found {probability}")
+        networks = int(self.fit.get("networks") or 0)
+        if networks == 0:
+            return NormalDist().inv_cdf(probability)
+        return float(stats.t.ppf(probability, max(networks - 1, _LEAST_DEGREES)))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -212,9 +227,3 @@ def _descend(predictor: Predictor, starts: NDArray[np.int64], sign: int) -> NDAr
         if value < best_value:
             best, best_value = current, value
     return np.asarray(best, dtype=np.int64)
-
-
-def _quantile(probability: float) -> float:
-    if not 0 < probability < 1:
-        raise PredictorError(f"a confidence lies between 0 and 1, found {probability}")
-    return NormalDist().inv_cdf(probability)

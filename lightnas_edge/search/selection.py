@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,9 @@ def select(
         chosen, exact = _select_by_steps(wanted, predictor, target, confidence), False
     else:
         factor, noise = _uncertainty(predictor) if confidence is not None else (None, 0.0)
-        bound = _Bound(linear[0], linear[1], 0.0 if confidence is None else _z(confidence), factor, noise)
+        bound = _Bound(
+            linear[0], linear[1], 0.0 if confidence is None else predictor.quantile(confidence), factor, noise
+        )
         chosen, exact = _select_exactly(wanted, bound, target), True
     if chosen is None:
         raise _infeasible(space, predictor, target, confidence, exact)
@@ -322,7 +323,3 @@ def _infeasible(
         f"median {reach.median_ms:.4g} ms{bound}",
         hint=f"ask for at least {1.02 * reach.cheapest_ms:.3g} ms, choose a smaller space, or a faster power mode",
     )
-
-
-def _z(confidence: float) -> float:
-    return NormalDist().inv_cdf(confidence)

@@ -181,6 +181,18 @@ def test_the_upper_bound_is_one_sided():
     assert predictor.upper(one_hot, 0.95) == pytest.approx(predictor.interval(one_hot, 0.9)[1])
 
 
+def test_few_networks_make_bounds_wider_than_many_do():
+    """Student's t at 0.95, by the book: 2.353 with 3 degrees of freedom, 1.729 with 19; 1.645 with no end of them."""
+    few, more = (observed(SPACE, np.arange(4 * n).reshape(n, 4) % 3, np.linspace(1, 2, n)) for n in (2, 20))
+
+    assert fit_additive(SPACE, None, few).quantile(0.95) == pytest.approx(2.353, abs=1e-3)
+    assert fit_additive(SPACE, None, more).quantile(0.95) == pytest.approx(1.729, abs=1e-3)
+
+
+def test_a_table_alone_states_the_doubt_of_its_prior(tmp_path):
+    assert lut_predictor(SPACE, profile(tmp_path / "t", SPACE)).quantile(0.95) == pytest.approx(1.645, abs=1e-3)
+
+
 def test_adding_a_network_afterwards_is_the_same_as_having_had_it():
     indices = np.random.default_rng(0).integers(3, size=(20, 4))
     latency = 1 + 0.1 * (indices == 1).sum(axis=1)
