@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> int:
                 fitted, held_out = observations.take(dealt[:count]), observations.take(dealt[count:])
                 predictor = fit_additive(space, table, fitted)
                 low, high = predictor.interval(held_out.one_hot, CONFIDENCE)
-                measured_ms = held_out.latency_ms
-                inside.append(float(np.mean((low <= measured_ms) & (measured_ms <= high))))
-                errors.append(float(np.mean(np.abs(predictor.predict(held_out.one_hot) / measured_ms - 1))))
+                measured = held_out.value
+                inside.append(float(np.mean((low <= measured) & (measured <= high))))
+                errors.append(float(np.mean(np.abs(predictor.predict(held_out.one_hot) / measured - 1))))
             print(
                 f"{name:20} {count:4d} fitted: {100 * np.mean(inside):.0f} % ± {100 * np.std(inside):.0f}, "
                 f"MAPE {100 * np.mean(errors):.2f} %"

@@ -70,7 +70,7 @@ def _budget(predictor: Path) -> float:
     from lightnas_edge.predictor import load_predictor, reachable_range
 
     reach = reachable_range(load_predictor(predictor))
-    return float(f"{reach.cheapest_ms + 0.8 * (reach.median_ms - reach.cheapest_ms):.2g}")
+    return float(f"{reach.lowest + 0.8 * (reach.median - reach.lowest):.2g}")
 
 
 def _step(command: str, *arguments: str | Path, may_miss: bool = False) -> int:

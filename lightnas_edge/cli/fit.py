@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ]
         print_table(columns, [
             [
-                row.method, f"{row.scores.rmse_ms:.3g}", percent(row.scores.mape, 2), percent(row.scores.bias, 2),
+                row.method, f"{row.scores.rmse:.3g}", percent(row.scores.mape, 2), percent(row.scores.bias, 2),
                 percent(row.scores.within_1, 0), percent(row.scores.within_5, 0),
                 percent(row.scores.within_10, 0), f"{row.scores.kendall_tau:.3f}",
                 percent(row.scores.coverage_90, 0),

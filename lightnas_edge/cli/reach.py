@@ -38,15 +38,17 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         predictor = lut_predictor(space, luts.read(arguments.lut))
     reach = reachable_range(predictor)
-    ends = {"cheapest": (reach.cheapest_ms, reach.cheapest), "dearest": (reach.dearest_ms, reach.dearest)}
+    ends = {"cheapest": (reach.lowest, reach.cheapest), "dearest": (reach.highest, reach.dearest)}
     if arguments.json:
         print_json({
-            "kind": "range", "space": predictor.space.name, "batch": predictor.batch, "median_ms": reach.median_ms,
-            **{name: {"latency_ms": value, "architecture": network.to_json()} for name, (value, network) in ends.items()},
+            "kind": "range", "space": predictor.space.name, "batch": predictor.batch, "metric": predictor.metric,
+            "median": {predictor.metric: reach.median},
+            **{name: {predictor.metric: value, "architecture": network.to_json()} for name, (value, network) in ends.items()},
         })  # fmt: skip
         return 0
     say(f"{predictor.space.name}, batch {predictor.batch}, predicted:")
-    say(f"cheapest  {ms(reach.cheapest_ms)} ms  {reach.cheapest}")
-    say(f"median    {ms(reach.median_ms)} ms  of random networks")
-    say(f"dearest   {ms(reach.dearest_ms)} ms  {reach.dearest}")
+    unit = predictor.unit
+    say(f"cheapest  {ms(reach.lowest)} {unit}  {reach.cheapest}")
+    say(f"median    {ms(reach.median)} {unit}  of random networks")
+    say(f"dearest   {ms(reach.highest)} {unit}  {reach.dearest}")
     return 0

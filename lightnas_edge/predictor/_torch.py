@@ -15,10 +15,10 @@ class _Additive(nn.Module):
     cost: Tensor
     constant: Tensor
 
-    def __init__(self, constant_ms: float, cost_ms: NDArray[np.float64]) -> None:
+    def __init__(self, constant: float, cost: NDArray[np.float64]) -> None:
         super().__init__()
-        self.register_buffer("cost", torch.tensor(cost_ms.ravel(), dtype=torch.float32))
-        self.register_buffer("constant", torch.tensor(float(constant_ms), dtype=torch.float32))
+        self.register_buffer("cost", torch.tensor(cost.ravel(), dtype=torch.float32))
+        self.register_buffer("constant", torch.tensor(float(constant), dtype=torch.float32))
 
     def forward(self, one_hot: Tensor) -> Tensor:
         return one_hot.flatten(1) @ self.cost.to(one_hot.dtype) + self.constant.to(one_hot.dtype)
@@ -26,7 +26,7 @@ class _Additive(nn.Module):
 
 class _Mlp(nn.Module):
     def __init__(
-        self, layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], mean_ms: float, scale_ms: float
+        self, layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], mean: float, scale: float
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
@@ -35,8 +35,8 @@ class _Mlp(nn.Module):
             linear.weight = nn.Parameter(torch.from_numpy(weight.copy()), requires_grad=False)
             linear.bias = nn.Parameter(torch.from_numpy(bias.copy()), requires_grad=False)
             self.layers.append(linear)
-        self.mean_ms = mean_ms
-        self.scale_ms = scale_ms
+        self.mean = mean
+        self.scale = scale
 
     def forward(self, one_hot: Tensor) -> Tensor:
         values = one_hot.flatten(1)
@@ -44,19 +44,19 @@ class _Mlp(nn.Module):
             values = layer(values)
             if position + 1 < len(self.layers):
                 values = torch.relu(values)
-        return self.mean_ms + self.scale_ms * values[:, 0]
+        return self.mean + self.scale * values[:, 0]
 
 
-def additive_module(constant_ms: float, cost_ms: NDArray[np.float64]) -> nn.Module:
+def additive_module(constant: float, cost: NDArray[np.float64]) -> nn.Module:
     """(B, L, K) -> (B,) ms."""
-    return _Additive(constant_ms, cost_ms)
+    return _Additive(constant, cost)
 
 
 def mlp_module(
-    layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], mean_ms: float, scale_ms: float
+    layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], mean: float, scale: float
 ) -> nn.Module:
     """(B, L, K) -> (B,) ms."""
-    return _Mlp(layers, mean_ms, scale_ms)
+    return _Mlp(layers, mean, scale)
 
 
 def train_mlp(

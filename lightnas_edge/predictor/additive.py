@@ -81,40 +81,40 @@ class AdditivePredictor(Predictor):
     """Normal distribution over (1 + P,) costs: the constant, then one per operator at a shape.
 
     Args:
-        mean_ms: (1 + P,) expected costs.
-        covariance_ms2: (1 + P, 1 + P).
-        noise_ms: standard deviation of a measured network around the sum of the true costs.
+        mean: (1 + P,) expected costs.
+        covariance: (1 + P, 1 + P).
+        noise: standard deviation of a measured network around the sum of the true costs.
     """
 
     type = "additive"
 
-    def __init__(self, space: Space, origin: Origin, mean_ms: Array, covariance_ms2: Array, noise_ms: float) -> None:
+    def __init__(self, space: Space, origin: Origin, mean: Array, covariance: Array, noise: float) -> None:
         super().__init__(space, origin)
         self.terms = Terms.of(space)
-        self.mean_ms = mean_ms
-        self.covariance_ms2 = covariance_ms2
-        self.noise_ms = noise_ms
-        self._cost = self.terms.spread_out(mean_ms)  # (L, K)
+        self.mean = mean
+        self.covariance = covariance
+        self.noise = noise
+        self._cost = self.terms.spread_out(mean)  # (L, K)
 
     def predict(self, one_hot: NDArray[Any]) -> Array:
-        predicted: Array = self._flat(one_hot) @ self._cost.ravel() + self.mean_ms[0]
+        predicted: Array = self._flat(one_hot) @ self._cost.ravel() + self.mean[0]
         return predicted
 
     def predict_indices(self, indices: NDArray[np.integer[Any]]) -> Array:
-        total = np.full(len(indices), self.mean_ms[0])
+        total = np.full(len(indices), self.mean[0])
         for layer, cost in enumerate(self._cost):
             total += cost[indices[:, layer]]
         return total
 
     def deviation(self, one_hot: NDArray[Any]) -> Array:
-        flat, factor = self._flat(one_hot), self.factor_ms
-        spread: Array = np.sqrt(((flat @ factor[1:] + factor[0]) ** 2).sum(axis=1) + self.noise_ms**2)
+        flat, factor = self._flat(one_hot), self.factor
+        spread: Array = np.sqrt(((flat @ factor[1:] + factor[0]) ** 2).sum(axis=1) + self.noise**2)
         return spread
 
     @cached_property
-    def factor_ms(self) -> Array:
-        """(1 + L*K, R): the variance of a prediction is the squared length of `[1, one-hot] @ factor_ms`."""
-        values, vectors = np.linalg.eigh(self.covariance_ms2)
+    def factor(self) -> Array:
+        """(1 + L*K, R): the variance of a prediction is the squared length of `[1, one-hot] @ factor`."""
+        values, vectors = np.linalg.eigh(self.covariance)
         kept = values > 1e-14 * max(float(values[-1]), 1e-300)
         root = vectors[:, kept] * np.sqrt(values[kept])
         places = self.terms.spread_out(root).reshape(-1, root.shape[1])
@@ -123,27 +123,27 @@ class AdditivePredictor(Predictor):
     def torch_module(self) -> torch.nn.Module:
         from lightnas_edge.predictor._torch import additive_module
 
-        return additive_module(self.mean_ms[0], self._cost)
+        return additive_module(self.mean[0], self._cost)
 
     def linear_terms(self) -> tuple[float, Array]:
-        return float(self.mean_ms[0]), self._cost.copy()
+        return float(self.mean[0]), self._cost.copy()
 
     def updated(self, observations: Observations) -> AdditivePredictor:
         """The posterior after more networks, in closed form; the noise level is kept."""
-        variance = observations.standard_error_ms**2 + self.noise_ms**2
+        variance = observations.standard_error**2 + self.noise**2
         counts = self.terms.counts(observations.indices)
-        mean, covariance = _condition(self.mean_ms, self.covariance_ms2, counts, observations.latency_ms, variance)
+        mean, covariance = _condition(self.mean, self.covariance, counts, observations.value, variance)
         networks = int(self.fit.get("networks", 0)) + len(observations)
         origin = replace(self.origin, fit={**self.fit, "networks": networks, "held_out": None})
-        return AdditivePredictor(self.space, origin, mean, covariance, self.noise_ms)
+        return AdditivePredictor(self.space, origin, mean, covariance, self.noise)
 
     def parameters(self) -> dict[str, Any]:
-        lower = np.tril_indices(len(self.mean_ms))
+        lower = np.tril_indices(len(self.mean))
         return {
-            "constant_ms": float(self.mean_ms[0]),
-            "cost_ms": {key: float(cost) for key, cost in zip(self.terms.keys, self.mean_ms[1:], strict=True)},
-            "covariance_ms2_lower": [float(value) for value in self.covariance_ms2[lower]],
-            "noise_ms": self.noise_ms,
+            "constant": float(self.mean[0]),
+            "cost": {key: float(cost) for key, cost in zip(self.terms.keys, self.mean[1:], strict=True)},
+            "covariance_lower": [float(value) for value in self.covariance[lower]],
+            "noise": self.noise,
         }
 
 
@@ -193,26 +193,26 @@ def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None) 
     widths = dict(prior.widths)
     if observations is not None:
         widths = _most_likely_widths(prior, terms, observations)
-    noise_ms = widths.pop("noise")
-    mean, covariance = prior.mean_ms, prior.covariance(widths)
+    noise = widths.pop("noise")
+    mean, covariance = prior.mean, prior.covariance(widths)
     if observations is not None:
-        variance = observations.standard_error_ms**2 + noise_ms**2
+        variance = observations.standard_error**2 + noise**2
         counts = terms.counts(observations.indices)
-        mean, covariance = _condition(mean, covariance, counts, observations.latency_ms, variance)
+        mean, covariance = _condition(mean, covariance, counts, observations.value, variance)
         # What a measurement will show: the misfit of the model, and the error of measuring as it was here.
-        noise_ms = math.sqrt(noise_ms**2 + float(np.mean(observations.standard_error_ms**2)))
+        noise = math.sqrt(noise**2 + float(np.mean(observations.standard_error**2)))
     source = lut if lut is not None else observations
     assert source is not None
     fit = {
         "method": prior.name if observations is None else f"{prior.name}, Bayesian linear regression on whole networks",
         "networks": 0 if observations is None else len(observations),
-        "prior_widths": {name: _rounded(value) for name, value in {**widths, "noise": noise_ms}.items()},
+        "prior_widths": {name: _rounded(value) for name, value in {**widths, "noise": noise}.items()},
         "alignment": [] if observations is None else list(observations.notes),
         "held_out": None,
     }
     simulated = source.simulated or (observations is not None and observations.simulated)
     origin = Origin(source.fingerprint, simulated, source.batch, fit=fit)
-    return AdditivePredictor(space, origin, mean, covariance, noise_ms)
+    return AdditivePredictor(space, origin, mean, covariance, noise)
 
 
 # -- priors ---------------------------------------------------------------------------------------------------
@@ -223,13 +223,13 @@ class _Prior:
     """Costs = mean + sum over named parts of width * part @ standard normal."""
 
     name: str
-    mean_ms: Array  # (1 + P,)
+    mean: Array  # (1 + P,)
     parts: dict[str, Array]  # name -> (1 + P, R): columns of unit width
     widths: dict[str, float]  # name -> default width; `noise` in ms beside them
     doubt: dict[str, float]  # name -> by which factor the default may be off (one standard deviation)
 
     def covariance(self, widths: dict[str, float]) -> Array:
-        total = np.zeros((len(self.mean_ms), len(self.mean_ms)))
+        total = np.zeros((len(self.mean), len(self.mean)))
         for name, part in self.parts.items():
             total += widths[name] ** 2 * part @ part.T
         return total
@@ -261,7 +261,7 @@ def _table_prior(terms: Terms, lut: luts.Lut) -> _Prior:
 
 def _physical_prior(terms: Terms, observations: Observations) -> _Prior:
     """Without a table: costs follow what the operators compute and move, at prices to be learned."""
-    typical = float(np.median(observations.latency_ms))
+    typical = float(np.median(observations.value))
     shaped = terms.shaped()
     features = np.array([_work(operator) for operator in shaped])  # (P, 3)
     layers = len(terms.space.layers)
@@ -323,17 +323,15 @@ def _column(length: int, position: int, value: float) -> Array:
 # -- the closed form ----------------------------------------------------------------------------------------------
 
 
-def _condition(
-    mean: Array, covariance: Array, counts: Array, latency_ms: Array, variance: Array
-) -> tuple[Array, Array]:
-    """Posterior of normal costs after `latency_ms = counts @ costs + noise` of the given variance."""
-    for start in range(0, len(latency_ms), _CHUNK):
+def _condition(mean: Array, covariance: Array, counts: Array, value: Array, variance: Array) -> tuple[Array, Array]:
+    """Posterior of normal costs after `value = counts @ costs + noise` of the given variance."""
+    for start in range(0, len(value), _CHUNK):
         rows = slice(start, start + _CHUNK)
         seen = counts[rows]
         cross = seen @ covariance
         factor = linalg.cho_factor(cross @ seen.T + np.diag(variance[rows]), lower=True)
         gain = linalg.cho_solve(factor, cross)
-        mean = mean + gain.T @ (latency_ms[rows] - seen @ mean)
+        mean = mean + gain.T @ (value[rows] - seen @ mean)
         covariance = covariance - cross.T @ gain
         covariance = (covariance + covariance.T) / 2
     return mean, covariance
@@ -345,10 +343,10 @@ def _most_likely_widths(prior: _Prior, terms: Terms, observations: Observations)
         chosen = np.random.default_rng(0).permutation(len(observations))[:_EVIDENCE_NETWORKS]
         observations = observations.take(chosen)
     counts = terms.counts(observations.indices)
-    residual = observations.latency_ms - counts @ prior.mean_ms
-    unit = float(np.median(observations.latency_ms))
+    residual = observations.value - counts @ prior.mean
+    unit = float(np.median(observations.value))
     residual = residual / unit
-    own = (observations.standard_error_ms / unit) ** 2
+    own = (observations.standard_error / unit) ** 2
     names = list(prior.widths)
     kernels = {}
     for name, part in prior.parts.items():

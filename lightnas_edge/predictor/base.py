@@ -1,4 +1,4 @@
-"""What every predictor can do, and the range of latencies that a space offers under one."""
+"""What every predictor can do, and the range that a space offers under one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.space import Architecture, Space
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Origin:
 
 
 class Predictor(ABC):
-    """Architecture -> latency of a whole network, in ms at batch `batch`.
+    """Architecture -> one metric of a whole network, in the metric's unit, at batch `batch`.
 
     An implementation guarantees: `predict` is what `torch_module` computes; `interval` and `upper` speak of what a
     measurement of the network would show, so they hold the model's own doubt and the noise of measuring.
@@ -53,6 +54,10 @@ class Predictor(ABC):
     @property
     def metric(self) -> str:
         return self.origin.metric
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.metric]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -72,26 +77,26 @@ class Predictor(ABC):
 
     @abstractmethod
     def predict(self, one_hot: NDArray[Any]) -> Array:
-        """(B, L, K) one-hot, any numeric type -> (B,) ms."""
+        """(B, L, K) one-hot, any numeric type -> (B,) in `unit`."""
 
     @abstractmethod
     def deviation(self, one_hot: NDArray[Any]) -> Array:
-        """(B, L, K) -> (B,) standard deviation in ms of a measurement around the prediction."""
+        """(B, L, K) -> (B,) standard deviation of a measurement around the prediction."""
 
     @abstractmethod
     def torch_module(self) -> torch.nn.Module:
-        """(B, L, K) float tensor -> (B,) ms, differentiable in its input; its own numbers are constants."""
+        """(B, L, K) float tensor -> (B,), differentiable in its input; its own numbers are constants."""
 
     @abstractmethod
     def linear_terms(self) -> tuple[float, Array] | None:
-        """(constant ms, (L, K) ms) such that predictions are their sum; None for a predictor that is not linear."""
+        """(constant, (L, K)) such that predictions are their sum; None for a predictor that is not linear."""
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
         """The `parameters` of the file, as plain JSON."""
 
     def predict_indices(self, indices: NDArray[np.integer[Any]]) -> Array:
-        """(B, L) positions in `space.operators` -> (B,) ms; quicker than a one-hot where there is none yet."""
+        """(B, L) positions in `space.operators` -> (B,); quicker than a one-hot where there is none yet."""
         return self.predict(one_hot_of(self.space, indices))
 
     def predict_one(self, architecture: Architecture) -> float:
@@ -103,7 +108,7 @@ class Predictor(ABC):
         return centre - half, centre + half
 
     def upper(self, one_hot: NDArray[Any], confidence: float) -> Array:
-        """(B,) ms: a measurement of the network stays below it with this probability."""
+        """(B,): a measurement of the network stays below it with this probability."""
         return self.predict(one_hot) + self.quantile(confidence) * self.deviation(one_hot)
 
     def quantile(self, probability: float) -> float:
@@ -125,6 +130,7 @@ class Predictor(ABC):
             "schema": SCHEMA,
             "type": self.type,
             "metric": self.metric,
+            "unit": self.unit,
             "batch": self.batch,
             "space": self.space.name,
             "space_sha256": self.space.sha256,
@@ -156,21 +162,23 @@ class Predictor(ABC):
 
 @dataclass(frozen=True)
 class Range:
-    """What a space offers under a predictor. `exact` is False when the ends were searched for, not computed."""
+    """What a space offers under a predictor, in its unit. `exact` is False when the ends were searched for, not computed."""
 
-    cheapest_ms: float
+    lowest: float
     cheapest: Architecture
-    median_ms: float  # of random architectures
-    dearest_ms: float
+    median: float  # of random architectures
+    highest: float
     dearest: Architecture
+    unit: str
     exact: bool = True
 
     def __str__(self) -> str:
-        return f"{self.cheapest_ms:.4g} to {self.dearest_ms:.4g} ms, median of random networks {self.median_ms:.4g} ms"
+        low, high, median = (f"{value:.4g}" for value in (self.lowest, self.highest, self.median))
+        return f"{low} to {high} {self.unit}, median of random networks {median} {self.unit}"
 
 
 def reachable_range(predictor: Predictor) -> Range:
-    """Cheapest, median and dearest latency of the space under the predictor.
+    """Cheapest, median and dearest network of the space under the predictor.
 
     The ends are exact for linear predictors; otherwise the best of a local search from many starts.
     """
@@ -186,13 +194,14 @@ def reachable_range(predictor: Predictor) -> Range:
         starts = np.concatenate([uniform, indices])
         values = np.concatenate([predictor.predict_indices(uniform), predicted])
         ends = [_descend(predictor, starts[np.argsort(sign * values)[:8]], sign) for sign in (1, -1)]
-    cheapest_ms, dearest_ms = predictor.predict_indices(np.stack(ends))
+    lowest, highest = predictor.predict_indices(np.stack(ends))
     return Range(
-        float(cheapest_ms),
+        float(lowest),
         Architecture.from_indices(space, ends[0]),
         float(np.median(predicted)),
-        float(dearest_ms),
+        float(highest),
         Architecture.from_indices(space, ends[1]),
+        predictor.unit,
         exact=linear is not None,
     )
 

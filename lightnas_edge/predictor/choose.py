@@ -28,10 +28,10 @@ def next_networks(
         indices = np.stack([architecture.indices(space) for architecture in target])
     wanted = terms.counts(indices)
     pool = terms.counts(np.stack([architecture.indices(space) for architecture in candidates]))
-    covariance = predictor.covariance_ms2.copy()
+    covariance = predictor.covariance.copy()
     left = list(range(len(candidates)))
     chosen: list[Architecture] = []
-    noise = max(predictor.noise_ms**2, 1e-12 * float(np.trace(covariance)))
+    noise = max(predictor.noise**2, 1e-12 * float(np.trace(covariance)))
     while left and len(chosen) < count:
         cross = pool[left] @ covariance  # (C, 1 + P)
         own = np.einsum("ij,ij->i", cross, pool[left]) + noise

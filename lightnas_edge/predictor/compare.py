@@ -89,7 +89,7 @@ def compare(
         rows.append(Row(name, scores, 0 if name == LUT_ALONE else least, points))
     if baseline and len(parts) >= 2:
         rows.append(_boosted(observations, parts, seed, least))
-    rows.sort(key=lambda row: row.scores.rmse_ms)
+    rows.sort(key=lambda row: row.scores.rmse)
     return Comparison(tuple(rows), tuple(skipped))
 
 
@@ -130,7 +130,7 @@ def fit_best(
         "chosen": chosen,
         "held_out": row and row.scores.to_json(),
         "points": [
-            {"predicted_ms": predicted, "measured_ms": measured} for predicted, measured in (row.points if row else ())
+            {"predicted": predicted, "measured": measured} for predicted, measured in (row.points if row else ())
         ],
         "protocol": f"{folds}-fold over networks, seed {seed}",
         "comparison": comparison.to_json(),
@@ -186,7 +186,7 @@ def _boosted(
     predicted, unknown = np.zeros(len(observations)), np.full(len(observations), np.nan)
     for part in parts:
         seen = observations.take(np.setdiff1d(np.arange(len(observations)), part))
-        trees = GradientBoostingRegressor(random_state=seed).fit(_flat(seen), seen.latency_ms)
+        trees = GradientBoostingRegressor(random_state=seed).fit(_flat(seen), seen.value)
         predicted[part] = trees.predict(_flat(observations.take(part)))
     scores = score(predicted, unknown, unknown, observations)
     return Row(BOOSTING, scores, trained_on, _points(predicted, observations))
@@ -196,5 +196,5 @@ def _flat(observations: Observations) -> np.ndarray[Any, Any]:
     return observations.one_hot.reshape(len(observations), -1)
 
 
-def _points(predicted_ms: np.ndarray[Any, np.dtype[np.float64]], observations: Observations) -> tuple[Point, ...]:
-    return tuple(zip(predicted_ms.tolist(), observations.latency_ms.tolist(), strict=True))
+def _points(predicted: np.ndarray[Any, np.dtype[np.float64]], observations: Observations) -> tuple[Point, ...]:
+    return tuple(zip(predicted.tolist(), observations.value.tolist(), strict=True))

@@ -23,7 +23,7 @@ class Scores:
     """Errors of predictions against measurements; shares lie between 0 and 1, nan is unknown."""
 
     n: int
-    rmse_ms: float
+    rmse: float
     mape: float  # mean absolute relative error
     bias: float  # mean relative error, above 0 when predictions are too high
     within_1: float  # share of networks predicted within 1 % of the measurement
@@ -68,22 +68,22 @@ def evaluate(
     return score(predictor.predict(one_hot), low, high, observations)
 
 
-def score(predicted_ms: Array, low_ms: Array, high_ms: Array, observations: Observations) -> Scores:
+def score(predicted: Array, low: Array, high: Array, observations: Observations) -> Scores:
     """All arguments (n,); limits are nan where a method states no interval."""
-    measured_ms = observations.latency_ms
-    relative = predicted_ms / measured_ms - 1
+    measured = observations.value
+    relative = predicted / measured - 1
     within_1, within_5, within_10 = (float(np.mean(np.abs(relative) <= limit)) for limit in (0.01, 0.05, 0.10))
-    covered = float(np.mean((low_ms <= measured_ms) & (measured_ms <= high_ms)))
-    tau = float(stats.kendalltau(predicted_ms, measured_ms).statistic) if len(measured_ms) > 1 else math.nan
+    covered = float(np.mean((low <= measured) & (measured <= high)))
+    tau = float(stats.kendalltau(predicted, measured).statistic) if len(measured) > 1 else math.nan
     return Scores(
-        len(measured_ms),
-        float(np.sqrt(np.mean((predicted_ms - measured_ms) ** 2))),
+        len(measured),
+        float(np.sqrt(np.mean((predicted - measured) ** 2))),
         float(np.mean(np.abs(relative))),
         float(np.mean(relative)),
         within_1,
         within_5,
         within_10,
         tau,
-        math.nan if np.isnan(low_ms).any() or np.isnan(high_ms).any() else covered,
+        math.nan if np.isnan(low).any() or np.isnan(high).any() else covered,
         observations.repeatability,
     )

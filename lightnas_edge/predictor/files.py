@@ -12,6 +12,7 @@ import numpy as np
 from lightnas_edge.errors import PredictorError, SpaceError
 from lightnas_edge.predictor.additive import AdditivePredictor, Terms
 from lightnas_edge.predictor.base import SCHEMA, Origin, Predictor
+from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.predictor.mlp import MlpPredictor, decode
 from lightnas_edge.space import Space
 
@@ -58,7 +59,10 @@ def load_predictor(path: str | Path, space: Space | None = None) -> Predictor:
         )
     faults: list[str] = []
     _expect(faults, record, "schema", schema == SCHEMA, f"{SCHEMA}")
-    _expect(faults, record, "metric", record.get("metric") == "latency_ms", "'latency_ms'")
+    metric = record.get("metric")
+    known = isinstance(metric, str) and metric in UNITS
+    _expect(faults, record, "metric", known, f"one of {', '.join(UNITS)}")
+    _expect(faults, record, "unit", not known or record.get("unit") == UNITS[str(metric)], f"the unit of {metric}")
     batch = record.get("batch")
     _expect(faults, record, "batch", isinstance(batch, int) and batch >= 1, "a whole number of at least 1")
     _expect(faults, record, "fingerprint", isinstance(record.get("fingerprint"), dict), "a table of fields")
@@ -72,6 +76,7 @@ def load_predictor(path: str | Path, space: Space | None = None) -> Predictor:
         record.get("fingerprint") or {},
         bool(record.get("simulated")),
         batch if isinstance(batch, int) else 1,
+        metric=str(metric),
         fit=fit if isinstance(fit, dict) else {},
     )
     if isinstance(parameters, dict):
@@ -101,42 +106,42 @@ def _own_space(path: Path, record: dict[str, Any]) -> Space:
 def _additive(faults: list[str], parameters: dict[str, Any], space: Space, origin: Origin) -> AdditivePredictor | None:
     before = len(faults)
     terms = Terms.of(space)
-    _number(faults, parameters, "constant_ms")
-    _number(faults, parameters, "noise_ms", least=0.0)
-    costs = parameters.get("cost_ms")
+    _number(faults, parameters, "constant")
+    _number(faults, parameters, "noise", least=0.0)
+    costs = parameters.get("cost")
     if not isinstance(costs, dict):
-        faults.append("parameters.cost_ms: expected a number for every operator")
+        faults.append("parameters.cost: expected a number for every operator")
         costs = {}
     missing = [key for key in terms.keys if key not in costs]
     if missing:
-        faults.append(f"parameters.cost_ms: {len(missing)} of {len(terms.keys)} are missing, first {missing[0]}")
-    faults += [f"parameters.cost_ms: {key} is no operator of the space" for key in costs if key not in terms.keys]
+        faults.append(f"parameters.cost: {len(missing)} of {len(terms.keys)} are missing, first {missing[0]}")
+    faults += [f"parameters.cost: {key} is no operator of the space" for key in costs if key not in terms.keys]
     faults += [
-        f"parameters.cost_ms.{key}: expected a finite number, found {cost!r}"
+        f"parameters.cost.{key}: expected a finite number, found {cost!r}"
         for key, cost in costs.items()
         if not _finite(cost)
     ]
     width = len(terms.keys) + 1
-    lower = parameters.get("covariance_ms2_lower")
+    lower = parameters.get("covariance_lower")
     expected = width * (width + 1) // 2
     if not isinstance(lower, list) or len(lower) != expected or not all(_finite(value) for value in lower):
         found = f"{len(lower)} values" if isinstance(lower, list) else type(lower).__name__
-        faults.append(f"parameters.covariance_ms2_lower: expected {expected} finite numbers, found {found}")
+        faults.append(f"parameters.covariance_lower: expected {expected} finite numbers, found {found}")
     if len(faults) > before or lower is None:
         return None
     covariance = np.zeros((width, width))
     covariance[np.tril_indices(width)] = lower
     covariance = covariance + np.tril(covariance, -1).T
     if np.linalg.eigvalsh(covariance)[0] < -1e-9 * max(float(np.trace(covariance)), 1e-300):
-        faults.append("parameters.covariance_ms2_lower: not a covariance, an eigenvalue is negative")
+        faults.append("parameters.covariance_lower: not a covariance, an eigenvalue is negative")
         return None
-    mean = np.array([parameters["constant_ms"], *(costs[key] for key in terms.keys)], dtype=np.float64)
-    return AdditivePredictor(space, origin, mean, covariance, float(parameters["noise_ms"]))
+    mean = np.array([parameters["constant"], *(costs[key] for key in terms.keys)], dtype=np.float64)
+    return AdditivePredictor(space, origin, mean, covariance, float(parameters["noise"]))
 
 
 def _mlp(faults: list[str], parameters: dict[str, Any], space: Space, origin: Origin) -> MlpPredictor | None:
     before = len(faults)
-    for name, least in (("mean_ms", None), ("scale_ms", 0.0), ("residual_ms", 0.0)):
+    for name, least in (("mean", None), ("scale", 0.0), ("residual", 0.0)):
         _number(faults, parameters, name, least=least)
     rows = parameters.get("layers")
     if not isinstance(rows, list) or not rows:
@@ -160,9 +165,7 @@ def _mlp(faults: list[str], parameters: dict[str, Any], space: Space, origin: Or
         faults.append(f"parameters.layers: expected one output, found {width}")
     if len(faults) > before:
         return None
-    return MlpPredictor(
-        space, origin, layers, *(float(parameters[name]) for name in ("mean_ms", "scale_ms", "residual_ms"))
-    )
+    return MlpPredictor(space, origin, layers, *(float(parameters[name]) for name in ("mean", "scale", "residual")))
 
 
 def _expect(faults: list[str], record: dict[str, Any], name: str, good: bool, expected: str) -> None:

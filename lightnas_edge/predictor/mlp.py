@@ -29,19 +29,19 @@ class MlpPredictor(Predictor):
 
     Args:
         layers: [(weight (out, in), bias (out,))] in float32, the first with L*K inputs, the last with one output.
-        residual_ms: standard deviation of measurements around predictions, on networks that were held out.
+        residual: standard deviation of measurements around predictions, on networks that were held out.
     """
 
     type = "mlp"
 
     def __init__(
-        self, space: Space, origin: Origin, layers: Weights, mean_ms: float, scale_ms: float, residual_ms: float
+        self, space: Space, origin: Origin, layers: Weights, mean: float, scale: float, residual: float
     ) -> None:
         super().__init__(space, origin)
         self.layers = list(layers)
-        self.mean_ms = mean_ms
-        self.scale_ms = scale_ms
-        self.residual_ms = residual_ms
+        self.mean = mean
+        self.scale = scale
+        self.residual = residual
 
     def predict(self, one_hot: NDArray[Any]) -> Array:
         values = self._flat(one_hot).astype(np.float32)
@@ -49,24 +49,24 @@ class MlpPredictor(Predictor):
             values = values @ weight.T + bias
             if position + 1 < len(self.layers):
                 np.maximum(values, 0, out=values)
-        return self.mean_ms + self.scale_ms * values[:, 0].astype(np.float64)
+        return self.mean + self.scale * values[:, 0].astype(np.float64)
 
     def deviation(self, one_hot: NDArray[Any]) -> Array:
-        return np.full(len(one_hot), self.residual_ms)
+        return np.full(len(one_hot), self.residual)
 
     def torch_module(self) -> torch.nn.Module:
         from lightnas_edge.predictor._torch import mlp_module
 
-        return mlp_module(self.layers, self.mean_ms, self.scale_ms)
+        return mlp_module(self.layers, self.mean, self.scale)
 
     def linear_terms(self) -> None:
         return None
 
     def parameters(self) -> dict[str, Any]:
         return {
-            "mean_ms": self.mean_ms,
-            "scale_ms": self.scale_ms,
-            "residual_ms": self.residual_ms,
+            "mean": self.mean,
+            "scale": self.scale,
+            "residual": self.residual,
             "layers": [{"weight": _encode(weight), "bias": _encode(bias)} for weight, bias in self.layers],
         }
 
@@ -101,8 +101,8 @@ def fit_mlp(
     order = np.random.default_rng(seed).permutation(len(observations))
     held = max(4, round(held_out_share * len(observations)))
     inputs = observations.one_hot.reshape(len(observations), -1).astype(np.float32)
-    mean_ms, scale_ms = float(observations.latency_ms.mean()), float(observations.latency_ms.std()) or 1.0
-    targets = ((observations.latency_ms - mean_ms) / scale_ms).astype(np.float32)
+    mean, scale = float(observations.value.mean()), float(observations.value.std()) or 1.0
+    targets = ((observations.value - mean) / scale).astype(np.float32)
     layers, ran = train_mlp(
         inputs[order[held:]], targets[order[held:]], (inputs[order[:held]], targets[order[:held]]), hidden,
         seed=seed, epochs=epochs, patience=patience,
@@ -113,10 +113,10 @@ def fit_mlp(
         "held_out": None,
     }  # fmt: skip
     origin = Origin(observations.fingerprint, observations.simulated, observations.batch, fit=fit)
-    predictor = MlpPredictor(space, origin, layers, mean_ms, scale_ms, 0.0)
+    predictor = MlpPredictor(space, origin, layers, mean, scale, 0.0)
     kept = observations.take(order[:held])
-    residual = predictor.predict(kept.one_hot) - kept.latency_ms
-    predictor.residual_ms = float(np.sqrt(np.mean(residual**2)))
+    residual = predictor.predict(kept.one_hot) - kept.value
+    predictor.residual = float(np.sqrt(np.mean(residual**2)))
     return predictor
 
 
@@ -141,7 +141,7 @@ def read_published_predictor(path: Path, space: Space) -> MlpPredictor:
     }  # fmt: skip
     fit = {
         "method": "published weights, LightNAS commit 2f0e1d1", "networks": 10000,
-        "held_out": {"rmse_ms": 0.0289, "source": "the authors' statement"},
+        "held_out": {"rmse": 0.0289, "source": "the authors' statement"},
     }  # fmt: skip
     # Their held-out error also stands for the noise: they give no other.
     return MlpPredictor(space, Origin(fingerprint, False, 8, fit=fit), layers, 0.0, 1.0, 0.0289)

@@ -27,16 +27,17 @@ class Observations:
 
     space: Space
     indices: NDArray[np.int64]  # (n, L) positions in space.operators
-    latency_ms: Array  # (n,)
-    standard_error_ms: Array  # (n,) of each latency, as its own rounds show it
+    value: Array  # (n,)
+    standard_error: Array  # (n,) of each value, as its own rounds show it
     fingerprint: dict[str, Any]
     simulated: bool = False
     batch: int = 1
+    metric: str = "latency_ms"
     repeatability: float = math.nan  # relative; what a second measurement of the same networks would differ by
     notes: tuple[str, ...] = field(default=())  # how files were brought together
 
     def __len__(self) -> int:
-        return len(self.latency_ms)
+        return len(self.value)
 
     @property
     def one_hot(self) -> Array:
@@ -48,8 +49,8 @@ class Observations:
         return replace(
             self,
             indices=self.indices[rows],
-            latency_ms=self.latency_ms[rows],
-            standard_error_ms=self.standard_error_ms[rows],
+            value=self.value[rows],
+            standard_error=self.standard_error[rows],
         )
 
 
@@ -109,6 +110,7 @@ def observe(space: Space, samples: Sequence[luts.Lut], lut: luts.Lut | None = No
         reference.fingerprint,
         any(table.simulated for table in (reference, *samples)),
         reference.batch,
+        "latency_ms",
         math.sqrt(sum(value**2 for value in known) / len(known)) if known else math.nan,
         tuple(notes),
     )

@@ -179,9 +179,9 @@ def _points(story: Story) -> list[tuple[float, float]]:
     """(predicted, measured) of networks held out of the fit, where the predictor's file lists them."""
     points = ((story.predictor or {}).get("fit") or {}).get("points") or []
     return [
-        (float(point["predicted_ms"]), float(point["measured_ms"]))
+        (float(point["predicted"]), float(point["measured"]))
         for point in points
-        if isinstance(point, dict) and "predicted_ms" in point and "measured_ms" in point
+        if isinstance(point, dict) and "predicted" in point and "measured" in point
     ]
 
 

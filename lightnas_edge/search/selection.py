@@ -61,7 +61,7 @@ def select(
 
     Args:
         preference: (L, K) log-probabilities of the search.
-        target: in the predictor's unit, ms.
+        target: in the predictor's unit.
         confidence: between 0.5 and 1: a measurement shall keep the target with this probability.
 
     Raises:
@@ -141,7 +141,7 @@ class _Bound:
 def _uncertainty(predictor: Predictor) -> tuple[Array | None, float]:
     if not isinstance(predictor, AdditivePredictor):
         return None, 0.0
-    return predictor.factor_ms, predictor.noise_ms
+    return predictor.factor, predictor.noise
 
 
 def _select_exactly(wanted: Array, bound: _Bound, target: float) -> NDArray[np.int64] | None:
@@ -310,16 +310,16 @@ def _double_changes(space: Space, indices: NDArray[np.int64]) -> NDArray[np.int6
 def _infeasible(
     space: Space, predictor: Predictor, target: float, confidence: float | None, exact: bool
 ) -> InfeasibleBudgetError:
-    reach = reachable_range(predictor)
+    reach, unit = reachable_range(predictor), predictor.unit
     surely = "" if confidence is None else f" with {100 * confidence:g} % confidence"
     bound = ""
     if confidence is not None:
         upper = float(predictor.upper(reach.cheapest.one_hot(space)[None], confidence)[0])
-        bound = f"; the cheapest network's upper bound is {upper:.4g} ms"
+        bound = f"; the cheapest network's upper bound is {upper:.4g} {unit}"
     found = "keeps" if exact else "was found to keep"
     return InfeasibleBudgetError(
-        f"no network of space {space.name} {found} {target:g} ms{surely}: "
-        f"they reach from {reach.cheapest_ms:.4g} to {reach.dearest_ms:.4g} ms, "
-        f"median {reach.median_ms:.4g} ms{bound}",
-        hint=f"ask for at least {1.02 * reach.cheapest_ms:.3g} ms, choose a smaller space, or a faster power mode",
+        f"no network of space {space.name} {found} {target:g} {unit}{surely}: "
+        f"they reach from {reach.lowest:.4g} to {reach.highest:.4g} {unit}, "
+        f"median {reach.median:.4g} {unit}{bound}",
+        hint=f"ask for at least {1.02 * reach.lowest:.3g} {unit}, choose a smaller space, or a faster power mode",
     )

@@ -66,10 +66,10 @@ def test_every_fault_of_an_additive_file_is_listed(tmp_path, additive):
     def change(record):
         record["batch"] = 0
         record["simulated"] = "no"
-        record["parameters"]["constant_ms"] = None
-        record["parameters"]["cost_ms"]["skip@8x32-16s2"] = float("nan")
-        record["parameters"]["cost_ms"]["mbconv_k9_e9@1x1-1s1"] = 1.0
-        record["parameters"]["covariance_ms2_lower"].pop()
+        record["parameters"]["constant"] = None
+        record["parameters"]["cost"]["skip@8x32-16s2"] = float("nan")
+        record["parameters"]["cost"]["mbconv_k9_e9@1x1-1s1"] = 1.0
+        record["parameters"]["covariance_lower"].pop()
 
     with pytest.raises(PredictorError) as caught:
         load_predictor(damage(tmp_path / "p.json", additive, change), SPACE)
@@ -79,17 +79,17 @@ def test_every_fault_of_an_additive_file_is_listed(tmp_path, additive):
     for fault in (
         "batch: expected a whole number of at least 1, found 0",
         "simulated: expected true or false, found 'no'",
-        "parameters.constant_ms: expected a finite number, found None",
-        "parameters.cost_ms.skip@8x32-16s2: expected a finite number, found nan",
-        "parameters.cost_ms: mbconv_k9_e9@1x1-1s1 is no operator of the space",
-        "parameters.covariance_ms2_lower: expected 66 finite numbers, found 65 values",
+        "parameters.constant: expected a finite number, found None",
+        "parameters.cost.skip@8x32-16s2: expected a finite number, found nan",
+        "parameters.cost: mbconv_k9_e9@1x1-1s1 is no operator of the space",
+        "parameters.covariance_lower: expected 66 finite numbers, found 65 values",
     ):
         assert fault in message
 
 
 def test_a_covariance_that_is_none_is_refused(tmp_path, additive):
     def change(record):
-        record["parameters"]["covariance_ms2_lower"][0] = -1.0
+        record["parameters"]["covariance_lower"][0] = -1.0
 
     with pytest.raises(PredictorError, match="not a covariance, an eigenvalue is negative"):
         load_predictor(damage(tmp_path / "p.json", additive, change), SPACE)

@@ -37,11 +37,11 @@ def board():
     return read_published_predictor(DATA / "lightnas_predictor.npz", SPACE)
 
 
-def measured(board, count, noise_ms, seed=0):
+def measured(board, count, noise, seed=0):
     generator = np.random.default_rng(seed)
     indices = generator.integers(7, size=(count, 21))
-    latency = board.predict_indices(indices) + noise_ms * generator.normal(size=count)
-    return Observations(SPACE, indices, latency, np.full(count, noise_ms / 3), board.fingerprint, batch=8)
+    latency = board.predict_indices(indices) + noise * generator.normal(size=count)
+    return Observations(SPACE, indices, latency, np.full(count, noise / 3), board.fingerprint, batch=8)
 
 
 def rmse_ms(predictor, board):
@@ -59,9 +59,9 @@ def test_its_range_is_all_skip_to_all_k7_e6(board):
     found = reachable_range(board)
 
     assert not found.exact
-    assert found.cheapest_ms == pytest.approx(5.30, abs=0.01)
-    assert found.dearest_ms == pytest.approx(39.10, abs=0.01)
-    assert found.median_ms == pytest.approx(22.8, abs=0.1)
+    assert found.lowest == pytest.approx(5.30, abs=0.01)
+    assert found.highest == pytest.approx(39.10, abs=0.01)
+    assert found.median == pytest.approx(22.8, abs=0.1)
 
 
 def test_it_is_saved_and_read_like_any_other(board, tmp_path):
@@ -76,16 +76,16 @@ def test_a_space_it_was_not_made_for_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("count", "noise_ms", "expected_ms"), [(10, 0.03, 0.30), (100, 0.03, 0.07), (200, 0.03, 0.037), (200, 0.1, 0.085)]
+    ("count", "noise", "expected_ms"), [(10, 0.03, 0.30), (100, 0.03, 0.07), (200, 0.03, 0.037), (200, 0.1, 0.085)]
 )
-def test_networks_alone_teach_the_whole_board(board, count, noise_ms, expected_ms):
+def test_networks_alone_teach_the_whole_board(board, count, noise, expected_ms):
     """Without any table; the interval contains new measurements about 90 % of the time."""
-    predictor = fit_additive(SPACE, None, measured(board, count, noise_ms))
+    predictor = fit_additive(SPACE, None, measured(board, count, noise))
 
     assert rmse_ms(predictor, board) < expected_ms
-    fresh = measured(board, 1000, noise_ms, seed=5)
+    fresh = measured(board, 1000, noise, seed=5)
     low, high = predictor.interval(fresh.one_hot, 0.9)
-    assert np.mean((low <= fresh.latency_ms) & (fresh.latency_ms <= high)) > 0.85
+    assert np.mean((low <= fresh.value) & (fresh.value <= high)) > 0.85
 
 
 @pytest.mark.parametrize(("count", "expected_ms"), [(10, 0.5), (200, 0.037)])
@@ -95,9 +95,9 @@ def test_a_table_that_is_off_is_corrected(board, tmp_path, count, expected_ms):
     generator = np.random.default_rng(1)
     table = {
         key: max(1.2 * cost * (1 + 0.1 * generator.normal()), 1e-3)
-        for key, cost in zip(Terms.of(SPACE).keys, exact.mean_ms[1:], strict=True)
+        for key, cost in zip(Terms.of(SPACE).keys, exact.mean[1:], strict=True)
     }
-    table |= {shaped.key: 1.2 * exact.mean_ms[0] / 3 for shaped in SPACE.fixed}
+    table |= {shaped.key: 1.2 * exact.mean[0] / 3 for shaped in SPACE.fixed}
     lut = luts.read(write_measured(tmp_path / "t", table, rounds=3, fingerprint=board.fingerprint))
 
     predictor = fit_additive(SPACE, lut, measured(board, count, 0.03))

@@ -42,4 +42,4 @@ def test_its_range_is_told_by_the_command():
     told = json.loads(run("range", "--predictor", NAME, "--json").out)
 
     assert told["batch"] == 8
-    assert told["cheapest"]["latency_ms"] < 10 < 22 < told["median_ms"] < 24
+    assert told["cheapest"]["latency_ms"] < 10 < 22 < told["median"]["latency_ms"] < 24

@@ -66,7 +66,7 @@ def write_sample_run(
     })  # fmt: skip
     write_table(folder / "lut.jsonl", space, fingerprint, generator)
     scores = {
-        "n": 20, "rmse_ms": 0.0081, "mape": 0.0078, "bias": 0.001, "within_1": 0.7, "within_5": 1.0, "within_10": 1.0,
+        "n": 20, "rmse": 0.0081, "mape": 0.0078, "bias": 0.001, "within_1": 0.7, "within_5": 1.0, "within_10": 1.0,
         "kendall_tau": 0.958, "coverage_90": 0.9, "repeatability": 0.0061,
     }  # fmt: skip
     truth = generator.uniform(0.7, 1.9, 20)
@@ -78,11 +78,11 @@ def write_sample_run(
             "chosen": "LUT calibrated", "held_out": scores, "protocol": "5-fold over networks, seed 0",
             "comparison": [
                 {"method": "LUT calibrated", "trained_on": 16, **scores},
-                {"method": "LUT alone", "trained_on": 0, **scores, "rmse_ms": 0.071, "mape": 0.058, "within_5": 0.3},
+                {"method": "LUT alone", "trained_on": 0, **scores, "rmse": 0.071, "mape": 0.058, "within_5": 0.3},
             ],
             "skipped": ["MLP: needs 30 networks in every fold, has 16"],
             "points": [
-                {"predicted_ms": value * (1 + 0.008 * generator.normal()), "measured_ms": value} for value in truth
+                {"predicted": value * (1 + 0.008 * generator.normal()), "measured": value} for value in truth
             ],
         },
     })  # fmt: skip

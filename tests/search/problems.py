@@ -31,9 +31,9 @@ CONFIG = SearchConfig(epochs=4, batch=16, architecture_batch=8, weight_lr=0.05, 
 def predictor():
     """1 ms, and 2, 4 or 0 ms for each layer: from 1 to 17 ms, uniform mean 9."""
     keys = Terms.of(SPACE).keys
-    mean_ms = np.array([1.0, *(COST_MS[key.split("@")[0]] for key in keys)])
+    mean = np.array([1.0, *(COST_MS[key.split("@")[0]] for key in keys)])
     return AdditivePredictor(
-        SPACE, Origin({"board": "imagined"}, simulated=True), mean_ms, np.zeros((len(mean_ms),) * 2), 0.0
+        SPACE, Origin({"board": "imagined"}, simulated=True), mean, np.zeros((len(mean),) * 2), 0.0
     )
 
 
