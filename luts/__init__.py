@@ -12,9 +12,12 @@ from luts.compare import (
 from luts.energy import Energy
 from luts.errors import LutError, LutFingerprintError, LutFormatError, LutMissError
 from luts.journal import Fault, Visit, checksum
+from luts.metrics import HOW_TO_MEASURE, METRICS, Quantity
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, read
 
 __all__ = [
+    "HOW_TO_MEASURE",
+    "METRICS",
     "UNSTABLE_SPREAD",
     "Coverage",
     "Energy",
@@ -25,6 +28,7 @@ __all__ = [
     "LutFingerprintError",
     "LutFormatError",
     "LutMissError",
+    "Quantity",
     "Ratio",
     "Repeatability",
     "Visit",

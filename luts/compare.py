@@ -11,12 +11,13 @@ from scipy import stats
 
 from luts.errors import LutError, LutFingerprintError, LutMissError
 from luts.journal import Visit, list_differing
+from luts.metrics import Quantity
 from luts.table import Entry, Lut
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How much slower (above 1) the same operators ran in one table than in another."""
+    """How much slower (above 1) the same operators ran in one table than in another, or how much more they took."""
 
     value: float
     interval: tuple[float, float]
@@ -80,11 +81,19 @@ def merge(tables: Sequence[Lut]) -> Lut:
     )
 
 
-def drift_ratio(reference: Lut, other: Lut, keys: Iterable[str] | None = None, *, confidence: float = 0.95) -> Ratio:
+def drift_ratio(
+    reference: Lut,
+    other: Lut,
+    keys: Iterable[str] | None = None,
+    *,
+    metric: str = "latency_ms",
+    confidence: float = 0.95,
+) -> Ratio:
     """How much slower `other` ran the same operators than `reference`: the median over the keys they share.
 
     Args:
         keys: usually the sentinels; every operator that both tables hold when None.
+        metric: energy drifts in its own way; keys that are not above zero in both tables say nothing.
 
     Raises:
         LutMissError: the tables share none of the keys.
@@ -92,31 +101,38 @@ def drift_ratio(reference: Lut, other: Lut, keys: Iterable[str] | None = None, *
     """
     require_equal_fingerprints([reference, other])
     wanted = list(reference.entries) if keys is None else list(keys)
-    shared = [key for key in dict.fromkeys(wanted) if key in reference.entries and key in other.entries]
-    if not shared:
+    pairs = {
+        key: (before, after)
+        for key in dict.fromkeys(wanted)
+        if key in reference.entries
+        and key in other.entries
+        and (before := _positive(reference.entries[key], metric)) is not None
+        and (after := _positive(other.entries[key], metric)) is not None
+    }
+    if not pairs:
         raise LutMissError(
             f"{reference.path} and {other.path} share no operator, so the drift between them is unknown",
             hint="measure the sentinel operators in both; `profile-device`, `sample` and `verify` do so by themselves",
         )
-    pairs = [(reference.entries[key], other.entries[key]) for key in shared]
-    logs = np.array([math.log(after.latency_ms / before.latency_ms) for before, after in pairs])
+    logs = np.array([math.log(after.value / before.value) for before, after in pairs.values()])
     centre = float(np.median(logs))
     # What the visits say about each key's error, and what the keys say about each other: the larger one counts.
-    own = math.sqrt(float(np.mean([_relative_variance(before) + _relative_variance(after) for before, after in pairs])))
+    variances = [_relative_variance(before) + _relative_variance(after) for before, after in pairs.values()]
+    own = math.sqrt(float(np.mean(variances)))
     among = 1.4826 * float(np.median(np.abs(logs - centre)))
-    count = len(shared)
+    count = len(pairs)
     error = max(own, among) / math.sqrt(count) * (1.2533 if count > 2 else 1.0)  # a median's, not a mean's
     half = float(stats.t.ppf((1 + confidence) / 2, max(count - 1, 1))) * error if count > 1 else 1.96 * error
     return Ratio(
         math.exp(centre),
         (math.exp(centre - half), math.exp(centre + half)),
         confidence,
-        {key: math.exp(log) for key, log in zip(shared, logs, strict=True)},
+        {key: math.exp(log) for key, log in zip(pairs, logs, strict=True)},
     )
 
 
-def repeatability(lut: Lut, other: Lut | None = None) -> Repeatability:
-    """How well the latencies come out again, with the common drift divided out.
+def repeatability(lut: Lut, other: Lut | None = None, *, metric: str = "latency_ms") -> Repeatability:
+    """How well the latencies, or another metric, come out again, with the common drift divided out.
 
     With one table: its rounds are dealt alternately into two halves, each is estimated by itself, and their differences
     are scaled to a table of all rounds. With two tables: from the differences between them.
@@ -126,13 +142,18 @@ def repeatability(lut: Lut, other: Lut | None = None) -> Repeatability:
     else:
         require_equal_fingerprints([lut, other])
         one, two, shrink = lut, other, math.sqrt(2)
-    operators = _deviations(one.entries, two.entries)
-    networks = _deviations(one.networks, two.networks)
+    operators = _deviations(one.entries, two.entries, metric)
+    networks = _deviations(one.networks, two.networks, metric)
     return Repeatability(_rms(operators) / shrink, _rms(networks) / shrink, len(operators), len(networks))
 
 
-def _relative_variance(entry: Entry) -> float:
-    error = entry.standard_error_ms / entry.latency_ms
+def _positive(entry: Entry, metric: str) -> Quantity | None:
+    quantity = entry.quantity(metric)
+    return quantity if quantity is not None and quantity.value > 0 else None
+
+
+def _relative_variance(quantity: Quantity) -> float:
+    error = quantity.standard_error / quantity.value
     return error**2 if math.isfinite(error) else 0.05**2  # one or two visits: what this kind of machine drifts
 
 
@@ -143,8 +164,9 @@ def _halves(lut: Lut) -> tuple[Lut, Lut]:
     return replace(lut, visits=sides[0]), replace(lut, visits=sides[1])
 
 
-def _deviations(one: dict[str, Entry], two: dict[str, Entry]) -> list[float]:
-    logs = np.array([math.log(two[key].latency_ms / entry.latency_ms) for key, entry in one.items() if key in two])
+def _deviations(one: dict[str, Entry], two: dict[str, Entry], metric: str) -> list[float]:
+    pairs = [(_positive(entry, metric), _positive(two[key], metric)) for key, entry in one.items() if key in two]
+    logs = np.array([math.log(b.value / a.value) for a, b in pairs if a is not None and b is not None])
     if len(logs) < 2:
         return []
     count = len(logs)

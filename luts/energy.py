@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from luts.metrics import Quantity
+
 Interval = tuple[float, float]
+_HALF_WIDTH = 1.96  # standard errors to a side of the journal's 95 % intervals
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,14 @@ class Energy:
     net_mj: float | None
     net_interval_mj: Interval | None
     visits: int
+
+    @property
+    def gross(self) -> Quantity:
+        return Quantity(self.gross_mj, _standard_error(self.gross_interval_mj))
+
+    @property
+    def net(self) -> Quantity | None:
+        return None if self.net_mj is None else Quantity(self.net_mj, _standard_error(self.net_interval_mj))
 
     def __str__(self) -> str:
         text = f"{self.gross_mj:.3g} mJ"
@@ -44,6 +55,10 @@ def combine(records: Iterable[Mapping[str, Any] | None]) -> Energy | None:
         net_interval_mj=_hull([record.get("net_interval_mj") for record in known if _is_number(record.get("net_mj"))]),
         visits=len(known),
     )
+
+
+def _standard_error(interval: Interval | None) -> float:
+    return math.nan if interval is None else (interval[1] - interval[0]) / 2 / _HALF_WIDTH
 
 
 def _hull(intervals: list[Any]) -> Interval | None:

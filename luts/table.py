@@ -17,11 +17,13 @@ from luts.drift import Group, estimate_drift
 from luts.energy import Energy, combine
 from luts.errors import LutMissError
 from luts.journal import Fault, Visit, read_journal
+from luts.metrics import HOW_TO_MEASURE, METRICS, Quantity
 
 if TYPE_CHECKING:
     import pandas as pd
 
 QUANTILE = 0.1  # of the corrected samples: docs/measuring.md, "From visits to a number"
+TAIL = 0.95
 UNSTABLE_SPREAD = 0.03  # relative; an entry above it is marked
 FEW_VISITS = 3  # with fewer, nothing can be said about the spread
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -62,6 +64,11 @@ class Entry:
         return float(np.quantile(np.concatenate(self._corrected), QUANTILE))
 
     @cached_property
+    def p95_ms(self) -> float:
+        """The 95th percentile of the corrected samples; a sample is the mean of a few inferences back to back."""
+        return float(np.quantile(np.concatenate(self._corrected), TAIL))
+
+    @cached_property
     def spread(self) -> float:
         """Robust relative standard deviation of the corrected visits; nan below three visits."""
         if len(self.visits) < FEW_VISITS:
@@ -73,16 +80,33 @@ class Entry:
     @cached_property
     def standard_error_ms(self) -> float:
         """Of `latency_ms`, by a bootstrap over visits with a fixed seed; nan below three visits."""
+        return self._bootstrapped(QUANTILE)
+
+    def quantity(self, metric: str) -> Quantity | None:
+        """One of METRICS; None where it was not measured."""
+        if metric == "latency_ms":
+            return Quantity(self.latency_ms, self.standard_error_ms)
+        if metric == "p95_ms":
+            return Quantity(self.p95_ms, self._bootstrapped(TAIL))
+        if metric == "energy_mj":
+            return None if self.energy_mj is None else self.energy_mj.gross
+        if metric == "net_energy_mj":
+            return None if self.energy_mj is None else self.energy_mj.net
+        if metric not in METRICS:
+            raise ValueError(f"no such metric: {metric!r}; there are {', '.join(METRICS)}")
+        return None
+
+    def _bootstrapped(self, level: float) -> float:
         count = len(self.visits)
         if count < FEW_VISITS:
             return float("nan")
         draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
         if len({len(values) for values in self._corrected}) == 1:
             table = np.stack(self._corrected)
-            estimates = np.quantile(table[draws].reshape(_RESAMPLES, -1), QUANTILE, axis=1)
+            estimates = np.quantile(table[draws].reshape(_RESAMPLES, -1), level, axis=1)
         else:
             estimates = np.array(
-                [np.quantile(np.concatenate([self._corrected[i] for i in draw]), QUANTILE) for draw in draws]
+                [np.quantile(np.concatenate([self._corrected[i] for i in draw]), level) for draw in draws]
             )
         return float(np.std(estimates, ddof=1))
 
@@ -216,6 +240,14 @@ class Lut:
         Raises:
             LutMissError: naming every key that is missing or failed.
         """
+        return self.quantities(keys, "latency_ms")[0]
+
+    def quantities(self, keys: Sequence[str], metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(values (len(keys),), standard errors (len(keys),), nan where not known) in the metric's unit.
+
+        Raises:
+            LutMissError: naming every key that is missing, failed, or was measured without this metric.
+        """
         coverage = self.coverage(keys)
         if not coverage.complete:
             lines = [f"{self.path}: {coverage}"]
@@ -223,7 +255,24 @@ class Lut:
             wanted = [*coverage.missing, *coverage.failed]
             only = " ".join(f"--only '{key}'" for key in wanted[:3]) if len(wanted) <= 3 else "--resume"
             raise LutMissError("\n".join(lines), hint=f"to fill the table: profile-device {only}")
-        return np.array([self._all[key].latency_ms for key in keys])
+        found = {key: self._all[key].quantity(metric) for key in dict.fromkeys(keys)}
+        without = [key for key, quantity in found.items() if quantity is None]
+        if without:
+            raise LutMissError(
+                f"{self.path}: {metric} is not known for {len(without)} of {len(found)}: {_listed(without)}"
+                + self.why_unknown(metric, without),
+                hint=HOW_TO_MEASURE.get(metric, ""),
+            )
+        known = [quantity for key in keys if (quantity := found[key]) is not None]
+        return np.array([one.value for one in known]), np.array([one.standard_error for one in known])
+
+    def why_unknown(self, metric: str, keys: Iterable[str]) -> str:
+        """What the agent said about energy that it could not measure, as lines to append to a message."""
+        if not metric.endswith("energy_mj"):
+            return ""
+        about = [self.header.get("energy")] + [visit.energy for key in keys for visit in self._all[key].visits]
+        told = dict.fromkeys(str(one["reason"]) for one in about if isinstance(one, dict) and one.get("reason"))
+        return "".join("\n  " + reason.replace("\n", "\n  ") for reason in list(told)[:3])
 
     def coverage(self, keys: Iterable[str]) -> Coverage:
         wanted = list(dict.fromkeys(keys))

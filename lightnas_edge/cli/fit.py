@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luts
 from lightnas_edge.cli.console import note, percent, print_json, print_table, say, warn
 from lightnas_edge.cli.options import add_classes, add_space, chosen_space
+from lightnas_edge.space import Space
+
+if TYPE_CHECKING:
+    from lightnas_edge.predictor import Comparison, Predictor
 
 METHODS = {"lut": "LUT alone", "calibrated": "LUT calibrated", "samples": "samples alone", "mlp": "MLP"}
 
@@ -34,22 +39,36 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="from `lightnas-edge sample`; may be repeated",
     )
     parser.add_argument(
+        "--metric", choices=list(luts.METRICS), action="append", metavar="NAME",
+        help=f"{', '.join(luts.METRICS)}; may be repeated, one predictor each (default: latency_ms)",
+    )  # fmt: skip
+    parser.add_argument(
         "--method", choices=["best", *METHODS], default="best", help="default: best on held-out networks"
     )
     parser.add_argument(
         "--compare", action="store_true", help="score scikit-learn's gradient boosting beside them (it is never chosen)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the folds and the MLP (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the predictor (default: SPACE.predictor.json)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the predictor (default: SPACE.predictor.json, or SPACE.METRIC.predictor.json)",
+    )
     parser.add_argument("--json", action="store_true", help="the comparison, for machines")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lightnas_edge.predictor import fit_best
-
     if arguments.lut is None and not arguments.samples:
         note("fit needs --lut, --samples or both")
+        return 2
+    if arguments.compare and not arguments.samples:
+        note("--compare judges predictors on measured networks: give --samples")
+        return 2
+    metrics = list(dict.fromkeys(arguments.metric or ["latency_ms"]))
+    if arguments.out and len(metrics) > 1:
+        note("--out names one file: fit one --metric at a time, or leave --out away")
         return 2
     space = chosen_space(arguments)
     lut = luts.read(arguments.lut) if arguments.lut else None
@@ -57,35 +76,47 @@ def _run(arguments: argparse.Namespace) -> int:
     for table in [*([lut] if lut else []), *samples]:
         for fault in table.faults:
             warn(f"{table.path}:{fault.line}: {fault.what}")
-    if arguments.compare and not samples:
-        note("--compare judges predictors on measured networks: give --samples")
-        return 2
+    records = []
+    for metric in metrics:
+        named = "" if metric == "latency_ms" else f".{metric}"
+        out = arguments.out or Path(f"{space.name}{named}.predictor.json")
+        records.append(_fit(arguments, space, lut, samples, metric, out))
+    if arguments.json:
+        print_json(records[0] if len(records) == 1 else records)
+    return 0
+
+
+def _fit(
+    arguments: argparse.Namespace,
+    space: Space,
+    lut: luts.Lut | None,
+    samples: Sequence[luts.Lut],
+    metric: str,
+    out: Path,
+) -> dict[str, Any]:
+    from lightnas_edge.predictor import fit_best
+
     predictor, comparison = fit_best(
-        space, lut, samples, seed=arguments.seed, method=METHODS.get(arguments.method), baseline=arguments.compare
-    )
-    out = arguments.out or Path(f"{space.name}.predictor.json")
+        space, lut, samples, seed=arguments.seed, method=METHODS.get(arguments.method), baseline=arguments.compare,
+        metric=metric,
+    )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     if arguments.lut:
         # So that a search can take the table along, to see drift when it verifies.
         beside = os.path.relpath(arguments.lut, out.parent)
         predictor.origin = replace(predictor.origin, fit={**predictor.fit, "lut": beside})
     predictor.save(out)
-    if arguments.json:
-        record: dict[str, Any] = {"kind": "fit", "predictor": str(out), "fit": predictor.fit}
-        print_json(record)
-        return 0
+    if not arguments.json:
+        _tell(predictor, comparison, out)
+    return {"kind": "fit", "metric": metric, "predictor": str(out), "fit": predictor.fit}
+
+
+def _tell(predictor: Predictor, comparison: Comparison, out: Path) -> None:
     if comparison.rows:
         columns = [
-            "on networks held out",
-            "RMSE ms",
-            "MAPE",
-            "bias",
-            "within 1 %",
-            "within 5 %",
-            "within 10 %",
-            "Kendall tau",
-            "in 90 % interval",
-        ]
+            f"{predictor.metric} of networks held out", f"RMSE {predictor.unit}", "MAPE", "bias", "within 1 %",
+            "within 5 %", "within 10 %", "Kendall tau", "in 90 % interval",
+        ]  # fmt: skip
         print_table(columns, [
             [
                 row.method, f"{row.scores.rmse:.3g}", percent(row.scores.mape, 2), percent(row.scores.bias, 2),
@@ -97,7 +128,9 @@ def _run(arguments: argparse.Namespace) -> int:
         ])  # fmt: skip
         best = comparison.rows[0].scores
         say(f"{best.n} networks; measured again, a network would differ by {percent(best.repeatability, 2)}")
+    for told in predictor.fit.get("alignment") or ():
+        note(told)
     for reason in comparison.skipped:
         note(f"not tried: {reason}")
-    say(f"predictor ({predictor.fit.get('chosen', predictor.fit.get('method'))}): {out}")
-    return 0
+    simulated = "SIMULATED " if predictor.simulated else ""
+    say(f"{simulated}predictor ({predictor.fit.get('chosen', predictor.fit.get('method'))}): {out}")

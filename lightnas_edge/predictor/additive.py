@@ -6,7 +6,8 @@ its shape costs nothing, for it is no node in any graph. Before any network is m
     cost[key] = scale * table[key] + overhead + deviation[key]        constant = scale * table[fixed] + offset
 
 `scale` is near 1; `overhead` is what an operator loses or gains by standing in a network (launch, fusion,
-reformatting), `offset` the same for the ends; deviations are in proportion to the table's entries. Without a table, the
+reformatting), `offset` the same for the ends; deviations are in proportion to the table's entries, beside what measuring them is known to
+err by. Without a table, the
 costs follow multiplications and memory traffic, whose prices are learned. All of it is linear with normal priors, so
 the posterior after measuring networks is exact; how wide each prior is (and the noise) is taken from the networks as
 far as they can tell, by maximising the marginal likelihood under a broad prior around the stated defaults.
@@ -28,6 +29,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 import luts
 from lightnas_edge.errors import FingerprintError, PredictorError
 from lightnas_edge.predictor.base import Array, Origin, Predictor
+from lightnas_edge.predictor.metrics import checked
 from lightnas_edge.predictor.observations import Observations, observe
 from lightnas_edge.space import Operator, ShapedOperator, Space
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import torch
 
 _CHUNK = 500  # networks per exact update; updates compose, so this bounds memory, not accuracy
+_UNKNOWN_ERROR = 0.05  # relative, of an entry measured in one or two rounds
 _EVIDENCE_NETWORKS = 200  # more do not make the widths of the priors any better known
 
 
@@ -147,26 +150,37 @@ class AdditivePredictor(Predictor):
         }
 
 
-def lut_predictor(space: Space, lut: luts.Lut) -> AdditivePredictor:
+def lut_predictor(space: Space, lut: luts.Lut, *, metric: str = "latency_ms") -> AdditivePredictor:
     """The table alone: the sum of its entries, with the doubt that whole networks usually show about such sums.
 
     Raises:
-        LutMissError: the table lacks operators of the space; names them all.
-        PredictorError: the table is of another space.
+        LutMissError: the table lacks operators of the space, or this metric of some; names them all.
+        PredictorError: the table is of another space; there is no such metric.
     """
-    return _fit(space, lut, None)
+    return _fit(space, lut, None, checked(metric))
 
 
-def fit_additive(space: Space, lut: luts.Lut | None, samples: Sequence[luts.Lut] | Observations) -> AdditivePredictor:
+def fit_additive(
+    space: Space,
+    lut: luts.Lut | None,
+    samples: Sequence[luts.Lut] | Observations,
+    *,
+    metric: str | None = None,
+) -> AdditivePredictor:
     """The table as prior, measured networks as evidence; without samples the table alone, without a table the samples.
 
+    Args:
+        metric: what to predict; that of the observations, or latency_ms, when None.
+
     Raises:
-        LutMissError: the table lacks operators of the space.
-        PredictorError: neither a table nor samples; networks of another space.
+        LutMissError: the table lacks operators of the space, or the metric of some.
+        PredictorError: neither a table nor samples; networks of another space, or measured without the metric.
         FingerprintError: files of different boards or states.
     """
     if isinstance(samples, Observations):
         observations: Observations | None = samples
+        if metric not in (None, samples.metric):
+            raise PredictorError(f"the measured networks are of {samples.metric}, not of {metric}")
         if lut is not None and samples.fingerprint != lut.fingerprint:
             raise FingerprintError(
                 "the table and the measured networks are of different boards or states: "
@@ -177,16 +191,16 @@ def fit_additive(space: Space, lut: luts.Lut | None, samples: Sequence[luts.Lut]
                 )
             )
     else:
-        observations = observe(space, samples, lut) if samples else None
+        observations = observe(space, samples, lut, metric=metric or "latency_ms") if samples else None
     if lut is None and observations is None:
         raise PredictorError("a predictor needs a table, measured networks, or both")
-    return _fit(space, lut, observations)
+    return _fit(space, lut, observations, checked(metric or (observations.metric if observations else "latency_ms")))
 
 
-def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None) -> AdditivePredictor:
+def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None, metric: str) -> AdditivePredictor:
     terms = Terms.of(space)
     if lut is not None:
-        prior = _table_prior(terms, lut)
+        prior = _table_prior(terms, lut, metric)
     else:
         assert observations is not None
         prior = _physical_prior(terms, observations)
@@ -211,7 +225,7 @@ def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None) 
         "held_out": None,
     }
     simulated = source.simulated or (observations is not None and observations.simulated)
-    origin = Origin(source.fingerprint, simulated, source.batch, fit=fit)
+    origin = Origin(source.fingerprint, simulated, source.batch, metric, fit)
     return AdditivePredictor(space, origin, mean, covariance, noise)
 
 
@@ -235,10 +249,13 @@ class _Prior:
         return total
 
 
-def _table_prior(terms: Terms, lut: luts.Lut) -> _Prior:
+def _table_prior(terms: Terms, lut: luts.Lut, metric: str) -> _Prior:
     space = terms.space
-    fixed_ms = lut.latencies_ms([shaped.key for shaped in space.fixed] + list(terms.keys))
-    table = np.concatenate([[fixed_ms[: len(space.fixed)].sum()], fixed_ms[len(space.fixed) :]])
+    values, errors = lut.quantities([shaped.key for shaped in space.fixed] + list(terms.keys), metric)
+    errors = np.where(np.isfinite(errors), errors, _UNKNOWN_ERROR * np.abs(values))
+    ends = len(space.fixed)
+    table = np.concatenate([[values[:ends].sum()], values[ends:]])
+    measuring = np.concatenate([[math.sqrt(float((errors[:ends] ** 2).sum()))], errors[ends:]])
     typical = table[0] + terms.spread_out(table).mean(axis=1).sum()  # mean over random networks
     layers = len(space.layers)
     blocks = np.ones_like(table)
@@ -253,10 +270,14 @@ def _table_prior(terms: Terms, lut: luts.Lut) -> _Prior:
             "offset": _column(len(table), 0, typical),
             "overhead": (blocks * typical / layers)[:, None],
             "deviation": deviations,
+            "measuring": np.diag(measuring),
         },
-        {"scale": 0.05, "offset": 0.05, "overhead": 0.05, "deviation": 0.04, "noise": 0.005 * float(typical)},
-        {"scale": 2.0, "offset": 3.0, "overhead": 3.0, "deviation": 2.0, "noise": 3.0},
-    )
+        {
+            "scale": 0.05, "offset": 0.05, "overhead": 0.05, "deviation": 0.04, "measuring": 1.0,
+            "noise": 0.005 * float(typical),
+        },
+        {"scale": 2.0, "offset": 3.0, "overhead": 3.0, "deviation": 2.0, "measuring": 1.2, "noise": 3.0},
+    )  # fmt: skip
 
 
 def _physical_prior(terms: Terms, observations: Observations) -> _Prior:

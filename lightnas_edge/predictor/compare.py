@@ -27,7 +27,7 @@ class Row:
     method: str
     scores: Scores
     trained_on: int  # networks per fold
-    points: tuple[Point, ...] = ()  # (predicted, measured) ms of every network, while it was held out
+    points: tuple[Point, ...] = ()  # (predicted, measured) of every network, while it was held out
 
     def to_json(self) -> dict[str, Any]:
         return {"method": self.method, "trained_on": self.trained_on, **self.scores.to_json()}
@@ -64,6 +64,7 @@ def compare(
     seed: int = 0,
     folds: int = 5,
     baseline: bool = False,
+    metric: str = "latency_ms",
 ) -> Comparison:
     """k-fold over networks: each network is predicted once, by predictors that have not seen it.
 
@@ -71,12 +72,13 @@ def compare(
 
     Args:
         baseline: judge scikit-learn's gradient boosting too, which knows nothing of tables or sums.
+        metric: what to read of the files; observations bring their own.
     """
-    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut)
+    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut, metric=metric)
     parts = _folds(observations, folds, seed)
     skipped = []
     rows = []
-    methods = _methods(space, lut, seed)
+    methods = _methods(space, lut, seed, observations.metric)
     if len(parts) < 2:
         skipped.append("held-out scores need at least 2 different networks")
         methods = {name: method for name, method in methods.items() if name == LUT_ALONE}
@@ -102,25 +104,28 @@ def fit_best(
     folds: int = 5,
     method: str | None = None,
     baseline: bool = False,
+    metric: str = "latency_ms",
 ) -> tuple[AdditivePredictor | MlpPredictor, Comparison]:
     """The method with the least held-out error, fitted to all networks; scores and choice are in `predictor.fit`.
 
     Args:
         method: "LUT alone", "LUT calibrated", "samples alone" or "MLP" to decide for oneself.
         baseline: as of `compare`; what it scores is told, it is never chosen.
+        metric: as of `compare`.
 
     Raises:
         LutMissError, PredictorError, FingerprintError: as the methods' own functions.
     """
     if lut is not None and not samples:
-        return lut_predictor(space, lut), Comparison((), ("no networks were measured: the table alone, unchecked",))
-    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut)
+        alone = lut_predictor(space, lut, metric=metric)
+        return alone, Comparison((), ("no networks were measured: the table alone, unchecked",))
+    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut, metric=metric)
     comparison = compare(space, lut, observations, seed=seed, folds=folds, baseline=baseline)
     best = comparison.best or (CALIBRATED if lut is not None else SAMPLES_ALONE)
     if len(comparison.rows) == 1 and best == LUT_ALONE:
         best = CALIBRATED  # one network: no held-out error to compare, but it is evidence all the same
     chosen = method or best
-    methods = _methods(space, lut, seed)
+    methods = _methods(space, lut, seed, observations.metric)
     if chosen not in methods:
         raise PredictorError(f"no such method here: {chosen!r}", hint=f"choose from: {', '.join(methods)}")
     predictor = methods[chosen](observations)
@@ -143,10 +148,10 @@ def fit_best(
 _Method = Callable[[Observations], AdditivePredictor | MlpPredictor]
 
 
-def _methods(space: Space, lut: luts.Lut | None, seed: int) -> dict[str, _Method]:
+def _methods(space: Space, lut: luts.Lut | None, seed: int, metric: str) -> dict[str, _Method]:
     methods: dict[str, _Method] = {}
     if lut is not None:
-        alone = lut_predictor(space, lut)
+        alone = lut_predictor(space, lut, metric=metric)
         methods[LUT_ALONE] = lambda _: alone
         methods[CALIBRATED] = lambda seen: fit_additive(space, lut, seen)
     methods[SAMPLES_ALONE] = lambda seen: fit_additive(space, None, seen)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 import luts
-from lightnas_edge.errors import FingerprintError
+from lightnas_edge.errors import FingerprintError, PredictorError
 from lightnas_edge.predictor.base import Array, Predictor
 from lightnas_edge.predictor.observations import Observations, observe
 
@@ -50,9 +50,16 @@ def evaluate(
 
     Raises:
         FingerprintError: the networks were measured on another board or in another state.
-        PredictorError: no networks, or networks of another space.
+        PredictorError: no networks, networks of another space, or of another metric.
     """
-    observations = samples if isinstance(samples, Observations) else observe(predictor.space, samples, lut)
+    if isinstance(samples, Observations):
+        observations = samples
+    else:
+        observations = observe(predictor.space, samples, lut, metric=predictor.metric)
+    if observations.metric != predictor.metric:
+        raise PredictorError(
+            f"the predictor is of {predictor.metric}, the measured networks are of {observations.metric}"
+        )
     differing = [
         f"{name} {predictor.fingerprint.get(name)!r} and {observations.fingerprint.get(name)!r}"
         for name in sorted({*predictor.fingerprint, *observations.fingerprint})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-UNITS = {
-    "latency_ms": "ms",
-    "p95_ms": "ms",
-    "energy_mj": "mJ",
-    "net_energy_mj": "mJ",
-    "peak_memory_mb": "MB",
-}
+import luts
+from lightnas_edge.errors import PredictorError
+
+UNITS = dict(luts.METRICS)
+
+
+def checked(metric: str) -> str:
+    """Raises PredictorError when there is no such metric."""
+    if metric not in UNITS:
+        raise PredictorError(f"no such metric: {metric!r}", hint=f"choose from: {', '.join(UNITS)}")
+    return metric

@@ -25,7 +25,7 @@ Weights = Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
 class MlpPredictor(Predictor):
-    """latency = mean + scale * MLP(one-hot).
+    """value = mean + scale * MLP(one-hot), in the metric's unit.
 
     Args:
         layers: [(weight (out, in), bias (out,))] in float32, the first with L*K inputs, the last with one output.
@@ -81,18 +81,20 @@ def fit_mlp(
     epochs: int = 400,
     patience: int = 60,
     held_out_share: float = 0.15,
+    metric: str = "latency_ms",
 ) -> MlpPredictor:
     """Adam with early stopping on a held-out part of the networks; the same seed gives the same weights.
 
     Args:
         lut: files are brought to its day, as for the additive predictor.
+        metric: what to read of the files; observations bring their own.
 
     Raises:
         PredictorError: too few networks, or networks of another space.
     """
     from lightnas_edge.predictor._torch import train_mlp
 
-    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut)
+    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut, metric=metric)
     if len(observations) < LEAST_NETWORKS:
         raise PredictorError(
             f"the MLP needs at least {LEAST_NETWORKS} measured networks, found {len(observations)}",
@@ -112,7 +114,7 @@ def fit_mlp(
         "networks": len(observations), "seed": seed, "epochs": ran, "alignment": list(observations.notes),
         "held_out": None,
     }  # fmt: skip
-    origin = Origin(observations.fingerprint, observations.simulated, observations.batch, fit=fit)
+    origin = Origin(observations.fingerprint, observations.simulated, observations.batch, observations.metric, fit)
     predictor = MlpPredictor(space, origin, layers, mean, scale, 0.0)
     kept = observations.take(order[:held])
     residual = predictor.predict(kept.one_hot) - kept.value

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import luts
 from lightnas_edge.errors import ArchitectureError, FingerprintError, PredictorError
 from lightnas_edge.predictor.base import Array, one_hot_of
+from lightnas_edge.predictor.metrics import checked
 from lightnas_edge.space import Architecture, Space
 
 _UNKNOWN_ERROR = 0.02  # relative, of a network measured in one or two rounds: what an unlocked machine shows
@@ -54,21 +55,26 @@ class Observations:
         )
 
 
-def observe(space: Space, samples: Sequence[luts.Lut], lut: luts.Lut | None = None) -> Observations:
+def observe(
+    space: Space, samples: Sequence[luts.Lut], lut: luts.Lut | None = None, *, metric: str = "latency_ms"
+) -> Observations:
     """Every measured network of the files, with the drift between the files divided out.
 
     The files are brought to the day of `lut` (of the first file when None) by the operators they share: the sentinels.
+    Networks that were measured without `metric` are left out and named in `notes`.
 
     Raises:
-        PredictorError: no networks, networks of another space.
+        PredictorError: no networks, none with this metric, networks of another space.
         FingerprintError: files of different boards or states.
     """
+    checked(metric)
     if not samples:
         raise PredictorError("no measured networks were given", hint="measure some: lightnas-edge sample --count 10")
     reference = samples[0] if lut is None else lut
     rows: list[NDArray[np.int64]] = []
-    latencies, errors, repeatabilities = [], [], []
+    values, errors, repeatabilities = [], [], []
     notes: list[str] = []
+    without: dict[str, luts.Lut] = {}
     faults: list[str] = []
     for sample in samples:
         differing = luts.differing_fields(reference, sample)
@@ -77,17 +83,23 @@ def observe(space: Space, samples: Sequence[luts.Lut], lut: luts.Lut | None = No
                 f"{reference.path} and {sample.path} are of different boards or states: {'; '.join(differing)}",
                 hint="measure the networks where the table was measured, with the same engine and settings",
             )
-        ratio = _drift(reference, sample, notes)
+        ratio = _drift(reference, sample, metric, notes)
         for key, entry in sample.networks.items():
             try:
-                rows.append(Architecture.from_json(entry.record, space).indices(space))
+                row = Architecture.from_json(entry.record, space).indices(space)
             except (ArchitectureError, KeyError, TypeError) as error:
                 faults.append(f"{key}: {error}")
                 continue
-            latencies.append(entry.latency_ms / ratio)
-            error_ms = entry.standard_error_ms if len(entry.visits) > 2 else _UNKNOWN_ERROR * entry.latency_ms
-            errors.append(error_ms / ratio)
-        repeatabilities.append(luts.repeatability(sample).networks)
+            quantity = entry.quantity(metric)
+            if quantity is None:
+                without[key] = sample
+                continue
+            rows.append(row)
+            values.append(quantity.value / ratio)
+            known = math.isfinite(quantity.standard_error)
+            doubt = quantity.standard_error if known else _UNKNOWN_ERROR * abs(quantity.value)
+            errors.append(doubt / ratio)
+        repeatabilities.append(luts.repeatability(sample, metric=metric).networks)
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults[:10])
         more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
@@ -96,36 +108,45 @@ def observe(space: Space, samples: Sequence[luts.Lut], lut: luts.Lut | None = No
             f"{listed}{more}",
             hint="give the space that was sampled: --space",
         )
+    if without:
+        listed = ", ".join(list(without)[:8]) + (f" and {len(without) - 8} more" if len(without) > 8 else "")
+        told = f"{metric} is not known for {len(without)} of {len(without) + len(rows)} measured networks: {listed}"
+        if not rows:
+            table = next(iter(without.values()))
+            reason = table.why_unknown(metric, without if len(samples) == 1 else [])
+            raise PredictorError(f"{table.path}: {told}{reason}", hint=luts.HOW_TO_MEASURE.get(metric, ""))
+        notes.append(f"{told}; left out")
     if not rows:
         raise PredictorError(
             f"{', '.join(str(sample.path) for sample in samples)}: no whole network was measured",
             hint="`profile-device` measures operators; whole networks come from: lightnas-edge sample --count 10",
         )
-    known = [value for value in repeatabilities if math.isfinite(value)]
+    repeated = [value for value in repeatabilities if math.isfinite(value)]
     return Observations(
         space,
         np.stack(rows),
-        np.array(latencies),
+        np.array(values),
         np.array(errors),
         reference.fingerprint,
         any(table.simulated for table in (reference, *samples)),
         reference.batch,
-        "latency_ms",
-        math.sqrt(sum(value**2 for value in known) / len(known)) if known else math.nan,
+        metric,
+        math.sqrt(sum(value**2 for value in repeated) / len(repeated)) if repeated else math.nan,
         tuple(notes),
     )
 
 
-def _drift(reference: luts.Lut, sample: luts.Lut, notes: list[str]) -> float:
+def _drift(reference: luts.Lut, sample: luts.Lut, metric: str, notes: list[str]) -> float:
     if sample is reference:
         return 1.0
     try:
-        ratio = luts.drift_ratio(reference, sample)
+        ratio = luts.drift_ratio(reference, sample, metric=metric)
     except luts.LutMissError:
         notes.append(f"{sample.path.name}: shares no operator with {reference.path.name}; drift between them unknown")
         return 1.0
+    verb, much = ("ran", "long") if metric.endswith("_ms") else ("took", "much")
     notes.append(
-        f"{sample.path.name}: ran {ratio.value:.4f} times as long as {reference.path.name} "
+        f"{sample.path.name}: {verb} {ratio.value:.4f} times as {much} as {reference.path.name} "
         f"({ratio.interval[0]:.4f} to {ratio.interval[1]:.4f}, {len(ratio.per_key)} operators); divided out"
     )
     return ratio.value

@@ -184,3 +184,44 @@ def test_the_frame_has_a_row_per_key_and_holes_where_nothing_is_known(tmp_path):
     assert frame.loc["a@1", "latency_ms"] == 1.5
     assert frame["latency_ms"].isna().to_dict() == {"a@1": False, "b@1": True}
     assert frame.loc["b@1", "error"] == "crash: out of memory"
+
+
+def energy(gross_mj, half_mj, net_mj):
+    return {
+        "gross_mj": gross_mj, "gross_interval_mj": [gross_mj - half_mj, gross_mj + half_mj], "net_mj": net_mj,
+        "net_interval_mj": None, "reason": None,
+    }  # fmt: skip
+
+
+def test_every_metric_of_an_entry_comes_with_its_error_and_the_unknown_is_none(tmp_path):
+    """Samples 1..20 ms: their 95th percentile is 19.05. An interval of 1.96 mJ to a side is a standard error of 1 mJ."""
+    samples = [float(value) for value in range(1, 21)]
+    visits = [visit("a@1", samples, round=r, energy=energy(10.0, 1.96, 4.0)) for r in range(3)]
+    entry = luts.read(write(tmp_path / "t", header(), *visits)).entries["a@1"]
+
+    assert entry.quantity("p95_ms").value == pytest.approx(19.05)
+    assert entry.quantity("latency_ms").value == pytest.approx(2.9)
+    assert entry.quantity("energy_mj").value == 10.0
+    assert entry.quantity("energy_mj").standard_error == pytest.approx(1.0)
+    assert entry.quantity("net_energy_mj").value == 4.0
+    assert math.isnan(entry.quantity("net_energy_mj").standard_error)
+    assert entry.quantity("peak_memory_mb") is None
+    with pytest.raises(ValueError, match="no such metric: 'watts'"):
+        entry.quantity("watts")
+
+
+def test_entries_without_a_metric_are_named_with_what_the_board_said(tmp_path):
+    about = {"available": False, "reason": "no rail is known as the total"}
+    records = [
+        header(energy=about),
+        visit("a@1", [1.0], energy=energy(3.0, 0.1, 1.0)),
+        visit("b@1", [1.0]),
+        visit("c@1", [1.0], energy={"gross_mj": None, "reason": "a rail fails"}),
+    ]
+
+    with pytest.raises(luts.LutMissError) as caught:
+        luts.read(write(tmp_path / "t", *records)).quantities(["a@1", "b@1", "c@1"], "energy_mj")
+
+    assert "energy_mj is not known for 2 of 3: b@1, c@1" in str(caught.value)
+    assert "no rail is known as the total" in str(caught.value) and "a rail fails" in str(caught.value)
+    assert "--energy" in caught.value.hint

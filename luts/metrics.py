@@ -1,0 +1,26 @@
+"""What a table knows of an operator or a network: names as they stand in files, their units, one value with its error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+METRICS = {
+    "latency_ms": "ms",
+    "p95_ms": "ms",
+    "energy_mj": "mJ",
+    "net_energy_mj": "mJ",
+    "peak_memory_mb": "MB",
+}
+HOW_TO_MEASURE = {
+    "energy_mj": "measure energy too: add --energy to the same command; what is there is kept",
+    "net_energy_mj": "measure energy too: add --energy to the same command; what is there is kept",
+    "peak_memory_mb": "no engine tells what it holds yet: docs/measuring.md",
+}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """`standard_error` is nan where it is not known."""
+
+    value: float
+    standard_error: float

@@ -1,0 +1,58 @@
+"""Several metrics from one campaign, on a board that does not exist."""
+
+import json
+
+import pytest
+
+from tests.cli.commands import run
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Operators and networks of tiny with energy, and a table without it."""
+    folder = tmp_path_factory.mktemp("metrics")
+    board = ("--host", "virtual:jetson-agx-xavier", "--space", "tiny", "--rounds", 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTNAS_EDGE_HOME", str(folder / "home"))
+        assert run("profile", *board, "--energy", "--out", folder / "ops.lut.jsonl").code == 0
+        assert run("sample", *board, "--count", 6, "--energy", "--out", folder / "nets.lut.jsonl").code == 0
+        assert run("sample", *board, "--count", 2, "--out", folder / "plain.lut.jsonl").code == 0
+    return folder
+
+
+def test_one_fit_writes_a_predictor_per_metric(measured, monkeypatch):
+    monkeypatch.chdir(measured)
+
+    told = run(
+        "fit", "--space", "tiny", "--lut", "ops.lut.jsonl", "--samples", "nets.lut.jsonl",
+        "--metric", "latency_ms", "--metric", "energy_mj",
+    )  # fmt: skip
+
+    assert told.code == 0
+    latency, energy = (json.loads((measured / f"tiny{m}.predictor.json").read_text()) for m in ("", ".energy_mj"))
+    assert (latency["metric"], latency["unit"]) == ("latency_ms", "ms")
+    assert (energy["metric"], energy["unit"]) == ("energy_mj", "mJ")
+    assert energy["simulated"] and energy["fit"]["networks"] == 6
+    assert "energy_mj of networks held out" in told.out and "RMSE mJ" in told.out
+    assert "SIMULATED predictor" in told.out
+
+
+def test_a_metric_that_was_not_measured_names_the_networks_and_the_way(measured, monkeypatch):
+    monkeypatch.chdir(measured)
+
+    told = run("fit", "--space", "tiny", "--samples", "plain.lut.jsonl", "--metric", "energy_mj")
+
+    assert told.code == 1
+    assert "energy_mj is not known for 2 of 2 measured networks: net-" in told.err
+    assert "--energy" in told.err
+
+
+def test_one_file_cannot_hold_two_metrics(measured, monkeypatch):
+    monkeypatch.chdir(measured)
+
+    told = run(
+        "fit", "--space", "tiny", "--lut", "ops.lut.jsonl", "--out", "p.json",
+        "--metric", "latency_ms", "--metric", "p95_ms",
+    )  # fmt: skip
+
+    assert told.code == 2 and "one --metric at a time" in told.err

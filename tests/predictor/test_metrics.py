@@ -1,0 +1,123 @@
+"""Energy, tail latency and memory by the same machinery as latency."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import luts
+from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor import evaluate, fit_additive, fit_best, load_predictor, lut_predictor, observe
+from lightnas_edge.profiling.jobs import network_key
+from tests.luts.journals import header, visit, write
+from tests.predictor.boards import random_architectures, small_space, sum_ms, table_truth_ms
+
+SPACE = small_space()
+TRUTH = table_truth_ms(SPACE)  # ms; energy is 30 mJ per ms and 2 mJ more for each model
+NETWORKS = random_architectures(SPACE, 20)
+
+
+def energy_mj(ms):
+    return 2.0 + 30.0 * ms
+
+
+def measured(key, ms, *, times=1.0, energy=True, round=0, **subject):
+    gross = times * energy_mj(ms)
+    record = {
+        "gross_mj": gross, "gross_interval_mj": [0.99 * gross, 1.01 * gross], "net_mj": 0.4 * gross,
+        "net_interval_mj": [0.39 * gross, 0.41 * gross],
+    }  # fmt: skip
+    return visit(key, [ms] * 19 + [3 * ms], round=round, energy=record if energy else None, **subject)
+
+
+def table(path, without=()):
+    visits = [measured(k, ms, energy=k not in without, round=r) for r in range(3) for k, ms in TRUTH.items()]
+    return luts.read(write(path, header(), *visits))
+
+
+def networks(path, *, times=1.0, without=0):
+    """Whole networks spend 2 mJ once, not once per operator, and the sentinels tell how much more the day took."""
+    visits = [measured(key, ms, times=times, round=r) for r in range(3) for key, ms in list(TRUTH.items())[:6]]
+    for r in range(3):
+        for index, network in enumerate(NETWORKS):
+            ms = sum_ms(SPACE, TRUTH, network)
+            with_energy = index >= without
+            visits.append(
+                measured(
+                    network_key(network), ms, times=times, energy=with_energy, round=r, architecture=network.to_json()
+                )
+            )
+    return luts.read(write(path, header(), *visits))
+
+
+def test_energy_is_predicted_in_millijoules_from_the_same_files(tmp_path):
+    predictor, _ = fit_best(SPACE, table(tmp_path / "t"), [networks(tmp_path / "s")], metric="energy_mj")
+
+    truth = [energy_mj(sum_ms(SPACE, TRUTH, network)) for network in NETWORKS]
+    assert predictor.metric == "energy_mj" and predictor.unit == "mJ"
+    assert [predictor.predict_one(network) for network in NETWORKS] == pytest.approx(truth, rel=0.01)
+    assert predictor.fit["chosen"] == "LUT calibrated"
+    predictor.save(tmp_path / "p.json")
+    assert load_predictor(tmp_path / "p.json").metric == "energy_mj"
+
+
+def test_net_energy_and_tail_latency_have_values_of_their_own(tmp_path):
+    """Of 20 samples the dearest is thrice the others: the 95th percentile of three rounds lies a tenth of the way up."""
+    lut = table(tmp_path / "t")
+    net, tail = (lut_predictor(SPACE, lut, metric=metric) for metric in ("net_energy_mj", "p95_ms"))
+    chain = [shaped.key for shaped in SPACE.chain(NETWORKS[0]) if not shaped.is_identity]
+
+    assert net.predict_one(NETWORKS[0]) == pytest.approx(sum(0.4 * energy_mj(TRUTH[key]) for key in chain))
+    one = lut.entries[chain[0]].p95_ms / TRUTH[chain[0]]
+    assert 1 < one < 3
+    assert tail.predict_one(NETWORKS[0]) == pytest.approx(one * sum(TRUTH[key] for key in chain))
+
+
+def test_a_day_that_took_more_energy_is_told_by_the_sentinels(tmp_path):
+    observations = observe(SPACE, [networks(tmp_path / "s", times=1.1)], table(tmp_path / "t"), metric="energy_mj")
+
+    truth = [energy_mj(sum_ms(SPACE, TRUTH, network)) for network in NETWORKS]
+    assert sorted(observations.value) == pytest.approx(sorted(truth))
+    assert observations.notes[0].startswith("s: took 1.1000 times as much as t")
+    assert observations.metric == "energy_mj"
+
+
+def test_a_table_with_holes_in_a_metric_is_refused_with_the_keys(tmp_path):
+    keys = [shaped.key for shaped in SPACE.shaped_operators()]
+
+    with pytest.raises(luts.LutMissError, match=f"energy_mj is not known for 2 of {len(keys)}") as caught:
+        lut_predictor(SPACE, table(tmp_path / "t", without=keys[3:5]), metric="energy_mj")
+
+    assert keys[3] in str(caught.value) and keys[4] in str(caught.value)
+    lut_predictor(SPACE, table(tmp_path / "t", without=keys[3:5]))  # latency is whole
+
+
+def test_networks_without_the_metric_are_left_out_and_named(tmp_path):
+    observations = observe(SPACE, [networks(tmp_path / "s", without=2)], metric="energy_mj")
+
+    left_out = ", ".join(network_key(network) for network in NETWORKS[:2])
+    assert len(observations) == 18
+    assert observations.notes == (f"energy_mj is not known for 2 of 20 measured networks: {left_out}; left out",)
+
+
+def test_no_network_with_the_metric_is_an_error_that_says_how_to_get_it(tmp_path):
+    with pytest.raises(PredictorError, match="energy_mj is not known for 20 of 20 measured networks") as caught:
+        fit_additive(SPACE, None, [networks(tmp_path / "s", without=20)], metric="energy_mj")
+
+    assert "--energy" in caught.value.hint
+
+
+def test_a_metric_is_not_judged_by_another(tmp_path):
+    samples = [networks(tmp_path / "s")]
+    predictor = fit_additive(SPACE, None, samples, metric="energy_mj")
+
+    assert evaluate(predictor, samples).rmse < 0.1 * float(np.mean([energy_mj(1.0)]))
+    with pytest.raises(PredictorError, match="of energy_mj, the measured networks are of latency_ms"):
+        evaluate(predictor, observe(SPACE, samples))
+    with pytest.raises(PredictorError, match="are of latency_ms, not of energy_mj"):
+        fit_additive(SPACE, None, observe(SPACE, samples), metric="energy_mj")
+
+
+def test_a_metric_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(PredictorError, match="no such metric: 'watts'"):
+        lut_predictor(SPACE, table(tmp_path / "t"), metric="watts")
