@@ -21,15 +21,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_classes(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--predictor", type=Path, metavar="FILE", help="from `lightnas-edge fit`")
-    source.add_argument("--lut", type=Path, metavar="FILE", help="a table alone; needs --space")
+    source.add_argument("--lut", type=Path, metavar="FILE", help="a table alone, needs --space; or xavier-lightnas-b8")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lightnas_edge.predictor import load_predictor, lut_predictor, reachable_range
+    from lightnas_edge.predictor import load_predictor, lut_predictor, reachable_range, reference_predictor
 
     space = None if arguments.space is None else chosen_space(arguments)
+    if arguments.lut and reference_predictor(arguments.lut):
+        arguments.predictor = arguments.lut  # tables that come with the project are predictors already
     if arguments.predictor:
         predictor = load_predictor(arguments.predictor, space)
     elif space is None:

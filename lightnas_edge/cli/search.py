@@ -32,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     source.add_argument(
         "--predictor", type=Path, metavar="FILE", help="from `lightnas-edge fit`, or xavier-lightnas-b8"
     )
-    source.add_argument("--lut", type=Path, metavar="FILE", help="a table alone: operators are summed")
+    source.add_argument("--lut", type=Path, metavar="FILE", help="a table: operators are summed; or xavier-lightnas-b8")
     source.add_argument("--host", metavar="HOST", help="a board whose table is in this folder, or is measured first")
     parser.add_argument("--latency-ms", type=milliseconds, required=True, metavar="MS", help="the budget of one batch")
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of images (train/CLASS/*.jpg), or digits")
@@ -113,8 +113,10 @@ def _run(arguments: argparse.Namespace) -> int:
 def _predictor(arguments: argparse.Namespace) -> tuple[Predictor, Path | None]:
     """The predictor that was asked for, and the table behind it if it is known."""
     import luts
-    from lightnas_edge.predictor import load_predictor, lut_predictor
+    from lightnas_edge.predictor import load_predictor, lut_predictor, reference_predictor
 
+    if arguments.lut and reference_predictor(arguments.lut):
+        arguments.predictor = arguments.lut  # tables that come with the project are predictors already
     if arguments.predictor:
         predictor = load_predictor(
             arguments.predictor, None if arguments.space is None else load_space(arguments.space)

@@ -5,7 +5,7 @@ from lightnas_edge.predictor.base import Predictor, Range, reachable_range
 from lightnas_edge.predictor.choose import next_networks
 from lightnas_edge.predictor.compare import Comparison, Row, compare, fit_best
 from lightnas_edge.predictor.evaluate import Scores, evaluate
-from lightnas_edge.predictor.files import load_predictor
+from lightnas_edge.predictor.files import load_predictor, reference_predictor
 from lightnas_edge.predictor.mlp import MlpPredictor, fit_mlp, read_published_predictor
 from lightnas_edge.predictor.observations import Observations, observe
 
@@ -29,4 +29,5 @@ __all__ = [
     "observe",
     "reachable_range",
     "read_published_predictor",
+    "reference_predictor",
 ]

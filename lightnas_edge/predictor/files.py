@@ -17,7 +17,7 @@ from lightnas_edge.predictor.mlp import MlpPredictor, decode
 from lightnas_edge.space import Space
 
 
-def _reference(name: str | Path) -> Path | None:
+def reference_predictor(name: str | Path) -> Path | None:
     """A predictor that comes with the project, by its name; a file of the user's with the same name goes first."""
     import luts
 
@@ -31,7 +31,7 @@ def load_predictor(path: str | Path, space: Space | None = None) -> Predictor:
     Raises:
         PredictorError: unreadable, newer, of another space, or with faults; all of them in one message.
     """
-    path = _reference(path) or Path(path)
+    path = reference_predictor(path) or Path(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -38,8 +38,19 @@ def test_the_six_lightnets_come_out_near_their_published_latencies(shared_data):
         assert predictor.predict_one(network) == pytest.approx(row["published_latency_ms"], abs=0.35)
 
 
-def test_its_range_is_told_by_the_command():
-    told = json.loads(run("range", "--predictor", NAME, "--json").out)
+@pytest.mark.parametrize("option", ["--predictor", "--lut"])
+def test_its_range_is_told_by_the_command(option):
+    told = json.loads(run("range", option, NAME, "--json").out)
 
     assert told["batch"] == 8
     assert told["cheapest"]["latency_ms"] < 10 < 22 < told["median"]["latency_ms"] < 24
+
+
+def test_a_search_takes_it_for_a_table(tmp_path, monkeypatch):
+    """Refused before any data is read: 1 ms is below the cheapest network of the published setting."""
+    monkeypatch.chdir(tmp_path)
+
+    told = run("search", "--lut", NAME, "--latency-ms", "1", "--data", "digits")
+
+    assert told.code == 3
+    assert "1 ms" in told.err
