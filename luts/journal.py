@@ -47,6 +47,7 @@ class Visit:
     before: dict[str, Any] = field(default_factory=dict)  # state of the machine
     after: dict[str, Any] = field(default_factory=dict)
     energy: dict[str, Any] | None = None
+    peak_memory_mb: float | None = None
     warnings: tuple[str, ...] = ()
     error: dict[str, Any] | None = None
 
@@ -236,7 +237,7 @@ def _visit(record: dict[str, Any]) -> tuple[Visit | None, str]:
         return None, where + "; ".join(wrong)
     warmup = record.get("warmup_ms")
     warnings = record.get("warnings")
-    t_s, repeats = record.get("t_s"), record.get("repeats")
+    t_s, repeats, memory_mb = record.get("t_s"), record.get("repeats"), record.get("peak_memory_mb")
     return Visit(
         key=str(key),
         session=str(session),
@@ -249,6 +250,7 @@ def _visit(record: dict[str, Any]) -> tuple[Visit | None, str]:
         warmup_ms=tuple(float(value) for value in warmup if _is_number(value)) if isinstance(warmup, list) else (),
         before=_table(record.get("before")),
         after=_table(record.get("after")),
+        peak_memory_mb=float(memory_mb) if memory_mb is not None and _is_positive(memory_mb) else None,
         energy=record["energy"] if isinstance(record.get("energy"), dict) else None,
         warnings=tuple(str(warning) for warning in warnings) if isinstance(warnings, list) else (),
         error=error,

@@ -14,7 +14,7 @@ METRICS = {
 HOW_TO_MEASURE = {
     "energy_mj": "measure energy too: add --energy to the same command; what is there is kept",
     "net_energy_mj": "measure energy too: add --energy to the same command; what is there is kept",
-    "peak_memory_mb": "no engine tells what it holds yet: docs/measuring.md",
+    "peak_memory_mb": "TensorRT and virtual boards tell what an engine holds, ONNX Runtime does not: docs/measuring.md",
 }
 
 

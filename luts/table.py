@@ -92,9 +92,10 @@ class Entry:
             return None if self.energy_mj is None else self.energy_mj.gross
         if metric == "net_energy_mj":
             return None if self.energy_mj is None else self.energy_mj.net
-        if metric not in METRICS:
-            raise ValueError(f"no such metric: {metric!r}; there are {', '.join(METRICS)}")
-        return None
+        if metric == "peak_memory_mb":
+            known = [visit.peak_memory_mb for visit in self.visits if visit.peak_memory_mb is not None]
+            return Quantity(max(known), 0.0) if known else None
+        raise ValueError(f"no such metric: {metric!r}; there are {', '.join(METRICS)}")
 
     def _bootstrapped(self, level: float) -> float:
         count = len(self.visits)

@@ -221,6 +221,7 @@ class Session:
             "warmup_ms": [],
             "samples_ms": [],
             "device_ms": None,
+            "peak_memory_mb": None,
             "energy": None,
             "before": None,
             "after": None,

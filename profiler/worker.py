@@ -5,7 +5,7 @@ Requests, one JSON object per line on standard input, and what each is answered 
                -> fingerprint, runtime
     load       model (sha256), path                            -> evicted: the models that were given up for it
     visit      model, repeats (or null to calibrate),          -> repeats, warmup_ms, samples_ms, device_ms, timed_s,
-               energy_steady_s (or null: latency alone)           before, after, and energy where it was asked for
+               energy_steady_s (or null: latency alone)           peak_memory_mb, before, after, energy if asked for
     rest       seconds                                         -> nothing; leaves the board idle for so long
     check      path, sha256                                    -> nothing
     evaluate   model, inputs, offset, size, batches, output    -> nothing; appends to the file `output`
@@ -109,6 +109,7 @@ class Worker:
             )
             reply.update(timings._asdict(), before=before, after=self._state.after(started_s))
             reply["device_ms"] = engine.device_ms(timings.repeats)
+            reply["peak_memory_mb"] = engine.peak_memory_mb()
 
         if request["energy_steady_s"] is None:
             take_samples()

@@ -23,6 +23,10 @@ class Engine:
         """Mean time of an inference on the device alone, by its own clock; None where it has none."""
         return None
 
+    def peak_memory_mb(self) -> Optional[float]:
+        """What the engine holds while it runs: weights, activations, inputs, outputs; None where its runtime does not say."""
+        return None
+
     def evaluate(self, inputs: bytes) -> bytes:
         """The output for one batch of inputs; both little-endian float32, row-major. Not timed."""
         raise NotImplementedError

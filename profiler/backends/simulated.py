@@ -34,7 +34,7 @@ class Simulated(Backend):
     def __init__(self, precision: str, batch: int, threads: int, system: System) -> None:
         self._machine = Machine(system)
         self._facts = self._machine.facts
-        self._kernels = {}  # type: Dict[str, List[Kernel]]  # by the model's SHA-256
+        self._known = {}  # type: Dict[str, Tuple[List[Kernel], int]]  # by the model's SHA-256: kernels, values held
         speeds = self._facts["macs_per_ns"]
         if precision not in speeds:
             raise BackendError(
@@ -72,18 +72,22 @@ class Simulated(Backend):
 
     def load(self, model: bytes) -> "SimulatedEngine":
         sha256 = hashlib.sha256(model).hexdigest()
-        if sha256 not in self._kernels:  # a model that was given up for another is soon back
+        if sha256 not in self._known:  # a model that was given up for another is soon back
             try:
-                self._kernels[sha256] = read_kernels(model, self._fingerprint["batch"])
+                self._known[sha256] = read_kernels(model, self._fingerprint["batch"]), values_held(model)
             except ImportError as err:
                 raise MeasureError("load", "a virtual board needs onnx: {}".format(err), "pip install onnx")
-        return SimulatedEngine(self._machine, self._kernels[sha256], self._fingerprint["precision"], model, sha256)
+        kernels, held = self._known[sha256]
+        return SimulatedEngine(self._machine, kernels, held, self._fingerprint["precision"], model, sha256)
 
 
 class SimulatedEngine(Engine):
-    def __init__(self, machine: Machine, kernels: List[Kernel], precision: str, model: bytes, sha256: str) -> None:
+    def __init__(
+        self, machine: Machine, kernels: List[Kernel], values: int, precision: str, model: bytes, sha256: str
+    ) -> None:
         self._machine = machine
         self._model = model
+        self._held_mb = values * VALUE_BYTES[precision] / 2**20
         self._session = None  # type: Any
         facts = machine.facts
         self._sync_s = facts["sync_us"] * 1e-6
@@ -126,6 +130,9 @@ class SimulatedEngine(Engine):
         begin_s = self._machine.now_s
         self.run(repeats)
         return max(0.0, (self._machine.now_s - begin_s) / repeats - self._sync_s) * 1e3
+
+    def peak_memory_mb(self) -> float:
+        return round(self._held_mb, 6)
 
     def evaluate(self, inputs: bytes) -> bytes:
         """Real outputs, by ONNX Runtime in float32 on this machine."""
@@ -203,6 +210,21 @@ def read_kernels(model: bytes, batch: int) -> List[Kernel]:
             macs = float(size(node.input[1]) * first[0])
         kernels.append(Kernel(macs, float(size(output) + sum(size(name) for name in node.input))))
     return kernels
+
+
+def values_held(model: bytes) -> int:
+    """Weights, and the most that any operator reads and writes beside them."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model)).graph
+    weights = {tensor.name: _product(list(tensor.dims)) for tensor in graph.initializer}
+    sizes = {
+        info.name: _product([side.dim_value for side in info.type.tensor_type.shape.dim])
+        for info in list(graph.input) + list(graph.value_info) + list(graph.output)
+        if info.name not in weights
+    }
+    moving = [sum(sizes.get(name, 0) for name in set(node.input) | set(node.output)) for node in graph.node]
+    return sum(weights.values()) + max(moving, default=0)
 
 
 def _product(sides: List[int]) -> int:

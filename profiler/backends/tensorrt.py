@@ -325,7 +325,7 @@ class TensorRT(Backend):
         if engine is None:
             raise self._failure("cannot load the engine it built", [], "")
         try:
-            return TensorRTEngine(self._trt, self._cuda, engine, self._batch)
+            return TensorRTEngine(self._trt, self._cuda, engine, self._batch, len(plan))
         except MeasureError:
             raise
         except Exception as err:
@@ -345,8 +345,9 @@ class TensorRT(Backend):
 class TensorRTEngine(Engine):
     """One engine with its buffers, on a stream of its own."""
 
-    def __init__(self, trt: Any, cuda: cuda_layer.Cuda, engine: Any, batch: int) -> None:
+    def __init__(self, trt: Any, cuda: cuda_layer.Cuda, engine: Any, batch: int, plan_size: int) -> None:
         self._trt = trt
+        self._plan_size = plan_size
         self._cuda = cuda
         self._engine = engine
         self._stream = None  # type: Optional[int]
@@ -385,6 +386,17 @@ class TensorRTEngine(Engine):
             self._cuda.record(end, self._stream)
             total += self._cuda.elapsed_ms(start, end)
         return total / repeats
+
+    def peak_memory_mb(self) -> Optional[float]:
+        """The plan, which is mostly weights, what TensorRT asks for to run it, and the inputs and outputs.
+
+        Without the CUDA context and the libraries, which a process pays for once, whatever it runs.
+        """
+        for name in ("device_memory_size_v2", "device_memory_size"):  # the former from 10 on, alone in 11
+            if hasattr(self._engine, name):
+                ends = sum(port.size for port in self.ports)
+                return round((self._plan_size + getattr(self._engine, name) + ends) / 2**20, 6)
+        return None
 
     def evaluate(self, inputs: bytes) -> bytes:
         (source,) = [index for index, port in enumerate(self.ports) if port.is_input]

@@ -25,11 +25,15 @@ def test_one_fit_writes_a_predictor_per_metric(measured, monkeypatch):
 
     told = run(
         "fit", "--space", "tiny", "--lut", "ops.lut.jsonl", "--samples", "nets.lut.jsonl",
-        "--metric", "latency_ms", "--metric", "energy_mj",
+        "--metric", "latency_ms", "--metric", "energy_mj", "--metric", "peak_memory_mb",
     )  # fmt: skip
 
     assert told.code == 0
-    latency, energy = (json.loads((measured / f"tiny{m}.predictor.json").read_text()) for m in ("", ".energy_mj"))
+    latency, energy, memory = (
+        json.loads((measured / f"tiny{metric}.predictor.json").read_text())
+        for metric in ("", ".energy_mj", ".peak_memory_mb")
+    )
+    assert (memory["metric"], memory["unit"]) == ("peak_memory_mb", "MB")
     assert (latency["metric"], latency["unit"]) == ("latency_ms", "ms")
     assert (energy["metric"], energy["unit"]) == ("energy_mj", "mJ")
     assert energy["simulated"] and energy["fit"]["networks"] == 6

@@ -206,6 +206,8 @@ def test_every_metric_of_an_entry_comes_with_its_error_and_the_unknown_is_none(t
     assert entry.quantity("net_energy_mj").value == 4.0
     assert math.isnan(entry.quantity("net_energy_mj").standard_error)
     assert entry.quantity("peak_memory_mb") is None
+    known = [visit("a@1", samples, peak_memory_mb=memory) for memory in (5.0,)]
+    assert luts.read(write(tmp_path / "m", header(), *known)).entries["a@1"].quantity("peak_memory_mb").value == 5.0
     with pytest.raises(ValueError, match="no such metric: 'watts'"):
         entry.quantity("watts")
 

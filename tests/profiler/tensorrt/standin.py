@@ -324,6 +324,11 @@ class ICudaEngine(Behaviour):
 
     _get_num_bindings = _get_num_io_tensors
 
+    def _get_device_memory_size(self):
+        return 3 * 2**20
+
+    _get_device_memory_size_v2 = _get_device_memory_size
+
     def _get_tensor_mode(self, name):
         mode = self._trt.TensorIOMode
         return mode.INPUT if self._value(name) in self._inputs else mode.OUTPUT

@@ -47,6 +47,15 @@ def test_device_time_is_taken_between_two_events_around_each_inference(bench):
     ] * 3  # fmt: skip
 
 
+def test_peak_memory_is_the_plan_what_it_asks_for_and_the_ends(bench):
+    """The stand-in asks for 3 MB; in and out are 3x8x8 and 4x8x8 floats."""
+    engine = bench.open().load(standin.conv_model())
+    (plan,) = [path for path in bench.home.rglob("*.engine")]
+
+    ends = sum(port.size for port in engine.ports)
+    assert engine.peak_memory_mb() == pytest.approx(3 + (plan.stat().st_size + ends) / 2**20, abs=1e-6)
+
+
 def test_every_load_of_a_model_runs_on_the_same_numbers(bench_of):
     contents = []
     for home in ("one", "two"):
