@@ -71,6 +71,28 @@ class Campaign:
         self._where = ["--job", self._folder, "--home", self._home, *connection.agent_options]
         self._sudo_password = sudo_password
 
+    @classmethod
+    def running(cls, connection: Connection, scratch: Path) -> Campaign | None:
+        """The job that an agent is at work on, whoever started it, to be followed; None when there is none.
+
+        Args:
+            scratch: an empty folder on this side, for the job's manifest.
+
+        Raises:
+            DeviceError: its manifest cannot be read.
+        """
+        holder = lock_holder(connection)
+        if holder is None:
+            return None
+        manifest = connection.read(f"{connection.home()}/jobs/{holder['job']}/manifest.json")
+        (scratch / "manifest.json").write_bytes(manifest)
+        return cls(connection, scratch)
+
+    @property
+    def job(self) -> str:
+        """Its name."""
+        return str(self._job["job"])
+
     def start(self, fresh: bool = False, journal: Path | None = None) -> None:
         """Send what the board lacks and start the agent, which goes on without us.
 
@@ -116,20 +138,24 @@ class Campaign:
             output=self._on_board("agent.out"),
         )
 
-    def follow(self, journal: Path, on_progress: Callable[[Status], None] | None = None) -> Status:
+    def follow(
+        self, journal: Path, on_progress: Callable[[Status], None] | None = None, *, stop: bool = True
+    ) -> Status:
         """Fetch the journal as it grows, until the agent is done.
 
         Args:
             journal: this side's copy: what the board has beyond it is appended, whole lines only.
+            stop: have the agent stop when we are interrupted; False for somebody else's job.
 
         Raises:
             BoardBusyError, AgentError: the agent's own message; what it had measured has been fetched.
-            KeyboardInterrupt: the agent was asked to stop, and what it had measured has been fetched.
+            KeyboardInterrupt: what the agent had measured has been fetched.
         """
         try:
             status = self._follow(journal, on_progress)
         except KeyboardInterrupt:
-            self._stop()
+            if stop:
+                self._stop()
             self._fetch(journal)
             raise
         if status.state != "done":

@@ -27,9 +27,14 @@ class HeldJob:
     job: str
     purpose: str  # profile, sample or verify
     space: str
+    backend: str
     precision: str
     batch: int
     threads: int
+    rounds: int
+    seed: int
+    lock_clocks: bool
+    power_mode: str | None
     journal: str  # its path on the board
     size_bytes: int  # of the journal
 
@@ -92,19 +97,40 @@ def _held(connection: Connection, folder: str, name: str, sizes: dict[str, int])
     schema = record.get("schema")
     if schema != 1:
         raise ValueError(f"schema {schema!r}; this program reads 1")
-    for field in ("purpose", "space", "precision"):
+    for field in ("purpose", "space", "backend", "precision"):
         if not isinstance(record.get(field), str) or not _NAME.fullmatch(record[field]):
-            raise ValueError(f"{field} is {record.get(field)!r}")
+            raise ValueError(f"{field} is {_short(record.get(field))}")
     for field in ("batch", "threads"):
-        if type(record.get(field)) is not int or record[field] < 1:
-            raise ValueError(f"{field} is {record.get(field)!r}")
+        if not _is_count(record.get(field)):
+            raise ValueError(f"{field} is {_short(record.get(field))}")
+    protocol = record.get("protocol")
+    if not isinstance(protocol, dict) or not _is_count(protocol.get("rounds")) or type(protocol.get("seed")) is not int:
+        raise ValueError(f"protocol is {_short(protocol)}")
+    setup = record.get("board_setup") or {}
+    if not isinstance(setup, dict) or not isinstance(setup.get("power_mode"), (str, type(None))):
+        raise ValueError(f"board_setup is {_short(setup)}")
     return HeldJob(
         job=name,
         purpose=record["purpose"],
         space=record["space"],
+        backend=record["backend"],
         precision=record["precision"],
         batch=record["batch"],
         threads=record["threads"],
+        rounds=protocol["rounds"],
+        seed=protocol["seed"],
+        lock_clocks=setup.get("lock_clocks") is True,
+        power_mode=setup.get("power_mode"),
         journal=f"{folder}/journal.jsonl",
         size_bytes=sizes["journal.jsonl"],
     )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _short(value: Any) -> str:
+    """What a board says, cut to what fits in a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

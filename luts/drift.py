@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from luts.journal import Visit
 
@@ -33,7 +35,7 @@ def estimate_drift(visits: Sequence[Visit]) -> dict[Group, float]:
 
     A group with fewer than `MIN_KEYS` keys that were also measured elsewhere takes the drift of the nearest round of
     its session that has enough; a session without such a round has one drift for all of its rounds.
-    The visit-weighted median of the factors is 1. Groups that share no key with the others have nothing to be compared
+    The visit-weighted median of the factors is 1. Sessions that share no key with the others have nothing to be compared
     with; their factors are centred on their own.
     """
     measured = [visit for visit in visits if visit.samples_ms]
@@ -48,8 +50,12 @@ def estimate_drift(visits: Sequence[Visit]) -> dict[Group, float]:
     for (name, _), index in columns.items():
         session[index] = names.index(name)
     log_ms = np.array([math.log(min(visit.samples_ms)) for visit in measured])
-    drift = _solve(row, column, session, log_ms)
-    drift -= _weighted_median(drift, np.bincount(column, minlength=len(drift)))
+    component = _components(row, column, session)
+    drift = _solve(row, column, session, component, log_ms)
+    visits_of = np.bincount(column, minlength=len(drift))
+    for index in range(int(component.max()) + 1):
+        own = component == index
+        drift[own] -= _weighted_median(drift[own], visits_of[own])
     return {group: math.exp(drift[index]) for group, index in columns.items()}
 
 
@@ -73,21 +79,38 @@ def _columns(visits: Sequence[Visit]) -> dict[Group, int]:
     return columns
 
 
+def _components(row: NDArray[np.intp], column: NDArray[np.intp], session: NDArray[np.intp]) -> NDArray[np.int32]:
+    """(columns,) which of the columns can be compared: those linked by a session or by a key, over any number of steps."""
+    keys = int(row.max()) + 1
+    links = np.concatenate([column, np.arange(len(session))]), np.concatenate([row, keys + session])
+    size = keys + int(session.max()) + 1
+    graph = coo_array((np.ones(len(links[0])), links), shape=(len(session), size)).tocsr()
+    _, component = connected_components(graph @ graph.T, directed=False)
+    return component
+
+
 def _solve(
-    row: NDArray[np.intp], column: NDArray[np.intp], session: NDArray[np.intp], log_ms: NDArray[np.float64]
+    row: NDArray[np.intp],
+    column: NDArray[np.intp],
+    session: NDArray[np.intp],
+    component: NDArray[np.int32],
+    log_ms: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """(columns,) log drift: the most probable one, found by reweighted least squares over keys and columns together.
 
     Args:
-        row: (visits,) key. column: (visits,) unknown of the visit's drift. session: (columns,) session of each unknown.
+        row: (visits,) key. column: (visits,) unknown of the visit's drift. session, component: (columns,) of each unknown.
     """
     shape = int(row.max()) + 1, len(session)
     same = session[:, None] == session[None, :]
     prior = (np.eye(shape[1]) - same / same.sum(axis=1)) / _DRIFT_DEVIATION**2
+    together = component[:, None] == component[None, :]
+    centring = together / together.sum(axis=1)
     weight = np.ones(len(log_ms))
     drift = np.zeros(shape[1])
     for _ in range(_ITERATIONS):
-        # Normal equations with the keys' costs eliminated; the tiny ridge picks the centred one of equal solutions.
+        # Normal equations with the keys' costs eliminated. What they leave open, a common factor of all drifts that are
+        # compared with each other, is set to have mean zero.
         weights, sums = np.zeros(shape), np.zeros(shape)
         np.add.at(weights, (row, column), weight)
         np.add.at(sums, (row, column), weight * log_ms)
@@ -95,8 +118,8 @@ def _solve(
         share = weights / per_key[:, None]
         system = np.diag(weights.sum(axis=0)) - weights.T @ share + prior
         right = sums.sum(axis=0) - share.T @ sums.sum(axis=1)
-        ridge = 1e-9 * max(float(np.trace(system)) / len(system), 1e-3)
-        found = np.linalg.solve(system + ridge * np.eye(len(system)), right)
+        scale = max(float(np.trace(system)) / len(system), 1e-3)
+        found = np.linalg.solve(system + scale * centring, right)
         cost = (sums.sum(axis=1) - weights @ found) / per_key
         residual = log_ms - cost[row] - found[column]
         change, drift = float(np.abs(found - drift).max()), found

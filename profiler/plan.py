@@ -1,5 +1,8 @@
 """Which key is visited when: the planned rounds, then what varied too much once more, then the rounds with energy.
 
+A session that only has keys to measure which no earlier session saw could not be compared with those: the drift between
+them would pass for cost. So it visits the sentinels once more beside its own keys.
+
 Rounds are numbered on: planned ones from 0, those with energy from `rounds`, extra ones from there. Each round has an
 order of its own that depends on the keys, the seed and the round alone, so a resumed run visits what is missing.
 """
@@ -11,6 +14,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple
 RESTLESS_SHARE = 0.25  # of the keys; when more vary, the machine is the trouble and measuring again does not help
 RESTLESS_LEAST = 5
 FEW_VISITS = 6
+LINKS = 4  # keys that two sessions must share for the drift between them to be known
 
 
 class Visit(NamedTuple):
@@ -39,10 +43,16 @@ class Plan:
         for line in past:
             self.note(line)
         self.left = {}  # type: Dict[str, int]
+        planned = {}  # type: Dict[str, List[int]]
         for key in self._keys:
-            planned = sum((key, round_) not in self._done for round_ in range(self._rounds))
-            self.left[key] = planned + max(0, self._energy_rounds - self._with_energy[key])
+            planned[key] = [round_ for round_ in range(self._rounds) if (key, round_) not in self._done]
+            self.left[key] = len(planned[key]) + max(0, self._energy_rounds - self._with_energy[key])
         self.total = len(self._keys) * (self._rounds + self._energy_rounds)
+        self._links = self._find_links(planned)
+        rounds = len({round_ for rounds in planned.values() for round_ in rounds})
+        for key in self._links:
+            self.left[key] += rounds
+            self.total += rounds
 
     @property
     def done(self) -> int:
@@ -59,8 +69,11 @@ class Plan:
     def visits(self, failures: Dict[str, int]) -> Iterator[Visit]:
         """Everything left, in order. `failures`: keys that failed, which get no extra visits."""
         for round_ in range(self._rounds):
+            wanted = {key for key in self._keys if (key, round_) not in self._done}
+            if wanted:
+                wanted.update(self._links)
             for key in visiting_order(self._keys, self._seed, round_):
-                if (key, round_) not in self._done:
+                if key in wanted:
                     yield Visit(key, round_)
                     self.left[key] -= 1
         for visit in self._extra(failures):
@@ -72,6 +85,15 @@ class Plan:
                 if self._with_energy[key] <= number:
                     yield Visit(key, round_, with_energy=True)
                     self.left[key] -= 1
+
+    def _find_links(self, planned: Dict[str, List[int]]) -> List[str]:
+        """The sentinels, where the planned visits alone would not tie this session to the earlier ones."""
+        measured = {key for key, centres in self._centres.items() if centres}
+        is_new = any(rounds and key not in measured for key, rounds in planned.items())
+        shared = [key for key in measured if planned.get(key)]
+        if not is_new or len(shared) >= min(LINKS, len(measured)):
+            return []
+        return [key for key in self._sentinels if key in measured and not planned[key]]
 
     def _extra(self, failures: Dict[str, int]) -> Iterator[Visit]:
         first = self._rounds + self._energy_rounds

@@ -10,8 +10,8 @@ import devices
 import luts
 from devices import HeldJob
 from lightnas_edge.cli.console import note, print_json, say, warn
-from lightnas_edge.cli.options import add_host, table_path
-from lightnas_edge.profiling import Settings
+from lightnas_edge.cli.options import add_host
+from lightnas_edge.cli.tables import fetch_table
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,14 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _pull(connection: devices.Connection, host: str, job: HeldJob, folder: Path) -> dict[str, Any]:
     """One table: its file, what was new, what it holds."""
-    path = folder / table_path(host, job.space, _settings(job), _kind(job))
-    try:
-        fetched = devices.fetch_journal(connection, job, path)
-    except devices.ContradictionError:
-        beside = path.with_name(path.name.removesuffix(".lut.jsonl") + f"-{job.job[:8]}.lut.jsonl")
-        warn(f"{path} holds other measurements than the board; the board's go to {beside}")
-        path = beside
-        fetched = devices.fetch_journal(connection, job, path)
+    path, fetched = fetch_table(connection, host, job, folder)
     lut = luts.read(path)
     for fault in lut.faults:
         warn(f"{path}:{fault.line}: {fault.what}")
@@ -71,12 +64,3 @@ def _line(table: dict[str, Any]) -> str:
     simulated = "  SIMULATED" if table["simulated"] else ""
     held = f"{table['operators']} operators, {table['networks']} networks"
     return f"{table['lut']}: {held}, {table['bytes']} bytes new{simulated}"
-
-
-def _settings(job: HeldJob) -> Settings:
-    return Settings(precision=job.precision, batch=job.batch, threads=job.threads)
-
-
-def _kind(job: HeldJob) -> str:
-    """The same names as `profile` and `sample` give."""
-    return {"profile": "", "sample": "-networks"}.get(job.purpose, f"-{job.purpose}")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from lightnas_edge.cli.console import ms, note, say, warn
 from lightnas_edge.cli.learning import learning_progress
-from lightnas_edge.cli.options import add_space, count, milliseconds, share, table_path
-from lightnas_edge.errors import RunError, SpaceError
-from lightnas_edge.profiling import Settings
+from lightnas_edge.cli.options import add_space, count, milliseconds, share
+from lightnas_edge.cli.tables import complete_table
+from lightnas_edge.errors import SpaceError
 from lightnas_edge.runs import create_run
 from lightnas_edge.space import load_space
 
@@ -33,7 +33,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--predictor", type=Path, metavar="FILE", help="from `lightnas-edge fit`, or xavier-lightnas-b8"
     )
     source.add_argument("--lut", type=Path, metavar="FILE", help="a table: operators are summed; or xavier-lightnas-b8")
-    source.add_argument("--host", metavar="HOST", help="a board whose table is in this folder, or is measured first")
+    source.add_argument(
+        "--host", metavar="HOST", help="a board: what it has measured is pulled, what is missing is measured"
+    )
     parser.add_argument("--latency-ms", type=milliseconds, required=True, metavar="MS", help="the budget of one batch")
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of images (train/CLASS/*.jpg), or digits")
     parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/SPACE-MSms)")
@@ -129,18 +131,8 @@ def _predictor(arguments: argparse.Namespace) -> tuple[Predictor, Path | None]:
     space = load_space(arguments.space)
     table = arguments.lut
     if table is None:
-        table = table_path(arguments.host, space.name, Settings(), "")
-        if not table.exists():
-            _profile(arguments.host, arguments.space, table)
+        table = complete_table(arguments.host, space)
     return lut_predictor(space, luts.read(table)), table
-
-
-def _profile(host: str, space: str, table: Path) -> None:
-    from lightnas_edge.cli import main
-
-    note(f"{table} does not exist yet: measuring {space} on {host} first")
-    if main(["profile", "--host", host, "--space", space, "--out", str(table)]) != 0:
-        raise RunError(f"{space} could not be measured on {host}", hint="see the messages above")
 
 
 def _keep(predictor: Predictor, table: Path | None, run: Path) -> None:

@@ -153,8 +153,13 @@ def write_profile_job(
     operators: Iterable[ShapedOperator] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Job:
-    """Every operator of the space (or those given), each as an ONNX model of its own."""
-    operators = space.shaped_operators() if operators is None else list(operators)
+    """Every operator of the space, each as an ONNX model of its own; or those given, and the sentinels beside them.
+
+    The sentinels tie what is measured today to what the table holds already.
+    """
+    operators = list(
+        dict.fromkeys([*(space.shaped_operators() if operators is None else operators), *sentinels(space)])
+    )
     return _write_job(folder, "profile", space, settings, _operators(operators, settings), on_progress=on_progress)
 
 
@@ -199,6 +204,28 @@ def write_verify_job(
     network = _Measurement(key, {"architecture": architecture.to_json()}, lambda: model)
     operators = _operators(sentinels(space) if beside is None else beside, settings)
     return _write_job(folder, "verify", space, settings, [*operators, network], evaluate={key: inputs})
+
+
+def profile_job_name(space: Space, settings: Settings) -> str:
+    """The name of the job that profiles a space with these settings: the same on every host, 16 hex digits."""
+    return _job_name("profile", space, settings, [])
+
+
+def _job_name(purpose: str, space: Space, settings: Settings, networks: list[dict[str, Any]]) -> str:
+    identity = {
+        "purpose": purpose,
+        "space_sha256": space.sha256,
+        "backend": settings.backend,
+        "precision": settings.precision,
+        "batch": settings.batch,
+        "threads": settings.threads,
+        "opset": settings.opset,
+        "protocol_version": settings.protocol.version,
+        "networks": networks,
+    }
+    if settings.board_setup is not None:  # a board in another state is another table
+        identity["board_setup"] = settings.board_setup
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -253,22 +280,10 @@ def _write_job(
         (folder / "data").mkdir(exist_ok=True)
         (folder / "data" / f"{sha256}.f32").write_bytes(content)
         evaluations.append({"key": key, "model": model_of[key], "inputs": sha256, "shape": list(inputs.shape)})
-    identity = {
-        "purpose": purpose,
-        "space_sha256": space.sha256,
-        "backend": settings.backend,
-        "precision": settings.precision,
-        "batch": settings.batch,
-        "threads": settings.threads,
-        "opset": settings.opset,
-        "protocol_version": settings.protocol.version,
-        # One profile job per space and setting, so that --only and more rounds add to it; samples and
-        # verifications are about the very networks they hold.
-        "networks": [] if purpose == "profile" else [row for row in rows if "architecture" in row],
-    }
-    if settings.board_setup is not None:  # a board in another state is another table
-        identity["board_setup"] = settings.board_setup
-    job = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    # One profile job per space and setting, so that --only and more rounds add to it; samples and
+    # verifications are about the very networks they hold.
+    networks = [] if purpose == "profile" else [row for row in rows if "architecture" in row]
+    job = _job_name(purpose, space, settings, networks)
     manifest = {
         "kind": "job",
         "schema": SCHEMA,

@@ -96,6 +96,20 @@ def test_six_sentinels_are_enough_to_link_two_sessions_of_otherwise_different_ke
     assert np.abs(relative_errors(lut, TRUTH_MS)).max() < 1e-6
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_sessions_that_share_no_key_are_each_left_as_they_are(tmp_path, seed):
+    """Nothing says how much faster the machine was in one of them, so nothing is divided out."""
+    generator = np.random.default_rng(seed)
+    records = [header(), visit("stem@1", [0.01])]
+    for key, cost in TRUTH_MS.items():
+        samples = cost * (1 + 0.05 * np.abs(generator.normal(size=5)))
+        records.append(visit(key, samples.tolist(), session="bbbbbbbb"))
+
+    lut = luts.read(write(tmp_path / "t", *records))
+
+    assert lut.drift == {("aaaaaaaa", 0): 1.0, ("bbbbbbbb", 0): 1.0}
+
+
 def test_one_key_alone_keeps_its_spread_instead_of_calling_it_drift(tmp_path):
     path = write(tmp_path / "t", header(), *[visit("a@1", [1.0 + 0.1 * (r % 2)], round=r) for r in range(9)])
 

@@ -104,6 +104,24 @@ def test_an_energy_that_could_not_be_measured_is_still_missing():
     assert len(list(Plan(manifest("a", rounds=1, energy_rounds=1), lines).visits({}))) == 1
 
 
+def test_a_session_of_new_keys_alone_visits_the_sentinels_again_to_be_comparable():
+    before = carry_out(Plan(manifest("abcdef", rounds=2, sentinels="ab"), []))
+
+    plan = Plan(manifest("abxy", rounds=2, sentinels="ab"), before)
+
+    assert (plan.total - plan.done) == 8
+    assert pairs(carry_out(plan)) == sorted((key, round_) for key in "abxy" for round_ in range(2))
+    assert plan.done == plan.total
+
+
+def test_a_session_that_goes_on_with_what_was_begun_needs_no_links():
+    before = carry_out(Plan(manifest("abcdefgh", rounds=3, sentinels="ab"), []), stop_after=20)
+
+    rest = carry_out(Plan(manifest("abcdefgh", rounds=3, sentinels="ab"), before))
+
+    assert len(pairs(before + rest)) == len(set(pairs(before + rest))) == 24
+
+
 def test_of_few_visits_no_spread_is_told():
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == 0.0
     assert spread([1.0, 1.0, 1.0, 1.0, 1.0, 1.1]) < spread([1.0, 1.1, 1.2, 1.3, 1.4, 1.5])

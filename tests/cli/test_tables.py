@@ -1,0 +1,173 @@
+"""What `search --host` does before it searches: bring the board's table, and complete it.
+
+The agent and ONNX Runtime are real; the board is a real OpenSSH server on loopback.
+"""
+
+import threading
+
+import pytest
+
+import devices
+import luts
+from devices import BoardUnreachableError, Campaign, ssh
+from devices.host_keys import HostKey
+from lightnas_edge.cli.tables import complete_table
+from lightnas_edge.errors import RunError
+from lightnas_edge.profiling import Protocol, Settings, select_operators, sentinels, write_profile_job
+from lightnas_edge.space import load_space
+from tests.cli.commands import run
+from tests.devices.sshd import Sshd, end_agents, needs_sshd, set_up_user, write_python_wrapper
+
+pytestmark = needs_sshd
+
+SPACE = load_space("tiny")
+KEYS = [shaped.key for shaped in SPACE.shaped_operators()]
+TABLE = "bench-tiny-fp32-b1-t1.lut.jsonl"
+
+
+@pytest.fixture
+def board(tmp_path, monkeypatch):
+    """`bench` of boards.toml; the current folder is empty."""
+    monkeypatch.setattr(ssh.SshConnection, "poll_s", 0.05)
+    server = Sshd(tmp_path / "board", set_up_user(tmp_path / "user", monkeypatch)).start()
+    user, _, port = server.address.replace(":", "@").split("@")
+    devices.add_board(
+        devices.Board(
+            "bench",
+            "127.0.0.1",
+            user=user,
+            port=int(port),
+            python=str(write_python_wrapper(tmp_path / "python3")),
+            host_key=str(HostKey.parse((tmp_path / "board" / "host_key.pub").read_text())),
+        )
+    )
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield server
+    end_agents(server)
+    server.stop()
+
+
+@pytest.fixture
+def measured_elsewhere(board, tmp_path):
+    """Has the board measure for somebody else, whose table is of no concern here; returns the campaign's job."""
+
+    def measure(*, only=(), follow=True, rounds=1, name="elsewhere", **settings):
+        settings = Settings(protocol=Protocol(rounds=rounds, warmup_ms=0.5, min_sample_ms=0.5), **settings)
+        job = write_profile_job(tmp_path / name, SPACE, settings, operators=select_operators(SPACE, only))
+        with devices.connect("bench") as connection:
+            campaign = Campaign(connection, job.folder)
+            campaign.start()
+            if follow:
+                campaign.follow(tmp_path / f"{name}.jsonl")
+        return job
+
+    return measure
+
+
+def sessions(path):
+    return {visit.session for visit in luts.read(path).visits}
+
+
+def test_a_table_that_the_board_holds_is_pulled_and_nothing_is_measured(board, measured_elsewhere, tmp_path, capsys):
+    job = measured_elsewhere()
+    held = board.home / ".lightnas-edge" / "jobs" / job.job / "journal.jsonl"
+    before = held.read_bytes()
+
+    path = complete_table("bench", SPACE)
+
+    assert str(path) == TABLE
+    assert path.read_bytes() == before == held.read_bytes()
+    assert "pulled" in capsys.readouterr().err
+    complete_table("bench", SPACE)
+    assert capsys.readouterr().err == ""
+
+
+def test_only_what_is_missing_is_measured(board, measured_elsewhere, capsys):
+    measured_elsewhere(only=["*_e6@*"])
+
+    path = complete_table("bench", SPACE)
+
+    lut = luts.read(path)
+    assert lut.coverage(KEYS).complete
+    first, second = dict.fromkeys(visit.session for visit in lut.visits)
+    keys = {session: {visit.key for visit in lut.visits if visit.session == session} for session in (first, second)}
+    beside = {shaped.key for shaped in sentinels(SPACE)}
+    assert {key for key in KEYS if "_e6@" in key} <= keys[first]
+    assert keys[first] & keys[second] == beside  # so that the two sessions can be compared
+    assert f"measuring {len(KEYS) - len(keys[first])} of {len(KEYS)} operators" in capsys.readouterr().err
+
+
+def test_a_job_at_work_on_the_table_is_waited_for_whoever_started_it(board, measured_elsewhere, capsys):
+    measured_elsewhere(rounds=15, follow=False)
+    with devices.connect("bench") as connection:
+        # A board lists a job from its first line on.
+        _wait_until(lambda: devices.held_jobs(connection)[0])
+
+    path = complete_table("bench", SPACE)
+
+    lut = luts.read(path)
+    assert len(sessions(path)) == 1
+    assert {len(lut.entries[key].visits) for key in KEYS} >= {15}
+    assert "is at work on this table: waiting for it" in capsys.readouterr().err
+
+
+def test_several_tables_of_one_space_are_told_apart_or_asked_about(board, measured_elsewhere):
+    measured_elsewhere(name="one")
+    measured_elsewhere(name="four", batch=4)
+
+    with pytest.raises(
+        RunError, match=r"holds 2 tables of tiny: fp32, batch [14], onnxruntime, 1 thread; fp32, batch [14]"
+    ):
+        complete_table("bench", SPACE)
+
+    assert luts.read(complete_table("bench", SPACE, batch=4)).batch == 4
+
+
+def test_a_table_of_another_space_with_the_same_name_is_not_taken(board, measured_elsewhere, capsys, monkeypatch):
+    measured_elsewhere()
+    wider = SPACE.with_classes(SPACE.classes + 1)
+    monkeypatch.setattr("lightnas_edge.cli.tables.measure_with_progress", _refuse)
+
+    with pytest.raises(_NothingHeldError):
+        complete_table("bench", wider)
+
+
+def test_a_complete_table_here_does_without_the_board_and_an_incomplete_one_does_not(
+    board, measured_elsewhere, monkeypatch, capsys
+):
+    measured_elsewhere()
+    path = complete_table("bench", SPACE)
+    board.stop()
+
+    assert complete_table("bench", SPACE) == path
+    assert "refuses connections" in capsys.readouterr().err
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    with pytest.raises(BoardUnreachableError, match="refuses connections"):
+        complete_table("bench", SPACE)
+
+
+def test_search_pulls_what_the_board_holds(board, measured_elsewhere, tmp_path):
+    measured_elsewhere()
+
+    told = run("search", "--host", "bench", "--space", "tiny", "--latency-ms", 0.000001, "--data", "digits")
+
+    assert told.code == 3, told.err
+    assert "pulled" in told.err
+    assert luts.read(tmp_path / "here" / TABLE).coverage(KEYS).complete
+
+
+class _NothingHeldError(Exception):
+    pass
+
+
+def _refuse(*arguments, **options):
+    raise _NothingHeldError
+
+
+def _wait_until(condition):
+    for _ in range(3000):
+        if condition():
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("waited in vain")
