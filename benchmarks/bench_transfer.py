@@ -129,8 +129,10 @@ def _pull_grown(board: Sshd, connection: SshConnection, scratch: Path) -> tuple[
     name = "ffffffffffffffff"
     folder = Path(connection.home()) / "jobs" / name
     folder.mkdir()
-    record = {"kind": "job", "schema": 1, "job": name, "purpose": "profile", "space": "bench"}
-    (folder / "manifest.json").write_text(json.dumps(record | {"precision": "fp32", "batch": 1, "threads": 1}))
+    record: dict[str, object] = {"kind": "job", "schema": 1, "job": name, "purpose": "profile", "space": "bench"}
+    record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime"}
+    record |= {"protocol": {"rounds": 2, "seed": 0}}
+    (folder / "manifest.json").write_text(json.dumps(record))
     (folder / "journal.jsonl").write_bytes((os.urandom(500).hex().encode() + b"\n") * 2000)
     grown = 100_100
     pulled = scratch / "pulled"

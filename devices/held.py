@@ -56,6 +56,8 @@ def held_jobs(connection: Connection) -> tuple[list[HeldJob], list[str]]:
             continue
         try:
             jobs.append(_held(connection, f"{folder}/{name}", name, sizes))
+        except RecursionError:
+            faults.append(f"{folder}/{name}/manifest.json: it is nested too deeply to be one")
         except ValueError as err:
             faults.append(f"{folder}/{name}/manifest.json: {err}")
     return jobs, faults

@@ -318,6 +318,8 @@ def test_a_file_with_other_measurements_is_left_alone(board, connection, write_j
         ({"batch": 0}, "batch is 0"),
         ({"job": "ffffffffffffffff"}, "not the manifest of this job"),
         ({"schema": 2}, "schema 2; this program reads 1"),
+        ({"protocol": {"rounds": float("nan"), "seed": 0}}, "protocol is {'rounds': nan"),
+        ({"board_setup": {"power_mode": ["x" * 1000]}}, "board_setup is {'power_mode': ['xxx"),
     ],
 )
 def test_names_from_a_board_never_leave_the_folder(board, connection, changes, fault):
@@ -325,10 +327,27 @@ def test_names_from_a_board_never_leave_the_folder(board, connection, changes, f
     folder.mkdir(parents=True)
     (folder / "journal.jsonl").write_bytes(b"{}\n")
     record = {"kind": "job", "schema": 1, "job": "00112233445566ff", "purpose": "profile", "space": "tiny"}
-    record |= {"precision": "fp32", "batch": 1, "threads": 1}
+    record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime"}
+    record["protocol"] = {"rounds": 2, "seed": 0}
+    (folder / "manifest.json").write_text(json.dumps(record))
+    assert len(devices.held_jobs(connection)[0]) == 1
     (folder / "manifest.json").write_text(json.dumps(record | changes))
 
     jobs, faults = devices.held_jobs(connection)
 
     assert jobs == []
     assert fault in faults[0]
+    assert len(faults[0]) < 400
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 200_000, b'{"kind": "job"}'])
+def test_a_manifest_that_is_none_is_told_and_harms_nothing(board, connection, content):
+    folder = on_board(board, "")
+    folder.mkdir(parents=True)
+    (folder / "journal.jsonl").write_bytes(b"{}\n")
+    (folder / "manifest.json").write_bytes(content)
+
+    jobs, faults = devices.held_jobs(connection)
+
+    assert jobs == []
+    assert "00112233445566ff/manifest.json" in faults[0]
