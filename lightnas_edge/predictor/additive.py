@@ -6,11 +6,17 @@ its shape costs nothing, for it is no node in any graph. Before any network is m
     cost[key] = scale * table[key] + overhead + deviation[key]        constant = scale * table[fixed] + offset
 
 `scale` is near 1; `overhead` is what an operator loses or gains by standing in a network (launch, fusion,
-reformatting), `offset` the same for the ends; deviations are in proportion to the table's entries, beside what measuring them is known to
-err by. Without a table, the
-costs follow multiplications and memory traffic, whose prices are learned. All of it is linear with normal priors, so
-the posterior after measuring networks is exact; how wide each prior is (and the noise) is taken from the networks as
-far as they can tell, by maximising the marginal likelihood under a broad prior around the stated defaults.
+reformatting), `offset` the same for the ends; deviations are in proportion to the table's entries, beside what measuring
+them is known to err by.
+
+Once networks are measured, the table is evidence too and no longer taken at its word: costs follow multiplications and
+memory traffic, at prices to be learned; operators of one kind, one place, one kernel or one expansion differ from that
+alike; and the entries show those costs with an error of their own, which operators that do not fit their likes give
+away. Without a table the same prior learns from the networks alone.
+
+All of it is linear with normal priors, so the posterior after measuring networks is exact; how wide each prior is (and
+the noise) is taken from networks and table as far as they can tell, by maximising the marginal likelihood under a broad
+prior around the stated defaults.
 """
 
 from __future__ import annotations
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 500  # networks per exact update; updates compose, so this bounds memory, not accuracy
 _UNKNOWN_ERROR = 0.05  # relative, of an entry measured in one or two rounds
+_JITTER = 1e-12  # relative, in variances: against round-off
 _EVIDENCE_NETWORKS = 200  # more do not make the widths of the priors any better known
 
 
@@ -199,20 +206,22 @@ def fit_additive(
 
 def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None, metric: str) -> AdditivePredictor:
     terms = Terms.of(space)
-    if lut is not None:
-        prior = _table_prior(terms, lut, metric)
+    if observations is None:
+        assert lut is not None
+        prior = _table_prior(_Entries.of(terms, lut, metric))
+        widths = prior.widths
+        mean, covariance = prior.costs(widths)
+    elif lut is None:
+        prior = _physical_prior(terms, float(np.median(observations.value)))
+        mean, covariance, widths = _posterior(prior, terms, observations)
     else:
-        assert observations is not None
-        prior = _physical_prior(terms, observations)
-    widths = dict(prior.widths)
-    if observations is not None:
-        widths = _most_likely_widths(prior, terms, observations)
+        entries = _Entries.of(terms, lut, metric)
+        first, _, _ = _posterior(_informed_prior(terms, entries, entries.value), terms, observations)
+        # Once more, now that the costs are known better: a table's scale is a factor on costs, not on its own errors.
+        prior = _informed_prior(terms, entries, first)
+        mean, covariance, widths = _posterior(prior, terms, observations)
     noise = widths.pop("noise")
-    mean, covariance = prior.mean, prior.covariance(widths)
     if observations is not None:
-        variance = observations.standard_error**2 + noise**2
-        counts = terms.counts(observations.indices)
-        mean, covariance = _condition(mean, covariance, counts, observations.value, variance)
         # What a measurement will show: the misfit of the model, and the error of measuring as it was here.
         noise = math.sqrt(noise**2 + float(np.mean(observations.standard_error**2)))
     source = lut if lut is not None else observations
@@ -233,56 +242,120 @@ def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None, 
 
 
 @dataclass(frozen=True)
+class _Part:
+    """One thing unknown: width * columns @ standard normal is what it adds, to costs and to the entries of a table."""
+
+    costs: Array  # (1 + P, R) as networks show them
+    entries: Array  # (1 + P, R) as the table shows them
+    width: float  # by default
+    doubt: float  # by which factor the default may be off (one standard deviation)
+
+
+@dataclass(frozen=True)
 class _Prior:
-    """Costs = mean + sum over named parts of width * part @ standard normal."""
+    """Costs are the mean and the sum of all parts; so are the entries of the table, where it is taken as evidence."""
 
     name: str
     mean: Array  # (1 + P,)
-    parts: dict[str, Array]  # name -> (1 + P, R): columns of unit width
-    widths: dict[str, float]  # name -> default width; `noise` in ms beside them
-    doubt: dict[str, float]  # name -> by which factor the default may be off (one standard deviation)
+    parts: dict[str, _Part]
+    noise: float  # of a measured network, by default; in the metric's unit
+    noise_doubt: float
+    table: Array | None = None  # (1 + P,) the entries seen
 
-    def covariance(self, widths: dict[str, float]) -> Array:
-        total = np.zeros((len(self.mean), len(self.mean)))
-        for name, part in self.parts.items():
-            total += widths[name] ** 2 * part @ part.T
-        return total
+    @property
+    def widths(self) -> dict[str, float]:
+        return {**{name: part.width for name, part in self.parts.items()}, "noise": self.noise}
+
+    @property
+    def doubts(self) -> dict[str, float]:
+        return {**{name: part.doubt for name, part in self.parts.items()}, "noise": self.noise_doubt}
+
+    def costs(self, widths: dict[str, float]) -> tuple[Array, Array]:
+        """Mean and covariance of the costs under the table, before any network."""
+        costs = np.concatenate([widths[name] * part.costs for name, part in self.parts.items()], axis=1)
+        covariance: Array = costs @ costs.T
+        if self.table is None:
+            return self.mean, covariance
+        entries = np.concatenate([widths[name] * part.entries for name, part in self.parts.items()], axis=1)
+        seen = entries @ entries.T
+        factor = linalg.cho_factor(seen + _JITTER * np.trace(seen) * np.eye(len(seen)), lower=True)
+        cross = entries @ costs.T
+        gain = linalg.cho_solve(factor, cross)
+        covariance = covariance - cross.T @ gain
+        return self.mean + gain.T @ (self.table - self.mean), (covariance + covariance.T) / 2
 
 
-def _table_prior(terms: Terms, lut: luts.Lut, metric: str) -> _Prior:
-    space = terms.space
-    values, errors = lut.quantities([shaped.key for shaped in space.fixed] + list(terms.keys), metric)
-    errors = np.where(np.isfinite(errors), errors, _UNKNOWN_ERROR * np.abs(values))
-    ends = len(space.fixed)
-    table = np.concatenate([[values[:ends].sum()], values[ends:]])
-    measuring = np.concatenate([[math.sqrt(float((errors[:ends] ** 2).sum()))], errors[ends:]])
-    typical = table[0] + terms.spread_out(table).mean(axis=1).sum()  # mean over random networks
-    layers = len(space.layers)
-    blocks = np.ones_like(table)
-    blocks[0] = 0.0
+@dataclass(frozen=True)
+class _Entries:
+    """A table in the order of the costs: the fixed ends as one, then every operator."""
+
+    value: Array  # (1 + P,)
+    error: Array  # (1 + P,) standard error of measuring each
+    typical: float  # mean over random networks
+    per_layer: Array  # (1 + P,) a typical layer's cost; 0 for the ends
+
+    @classmethod
+    def of(cls, terms: Terms, lut: luts.Lut, metric: str) -> _Entries:
+        space = terms.space
+        values, errors = lut.quantities([shaped.key for shaped in space.fixed] + list(terms.keys), metric)
+        errors = np.where(np.isfinite(errors), errors, _UNKNOWN_ERROR * np.abs(values))
+        ends = len(space.fixed)
+        table = np.concatenate([[values[:ends].sum()], values[ends:]])
+        measuring = np.concatenate([[math.sqrt(float((errors[:ends] ** 2).sum()))], errors[ends:]])
+        typical = float(table[0] + terms.spread_out(table).mean(axis=1).sum())
+        per_layer = np.full(len(table), typical / len(space.layers))
+        per_layer[0] = 0.0
+        return cls(table, measuring, typical, per_layer)
+
+
+def _table_prior(entries: _Entries) -> _Prior:
+    """The sum of the entries, and how whole networks usually differ from it."""
+    table, width = entries.value, len(entries.value)
+    none = np.zeros((width, 1))
     deviations = np.diag(table)
     deviations[0, 0] = 0.0
+    every = np.zeros((width, width))
     return _Prior(
         "table",
         table,
         {
-            "scale": table[:, None],
-            "offset": _column(len(table), 0, typical),
-            "overhead": (blocks * typical / layers)[:, None],
-            "deviation": deviations,
-            "measuring": np.diag(measuring),
+            "scale": _Part(table[:, None], none, 0.05, 2.0),
+            "offset": _Part(_column(width, 0, entries.typical), none, 0.05, 3.0),
+            "overhead": _Part(entries.per_layer[:, None], none, 0.05, 3.0),
+            "deviation": _Part(deviations, every, 0.04, 2.0),
+            "measuring": _Part(np.diag(entries.error), every, 1.0, 1.2),
         },
-        {
-            "scale": 0.05, "offset": 0.05, "overhead": 0.05, "deviation": 0.04, "measuring": 1.0,
-            "noise": 0.005 * float(typical),
-        },
-        {"scale": 2.0, "offset": 3.0, "overhead": 3.0, "deviation": 2.0, "measuring": 1.2, "noise": 3.0},
-    )  # fmt: skip
+        0.005 * entries.typical,
+        3.0,
+    )
 
 
-def _physical_prior(terms: Terms, observations: Observations) -> _Prior:
-    """Without a table: costs follow what the operators compute and move, at prices to be learned."""
-    typical = float(np.median(observations.value))
+def _informed_prior(terms: Terms, entries: _Entries, scaled: Array) -> _Prior:
+    """Costs that follow what operators compute and move, seen in isolation through the table, with its errors.
+
+    How far the entries err is learned from both: from networks, and from how well the entries follow the work.
+
+    Args:
+        scaled: (1 + P,) costs that the scale between table and networks acts on.
+    """
+    physical = _physical_prior(terms, entries.typical)
+    plain = _table_prior(entries)
+    width = len(entries.value)
+    none, every = np.zeros((width, 1)), np.zeros((width, width))
+    parts = {
+        **{f"work: {name}": replace(part, entries=part.costs) for name, part in physical.parts.items()},
+        "scale": replace(plain.parts["scale"], costs=scaled[:, None], entries=none),
+        "offset": plain.parts["offset"],
+        "overhead": plain.parts["overhead"],
+        "deviation": replace(plain.parts["deviation"], width=0.02),
+        "table": _Part(every, np.diag(entries.value), 0.03, 2.0),
+        "measuring": _Part(every, np.diag(entries.error), 1.0, 1.2),
+    }
+    return _Prior("table", physical.mean, parts, plain.noise, plain.noise_doubt, table=entries.value)
+
+
+def _physical_prior(terms: Terms, typical: float) -> _Prior:
+    """Costs follow what the operators compute and move, at prices to be learned; likes differ from it alike."""
     shaped = terms.shaped()
     features = np.array([_work(operator) for operator in shaped])  # (P, 3)
     layers = len(terms.space.layers)
@@ -292,34 +365,49 @@ def _physical_prior(terms: Terms, observations: Observations) -> _Prior:
     share = features.mean(axis=1)
     size = 0.5 * share + 0.5 * typical / layers  # what a cost may deviate in proportion to
     width = len(terms.keys) + 1
-    deviations = np.zeros((width, width))
-    deviations[1:, 1:] = np.diag(size)
     blocks = np.full(width, typical / layers)
     blocks[0] = 0.0
     mean = np.zeros(width)
     mean[0] = 0.1 * typical
     mean[1:] = 0.9 * share
     pad = np.zeros((1, 1))
-    return _Prior(
-        "no table, costs from multiplications and memory traffic",
-        mean,
-        {
-            "pointwise": np.concatenate([pad, features[:, :1]]),
-            "depthwise": np.concatenate([pad, features[:, 1:2]]),
-            "traffic": np.concatenate([pad, features[:, 2:]]),
-            "offset": _column(width, 0, typical),
-            "overhead": blocks[:, None],
-            "deviation": deviations,
-        },
-        {
-            "pointwise": 0.5, "depthwise": 0.5, "traffic": 0.5, "offset": 0.3, "overhead": 0.3, "deviation": 0.15,
-            "noise": 0.005 * typical,
-        },
-        {
-            "pointwise": 2.0, "depthwise": 2.0, "traffic": 2.0, "offset": 2.0, "overhead": 2.0, "deviation": 3.0,
-            "noise": 5.0,
-        },
-    )  # fmt: skip
+    columns = {
+        "pointwise": (np.concatenate([pad, features[:, :1]]), 0.5, 2.0),
+        "depthwise": (np.concatenate([pad, features[:, 1:2]]), 0.5, 2.0),
+        "traffic": (np.concatenate([pad, features[:, 2:]]), 0.5, 2.0),
+        "offset": (_column(width, 0, typical), 0.3, 2.0),
+        "overhead": (blocks[:, None], 0.3, 2.0),
+        "operator": (_alike(size, [operator.block for operator in shaped]), 0.1, 3.0),
+        "place": (_alike(size, [(_place(operator), operator.block == "skip") for operator in shaped]), 0.1, 3.0),
+        "expansion": (_alike(size, [(_place(operator), _shape(operator)[1]) for operator in shaped]), 0.05, 3.0),
+        "kernel": (
+            _alike(size, [(operator.input_size, operator.stride, _shape(operator)[0]) for operator in shaped]),
+            0.05,
+            3.0,
+        ),
+        "deviation": (_alike(size, range(width - 1)), 0.15, 3.0),
+    }
+    parts = {name: _Part(column, np.zeros_like(column), *known) for name, (column, *known) in columns.items()}
+    return _Prior("no table, costs from multiplications and memory traffic", mean, parts, 0.005 * typical, 5.0)
+
+
+def _alike(size: Array, group: Sequence[object]) -> Array:
+    """(P,), P names -> (1 + P, groups): operators of one group deviate together, each in proportion to its size."""
+    found: dict[object, int] = {}
+    places = [found.setdefault(name, len(found)) for name in group]
+    columns = np.zeros((1 + len(size), len(found)))
+    columns[np.arange(1, 1 + len(size)), places] = size
+    return columns
+
+
+def _place(shaped: ShapedOperator) -> tuple[int, int, int, int]:
+    return shaped.in_channels, shaped.out_channels, shaped.input_size, shaped.stride
+
+
+def _shape(shaped: ShapedOperator) -> tuple[int, int]:
+    """(kernel, expansion), zeros for a skip."""
+    operator = Operator.parse(shaped.block)
+    return operator.kernel, operator.expansion
 
 
 def _work(shaped: ShapedOperator) -> tuple[float, float, float]:
@@ -358,30 +446,37 @@ def _condition(mean: Array, covariance: Array, counts: Array, value: Array, vari
     return mean, covariance
 
 
+def _posterior(prior: _Prior, terms: Terms, observations: Observations) -> tuple[Array, Array, dict[str, float]]:
+    """(mean, covariance, widths) of the costs after the networks."""
+    widths = _most_likely_widths(prior, terms, observations)
+    mean, covariance = prior.costs(widths)
+    variance = observations.standard_error**2 + widths["noise"] ** 2
+    counts = terms.counts(observations.indices)
+    return *_condition(mean, covariance, counts, observations.value, variance), widths
+
+
 def _most_likely_widths(prior: _Prior, terms: Terms, observations: Observations) -> dict[str, float]:
     """Widths of the prior's parts and the noise: the maximum of marginal likelihood times a broad prior on each."""
     if len(observations) > _EVIDENCE_NETWORKS:
         chosen = np.random.default_rng(0).permutation(len(observations))[:_EVIDENCE_NETWORKS]
         observations = observations.take(chosen)
     counts = terms.counts(observations.indices)
-    residual = observations.value - counts @ prior.mean
     unit = float(np.median(observations.value))
-    residual = residual / unit
+    residual = (observations.value - counts @ prior.mean) / unit
     own = (observations.standard_error / unit) ** 2
-    names = list(prior.widths)
-    kernels = {}
-    for name, part in prior.parts.items():
-        seen = counts @ part / unit
-        kernels[name] = seen @ seen.T
-    kernels["noise"] = np.eye(len(residual)) / unit**2
-    defaults = np.log([prior.widths[name] for name in names])
-    doubts = np.log([prior.doubt[name] for name in names])
+    noisy = np.ones(len(own))
+    seen = {name: counts @ part.costs / unit for name, part in prior.parts.items()}
+    if prior.table is not None:
+        residual = np.concatenate([residual, (prior.table - prior.mean) / unit])
+        own, noisy = (np.concatenate([values, np.zeros(len(prior.table))]) for values in (own, noisy))
+        seen = {name: np.concatenate([seen[name], part.entries / unit]) for name, part in prior.parts.items()}
+    defaults, doubts = (np.log(list(values.values())) for values in (prior.widths, prior.doubts))
     count = len(residual)
-    stack = np.stack([kernels[name].ravel() for name in names])
+    stack = np.stack([*((rows @ rows.T).ravel() for rows in seen.values()), (np.diag(noisy) / unit**2).ravel()])
 
     def loss(log_widths: Array) -> tuple[float, Array]:
         weights = np.exp(2 * log_widths)
-        total = (weights @ stack).reshape(count, count) + np.diag(own + 1e-12)
+        total = (weights @ stack).reshape(count, count) + np.diag(own + _JITTER)
         factor = linalg.cho_factor(total, lower=True)
         inverse = linalg.cho_solve(factor, np.eye(count))
         solved = inverse @ residual
@@ -393,7 +488,7 @@ def _most_likely_widths(prior: _Prior, terms: Terms, observations: Observations)
     bounds = [(default - 4 * doubt, default + 4 * doubt) for default, doubt in zip(defaults, doubts, strict=True)]
     with threadpool_limits(1, user_api="blas"):  # matrices this small only lose time to further threads: measured, 50x
         found = optimize.minimize(loss, defaults, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100})
-    return {name: float(value) for name, value in zip(names, np.exp(found.x), strict=True)}
+    return {name: float(value) for name, value in zip(prior.widths, np.exp(found.x), strict=True)}
 
 
 def _rounded(value: float) -> float:

@@ -76,7 +76,8 @@ def test_a_space_it_was_not_made_for_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("count", "noise", "expected_ms"), [(10, 0.03, 0.30), (100, 0.03, 0.07), (200, 0.03, 0.037), (200, 0.1, 0.085)]
+    ("count", "noise", "expected_ms"),
+    [(10, 0.03, 0.30), (100, 0.03, 0.062), (200, 0.03, 0.033), (200, 0.1, 0.065)],
 )
 def test_networks_alone_teach_the_whole_board(board, count, noise, expected_ms):
     """Without any table; the interval contains new measurements about 90 % of the time."""
@@ -88,7 +89,7 @@ def test_networks_alone_teach_the_whole_board(board, count, noise, expected_ms):
     assert np.mean((low <= fresh.value) & (fresh.value <= high)) > 0.85
 
 
-@pytest.mark.parametrize(("count", "expected_ms"), [(10, 0.5), (200, 0.037)])
+@pytest.mark.parametrize(("count", "expected_ms"), [(10, 0.3), (50, 0.12), (200, 0.033)])
 def test_a_table_that_is_off_is_corrected(board, tmp_path, count, expected_ms):
     """Entries 20 % too high in common and 10 % at random: the networks set them right."""
     exact = fit_additive(SPACE, None, measured(board, 3000, 0.0))
