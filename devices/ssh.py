@@ -38,6 +38,7 @@ KEEP_ALIVE_S = 15
 PATIENCE_S = 300.0  # how long a lost link is tried again; a Jetson restarts within a minute
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 BLOCK = 32768  # the largest write or read that every SFTP server takes
+WRITE_BLOCK = BLOCK - 128  # with its header it still fits in one packet of SSH
 BATCH_FILES, BATCH_BYTES = 100, 64 << 20  # files that are checked together, and sent again together if the link breaks
 LONGEST_OUTPUT = 64 << 20  # of a command
 PASSWORD_TRIES = 3
@@ -510,6 +511,9 @@ def _negotiate(
         transport.auth_timeout = transport.channel_timeout = ANSWER_LIMIT_S
         options = transport.get_security_options()
         known = [name for name in endpoint.known_keys().algorithms if name in options.key_types]
+        # Ciphers that authenticate as they encrypt need no second pass over the data: files go twice as fast.
+        quick = [name for name in options.ciphers if "-gcm@" in name]
+        options.ciphers = [*quick, *(name for name in options.ciphers if name not in quick)]
         options.key_types = [*known, *(name for name in options.key_types if name not in known)]
         transport.start_client(timeout=CONNECT_LIMIT_S)
     except (paramiko.SSHException, EOFError, OSError) as err:
@@ -632,7 +636,7 @@ def _send(sftp: paramiko.SFTPClient, local: Path, part: str) -> str:
     digest = hashlib.sha256()
     with open(local, "rb") as source, sftp.open(part, "wb") as target:
         target.set_pipelined(True)
-        while block := source.read(BLOCK):
+        while block := source.read(WRITE_BLOCK):
             digest.update(block)
             target.write(block)
     return digest.hexdigest()
