@@ -28,6 +28,7 @@ from devices.errors import AgentError, BoardBusyError, DeviceError
 
 SETUP_LIMIT_S = 150.0  # sudo, nvpmodel, and waiting for an earlier guard to put things back
 START_LIMIT_S = 60.0  # until the agent's first word
+PROBE_LIMIT_S = 240.0  # importing a runtime from a slow card takes minutes
 STOP_LIMIT_S = 30.0  # from asking the agent to stop to its last word
 
 _MAIN = "import sys\n\nfrom profiler.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
@@ -333,7 +334,7 @@ def probe(connection: Connection, backend: str | None = None, threads: int = 1) 
     """
     agent = send_agent(connection)
     argv = [connection.python(), agent, "probe", "--backend", backend or connection.backend, "--threads", str(threads)]
-    return _answer(connection.run([*argv, *connection.agent_options], timeout_s=START_LIMIT_S), connection.name)
+    return _answer(connection.run([*argv, *connection.agent_options], timeout_s=PROBE_LIMIT_S), connection.name)
 
 
 def _answer(ended: Completed, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import Any, Dict, List, Optional
 
-from profiler import AGENT_VERSION, backends, board, job, power, setup, state, worker
+from profiler import AGENT_VERSION, backends, board, job, power, setup, state, supervisor, worker
 from profiler.errors import AgentError
 from profiler.manifest import read_manifest
 from profiler.system import System
@@ -78,6 +78,8 @@ def probe(backend: str, threads: int, system: System) -> Dict[str, Any]:
         "board": board.describe(description, system),
         "title": description.get("title"),
         "state": states.before(),
+        "temperatures_c": state.temperatures_c(system.sysfs),
+        "disk_free_mb": system.disk_free_mb(default_home()),
         "fingerprint": board.fingerprint(description, system),
         "backend": backend,
         "runtime": None,
@@ -89,14 +91,24 @@ def probe(backend: str, threads: int, system: System) -> Dict[str, Any]:
         "tools": setup.tools(system),
     }
     sensors.close()
+    # In a process of its own, as when measuring: a runtime may take its process down, or hang.
+    asked = supervisor.Supervisor(
+        dict(
+            backend=backend, precision="fp32", batch=1, threads=threads, home=default_home(), root=system.root,
+            board={field: description.get(field) for field in ("ignored_thermal_zones", "power")},
+            warmup_ms=0.0, min_sample_ms=0.0, samples_per_visit=1,
+        ),
+        supervisor.Stop(),
+        supervisor.START_LIMIT_S,
+    )  # fmt: skip
     try:
-        opened = backends.open_backend(backend, "fp32", 1, threads, default_home(), system)
-        answer["fingerprint"].update(opened.fingerprint())
-        answer["runtime"] = opened.runtime()
-        library = sys.modules.get(backend.partition("-")[0])
-        answer["runtime_at"] = os.path.dirname(getattr(library, "__file__", None) or "") or None
+        found = asked.configure()
+        answer["fingerprint"].update(found["fingerprint"])
+        answer["runtime"], answer["runtime_at"] = found["runtime"], found["runtime_at"]
     except AgentError as err:
         answer["error"] = err.to_json()
+    finally:
+        asked.close()
     return answer
 
 

@@ -29,18 +29,27 @@ def load_catalog() -> List[Description]:
 
 
 def identify(catalog: List[Description], proc: str = "/proc") -> Description:
-    """The description whose `device_tree_model` (a regular expression) fits; else the one without such a pattern."""
+    """The description of this machine: by the device tree's list of part numbers, else by its model, else the general one.
+
+    The list comes first because the makers of carrier boards rename the model. Its longest fitting beginning wins.
+    """
+    parts = (clocks.read_text(os.path.join(proc, "device-tree/compatible")) or "").split("\0")
     model = clocks.read_text(os.path.join(proc, "device-tree/model"))
-    general = None
+    longest, by_parts, by_model, general = 0, None, None, None
     for description in catalog:
-        pattern = description["identity"]["device_tree_model"]
+        identity = description["identity"]
+        for beginning in identity["compatible"]:
+            if len(beginning) > longest and any(part.startswith(beginning) for part in parts):
+                longest, by_parts = len(beginning), description
+        pattern = identity["device_tree_model"]
         if pattern is None:
             general = description
         elif model is not None and re.search(pattern, model):
-            return description
-    if general is None:
+            by_model = by_model or description
+    found = by_parts or by_model or general
+    if found is None:
         raise AgentError("no board description fits this machine: device tree model {!r}".format(model))
-    return general
+    return found
 
 
 def describe(description: Description, system: System = THIS_MACHINE) -> Dict[str, Any]:

@@ -136,6 +136,17 @@ class StateReader:
         return round(max(0.0, (now_cpu_s - then_cpu_s) / (now_s - then_s)), 3)
 
 
+def temperatures_c(sysfs: str) -> Dict[str, float]:
+    """Every thermal zone that can be read, by its type; for the probe."""
+    found = {}
+    for zone in sorted(glob.glob(os.path.join(sysfs, "class/thermal/thermal_zone*"))):
+        kind = clocks.read_text(os.path.join(zone, "type")) or os.path.basename(zone)
+        values = [value for value in _numbers([_SystemFile(os.path.join(zone, "temp"))], 1e-3) if value > ZONE_OFF_C]
+        if values:
+            found[kind] = values[0]
+    return found
+
+
 def warnings_about(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
     """What in the machine's state casts doubt on a visit, with its size and a remedy."""
     found = []

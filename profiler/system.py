@@ -31,6 +31,15 @@ class System(NamedTuple):
     def architecture(self) -> Optional[str]:
         return platform.machine() if self.root == "/" else None
 
+    def disk_free_mb(self, folder: str) -> Optional[float]:
+        """Room for what goes into a folder that may not be there yet; None when it cannot be told."""
+        while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+            folder = os.path.dirname(folder)
+        try:
+            return round(shutil.disk_usage(folder).free / 2**20, 1)
+        except OSError:
+            return None
+
     def tool(self, name: str) -> Optional[str]:
         """The path of a program; None when the machine has no such program."""
         if self.root != "/":

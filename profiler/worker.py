@@ -2,7 +2,7 @@
 
 Requests, one JSON object per line on standard input, and what each is answered with:
     configure  backend, precision, batch, threads, home, root, board, warmup_ms, min_sample_ms, samples_per_visit
-               -> fingerprint, runtime
+               -> fingerprint, runtime, runtime_at: the folder of the runtime's library
     load       model (sha256), path                            -> evicted: the models that were given up for it
     visit      model, repeats (or null to calibrate),          -> repeats, warmup_ms, samples_ms, device_ms, timed_s,
                energy_steady_s (or null: latency alone)           peak_memory_mb, before, after, energy if asked for
@@ -81,7 +81,12 @@ class Worker:
         self._energy = energy.EnergyMeter(self._backend, system, request["board"], request["home"])
         available_mb = self._state.before()["memory_available_mb"] or 1024.0
         self._room_bytes = available_mb * 2**20 * MEMORY_SHARE / MEMORY_PER_MODEL_BYTE
-        return {"fingerprint": self._backend.fingerprint(), "runtime": self._backend.runtime()}
+        library = sys.modules.get(request["backend"].partition("-")[0])
+        return {
+            "fingerprint": self._backend.fingerprint(),
+            "runtime": self._backend.runtime(),
+            "runtime_at": os.path.dirname(getattr(library, "__file__", None) or "") or None,
+        }
 
     def _load(self, request: Request) -> Dict[str, Any]:
         content = read_checked(request["path"], request["model"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from lightnas_edge.cli.console import print_json, say
 from lightnas_edge.cli.options import add_host
 
 _LABEL = 11  # width
+ROOM_MB = 500.0  # for the agent, a space's models and journals, and the engines that TensorRT keeps
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(arguments: argparse.Namespace) -> int:
     found = devices.probe(devices.connect(arguments.host), arguments.backend)
     if arguments.json:
-        print_json(found)
+        print_json({**found, "missing": [lack._asdict() for lack in lacking(found)]})
         return 0
     for line in describe(found):
         say(line)
@@ -94,6 +96,16 @@ def lacking(found: dict[str, Any]) -> Iterator[Lack]:
             "clock control without a password",
             "give --ask-sudo-password with --lock-clocks or --power-mode, or allow sudo on the board without one",
         )
+    room = found["disk_free_mb"]
+    if room is not None and room < ROOM_MB:
+        yield Lack(
+            f"room on the disk: {room:.0f} MB are free",
+            "free at least 500 MB on the board; `lightnas-edge boards clean HOST` removes what earlier jobs left",
+        )
+    if found["state"]["throttled_by"]:
+        yield Lack(
+            f"full speed: throttled for heat by {', '.join(found['state']['throttled_by'])} already", "cool the board"
+        )
     if board_lacks_l4t(found):
         yield Lack(f"JetPack: L4T {found['board']['l4t']} is not in the catalogue of this board", "")
 
@@ -129,12 +141,28 @@ def _state(found: dict[str, Any]) -> str:
     parts = [
         f"power mode {mode['name']} ({mode['id']})" if mode else None,
         f"clocks {found['fingerprint']['clocks'] or 'unknown'}",
-        f"{state['temperature_c']:.0f} C" if state["temperature_c"] is not None else "temperature unknown",
-        f"{state['memory_available_mb'] / 1024:.1f} GB free" if state["memory_available_mb"] else None,
+        f"CPU {state['cpu_mhz']:.0f} MHz" if state["cpu_mhz"] is not None else None,
+        f"GPU {state['gpu_mhz']:.0f} MHz" if state["gpu_mhz"] is not None else None,
+        _temperatures(found),
+        f"{state['memory_available_mb'] / 1024:.1f} GB of memory free" if state["memory_available_mb"] else None,
+        f"{found['disk_free_mb'] / 1024:.1f} GB of disk free" if found["disk_free_mb"] is not None else None,
         f"load {state['load1']:g}" if state["load1"] is not None else None,
         f"throttled by {', '.join(state['throttled_by'])}" if state["throttled_by"] else None,
     ]
     return _listed(parts)
+
+
+def _temperatures(found: dict[str, Any]) -> str:
+    """The hottest zone, and those of the processors: `cpu-thermal` on JetPack 6, `CPU-therm` before."""
+    hottest = found["state"]["temperature_c"]
+    if hottest is None:
+        return "temperature unknown"
+    named = (
+        (re.fullmatch(r"(cpu|gpu)[-_ ]?therm(al)?", name.lower()), value)
+        for name, value in found["temperatures_c"].items()
+    )
+    each = ", ".join(f"{match[1].upper()} {value:.0f} C" for match, value in named if match)
+    return f"{hottest:.0f} C at most{f' ({each})' if each else ''}"
 
 
 def _engine(found: dict[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """What `lightnas-edge probe` tells: what is there, what will be missing, and how to get it."""
 
 import copy
+import json
 
 import pytest
 
 import devices
 from lightnas_edge.cli.probe import describe, lacking
+from tests.cli.commands import run
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,9 @@ def test_a_board_is_told_in_a_few_lines(found):
 
     assert lines[0] == "Jetson Nano developer kit (p3448-0000) (simulated: every number is invented)"
     assert lines[1].startswith("  system     JetPack 4.6.6, L4T 32.7.6, Ubuntu 18.04 LTS, Python 3.")
-    assert "power mode MAXN (0), clocks floating, 25 C" in lines[3]
+    assert (
+        "power mode MAXN (0), clocks floating, CPU 1479 MHz, GPU 77 MHz, 25 C at most (CPU 25 C, GPU 25 C)" in lines[3]
+    )
     assert lines[5] == "  energy     ina3221: total POM_5V_IN, and 2 rails inside it; step 40 mW, low-pass 0.054 s"
     assert lines[6] == "  sudo       without a password; for --lock-clocks and --power-mode"
 
@@ -73,9 +77,34 @@ def test_a_sudo_that_asks_is_told_with_both_ways_out(found):
     assert "--ask-sudo-password" in lack.remedy
 
 
+def test_a_disk_that_is_nearly_full_is_told(found):
+    found["disk_free_mb"] = 120.0
+
+    (lack,) = [lack for lack in lacking(found) if "disk" in lack.what]
+
+    assert lack.what == "room on the disk: 120 MB are free"
+    assert "boards clean" in lack.remedy
+
+
+def test_machines_are_told_what_is_missing_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path))
+
+    told = json.loads(run("probe", "--host", "virtual:jetson-tx2", "--json").out)
+
+    assert told["missing"] == [
+        {
+            "what": "steady clocks: they float, so short work is measured at whatever speed they have",
+            "remedy": "measure with --lock-clocks",
+        }
+    ]
+    assert told["temperatures_c"]
+    assert told["disk_free_mb"] > 0
+
+
 def test_a_bare_machine_yields_unknowns_not_zeros(found):
     found["board"] = dict.fromkeys(found["board"]) | {"name": "generic-linux"}
     found["state"] = dict.fromkeys(found["state"])
+    found |= {"temperatures_c": {}, "disk_free_mb": None}
     found["fingerprint"] |= {"clocks": None, "simulated": False}
     found["tools"] = dict.fromkeys(found["tools"])
 

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -296,3 +297,16 @@ def test_an_evaluation_on_damaged_inputs_yields_no_output(agent, write_job):
     assert "evaluation of a failed" in answer["message"]
     assert "is damaged" in answer["message"]
     assert os.listdir(job / "outputs") == []
+
+
+def test_a_runtime_that_takes_its_process_down_is_told_by_the_probe(agent, tmp_path, monkeypatch):
+    """TensorRT without a usable GPU is known to do so."""
+    (tmp_path / "onnxruntime.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    ended = subprocess.run(agent.argv("probe"), capture_output=True, check=False, timeout=120)
+
+    answer = json.loads(ended.stdout)
+    assert ended.returncode == 0
+    assert answer["runtime"] is None
+    assert answer["error"]["message"] == "the measuring process did not start: the measuring process died of SIGSEGV"

@@ -55,6 +55,29 @@ def test_the_release_stands_in_the_first_line(tmp_path, line, expected):
     assert board.l4t_release(str(tmp_path)) == expected
 
 
+CATALOGUE = [
+    {"name": "linux", "identity": {"device_tree_model": None, "compatible": []}},
+    {"name": "nx", "identity": {"device_tree_model": "Orin NX", "compatible": ["nvidia,p3767"]}},
+    {"name": "nano", "identity": {"device_tree_model": "Orin Nano", "compatible": ["nvidia,p3767-0005"]}},
+]
+
+
+@pytest.mark.parametrize(
+    ("compatible", "model", "expected"),
+    [
+        ("nvidia,p3768-0000\0nvidia,p3767-0005\0nvidia,tegra234\0", "A carrier of somebody else\0", "nano"),
+        ("nvidia,p3767-0000-super\0nvidia,tegra234\0", "NVIDIA Jetson Orin Nano as its maker says\0", "nx"),
+        ("nvidia,tegra234\0", "NVIDIA Jetson Orin Nano Developer Kit\0", "nano"),
+        ("raspberrypi,4-model-b\0brcm,bcm2711\0", "Raspberry Pi 4 Model B\0", "linux"),
+    ],
+)
+def test_part_numbers_say_what_board_it_is_before_the_model_does(tmp_path, compatible, model, expected):
+    write(tmp_path, {"device-tree/compatible": compatible, "device-tree/model": model})
+
+    assert board.identify(CATALOGUE, str(tmp_path))["name"] == expected
+    assert board.identify(CATALOGUE, str(tmp_path / "nowhere"))["name"] == "linux"
+
+
 def test_jetpack_is_a_label_of_the_release():
     assert board.jetpack_of(CATALOGUED, "32.7.6") == "4.6.6"
     assert board.jetpack_of(CATALOGUED, "99.1") is None
