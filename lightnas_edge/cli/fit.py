@@ -115,14 +115,14 @@ def _tell(predictor: Predictor, comparison: Comparison, out: Path) -> None:
     if comparison.rows:
         columns = [
             f"{predictor.metric} of networks held out", f"RMSE {predictor.unit}", "MAPE", "bias", "within 1 %",
-            "within 5 %", "within 10 %", "Kendall tau", "in 90 % interval",
+            "within 5 %", "within 10 %", "Kendall tau", "in 90 % interval", "outside",
         ]  # fmt: skip
         print_table(columns, [
             [
                 row.method, f"{row.scores.rmse:.3g}", percent(row.scores.mape, 2), percent(row.scores.bias, 2),
                 percent(row.scores.within_1, 0), percent(row.scores.within_5, 0),
                 percent(row.scores.within_10, 0), f"{row.scores.kendall_tau:.3f}",
-                percent(row.scores.coverage_90, 0),
+                percent(row.scores.coverage_90, 0), percent(row.scores.outside, 0),
             ]
             for row in comparison.rows
         ])  # fmt: skip
@@ -132,5 +132,27 @@ def _tell(predictor: Predictor, comparison: Comparison, out: Path) -> None:
         note(told)
     for reason in comparison.skipped:
         note(f"not tried: {reason}")
+    note(_reach(predictor))
     simulated = "SIMULATED " if predictor.simulated else ""
     say(f"{simulated}predictor ({predictor.fit.get('chosen', predictor.fit.get('method'))}): {out}")
+
+
+def _reach(predictor: Predictor) -> str:
+    """How much of the space is like what was measured."""
+    import numpy as np
+
+    from lightnas_edge.predictor import reachable_range
+
+    if not predictor.fit.get("networks"):
+        return "no whole network was measured: every prediction is outside what was measured (lightnas-edge sample)"
+    space = predictor.space
+    indices = np.random.default_rng(0).integers(len(space.operators), size=(2000, len(space.layers)))
+    share = float(predictor.outside(np.eye(len(space.operators))[indices]).mean())
+    ends = reachable_range(predictor)
+    out = [
+        name
+        for name, end in (("cheapest", ends.cheapest), ("dearest", ends.dearest))
+        if predictor.outside(end.one_hot(space)[None])[0]
+    ]
+    told = f"; so {'are' if len(out) > 1 else 'is'} the {' and the '.join(out)}" if out else ""
+    return f"outside what was measured: {percent(share, 0)} of random networks{told}"

@@ -35,9 +35,11 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 import luts
 from lightnas_edge.errors import FingerprintError, PredictorError
 from lightnas_edge.predictor.base import Array, Origin, Predictor
+from lightnas_edge.predictor.calibration import calibrate, leave_one_out
 from lightnas_edge.predictor.metrics import checked
 from lightnas_edge.predictor.observations import Observations, observe
-from lightnas_edge.space import Operator, ShapedOperator, Space
+from lightnas_edge.predictor.support import Support
+from lightnas_edge.space import Architecture, Operator, ShapedOperator, Space
 
 if TYPE_CHECKING:
     import torch
@@ -94,16 +96,31 @@ class AdditivePredictor(Predictor):
         mean: (1 + P,) expected costs.
         covariance: (1 + P, 1 + P).
         noise: standard deviation of a measured network around the sum of the true costs.
+        misfit: the part of `noise` that is the model's, and not of measuring; all of it when None.
+        support: which networks it has seen; None when it is not known.
     """
 
     type = "additive"
 
-    def __init__(self, space: Space, origin: Origin, mean: Array, covariance: Array, noise: float) -> None:
+    def __init__(
+        self,
+        space: Space,
+        origin: Origin,
+        mean: Array,
+        covariance: Array,
+        noise: float,
+        *,
+        misfit: float | None = None,
+        support: Support | None = None,
+        terms: Terms | None = None,
+    ) -> None:
         super().__init__(space, origin)
-        self.terms = Terms.of(space)
+        self.terms = terms or Terms.of(space)
         self.mean = mean
         self.covariance = covariance
         self.noise = noise
+        self.misfit = noise if misfit is None else misfit
+        self.support = support
         self._cost = self.terms.spread_out(mean)  # (L, K)
 
     def predict(self, one_hot: NDArray[Any]) -> Array:
@@ -117,9 +134,12 @@ class AdditivePredictor(Predictor):
         return total
 
     def deviation(self, one_hot: NDArray[Any]) -> Array:
+        return np.hypot(self._doubt(one_hot), self.noise)
+
+    def _doubt(self, one_hot: NDArray[Any]) -> Array:
         flat, factor = self._flat(one_hot), self.factor
-        spread: Array = np.sqrt(((flat @ factor[1:] + factor[0]) ** 2).sum(axis=1) + self.noise**2)
-        return spread
+        doubt: Array = np.sqrt(((flat @ factor[1:] + factor[0]) ** 2).sum(axis=1))
+        return doubt
 
     @cached_property
     def factor(self) -> Array:
@@ -140,12 +160,22 @@ class AdditivePredictor(Predictor):
 
     def updated(self, observations: Observations) -> AdditivePredictor:
         """The posterior after more networks, in closed form; the noise level is kept."""
-        variance = observations.standard_error**2 + self.noise**2
-        counts = self.terms.counts(observations.indices)
-        mean, covariance = _condition(self.mean, self.covariance, counts, observations.value, variance)
-        networks = int(self.fit.get("networks", 0)) + len(observations)
+        return self._after(observations.indices, observations.value, observations.standard_error)
+
+    def updated_with(self, architecture: Architecture, value: float, standard_error: float) -> AdditivePredictor:
+        """The posterior after one more measurement of a network, in the metric's unit and at the table's speed."""
+        return self._after(architecture.indices(self.space)[None], np.array([value]), np.array([standard_error]))
+
+    def _after(self, indices: NDArray[np.integer[Any]], value: Array, standard_error: Array) -> AdditivePredictor:
+        counts = self.terms.counts(indices)
+        variance = standard_error**2 + self.misfit**2
+        mean, covariance = _condition(self.mean, self.covariance, counts, value, variance)
+        networks = int(self.fit.get("networks") or 0) + len(value)
         origin = replace(self.origin, fit={**self.fit, "networks": networks, "held_out": None})
-        return AdditivePredictor(self.space, origin, mean, covariance, self.noise)
+        support = self.support and self.support.extended(value, counts[:, 1:].sum(axis=1))
+        return AdditivePredictor(
+            self.space, origin, mean, covariance, self.noise, misfit=self.misfit, support=support, terms=self.terms
+        )
 
     def parameters(self) -> dict[str, Any]:
         lower = np.tril_indices(len(self.mean))
@@ -154,6 +184,8 @@ class AdditivePredictor(Predictor):
             "cost": {key: float(cost) for key, cost in zip(self.terms.keys, self.mean[1:], strict=True)},
             "covariance_lower": [float(value) for value in self.covariance[lower]],
             "noise": self.noise,
+            "misfit": self.misfit,
+            "support": self.support and self.support.to_json(),
         }
 
 
@@ -220,10 +252,27 @@ def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None, 
         # Once more, now that the costs are known better: a table's scale is a factor on costs, not on its own errors.
         prior = _informed_prior(terms, entries, first)
         mean, covariance, widths = _posterior(prior, terms, observations)
-    noise = widths.pop("noise")
+    noise = misfit = widths.pop("noise")
+    support, told = None, {}
     if observations is not None:
         # What a measurement will show: the misfit of the model, and the error of measuring as it was here.
-        noise = math.sqrt(noise**2 + float(np.mean(observations.standard_error**2)))
+        noise = math.sqrt(misfit**2 + float(np.mean(observations.standard_error**2)))
+        counts = terms.counts(observations.indices)
+        variance = misfit**2 + observations.standard_error**2
+        alone = leave_one_out(mean, covariance, counts, observations.value, variance)
+        found = calibrate(alone.residual / np.hypot(alone.doubt, noise))
+        # Scaling all of it leaves every later update as it is, and makes every interval as wide as it should have been.
+        covariance, noise, misfit = found.scale**2 * covariance, found.scale * noise, found.scale * misfit
+        blocks = counts[:, 1:].sum(axis=1)
+        support = Support(
+            (float(observations.value.min()), float(observations.value.max())),
+            (int(blocks.min()), int(blocks.max())),
+            found.scale * float(alone.doubt.max()),
+        )
+        told = {
+            "calibration": {"scale": _rounded(found.scale), "degrees": found.degrees},
+            "leave_one_out": {"rmse": _rounded(float(np.sqrt(np.mean(alone.residual**2))))},
+        }
     source = lut if lut is not None else observations
     assert source is not None
     fit = {
@@ -232,10 +281,11 @@ def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None, 
         "prior_widths": {name: _rounded(value) for name, value in {**widths, "noise": noise}.items()},
         "alignment": [] if observations is None else list(observations.notes),
         "held_out": None,
+        **told,
     }
     simulated = source.simulated or (observations is not None and observations.simulated)
     origin = Origin(source.fingerprint, simulated, source.batch, metric, fit)
-    return AdditivePredictor(space, origin, mean, covariance, noise)
+    return AdditivePredictor(space, origin, mean, covariance, noise, misfit=misfit, support=support, terms=terms)
 
 
 # -- priors ---------------------------------------------------------------------------------------------------

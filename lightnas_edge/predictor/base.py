@@ -6,6 +6,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor.calibration import LEAST_DEGREES
 from lightnas_edge.predictor.metrics import UNITS
+from lightnas_edge.predictor.support import Support
 from lightnas_edge.space import Architecture, Space
 
 if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
-_LEAST_DEGREES = 3  # of freedom: with fewer the prior decides more than the networks do
 Array = NDArray[np.float64]
 
 
@@ -50,6 +52,7 @@ class Predictor(ABC):
     def __init__(self, space: Space, origin: Origin) -> None:
         self.space = space
         self.origin = origin
+        self.support: Support | None = None
 
     @property
     def metric(self) -> str:
@@ -115,14 +118,39 @@ class Predictor(ABC):
         """Deviations above the prediction below which a measurement stays with this probability.
 
         The deviation itself was learned from the networks measured; with few of them it may be too small, which is what
-        Student's t accounts for. Figures: docs/measuring.md.
+        Student's t accounts for, with tails as heavy as the networks showed. Figures: docs/measuring.md.
         """
         if not 0 < probability < 1:
             raise PredictorError(f"a confidence lies between 0 and 1, found {probability}")
         networks = int(self.fit.get("networks") or 0)
         if networks == 0:
             return NormalDist().inv_cdf(probability)
-        return float(stats.t.ppf(probability, max(networks - 1, _LEAST_DEGREES)))
+        told = (self.fit.get("calibration") or {}).get("degrees")
+        return float(stats.t.ppf(probability, max(told or networks - 1, LEAST_DEGREES)))
+
+    def outside(self, one_hot: NDArray[Any]) -> NDArray[np.bool_]:
+        """(B, L, K) -> (B,): outside what was measured, so that the interval is a guess.
+
+        Everything is outside where no whole network was measured; a file that does not say what was measured flags nothing.
+        """
+        one_hot = self._flat(one_hot).reshape(np.shape(one_hot))
+        if self.support is None:
+            return np.full(len(one_hot), not self.fit.get("networks"))
+        blocks = np.tensordot(one_hot, self.is_block, axes=2)
+        return self.support.outside(self.predict(one_hot), blocks, self._doubt(one_hot), one_hot)
+
+    @cached_property
+    def is_block(self) -> Array:
+        """(L, K): 0 for an operator that is nothing where it stands, else 1."""
+        layers = range(len(self.space.layers))
+        found: Array = np.array(
+            [[float(not self.space.at(layer, one).is_identity) for one in self.space.operators] for layer in layers]
+        )
+        return found
+
+    def _doubt(self, one_hot: NDArray[Any]) -> Array | None:
+        """(B, L, K) -> (B,) standard deviation of the model alone, where it knows."""
+        return None
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -130,6 +130,9 @@ def fit_best(
         raise PredictorError(f"no such method here: {chosen!r}", hint=f"choose from: {', '.join(methods)}")
     predictor = methods[chosen](observations)
     row = next((row for row in comparison.rows if row.method == chosen), None)
+    if row is not None and isinstance(predictor, MlpPredictor):
+        # More networks held out than those that stopped the training, by networks trained as this one was.
+        predictor.calibrate(np.array([measured - predicted for predicted, measured in row.points]))
     fit = {
         **predictor.fit,
         "chosen": chosen,
@@ -172,6 +175,7 @@ def _held_out(
     fit: _Method, observations: Observations, parts: Sequence[np.ndarray[Any, np.dtype[np.int64]]]
 ) -> tuple[Scores, tuple[Point, ...]]:
     predicted, low, high = (np.zeros(len(observations)) for _ in range(3))
+    outside = np.zeros(len(observations), dtype=bool)
     everything = np.arange(len(observations))
     for part in parts:
         seen = np.setdiff1d(everything, part)
@@ -179,7 +183,8 @@ def _held_out(
         one_hot = observations.take(part).one_hot
         predicted[part] = predictor.predict(one_hot)
         low[part], high[part] = predictor.interval(one_hot, CONFIDENCE)
-    return score(predicted, low, high, observations), _points(predicted, observations)
+        outside[part] = predictor.outside(one_hot)
+    return score(predicted, low, high, observations, outside), _points(predicted, observations)
 
 
 def _boosted(

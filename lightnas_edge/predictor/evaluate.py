@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 import luts
@@ -31,6 +32,8 @@ class Scores:
     within_10: float
     kendall_tau: float
     coverage_90: float  # share of measurements inside the predictor's 90 % interval
+    outside: float  # share of networks that the predictor calls outside what was measured
+    coverage_90_inside: float  # the same as coverage_90, of the other networks
     repeatability: float  # relative: what measuring the same networks again would differ by
 
     def to_json(self) -> dict[str, Any]:
@@ -72,15 +75,19 @@ def evaluate(
         )
     one_hot = observations.one_hot
     low, high = predictor.interval(one_hot, CONFIDENCE)
-    return score(predictor.predict(one_hot), low, high, observations)
+    return score(predictor.predict(one_hot), low, high, observations, predictor.outside(one_hot))
 
 
-def score(predicted: Array, low: Array, high: Array, observations: Observations) -> Scores:
-    """All arguments (n,); limits are nan where a method states no interval."""
+def score(
+    predicted: Array, low: Array, high: Array, observations: Observations, outside: NDArray[np.bool_] | None = None
+) -> Scores:
+    """All arguments (n,); limits are nan where a method states no interval, `outside` None where it does not say."""
     measured = observations.value
     relative = predicted / measured - 1
     within_1, within_5, within_10 = (float(np.mean(np.abs(relative) <= limit)) for limit in (0.01, 0.05, 0.10))
-    covered = float(np.mean((low <= measured) & (measured <= high)))
+    covered = (low <= measured) & (measured <= high)
+    stated = not (np.isnan(low).any() or np.isnan(high).any())
+    inside = np.ones(len(measured), dtype=bool) if outside is None else ~outside
     tau = float(stats.kendalltau(predicted, measured).statistic) if len(measured) > 1 else math.nan
     return Scores(
         len(measured),
@@ -91,6 +98,8 @@ def score(predicted: Array, low: Array, high: Array, observations: Observations)
         within_5,
         within_10,
         tau,
-        math.nan if np.isnan(low).any() or np.isnan(high).any() else covered,
+        float(np.mean(covered)) if stated else math.nan,
+        math.nan if outside is None else float(np.mean(outside)),
+        float(np.mean(covered[inside])) if stated and inside.any() else math.nan,
         observations.repeatability,
     )

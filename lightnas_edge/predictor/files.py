@@ -14,6 +14,7 @@ from lightnas_edge.predictor.additive import AdditivePredictor, Terms
 from lightnas_edge.predictor.base import SCHEMA, Origin, Predictor
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.predictor.mlp import MlpPredictor, decode
+from lightnas_edge.predictor.support import Support
 from lightnas_edge.space import Space
 
 
@@ -121,6 +122,9 @@ def _additive(faults: list[str], parameters: dict[str, Any], space: Space, origi
         for key, cost in costs.items()
         if not _finite(cost)
     ]
+    if "misfit" in parameters:
+        _number(faults, parameters, "misfit", least=0.0)
+    support = _support(faults, parameters, space)
     width = len(terms.keys) + 1
     lower = parameters.get("covariance_lower")
     expected = width * (width + 1) // 2
@@ -136,13 +140,27 @@ def _additive(faults: list[str], parameters: dict[str, Any], space: Space, origi
         faults.append("parameters.covariance_lower: not a covariance, an eigenvalue is negative")
         return None
     mean = np.array([parameters["constant"], *(costs[key] for key in terms.keys)], dtype=np.float64)
-    return AdditivePredictor(space, origin, mean, covariance, float(parameters["noise"]))
+    noise, misfit = float(parameters["noise"]), parameters.get("misfit")
+    return AdditivePredictor(
+        space, origin, mean, covariance, noise, misfit=None if misfit is None else float(misfit), support=support
+    )
+
+
+def _support(faults: list[str], parameters: dict[str, Any], space: Space) -> Support | None:
+    if parameters.get("support") is None:
+        return None
+    try:
+        return Support.from_json(parameters["support"], (len(space.layers), len(space.operators)))
+    except ValueError as error:
+        faults.append(f"parameters.support: {error}")
+        return None
 
 
 def _mlp(faults: list[str], parameters: dict[str, Any], space: Space, origin: Origin) -> MlpPredictor | None:
     before = len(faults)
     for name, least in (("mean", None), ("scale", 0.0), ("residual", 0.0)):
         _number(faults, parameters, name, least=least)
+    support = _support(faults, parameters, space)
     rows = parameters.get("layers")
     if not isinstance(rows, list) or not rows:
         faults.append("parameters.layers: expected a list with at least one layer")
@@ -165,7 +183,8 @@ def _mlp(faults: list[str], parameters: dict[str, Any], space: Space, origin: Or
         faults.append(f"parameters.layers: expected one output, found {width}")
     if len(faults) > before:
         return None
-    return MlpPredictor(space, origin, layers, *(float(parameters[name]) for name in ("mean", "scale", "residual")))
+    numbers = (float(parameters[name]) for name in ("mean", "scale", "residual"))
+    return MlpPredictor(space, origin, layers, *numbers, support=support)
 
 
 def _expect(faults: list[str], record: dict[str, Any], name: str, good: bool, expected: str) -> None:

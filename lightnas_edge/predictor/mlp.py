@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 import luts
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.base import Array, Origin, Predictor
+from lightnas_edge.predictor.calibration import LEAST_DEGREES, Calibration, calibrate
 from lightnas_edge.predictor.observations import Observations, observe
+from lightnas_edge.predictor.support import Support
 from lightnas_edge.space import Space
 
 if TYPE_CHECKING:
@@ -35,9 +38,18 @@ class MlpPredictor(Predictor):
     type = "mlp"
 
     def __init__(
-        self, space: Space, origin: Origin, layers: Weights, mean: float, scale: float, residual: float
+        self,
+        space: Space,
+        origin: Origin,
+        layers: Weights,
+        mean: float,
+        scale: float,
+        residual: float,
+        *,
+        support: Support | None = None,
     ) -> None:
         super().__init__(space, origin)
+        self.support = support
         self.layers = list(layers)
         self.mean = mean
         self.scale = scale
@@ -54,6 +66,14 @@ class MlpPredictor(Predictor):
     def deviation(self, one_hot: NDArray[Any]) -> Array:
         return np.full(len(one_hot), self.residual)
 
+    def calibrate(self, residual: Array) -> None:
+        """Take the deviation, and how heavy its tails are, from residuals of networks that were held out: (n,)."""
+        spread = float(np.sqrt(np.mean(residual**2)))
+        found = calibrate(residual / spread) if spread > 0 else Calibration(1.0, LEAST_DEGREES)
+        self.residual = found.scale * spread
+        told = {"scale": float(f"{found.scale:.4g}"), "degrees": found.degrees}
+        self.origin = replace(self.origin, fit={**self.fit, "calibration": told})
+
     def torch_module(self) -> torch.nn.Module:
         from lightnas_edge.predictor._torch import mlp_module
 
@@ -67,6 +87,7 @@ class MlpPredictor(Predictor):
             "mean": self.mean,
             "scale": self.scale,
             "residual": self.residual,
+            "support": self.support and self.support.to_json(),
             "layers": [{"weight": _encode(weight), "bias": _encode(bias)} for weight, bias in self.layers],
         }
 
@@ -117,8 +138,14 @@ def fit_mlp(
     origin = Origin(observations.fingerprint, observations.simulated, observations.batch, observations.metric, fit)
     predictor = MlpPredictor(space, origin, layers, mean, scale, 0.0)
     kept = observations.take(order[:held])
-    residual = predictor.predict(kept.one_hot) - kept.value
-    predictor.residual = float(np.sqrt(np.mean(residual**2)))
+    predictor.calibrate(kept.value - predictor.predict(kept.one_hot))
+    one_hot = observations.one_hot
+    blocks = np.tensordot(one_hot, predictor.is_block, axes=2)
+    predictor.support = Support(
+        (float(observations.value.min()), float(observations.value.max())),
+        (int(blocks.min()), int(blocks.max())),
+        seen=np.asarray(one_hot.any(axis=0)),
+    )
     return predictor
 
 

@@ -105,3 +105,13 @@ def test_a_table_that_is_off_is_corrected(board, tmp_path, count, expected_ms):
 
     assert rmse_ms(predictor, board) < expected_ms
     assert predictor.deviation(one_hot_of(SPACE, np.zeros((1, 21), dtype=int)))[0] < 1.0
+
+
+def test_networks_of_nothing_but_skips_are_off_by_more_than_stated_and_flagged(board):
+    """Random networks never show what an empty network costs: 1.5 ms more than the sum of what they do show."""
+    predictor = fit_additive(SPACE, None, measured(board, 100, 0.03))
+    empty = one_hot_of(SPACE, np.full((1, 21), 6))
+
+    assert board.predict(empty)[0] - predictor.predict(empty)[0] > 1.0 > 5 * predictor.deviation(empty)[0]
+    assert predictor.outside(empty).all()
+    assert predictor.outside(measured(board, 2000, 0.03, seed=5).one_hot).mean() < 0.05
