@@ -44,6 +44,17 @@ def share(text: str) -> float:
     return value
 
 
+def percentage(text: str) -> float:
+    """argparse type: per cent, above 0 and below 100; the share that it is."""
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected per cent, above 0 and below 100, not {text!r}")
+    return value
+
+
 def add_space(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     parser.add_argument(
         "--space", required=required, metavar="NAME|FILE",

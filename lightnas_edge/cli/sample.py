@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import devices
+import luts
+from lightnas_edge.cli.console import note, percent, print_json, print_table, say, warn
 from lightnas_edge.cli.measuring import job_folder, measure_with_progress, tell_table
 from lightnas_edge.cli.options import (
     add_classes,
@@ -15,24 +21,68 @@ from lightnas_edge.cli.options import (
     add_space,
     chosen_space,
     count,
+    milliseconds,
+    percentage,
     settings,
     sudo_password,
     table_path,
 )
-from lightnas_edge.profiling import sample_architectures, write_sample_job
+from lightnas_edge.errors import PredictorError
+from lightnas_edge.profiling import (
+    Job,
+    Settings,
+    reference_architectures,
+    sample_architectures,
+    write_sample_job,
+)
+from lightnas_edge.runs import write_json
+from lightnas_edge.space import Architecture, Space
+
+if TYPE_CHECKING:
+    from lightnas_edge.predictor import Standing
+
+_SCHEMA = 1
+_COUNT, _MOST = 10, 60
+_UNTIL = 0.01
+_ENDS = {
+    "reached": "the wanted ±{until} is reached",
+    "floor": "what is left is the noise of measuring: more networks would not help, more --rounds or a quieter board would",
+    "count": "--count {most} networks are measured; the wanted ±{until} needs more",
+}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "sample", help="measure whole random networks",
-        description="Measure random whole networks of a space, with random weights, and a few operators beside them that tie "
-        "them to the operators' table. The same seed and a larger count add networks to those already measured.",
-        epilog="example: lightnas-edge sample --host localhost --space tiny --count 10",
+        "sample", help="measure whole networks",
+        description="Measure whole networks of a space, with random weights, and a few operators beside them that tie "
+        "them to the operators' table. The first ten are the same on every board, the others random: the same seed and a larger "
+        "count add networks to those already measured. With --adaptive, each further batch is what leaves the least doubt.",
+        epilog="example: lightnas-edge sample --host localhost --space tiny --adaptive --until 1",
     )  # fmt: skip
     add_host(parser)
     add_space(parser)
     add_classes(parser)
-    parser.add_argument("--count", type=count, default=10, metavar="N", help="networks (default: 10)")
+    parser.add_argument(
+        "--count", type=count, metavar="N", help=f"networks (default: {_COUNT}; at most {_MOST} with --adaptive)"
+    )
+    group = parser.add_argument_group("as many as it takes")
+    group.add_argument(
+        "--adaptive", action="store_true", help="choose what to measure by the doubt that is left, and stop in time"
+    )
+    group.add_argument(
+        "--until", type=percentage, metavar="PERCENT",
+        help="stop when a network's 90 %% interval is at most this wide to each side (default: 1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--around-ms", type=milliseconds, metavar="MS",
+        help="for networks near this latency (default: for the whole space)",
+    )  # fmt: skip
+    group.add_argument("--batch-networks", type=count, metavar="N", help="networks between two looks (default: 5)")
+    group.add_argument(
+        "--lut", type=Path, metavar="FILE", help="the operators' table to start from (default: the one named after host, "
+        "space and settings, where it is there)",
+    )  # fmt: skip
+    group.add_argument("--json", action="store_true", help="the curve, for machines")
     add_measuring(parser, rounds=15)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the table (default: named after host, space, settings)"
@@ -41,11 +91,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if not arguments.adaptive:
+        for name in ("until", "around_ms", "batch_networks", "lut", "json"):
+            if getattr(arguments, name):
+                note(f"--{name.replace('_', '-')} goes with --adaptive")
+                return 2
     space = chosen_space(arguments)
     connection = devices.connect(arguments.host)
     chosen = settings(arguments, connection)
-    architectures = sample_architectures(space, arguments.count, arguments.seed)
     table = arguments.out or table_path(arguments.host, space.name, chosen, "-networks")
+    if arguments.adaptive:
+        return _Adaptive(arguments, space, connection, chosen, table).run()
+    architectures = sample_architectures(space, arguments.count or _COUNT, arguments.seed)
     started_s = time.monotonic()
     with job_folder() as folder:
         job, lut = measure_with_progress(
@@ -55,4 +112,132 @@ def _run(arguments: argparse.Namespace) -> int:
             sudo_password=sudo_password(arguments),
         )  # fmt: skip
     tell_table(job, lut, energy=arguments.energy, started_s=started_s, ended_s=time.monotonic())
-    return 0 if all(key in lut.entries or key in lut.networks for key in job.keys) else 1
+    return 0 if _whole(job, lut) else 1
+
+
+def _whole(job: Job, lut: luts.Lut) -> bool:
+    return all(key in lut.entries or key in lut.networks for key in job.keys)
+
+
+class _Adaptive:
+    """Batches until the interval is narrow enough. What is being measured is written down first, so that a run which
+    was interrupted goes on with the same networks."""
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        space: Space,
+        connection: devices.Connection,
+        chosen: Settings,
+        table: Path,
+    ) -> None:
+        self._arguments, self._space, self._connection = arguments, space, connection
+        self._chosen, self._table = chosen, table
+        self._most = arguments.count or _MOST
+        self._until = arguments.until or _UNTIL
+        self._batch = arguments.batch_networks or 5
+        self._path = table.with_name(table.name.removesuffix(".jsonl").removesuffix(".lut") + ".adaptive.json")
+        prior = arguments.lut or table_path(arguments.host, space.name, chosen, "")
+        self._lut = luts.read(prior) if arguments.lut or prior.exists() else None
+        self._sudo_password = sudo_password(arguments)
+        self._is_whole = True
+
+    def run(self) -> int:
+        from lightnas_edge.predictor import choose_batch, fit_additive, observe, stand, why_stop
+
+        record = self._load()
+        planned = [Architecture.from_names(self._space, names) for names in record["planned"]]
+        if not planned and not record["curve"]:
+            planned = reference_architectures(self._space)[: self._most]
+        if self._lut is None:
+            note("no table of operators to start from: the networks alone have to tell (lightnas-edge profile)")
+        table = luts.read(self._table) if record["curve"] and self._table.exists() else None
+        stop: str | None = None
+        standing: Standing | None = None
+        while stop is None:
+            if planned:
+                table = self._measure(planned, len(table.networks) if table else 0)
+            assert table is not None
+            observations = observe(self._space, [table], self._lut)
+            predictor = fit_additive(self._space, self._lut, observations)
+            standing = stand(predictor, observations, self._arguments.around_ms)
+            if not record["curve"] or record["curve"][-1]["networks"] != standing.networks:
+                record["curve"].append(standing.to_json())
+            note(f"{standing.networks} networks: {_plus_minus(standing)}")
+            stop = why_stop(standing, self._until, self._most)
+            planned = []
+            if stop is None:
+                known = {Architecture.from_indices(self._space, row) for row in observations.indices}
+                known |= {Architecture.from_names(self._space, names) for names in record["tried"]}
+                wanted = min(self._batch, self._most - standing.networks)
+                planned = choose_batch(predictor, known, wanted, self._arguments.around_ms)
+                stop = None if planned else "count"
+            names = [[operator.name for operator in architecture.operators] for architecture in planned]
+            record.update(planned=names, tried=record["tried"] + names, stopped=stop)
+            self._save(record)
+        assert standing is not None and stop is not None
+        self._tell(record, standing, stop)
+        return 0 if self._is_whole else 1
+
+    def _measure(self, planned: Sequence[Architecture], done: int) -> luts.Lut:
+        with job_folder() as folder:
+            job, lut = measure_with_progress(
+                self._connection,
+                lambda tell: write_sample_job(folder, self._space, self._chosen, planned, on_progress=tell),
+                self._table, title=f"networks {done + 1} to {done + len(planned)}, at most {self._most}",
+                fresh=self._arguments.fresh and done == 0, sudo_password=self._sudo_password,
+            )  # fmt: skip
+        for key, error in lut.failed.items():
+            if key in job.keys:
+                warn(f"{key} could not be measured: {error.get('message', 'no reason given')}")
+        self._is_whole &= _whole(job, lut)
+        return lut
+
+    def _load(self) -> dict[str, Any]:
+        asked = {"around_ms": self._arguments.around_ms, "until": self._until}
+        empty = {
+            "kind": "adaptive-sampling", "schema": _SCHEMA, "space": self._space.name, "table": self._table.name,
+            "metric": "latency_ms", "asked": asked, "curve": [], "planned": [], "tried": [], "stopped": None,
+        }  # fmt: skip
+        if self._arguments.fresh or not self._path.exists():
+            if self._path.exists():
+                os.replace(self._path, self._path.with_name(self._path.name + ".old"))
+            return empty
+        try:
+            record = json.loads(self._path.read_text(encoding="utf-8"))
+            kept = {name: list(record[name]) for name in ("curve", "planned", "tried")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PredictorError(
+                f"cannot go on with {self._path}: {type(error).__name__}: {error}",
+                hint="remove it to begin from what the table holds, or --fresh to measure anew",
+            ) from error
+        if record.get("asked") != asked:
+            kept["curve"] = []  # another interval of other networks: not one curve
+        return {**empty, **kept}
+
+    def _save(self, record: dict[str, Any]) -> None:
+        write_json(self._path, record)
+
+    def _tell(self, record: dict[str, Any], standing: Standing, stop: str) -> None:
+        if self._arguments.json:
+            print_json(record)
+            return
+        curve = record["curve"]
+        columns = ["networks", "90 % interval", "of it noise", "error, left out", ""]
+        widest = max(point["half_width"] for point in curve)
+        print_table(columns, [
+            [
+                str(point["networks"]), f"± {percent(point['half_width'], 2)}", f"± {percent(point['noise'], 2)}",
+                percent(point["leave_one_out"], 2), ("█" * max(1, round(24 * point["half_width"] / widest))).ljust(24),
+            ]
+            for point in curve
+        ])  # fmt: skip
+        said = _ENDS[stop].format(until=percent(self._until, 1), most=self._most)
+        around = f" near {self._arguments.around_ms:g} ms" if self._arguments.around_ms else ""
+        simulated = "SIMULATED: " if self._connection.backend == "simulated" else ""
+        say(f"{simulated}{standing.networks} networks, {_plus_minus(standing)}{around}: {said}")
+        say(f"measured again, a network would differ by {percent(standing.repeatability, 2)}: {self._table}")
+
+
+def _plus_minus(standing: Standing) -> str:
+    return f"± {percent(standing.half_width, 2)} (noise alone ± {percent(standing.noise, 2)})"

@@ -1,5 +1,6 @@
 """From an architecture to a latency with an interval: additive Bayesian, LUT alone, and the paper's MLP."""
 
+from lightnas_edge.predictor.adaptive import Standing, choose_batch, stand, why_stop
 from lightnas_edge.predictor.additive import AdditivePredictor, fit_additive, lut_predictor
 from lightnas_edge.predictor.base import Predictor, Range, reachable_range
 from lightnas_edge.predictor.choose import next_networks
@@ -18,6 +19,8 @@ __all__ = [
     "Range",
     "Row",
     "Scores",
+    "Standing",
+    "choose_batch",
     "compare",
     "evaluate",
     "fit_additive",
@@ -30,4 +33,6 @@ __all__ = [
     "reachable_range",
     "read_published_predictor",
     "reference_predictor",
+    "stand",
+    "why_stop",
 ]

@@ -23,6 +23,7 @@ from lightnas_edge.space.cost import operator_cost
 
 SCHEMA = 1
 ENERGY_STEADY_S = 5.0  # of steady power, after the sensor has settled: docs/energy.md
+REFERENCE_NETWORKS = 10  # enough to scale and correct what another board taught
 SENTINELS = 12  # searchable operators that stand in every job of a space and show how fast the machine is that day
 
 
@@ -136,10 +137,18 @@ def select_operators(space: Space, patterns: Sequence[str]) -> list[ShapedOperat
     return list(chosen)
 
 
+def reference_architectures(space: Space) -> list[Architecture]:
+    """The networks that are measured first on every board, so that what one board taught carries over to the next."""
+    return _distinct(space, REFERENCE_NETWORKS, 0, {})
+
+
 def sample_architectures(space: Space, count: int, seed: int) -> list[Architecture]:
-    """`count` distinct random architectures; the first n are the same for every larger count."""
+    """The reference set, then random ones: `count` distinct architectures, the first n the same for every larger count."""
+    return _distinct(space, count, seed, dict.fromkeys(reference_architectures(space)))[:count]
+
+
+def _distinct(space: Space, count: int, seed: int, found: dict[Architecture, None]) -> list[Architecture]:
     generator = np.random.default_rng(seed)
-    found: dict[Architecture, None] = {}
     while len(found) < min(count, space.size):
         found[Architecture.random(space, generator)] = None
     return list(found)

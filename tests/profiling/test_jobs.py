@@ -12,6 +12,7 @@ from lightnas_edge.profiling import (
     Protocol,
     Settings,
     network_key,
+    reference_architectures,
     sample_architectures,
     select_operators,
     sentinels,
@@ -69,6 +70,14 @@ def test_only_names_every_pattern_that_matches_nothing():
 def test_more_samples_contain_the_fewer_ones():
     assert sample_architectures(TINY, 20, seed=3)[:5] == sample_architectures(TINY, 5, seed=3)
     assert len(set(sample_architectures(TINY, 20, seed=3))) == 20
+
+
+def test_the_reference_set_comes_first_whatever_the_seed():
+    reference = reference_architectures(TINY)
+
+    assert len(set(reference)) == 10
+    assert sample_architectures(TINY, 14, seed=3)[:10] == reference == sample_architectures(TINY, 10, seed=7)
+    assert sample_architectures(TINY, 14, seed=3)[10:] != sample_architectures(TINY, 14, seed=7)[10:]
 
 
 def test_a_sample_job_measures_the_sentinels_beside_the_networks(tmp_path):

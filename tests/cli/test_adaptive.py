@@ -1,0 +1,75 @@
+"""`sample --adaptive` on a board that does not exist."""
+
+import json
+
+import pytest
+
+import luts
+from lightnas_edge.profiling import network_key, reference_architectures
+from lightnas_edge.space import load_space
+from tests.cli.commands import run
+
+BOARD = ("--host", "virtual:jetson-agx-xavier", "--space", "tiny", "--rounds", 3, "--out", "nets.lut.jsonl")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_it_measures_until_the_interval_is_narrow_enough_and_goes_on_where_it_stopped(folder):
+    short = run("sample", *BOARD, "--adaptive", "--until", 1.5, "--count", 12)
+    assert short.code == 0
+    assert "--count 12 networks are measured; the wanted ±1.5 % needs more" in short.out
+
+    told = run("sample", *BOARD, "--adaptive", "--until", 1.5, "--count", 40)
+
+    assert told.code == 0
+    assert "SIMULATED: " in told.out and "the wanted ±1.5 % is reached" in told.out
+    record = json.loads((folder / "nets.adaptive.json").read_text())
+    points = [point["networks"] for point in record["curve"]]
+    assert points[:2] == [10, 12] and len(points) > 2
+    assert record["stopped"] == "reached" and record["planned"] == []
+    assert record["curve"][-1]["half_width"] <= 0.015 < record["curve"][-2]["half_width"]
+    table = luts.read(folder / "nets.lut.jsonl")
+    assert len(table.networks) == points[-1]
+    assert {len(entry.visits) for entry in table.networks.values()} == {3}
+    first = [network_key(network) for network in reference_architectures(load_space("tiny"))]
+    assert set(first) <= set(table.networks)
+
+
+def test_a_batch_that_was_planned_is_measured_first(folder):
+    """As a run leaves it that was stopped while it measured."""
+    assert run("sample", *BOARD, "--adaptive", "--until", 0.1, "--count", 10).code == 0
+    path = folder / "nets.adaptive.json"
+    record = json.loads(path.read_text())
+    planned = ["skip"] * 8
+    path.write_text(json.dumps(record | {"planned": [planned], "tried": [planned], "stopped": None}))
+
+    assert run("sample", *BOARD, "--adaptive", "--until", 0.1, "--count", 11).code == 0
+
+    measured = [entry.record["operators"] for entry in luts.read(folder / "nets.lut.jsonl").networks.values()]
+    assert len(measured) == 11 and planned in measured
+
+
+def test_a_damaged_record_is_an_error_with_a_way_out(folder):
+    (folder / "nets.adaptive.json").write_text('{"kind": "adaptive-sampling"}')
+
+    told = run("sample", *BOARD, "--adaptive")
+
+    assert told.code == 1 and "cannot go on with nets.adaptive.json" in told.err and "remove it" in told.err
+
+
+@pytest.mark.parametrize("option", [("--until", 2), ("--around-ms", 3), ("--json",), ("--batch-networks", 2)])
+def test_options_of_adaptive_sampling_alone_are_refused(folder, option):
+    told = run("sample", *BOARD, *option)
+
+    assert told.code == 2 and f"{option[0]} goes with --adaptive" in told.err
+
+
+def test_a_percentage_beyond_reason_is_refused(folder, capsys):
+    told = run("sample", *BOARD, "--adaptive", "--until", 100)
+
+    assert told.code == 2 and "expected per cent, above 0 and below 100" in told.err
