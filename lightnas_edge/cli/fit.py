@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import luts
 from lightnas_edge.cli.console import note, percent, print_json, print_table, say, warn
-from lightnas_edge.cli.options import add_classes, add_space, chosen_space
+from lightnas_edge.cli.options import add_classes, add_space, chosen_space, read_prior
 from lightnas_edge.space import Space
 
 if TYPE_CHECKING:
-    from lightnas_edge.predictor import Comparison, Predictor
+    from lightnas_edge.predictor import Comparison, CurvePoint, Predictor
 
-METHODS = {"lut": "LUT alone", "calibrated": "LUT calibrated", "samples": "samples alone", "mlp": "MLP"}
+METHODS = {
+    "lut": "LUT alone",
+    "calibrated": "LUT calibrated",
+    "samples": "samples alone",
+    "prior": "carried over",
+    "mlp": "MLP",
+}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,6 +49,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=f"{', '.join(luts.METRICS)}; may be repeated, one predictor each (default: latency_ms)",
     )  # fmt: skip
     parser.add_argument(
+        "--prior", type=Path, metavar="FILE",
+        help="predictor of another board, power mode or batch size, to be carried over by --samples of this one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--curve", action="store_true", help="tell the error against the number of networks, from draws of --samples"
+    )
+    parser.add_argument(
         "--method", choices=["best", *METHODS], default="best", help="default: best on held-out networks"
     )
     parser.add_argument(
@@ -63,9 +76,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.lut is None and not arguments.samples:
         note("fit needs --lut, --samples or both")
         return 2
-    if arguments.compare and not arguments.samples:
-        note("--compare judges predictors on measured networks: give --samples")
-        return 2
+    for name in ("compare", "curve", "prior"):
+        if getattr(arguments, name) and not arguments.samples:
+            note(f"--{name} needs measured networks: give --samples")
+            return 2
     metrics = list(dict.fromkeys(arguments.metric or ["latency_ms"]))
     if arguments.out and len(metrics) > 1:
         note("--out names one file: fit one --metric at a time, or leave --out away")
@@ -94,12 +108,22 @@ def _fit(
     metric: str,
     out: Path,
 ) -> dict[str, Any]:
-    from lightnas_edge.predictor import fit_best
+    from lightnas_edge.predictor import fit_best, learning_curve, observe
 
+    prior = read_prior(arguments.prior, space)
+    observed = observe(space, samples, lut, metric=metric) if samples else None
+    curve = []
+    if observed is not None and arguments.curve:
+        curve = learning_curve(space, lut, observed, prior=prior, seed=arguments.seed)
     predictor, comparison = fit_best(
-        space, lut, samples, seed=arguments.seed, method=METHODS.get(arguments.method), baseline=arguments.compare,
-        metric=metric,
+        space, lut, observed or (), seed=arguments.seed, method=METHODS.get(arguments.method), baseline=arguments.compare,
+        metric=metric, prior=prior,
     )  # fmt: skip
+    if curve:
+        predictor.origin = replace(predictor.origin, fit={**predictor.fit, "curve": [one.to_json() for one in curve]})
+    if prior is not None and "prior" in predictor.fit:
+        known = {**predictor.fit["prior"], "file": arguments.prior.name}
+        predictor.origin = replace(predictor.origin, fit={**predictor.fit, "prior": known})
     out.parent.mkdir(parents=True, exist_ok=True)
     if arguments.lut:
         # So that a search can take the table along, to see drift when it verifies.
@@ -108,6 +132,7 @@ def _fit(
     predictor.save(out)
     if not arguments.json:
         _tell(predictor, comparison, out)
+        _tell_curve(curve)
     return {"kind": "fit", "metric": metric, "predictor": str(out), "fit": predictor.fit}
 
 
@@ -135,6 +160,17 @@ def _tell(predictor: Predictor, comparison: Comparison, out: Path) -> None:
     note(_reach(predictor))
     simulated = "SIMULATED " if predictor.simulated else ""
     say(f"{simulated}predictor ({predictor.fit.get('chosen', predictor.fit.get('method'))}): {out}")
+
+
+def _tell_curve(curve: Sequence[CurvePoint]) -> None:
+    methods = list(dict.fromkeys(point.method for point in curve))
+    counts = list(dict.fromkeys(point.networks for point in curve))
+    of = {(point.method, point.networks): point for point in curve}
+    if curve:
+        print_table(["MAPE on the others, from", *methods], [
+            [f"{count} network{'s'[: count > 1]}", *(percent(of[method, count].mape, 2) for method in methods)]
+            for count in counts
+        ])  # fmt: skip
 
 
 def _reach(predictor: Predictor) -> str:

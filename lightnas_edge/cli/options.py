@@ -6,11 +6,15 @@ import argparse
 import getpass
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devices import Connection
+from lightnas_edge.errors import PredictorError
 from lightnas_edge.profiling import Protocol, Settings
 from lightnas_edge.space import Space, load_space
+
+if TYPE_CHECKING:
+    from lightnas_edge.predictor import AdditivePredictor
 
 ENERGY_ROUNDS = 2
 
@@ -72,6 +76,25 @@ def chosen_space(arguments: argparse.Namespace) -> Space:
     """The space that was named, for as many classes as were asked for."""
     space = load_space(arguments.space)
     return space if arguments.classes is None else space.with_classes(arguments.classes)
+
+
+def read_prior(path: Path | None, space: Space) -> AdditivePredictor | None:
+    """The predictor of another board that `--prior` names.
+
+    Raises:
+        PredictorError: it cannot be read, is of another space, or is not additive.
+    """
+    from lightnas_edge.predictor import AdditivePredictor, load_predictor
+
+    if path is None:
+        return None
+    prior = load_predictor(path, space)
+    if not isinstance(prior, AdditivePredictor):
+        raise PredictorError(
+            f"{path} is of type {prior.type}: only additive predictors carry over",
+            hint="fit one on the other board: lightnas-edge fit --method calibrated, or --method samples",
+        )
+    return prior
 
 
 def add_host(parser: argparse.ArgumentParser, *, default: str | None = "localhost") -> None:

@@ -23,6 +23,7 @@ from lightnas_edge.cli.options import (
     count,
     milliseconds,
     percentage,
+    read_prior,
     settings,
     sudo_password,
     table_path,
@@ -78,7 +79,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="for networks near this latency (default: for the whole space)",
     )  # fmt: skip
     group.add_argument("--batch-networks", type=count, metavar="N", help="networks between two looks (default: 5)")
-    group.add_argument(
+    known = group.add_mutually_exclusive_group()
+    known.add_argument(
+        "--prior", type=Path, metavar="FILE", help="start from the predictor of another board, power mode or batch size"
+    )
+    known.add_argument(
         "--lut", type=Path, metavar="FILE", help="the operators' table to start from (default: the one named after host, "
         "space and settings, where it is there)",
     )  # fmt: skip
@@ -92,7 +97,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     if not arguments.adaptive:
-        for name in ("until", "around_ms", "batch_networks", "lut", "json"):
+        for name in ("until", "around_ms", "batch_networks", "prior", "lut", "json"):
             if getattr(arguments, name):
                 note(f"--{name.replace('_', '-')} goes with --adaptive")
                 return 2
@@ -137,8 +142,10 @@ class _Adaptive:
         self._until = arguments.until or _UNTIL
         self._batch = arguments.batch_networks or 5
         self._path = table.with_name(table.name.removesuffix(".jsonl").removesuffix(".lut") + ".adaptive.json")
-        prior = arguments.lut or table_path(arguments.host, space.name, chosen, "")
-        self._lut = luts.read(prior) if arguments.lut or prior.exists() else None
+        self._prior = read_prior(arguments.prior, space)
+        known = arguments.lut or table_path(arguments.host, space.name, chosen, "")
+        there = arguments.lut or (known.exists() and self._prior is None)
+        self._lut = luts.read(known) if there else None
         self._sudo_password = sudo_password(arguments)
         self._is_whole = True
 
@@ -149,7 +156,7 @@ class _Adaptive:
         planned = [Architecture.from_names(self._space, names) for names in record["planned"]]
         if not planned and not record["curve"]:
             planned = reference_architectures(self._space)[: self._most]
-        if self._lut is None:
+        if self._lut is None and self._prior is None:
             note("no table of operators to start from: the networks alone have to tell (lightnas-edge profile)")
         table = luts.read(self._table) if record["curve"] and self._table.exists() else None
         stop: str | None = None
@@ -159,7 +166,7 @@ class _Adaptive:
                 table = self._measure(planned, len(table.networks) if table else 0)
             assert table is not None
             observations = observe(self._space, [table], self._lut)
-            predictor = fit_additive(self._space, self._lut, observations)
+            predictor = fit_additive(self._space, self._lut, observations, prior=self._prior)
             standing = stand(predictor, observations, self._arguments.around_ms)
             if not record["curve"] or record["curve"][-1]["networks"] != standing.networks:
                 record["curve"].append(standing.to_json())

@@ -4,7 +4,7 @@ from lightnas_edge.predictor.adaptive import Standing, choose_batch, stand, why_
 from lightnas_edge.predictor.additive import AdditivePredictor, fit_additive, lut_predictor
 from lightnas_edge.predictor.base import Predictor, Range, reachable_range
 from lightnas_edge.predictor.choose import next_networks
-from lightnas_edge.predictor.compare import Comparison, Row, compare, fit_best
+from lightnas_edge.predictor.compare import Comparison, CurvePoint, Row, compare, fit_best, learning_curve
 from lightnas_edge.predictor.evaluate import Scores, evaluate
 from lightnas_edge.predictor.files import load_predictor, reference_predictor
 from lightnas_edge.predictor.mlp import MlpPredictor, fit_mlp, read_published_predictor
@@ -13,6 +13,7 @@ from lightnas_edge.predictor.observations import Observations, observe
 __all__ = [
     "AdditivePredictor",
     "Comparison",
+    "CurvePoint",
     "MlpPredictor",
     "Observations",
     "Predictor",
@@ -26,6 +27,7 @@ __all__ = [
     "fit_additive",
     "fit_best",
     "fit_mlp",
+    "learning_curve",
     "load_predictor",
     "lut_predictor",
     "next_networks",

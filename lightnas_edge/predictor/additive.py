@@ -205,11 +205,14 @@ def fit_additive(
     samples: Sequence[luts.Lut] | Observations,
     *,
     metric: str | None = None,
+    prior: AdditivePredictor | None = None,
 ) -> AdditivePredictor:
     """The table as prior, measured networks as evidence; without samples the table alone, without a table the samples.
 
     Args:
         metric: what to predict; that of the observations, or latency_ms, when None.
+        prior: of another board, power mode or batch size: what it knows is scaled and corrected by the networks. It takes
+            the place of a table.
 
     Raises:
         LutMissError: the table lacks operators of the space, or the metric of some.
@@ -231,14 +234,35 @@ def fit_additive(
             )
     else:
         observations = observe(space, samples, lut, metric=metric or "latency_ms") if samples else None
+    metric = checked(metric or (observations.metric if observations else "latency_ms"))
+    if prior is not None:
+        if lut is not None or observations is None:
+            raise PredictorError(
+                "what another board taught is carried over by measured networks of this one, without a table",
+                hint="measure the reference set: lightnas-edge sample --count 10",
+            )
+        if prior.space.sha256 != space.sha256 or prior.metric != metric:
+            raise PredictorError(
+                f"the prior is of {prior.metric} in space {prior.space.name}, the networks are of {metric} in {space.name}"
+            )
     if lut is None and observations is None:
         raise PredictorError("a predictor needs a table, measured networks, or both")
-    return _fit(space, lut, observations, checked(metric or (observations.metric if observations else "latency_ms")))
+    return _fit(space, lut, observations, metric, prior)
 
 
-def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None, metric: str) -> AdditivePredictor:
+def _fit(
+    space: Space,
+    lut: luts.Lut | None,
+    observations: Observations | None,
+    metric: str,
+    other: AdditivePredictor | None = None,
+) -> AdditivePredictor:
     terms = Terms.of(space)
-    if observations is None:
+    if other is not None:
+        assert observations is not None
+        prior = _carried_prior(terms, other, observations)
+        mean, covariance, widths = _posterior(prior, terms, observations)
+    elif observations is None:
         assert lut is not None
         prior = _table_prior(_Entries.of(terms, lut, metric))
         widths = prior.widths
@@ -253,7 +277,8 @@ def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None, 
         prior = _informed_prior(terms, entries, first)
         mean, covariance, widths = _posterior(prior, terms, observations)
     noise = misfit = widths.pop("noise")
-    support, told = None, {}
+    support: Support | None = None
+    told: dict[str, Any] = {}
     if observations is not None:
         # What a measurement will show: the misfit of the model, and the error of measuring as it was here.
         noise = math.sqrt(misfit**2 + float(np.mean(observations.standard_error**2)))
@@ -275,7 +300,7 @@ def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None, 
         }
     source = lut if lut is not None else observations
     assert source is not None
-    fit = {
+    fit: dict[str, Any] = {
         "method": prior.name if observations is None else f"{prior.name}, Bayesian linear regression on whole networks",
         "networks": 0 if observations is None else len(observations),
         "prior_widths": {name: _rounded(value) for name, value in {**widths, "noise": noise}.items()},
@@ -284,6 +309,12 @@ def _fit(space: Space, lut: luts.Lut | None, observations: Observations | None, 
         **told,
     }
     simulated = source.simulated or (observations is not None and observations.simulated)
+    if other is not None:
+        simulated |= other.simulated
+        fit["prior"] = {
+            "fingerprint": other.fingerprint, "networks": other.fit.get("networks"), "simulated": other.simulated,
+            "ratio": _rounded(_ratio(other, observations)),
+        }  # fmt: skip
     origin = Origin(source.fingerprint, simulated, source.batch, metric, fit)
     return AdditivePredictor(space, origin, mean, covariance, noise, misfit=misfit, support=support, terms=terms)
 
@@ -439,6 +470,34 @@ def _physical_prior(terms: Terms, typical: float) -> _Prior:
     }
     parts = {name: _Part(column, np.zeros_like(column), *known) for name, (column, *known) in columns.items()}
     return _Prior("no table, costs from multiplications and memory traffic", mean, parts, 0.005 * typical, 5.0)
+
+
+def _carried_prior(terms: Terms, other: AdditivePredictor, observations: Observations) -> _Prior:
+    """The costs of another board at this one's speed; how boards differ beyond that is for the networks to say."""
+    ratio = _ratio(other, observations)
+    costs = ratio * other.mean
+    typical = ratio * float(other.mean[0] + terms.spread_out(other.mean).mean(axis=1).sum())
+    physical = _physical_prior(terms, typical)
+    roots, vectors = np.linalg.eigh(other.covariance)
+    doubted = ratio * vectors * np.sqrt(np.maximum(roots, 0.0))
+    deviations = np.diag(np.abs(costs))
+    deviations[0, 0] = 0.0
+    known = {
+        "scale": (costs[:, None], 0.1, 2.0),
+        "deviation": (deviations, 0.05, 3.0),
+        "carried": (doubted, 1.0, 1.2),
+    }
+    parts = {name: replace(part, width=0.3 * part.width) for name, part in physical.parts.items()}
+    parts |= {
+        name: _Part(column, np.zeros_like(column), width, doubt) for name, (column, width, doubt) in known.items()
+    }
+    return _Prior("another board's predictor", costs, parts, 0.005 * typical, 5.0)
+
+
+def _ratio(other: AdditivePredictor, observations: Observations | None) -> float:
+    """What the networks cost here over what they cost there."""
+    assert observations is not None
+    return float(np.median(observations.value / other.predict_indices(observations.indices)))
 
 
 def _alike(size: Array, group: Sequence[object]) -> Array:

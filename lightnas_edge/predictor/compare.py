@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,11 @@ class Comparison:
 
 LUT_ALONE = "LUT alone"
 CALIBRATED = "LUT calibrated"
+CARRIED = "carried over"
 SAMPLES_ALONE = "samples alone"
 MLP = "MLP"
+_CURVE = (1, 2, 3, 5, 10, 20, 30, 50, 100)
+_CURVE_LEAST = 4  # networks left to judge by
 BOOSTING = "gradient boosting"  # to compare with only: it states no interval and has no gradient to search by
 
 
@@ -65,6 +68,7 @@ def compare(
     folds: int = 5,
     baseline: bool = False,
     metric: str = "latency_ms",
+    prior: AdditivePredictor | None = None,
 ) -> Comparison:
     """k-fold over networks: each network is predicted once, by predictors that have not seen it.
 
@@ -73,12 +77,13 @@ def compare(
     Args:
         baseline: judge scikit-learn's gradient boosting too, which knows nothing of tables or sums.
         metric: what to read of the files; observations bring their own.
+        prior: another board's predictor, carried over by the networks.
     """
     observations = samples if isinstance(samples, Observations) else observe(space, samples, lut, metric=metric)
     parts = _folds(observations, folds, seed)
     skipped = []
     rows = []
-    methods = _methods(space, lut, seed, observations.metric)
+    methods = _methods(space, lut, seed, observations.metric, prior)
     if len(parts) < 2:
         skipped.append("held-out scores need at least 2 different networks")
         methods = {name: method for name, method in methods.items() if name == LUT_ALONE}
@@ -105,13 +110,14 @@ def fit_best(
     method: str | None = None,
     baseline: bool = False,
     metric: str = "latency_ms",
+    prior: AdditivePredictor | None = None,
 ) -> tuple[AdditivePredictor | MlpPredictor, Comparison]:
     """The method with the least held-out error, fitted to all networks; scores and choice are in `predictor.fit`.
 
     Args:
-        method: "LUT alone", "LUT calibrated", "samples alone" or "MLP" to decide for oneself.
+        method: "LUT alone", "LUT calibrated", "samples alone", "carried over" or "MLP" to decide for oneself.
         baseline: as of `compare`; what it scores is told, it is never chosen.
-        metric: as of `compare`.
+        metric, prior: as of `compare`.
 
     Raises:
         LutMissError, PredictorError, FingerprintError: as the methods' own functions.
@@ -120,12 +126,12 @@ def fit_best(
         alone = lut_predictor(space, lut, metric=metric)
         return alone, Comparison((), ("no networks were measured: the table alone, unchecked",))
     observations = samples if isinstance(samples, Observations) else observe(space, samples, lut, metric=metric)
-    comparison = compare(space, lut, observations, seed=seed, folds=folds, baseline=baseline)
-    best = comparison.best or (CALIBRATED if lut is not None else SAMPLES_ALONE)
+    comparison = compare(space, lut, observations, seed=seed, folds=folds, baseline=baseline, prior=prior)
+    best = comparison.best or (CARRIED if prior is not None else CALIBRATED if lut is not None else SAMPLES_ALONE)
     if len(comparison.rows) == 1 and best == LUT_ALONE:
         best = CALIBRATED  # one network: no held-out error to compare, but it is evidence all the same
     chosen = method or best
-    methods = _methods(space, lut, seed, observations.metric)
+    methods = _methods(space, lut, seed, observations.metric, prior)
     if chosen not in methods:
         raise PredictorError(f"no such method here: {chosen!r}", hint=f"choose from: {', '.join(methods)}")
     predictor = methods[chosen](observations)
@@ -148,15 +154,63 @@ def fit_best(
     return predictor, comparison
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """How a method did from so many networks, on all the others: means over several draws."""
+
+    method: str
+    networks: int
+    rmse: float
+    mape: float
+    coverage_90: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def learning_curve(
+    space: Space,
+    lut: luts.Lut | None,
+    observations: Observations,
+    *,
+    prior: AdditivePredictor | None = None,
+    seed: int = 0,
+    draws: int = 4,
+) -> list[CurvePoint]:
+    """Error against the number of measured networks, for every method but the MLP; the others are predicted each time."""
+    methods = _methods(space, lut, seed, observations.metric, prior)
+    del methods[MLP]
+    generator = np.random.default_rng(seed)
+    points = []
+    for count in [count for count in _CURVE if count + _CURVE_LEAST <= len(observations)]:
+        orders = [generator.permutation(len(observations)) for _ in range(draws)]
+        for name, fit in methods.items():
+            found = []
+            for order in orders:
+                predictor, rest = fit(observations.take(order[:count])), observations.take(order[count:])
+                low, high = predictor.interval(rest.one_hot, CONFIDENCE)
+                found.append(score(predictor.predict(rest.one_hot), low, high, rest))
+            rmse, mape, held = (
+                float(np.mean([getattr(scores, field) for scores in found]))
+                for field in ("rmse", "mape", "coverage_90")
+            )
+            points.append(CurvePoint(name, count, rmse, mape, held))
+    return points
+
+
 _Method = Callable[[Observations], AdditivePredictor | MlpPredictor]
 
 
-def _methods(space: Space, lut: luts.Lut | None, seed: int, metric: str) -> dict[str, _Method]:
+def _methods(
+    space: Space, lut: luts.Lut | None, seed: int, metric: str, prior: AdditivePredictor | None = None
+) -> dict[str, _Method]:
     methods: dict[str, _Method] = {}
     if lut is not None:
         alone = lut_predictor(space, lut, metric=metric)
         methods[LUT_ALONE] = lambda _: alone
         methods[CALIBRATED] = lambda seen: fit_additive(space, lut, seen)
+    if prior is not None:
+        methods[CARRIED] = lambda seen: fit_additive(space, None, seen, prior=prior)
     methods[SAMPLES_ALONE] = lambda seen: fit_additive(space, None, seen)
     methods[MLP] = lambda seen: fit_mlp(space, seen, seed)
     return methods
