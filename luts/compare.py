@@ -64,7 +64,7 @@ def require_equal_fingerprints(tables: Sequence[Lut]) -> None:
 def merge(tables: Sequence[Lut]) -> Lut:
     """One table from several of equal fingerprint; the drift between them is divided out where they share keys.
 
-    The header is the first table's. A visit that stands in several tables counts once.
+    The header is the first table's, and so is the day that the numbers are of. A visit that stands in several tables counts once.
 
     Raises:
         LutFingerprintError: the tables are of different boards or states; lists the fields.

@@ -30,12 +30,13 @@ _DRIFT_DEVIATION = 0.05  # of rounds around their session: machines with floatin
 _ITERATIONS = 100
 
 
-def estimate_drift(visits: Sequence[Visit]) -> dict[Group, float]:
-    """The drift factor of every group: above 1 means slower than the median round.
+def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozenset()) -> dict[Group, float]:
+    """The drift factor of every group: above 1 means slower than the median round of the reference sessions.
 
     A group with fewer than `MIN_KEYS` keys that were also measured elsewhere takes the drift of the nearest round of
     its session that has enough; a session without such a round has one drift for all of its rounds.
-    The visit-weighted median of the factors is 1. Sessions that share no key with the others have nothing to be compared
+    The visit-weighted median of the factors over the reference sessions (over all of them when none is named, or none
+    was measured) is 1. Sessions that share no key with the others have nothing to be compared
     with; their factors are centred on their own.
     """
     measured = [visit for visit in visits if visit.samples_ms]
@@ -53,9 +54,12 @@ def estimate_drift(visits: Sequence[Visit]) -> dict[Group, float]:
     component = _components(row, column, session)
     drift = _solve(row, column, session, component, log_ms)
     visits_of = np.bincount(column, minlength=len(drift))
+    central = np.array([visit.session in reference for visit in measured])
+    central_visits_of = np.bincount(column[central], minlength=len(drift))
     for index in range(int(component.max()) + 1):
         own = component == index
-        drift[own] -= _weighted_median(drift[own], visits_of[own])
+        weights = central_visits_of if central_visits_of[own].any() else visits_of
+        drift[own] -= _weighted_median(drift[own], weights[own])
     return {group: math.exp(drift[index]) for group, index in columns.items()}
 
 

@@ -67,8 +67,8 @@ def checksum(line: bytes) -> tuple[str, str] | None:
     return tail[len(_CRC_FIELD) : -2].decode("ascii", "replace").lower(), f"{zlib.crc32(body + b'}'):08x}"
 
 
-def read_journal(path: Path) -> tuple[dict[str, Any], list[Visit], list[Fault]]:
-    """Header, visits and faults of a journal.
+def read_journal(path: Path) -> tuple[dict[str, Any], list[Visit], list[Fault], frozenset[str]]:
+    """Header, visits and faults of a journal, and the sessions that stand under its first header.
 
     Raises:
         LutFormatError: no file, an empty one, no valid header, a newer schema, other units.
@@ -86,7 +86,9 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Visit], list[Fault]]:
     lines = content.split(b"\n")
     torn_from = len(lines) if content.endswith(b"\n") else len(lines) - 1  # index of an unfinished line
     header: dict[str, Any] | None = None
+    headers = 0
     visits: dict[tuple[str, str, int], Visit] = {}
+    own: set[str] = set()
     faults: list[Fault] = []
     for index, line in enumerate(lines):
         number = index + 1
@@ -95,11 +97,13 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Visit], list[Fault]]:
         record, what = _decode(line, torn=index == torn_from)
         if header is None:
             header = _first_header(path, number, record, what)
+            headers = 1
         elif record is None:
             faults.append(Fault(number, what))
         elif record.get("kind") == "lut":
             _check_header(path, number, record)
             _check_same_fingerprint(path, number, header, record)
+            headers += 1
         else:
             visit, wrong = _visit(record)
             if visit is None:
@@ -111,9 +115,11 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Visit], list[Fault]]:
                 )  # fmt: skip
             else:
                 visits[visit.key, visit.session, visit.round] = visit
+                if headers == 1:
+                    own.add(visit.session)
     if header is None:
         raise LutFormatError(f"{path} holds no header")
-    return header, list(visits.values()), faults
+    return header, list(visits.values()), faults, frozenset(own)
 
 
 def _decode(line: bytes, *, torn: bool) -> tuple[dict[str, Any] | None, str]:

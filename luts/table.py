@@ -188,6 +188,7 @@ class Lut:
     header: dict[str, Any]
     visits: tuple[Visit, ...] = field(repr=False)
     faults: tuple[Fault, ...] = ()
+    reference: frozenset[str] = frozenset()  # sessions whose day the numbers are of; all of them when empty
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -209,8 +210,8 @@ class Lut:
 
     @cached_property
     def drift(self) -> dict[Group, float]:
-        """Factor per (session, round), above 1 for slower than the median round."""
-        return estimate_drift(self.visits)
+        """Factor per (session, round), above 1 for slower than the median round of the reference sessions."""
+        return estimate_drift(self.visits, self.reference)
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -351,8 +352,8 @@ def read(path: str | Path) -> Lut:
         LutFingerprintError: a second header of another board or state in the same file.
     """
     path = Path(path)
-    header, visits, faults = read_journal(path)
-    return Lut(path, header, tuple(visits), tuple(faults))
+    header, visits, faults, own = read_journal(path)
+    return Lut(path, header, tuple(visits), tuple(faults), own)
 
 
 def _columns(record: Mapping[str, Any], *, is_network: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from lightnas_edge.cli import (
     profile,
     pull,
     reach,
+    refine,
     report,
     sample,
     search,
@@ -39,7 +40,7 @@ __all__ = ["main", "profile_device"]
 
 # The order of the story.
 _COMMANDS = (
-    demo, space, boards, probe, profile, pull, lut, sample, fit, reach, search, train, export, verify, report,
+    demo, space, boards, probe, profile, pull, lut, sample, fit, reach, search, refine, train, export, verify, report,
 )  # fmt: skip
 
 

@@ -52,16 +52,8 @@ def run_settings(run_dir: Path, *, rounds: int = ROUNDS, seed: int = 0) -> Setti
         RunError: the run has no predictor.
     """
     record = read_json(run_dir / "predictor.json", kind="predictor", remedy="`lightnas-edge search` writes it")
-    held = record["fingerprint"]
-    default = Settings()
-    return Settings(
-        backend=held.get("backend", default.backend),
-        precision=held.get("precision", default.precision),
-        batch=int(held.get("batch") or default.batch),
-        threads=int(held.get("threads") or default.threads),
-        # How much is measured must not follow what is seen: no extra rounds.
-        protocol=Protocol(rounds=rounds, seed=seed, extra_rounds=0),
-    )
+    # How much is measured must not follow what is seen: no extra rounds.
+    return Settings.like(record["fingerprint"], Protocol(rounds=rounds, seed=seed, extra_rounds=0))
 
 
 def verify_network(

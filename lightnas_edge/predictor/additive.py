@@ -39,7 +39,7 @@ from lightnas_edge.predictor.calibration import calibrate, leave_one_out
 from lightnas_edge.predictor.metrics import checked
 from lightnas_edge.predictor.observations import Observations, observe
 from lightnas_edge.predictor.support import Support
-from lightnas_edge.space import Architecture, Operator, ShapedOperator, Space
+from lightnas_edge.space import SE_REDUCTION, Architecture, Operator, ShapedOperator, Space
 
 if TYPE_CHECKING:
     import torch
@@ -529,7 +529,11 @@ def _work(shaped: ShapedOperator) -> tuple[float, float, float]:
     hidden = shaped.in_channels * operator.expansion
     expand = shaped.in_channels * hidden * pixels_in if operator.expansion > 1 else 0
     pointwise = expand + hidden * shaped.out_channels * pixels_out
-    return pointwise, operator.kernel**2 * hidden * pixels_out, ends + 2 * hidden * (pixels_in + pixels_out)
+    traffic = ends + 2 * hidden * (pixels_in + pixels_out)
+    if operator.squeeze_excite:  # the whole hidden tensor is read once to pool, and once more, then written, to rescale
+        pointwise += 2 * hidden * (hidden // SE_REDUCTION)
+        traffic += 3 * hidden * pixels_out
+    return pointwise, operator.kernel**2 * hidden * pixels_out, traffic
 
 
 def _column(length: int, position: int, value: float) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,18 @@ class Settings:
     energy_rounds: int = 0
     lock_clocks: bool = False
     power_mode: str | None = None
+
+    @classmethod
+    def like(cls, fingerprint: Mapping[str, Any], protocol: Protocol) -> Settings:
+        """As a table with this fingerprint was measured: engine, precision, batch, threads."""
+        default = cls()
+        return cls(
+            backend=fingerprint.get("backend", default.backend),
+            precision=fingerprint.get("precision", default.precision),
+            batch=int(fingerprint.get("batch") or default.batch),
+            threads=int(fingerprint.get("threads") or default.threads),
+            protocol=protocol,
+        )
 
     @property
     def board_setup(self) -> dict[str, Any] | None:

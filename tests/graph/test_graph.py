@@ -173,7 +173,7 @@ def test_the_same_arguments_give_the_same_bytes_and_other_seeds_other_weights(ti
     assert len({digest(), digest(seed=1), digest(batch=2), digest(opset=11)}) == 4
 
 
-@pytest.mark.parametrize("name", ["tiny", "lightnas"])
+@pytest.mark.parametrize("name", ["tiny", "lightnas", "lightnas-se"])
 def test_random_weights_keep_activations_alive_and_bounded(name):
     """Dead or denormal activations would be timed at another speed than real ones."""
     space = load_space(name)

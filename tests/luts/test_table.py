@@ -110,6 +110,17 @@ def test_sessions_that_share_no_key_are_each_left_as_they_are(tmp_path, seed):
     assert lut.drift == {("aaaaaaaa", 0): 1.0, ("bbbbbbbb", 0): 1.0}
 
 
+def test_a_table_that_another_one_was_added_to_stays_on_its_own_day(tmp_path):
+    """However much longer the other one is: what was predicted from the first is still comparable."""
+    one = write_measured(tmp_path / "one", TRUTH_MS, rounds=5)
+    two = write_measured(tmp_path / "two", TRUTH_MS, drift=lambda r: 1.3, session="bbbbbbbb", rounds=50)
+    both = tmp_path / "both"
+    both.write_bytes(one.read_bytes() + two.read_bytes())
+
+    for lut in (luts.read(both), luts.merge([luts.read(one), luts.read(two)])):
+        assert np.abs(relative_errors(lut, TRUTH_MS)).max() < 1e-6
+
+
 def test_one_key_alone_keeps_its_spread_instead_of_calling_it_drift(tmp_path):
     path = write(tmp_path / "t", header(), *[visit("a@1", [1.0 + 0.1 * (r % 2)], round=r) for r in range(9)])
 

@@ -29,7 +29,7 @@ def trained_like(network):
     return network.eval()
 
 
-@pytest.mark.parametrize("name", ["lightnas", "tiny"])
+@pytest.mark.parametrize("name", ["lightnas", "lightnas-se", "tiny"])
 def test_parameters_are_those_the_plain_data_count(name):
     space = load_space(name)
     architecture = Architecture.random(space, np.random.default_rng(0))

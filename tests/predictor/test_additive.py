@@ -75,6 +75,16 @@ def test_five_networks_teach_the_constant_and_the_overhead_per_block(tmp_path):
     assert np.mean([abs(alone.predict_one(a) / truth(a) - 1) for a in networks[5:]]) > 0.1
 
 
+def test_without_a_table_a_squeeze_costs_more_than_none_before_any_was_measured(tmp_path):
+    space = small_space(4, ["mbconv_k5_e6", "mbconv_k5_e6_se", "skip"])
+    plain, squeezed = (Architecture.from_names(space, [name] * 4) for name in ("mbconv_k5_e6", "mbconv_k5_e6_se"))
+    samples = sample(tmp_path / "s", space, [plain, Architecture.from_names(space, ["skip"] * 4)], lambda a: 1.0)
+
+    predictor = fit_additive(space, None, [samples])
+
+    assert predictor.predict_one(squeezed) > predictor.predict_one(plain)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_one_to_three_networks_are_enough_to_help(tmp_path, count):
     """Fewer networks than unknowns: the prior fills in. Truth is the table's sum times 1.1."""

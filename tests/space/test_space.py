@@ -1,6 +1,7 @@
 """Search spaces: the published one, and users' own files with their faults."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,16 @@ def test_the_published_space_has_85_distinct_searchable_operators_and_three_fixe
     assert len(space.operators) == 7
     assert space.size == 558_545_864_083_284_007
     assert len(space.shaped_operators()) == 85 + 3
+
+
+def test_squeeze_and_excitation_is_a_choice_in_every_layer_of_a_space_that_is_else_the_published_one():
+    space, published = load_space("lightnas-se"), load_space("lightnas")
+
+    assert space.layers == published.layers
+    assert set(published.operators) < set(space.operators)
+    added = [operator for operator in space.operators if operator.squeeze_excite]
+    assert [replace(operator, squeeze_excite=False) for operator in added] == list(published.operators[:-1])
+    assert len(space.shaped_operators()) == 2 * 78 + 7 + 3  # 13 shapes of 6 blocks twice, 7 skips, stem, first, head
 
 
 def test_a_skip_that_keeps_its_shape_is_nothing_to_measure():

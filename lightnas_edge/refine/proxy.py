@@ -1,0 +1,101 @@
+"""`training_loss_sum`: a cheap guess at which of several networks will learn best.
+
+The sum of the training losses early in an ordinary training, after Ru et al., "Speedy Performance Estimation for
+Neural Architecture Search" (NeurIPS 2021, arXiv 2006.04492): what learns faster tends to end better. As in their TSE-E
+the very first losses are left out, which tell more about the first weights than about the network. It stands in for
+the "batchwise training estimation" of the journal version of LightNAS, whose formula is not published. Lower is better.
+It depends on the seed, of the first weights and of the images' order; networks are comparable at equal seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightnas_edge.data import DataSet, Loader, normalise
+from lightnas_edge.nn import Network
+from lightnas_edge.nn.loop import choose_device
+from lightnas_edge.space import Architecture, Space
+from lightnas_edge.train import TrainConfig
+
+# Share of the steps whose losses are left out. Eight choices around a network of `tiny` on digits, 200 steps of 64: the
+# spread between choices over the noise between seeds is 1.0 from the first step on, 2.2 from the hundredth
+# (python -m benchmarks.proxy_noise RUN).
+BURN_IN = 0.5
+
+
+class TrainingLossSum:
+    """The score of networks on one data set.
+
+    Args:
+        steps: of training, each on `batch` images; the losses of the later half are summed.
+        device: `auto`, `cpu` or `cuda`. Equal scores to the last bit are promised on the CPU, with the same number of
+            threads.
+    """
+
+    name = "training_loss_sum"
+
+    def __init__(self, data: DataSet, *, steps: int, batch: int, device: str = "auto") -> None:
+        self.data, self.steps, self.batch = data, steps, batch
+        self.device = choose_device(device)
+        self._recipe = TrainConfig(batch=batch)  # as the network will be trained, but for the schedule
+        self._held: tuple[int, Loader] | None = None
+
+    def __call__(self, space: Space, architecture: Architecture, seed: int) -> float:
+        """Sum of the losses after the burn-in; infinite when the training diverged.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        losses = self.losses(space, architecture, seed)
+        score = float(torch.stack(losses[int(BURN_IN * self.steps) :]).double().sum())
+        return score if math.isfinite(score) else math.inf
+
+    def losses(self, space: Space, architecture: Architecture, seed: int) -> list[Tensor]:
+        """Of every step, () each, on the device."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = Network(space.with_classes(len(self.data.classes)), architecture).to(self.device).train()
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+            decayed = [weight for weight in network.parameters() if weight.dim() > 1]
+            others = [weight for weight in network.parameters() if weight.dim() == 1]
+            optimiser = torch.optim.SGD(
+                [
+                    {"params": decayed, "weight_decay": self._recipe.weight_decay},
+                    {"params": others, "weight_decay": 0.0},
+                ],
+                momentum=self._recipe.momentum,
+                fused=True,
+            )
+            losses = []
+            loader = self._loader(seed)
+            for step in range(self.steps):
+                epoch, start = divmod(step, len(loader))
+                if step == 0 or start == 0:
+                    batches = loader.batches(epoch)
+                pixels, labels = next(batches)
+                images, labels = normalise(pixels.to(self.device)), labels.to(self.device)
+                for group in optimiser.param_groups:
+                    group["lr"] = self._lr(step)
+                optimiser.zero_grad(set_to_none=True)
+                loss = F.cross_entropy(network(images), labels, label_smoothing=self._recipe.label_smoothing)
+                torch.autograd.backward(loss)
+                nn.utils.clip_grad_norm_(network.parameters(), self._recipe.clip_norm)
+                optimiser.step()
+                losses.append(loss.detach())
+        return losses
+
+    def _lr(self, step: int) -> float:
+        """A straight rise over the first tenth, then constant: the beginning of a long training."""
+        return self._recipe.peak_lr * min(1.0, (step + 1) / max(1.0, 0.1 * self.steps))
+
+    def _loader(self, seed: int) -> Loader:
+        """The same batches for every network at a seed. The last one is kept: its processes are slow to start."""
+        if self._held is None or self._held[0] != seed:
+            self._held = None
+            self._held = seed, replace(self.data, seed=self.data.seed + seed).train_loader(self.batch)
+        return self._held[1]

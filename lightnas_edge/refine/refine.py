@@ -1,0 +1,460 @@
+"""Stage two: other channels for a network that a search found, under the same predictor and budget.
+
+Measure the operators at the shapes that other channels need, evolve the channels under the budget by a training proxy,
+compare the best with the network as it was, and write the winner as a run directory of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+import luts
+from lightnas_edge._version import __version__
+from lightnas_edge.data import DataSet
+from lightnas_edge.errors import InfeasibleBudgetError, RunError
+from lightnas_edge.nn.loop import MetricsLog, require_same
+from lightnas_edge.predictor import Predictor, load_predictor
+from lightnas_edge.profiling import sentinels
+from lightnas_edge.refine.channels import Channels, Grid
+from lightnas_edge.refine.evolution import evolve
+from lightnas_edge.refine.latency import Latency
+from lightnas_edge.refine.proxy import TrainingLossSum
+from lightnas_edge.runs import read_architecture, read_json, read_run, write_json
+from lightnas_edge.space import Architecture, ShapedOperator, Space
+
+SCHEMA = 1
+LEVEL = 0.05  # of the test whether a choice beats the network by more than the proxy's noise
+Event = dict[str, Any]
+# (space that names the job, operators, table to write or go on with) -> the table
+Measure = Callable[[Space, Sequence[ShapedOperator], Path], luts.Lut]
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """What a user may set.
+
+    Args:
+        candidates: choices scored beside the network itself.
+        population, tournament: of the evolution.
+        finalists, seeds: the best so many are scored again, on so many seeds that the evolution has not seen.
+        steps, batch: of the training whose losses are summed, but for those of the first half.
+        factors: of the network's widths and expansions; what they give is rounded, widths to multiples of 8.
+        vary: `widths` of stages, `expansions` of blocks, or `both`.
+        rounds: of measuring; an operator that has been visited so often is not measured again.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    candidates: int = 40
+    population: int = 12
+    tournament: int = 4
+    finalists: int = 3
+    seeds: int = 5
+    steps: int = 200
+    batch: int = 64
+    factors: tuple[float, ...] = (0.75, 1.25)
+    vary: str = "both"
+    rounds: int = 25
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        least = {
+            "candidates": 1, "population": 2, "tournament": 1, "finalists": 1, "seeds": 2, "steps": 1, "batch": 2,
+            "rounds": 1, "seed": 0,
+        }  # fmt: skip
+        faults = [
+            f"{name}: expected at least {floor}, found {getattr(self, name)}"
+            for name, floor in least.items()
+            if getattr(self, name) < floor
+        ]
+        if self.vary not in ("widths", "expansions", "both"):
+            faults.append(f"vary: expected widths, expansions or both, found {self.vary!r}")
+        if faults:
+            raise RunError("the refinement cannot be run as asked\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A choice beside the unrefined network, on seeds that chose neither. Scores: lower is better."""
+
+    scores: tuple[float, ...]  # by seed
+    unrefined: tuple[float, ...]
+    finalists: int  # of which this was the best
+
+    @property
+    def difference(self) -> float:
+        """Mean over the seeds; below zero the choice learns faster."""
+        return float(np.mean(self._differences))
+
+    @property
+    def standard_error(self) -> float:
+        return float(np.std(self._differences, ddof=1) / math.sqrt(len(self.scores)))
+
+    @property
+    def better(self) -> bool:
+        return self._probability(-1.0) < LEVEL
+
+    @property
+    def worse(self) -> bool:
+        return self._probability(1.0) < LEVEL
+
+    @property
+    def verdict(self) -> str:
+        return "better" if self.better else "worse" if self.worse else "no different beyond the proxy's noise"
+
+    @property
+    def _differences(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.subtract(self.scores, self.unrefined, dtype=np.float64)
+
+    def _probability(self, sign: float) -> float:
+        """Of so large a mean by chance: Student's t of paired differences, times the finalists (Bonferroni)."""
+        if not np.isfinite(self._differences).all():  # a training that diverged
+            return 0.0 if sign * np.sum(self._differences) > 0 else 1.0
+        if self.standard_error == 0:
+            return 0.0 if sign * self.difference > 0 else 1.0
+        t = sign * self.difference / self.standard_error
+        return min(1.0, self.finalists * float(stats.t.sf(t, len(self.scores) - 1)))
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What came of it; the run directory holds the network of `channels`."""
+
+    channels: Channels
+    space: Space
+    architecture: Architecture
+    comparison: Comparison
+    predicted_ms: float
+    upper_ms: float | None
+    unrefined_ms: float  # predicted, of the network as it was
+    target_ms: float
+    scored: int  # choices beside the network itself
+    of: int  # choices there are
+    folder: Path
+
+
+def refine_network(
+    run_dir: Path,
+    out: Path,
+    data: DataSet,
+    config: RefineConfig,
+    measure: Measure,
+    *,
+    fresh: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> Refinement:
+    """Refine the channels of a run's network and write the best choice to `out`, a run directory like the first.
+
+    Run again with the same arguments it goes on: what is measured is kept, what is scored is not scored again, and on
+    the CPU the end is the same as if it had never stopped.
+
+    Args:
+        measure: measures operators on the board of the run's table, in the same state.
+        fresh: move an `out` that is there to `.old` and begin anew.
+        on_event: called with {"kind": "start" | "score" | "end", "done": n, "total": n, ...} as trainings end.
+
+    Raises:
+        RunError: the run has no network, predictor or table; `out` holds something else.
+        LutFingerprintError: what is measured now is of another board or state than the run's table.
+        LutMissError: the board could not run an operator of the network itself.
+        InfeasibleBudgetError: neither the network nor its smallest choice keeps the budget.
+        DataError: an image cannot be read.
+    """
+    run, space = read_run(run_dir)
+    architecture = read_architecture(run_dir, space)
+    predictor = load_predictor(run_dir / "predictor.json", space)
+    table_path = run_dir / "lut.jsonl"
+    if not table_path.exists():
+        raise RunError(
+            f"{run_dir} holds no table (lut.jsonl), so what other channels cost cannot be tied to it",
+            hint="search with `--lut`, or with a predictor that was fitted with `--lut`",
+        )
+    grid = Grid(space, architecture, factors=config.factors, vary=config.vary)
+    target_ms, confidence = _budget(run, run_dir)
+    folder = _begin(out, _asked(run, grid, data, config), fresh=fresh)
+
+    measuring = _Measuring(run_dir, folder, measure, config.rounds)
+    table = measuring.measured(_job_space(space), [*grid.shaped_operators(), *sentinels(space)], "operators.lut.jsonl")
+    latency = Latency(grid, predictor, table)
+    _require_feasible(latency, target_ms, confidence)
+
+    scores = _Scores(grid, TrainingLossSum(data, steps=config.steps, batch=config.batch, device=config.device), folder)
+    scores.announce(1 + config.candidates + (config.finalists + 1) * config.seeds, on_event)
+    try:
+        scored = evolve(
+            grid,
+            lambda channels: latency.bound_ms(channels, confidence) <= target_ms,
+            lambda channels: scores.of(channels, config.seed),
+            candidates=config.candidates,
+            population=config.population,
+            tournament=config.tournament,
+            seed=config.seed,
+        )
+        channels, comparison = _compare(scored, scores, config)
+    finally:
+        scores.close()
+
+    derived, refined = grid.network(channels)
+    closure = [shaped for shaped in derived.shaped_operators() if shaped.key not in table.entries]
+    if closure:  # operators that stand in no choice, but in the derived space: its predictor must know all of them
+        measuring.measured(_job_space(derived), [*closure, *sentinels(space)], "space.lut.jsonl")
+    found = Refinement(
+        channels,
+        derived,
+        refined,
+        comparison,
+        latency.predict(channels)[0],
+        None if confidence is None else latency.bound_ms(channels, confidence),
+        latency.known_ms,
+        target_ms,
+        len(scored) - 1,
+        grid.size,
+        out,
+    )
+    _write(found, run, run_dir, latency, measuring, confidence)
+    return found
+
+
+class _Measuring:
+    """The run's table, and what is measured beside it: one journal each, together one table of the run's day."""
+
+    def __init__(self, run_dir: Path, folder: Path, measure: Measure, rounds: int) -> None:
+        self._run_table, self._folder, self._measure, self._rounds = run_dir / "lut.jsonl", folder, measure, rounds
+        self.paths = [self._run_table]
+
+    def measured(self, space: Space, operators: Sequence[ShapedOperator], name: str) -> luts.Lut:
+        """Everything so far in one table, the operators measured if they are not yet."""
+        path = self._folder / name
+        operators = list(dict.fromkeys(operators))
+        if not self._complete(path, operators):
+            known = luts.read(self._run_table)
+            if not path.exists():  # one operator first: another board is told from the run's before an hour is spent
+                check = path.with_name("check.lut.jsonl")
+                luts.require_equal_fingerprints([known, self._measure(space, operators[:1], check)])
+                check.unlink()
+            self._measure(space, operators, path)
+        self.paths.append(path)
+        return luts.merge([luts.read(path) for path in self.paths])
+
+    def write(self, path: Path) -> None:
+        """All journals as one file: it reads as the merged table."""
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
+            for source in self.paths:
+                content = source.read_bytes()
+                file.write(content if content.endswith(b"\n") else content + b"\n")
+        os.replace(part, path)
+
+    def _complete(self, path: Path, operators: Sequence[ShapedOperator]) -> bool:
+        if not path.exists():
+            return False
+        table = luts.read(path)
+        return all(
+            shaped.key in table.failed
+            or (shaped.key in table.entries and len(table.entries[shaped.key].visits) >= self._rounds)
+            for shaped in operators
+        )
+
+
+class _Scores:
+    """Scores by choice and seed, each written down when it is known, none computed twice."""
+
+    def __init__(self, grid: Grid, proxy: TrainingLossSum, folder: Path) -> None:
+        self._grid, self._proxy = grid, proxy
+        path = folder / "scores.jsonl"
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        self._held: dict[tuple[Channels, int], float] = {}
+        for line in map(json.loads, whole.splitlines()):
+            channels = Channels(tuple(line["widths"]), tuple(line["expansions"]))
+            score = line[proxy.name]
+            self._held[channels, line["seed"]] = math.inf if score is None else float(score)
+        self._log = MetricsLog(path, len(whole))
+        self._done, self._total = 0, 0
+        self._on_event: Callable[[Event], None] = lambda event: None
+
+    def announce(self, total: int, on_event: Callable[[Event], None] | None) -> None:
+        self._total = total
+        self._on_event = on_event or self._on_event
+        self._on_event({"kind": "start", "done": 0, "total": total, "known": len(self._held)})
+
+    def of(self, channels: Channels, seed: int) -> float:
+        known = (channels, seed) in self._held
+        if not known:
+            started = time.monotonic()
+            score = self._proxy(*self._grid.network(channels), seed)
+            self._held[channels, seed] = score
+            line = {
+                "kind": "score",
+                "widths": list(channels.widths),
+                "expansions": list(channels.expansions),
+                "seed": seed,
+                self._proxy.name: score if math.isfinite(score) else None,
+                "elapsed_s": round(time.monotonic() - started, 3),
+            }
+            self._log.write([line])
+            self._log.sync()
+        self._done += 1
+        score = self._held[channels, seed]
+        self._on_event(
+            {"kind": "score", "done": self._done, "total": self._total, "score": score, "channels": channels}
+        )
+        return score
+
+    def close(self) -> None:
+        self._log.close()
+        self._on_event({"kind": "end", "done": self._done, "total": self._total})
+
+
+def _compare(scored: dict[Channels, float], scores: _Scores, config: RefineConfig) -> tuple[Channels, Comparison]:
+    """The best finalist beside the unrefined network, on seeds that chose neither."""
+    unrefined, *others = scored
+    finalists = sorted(others, key=scored.__getitem__)[: config.finalists]
+    if not finalists:
+        raise InfeasibleBudgetError(
+            "no other choice of channels keeps the budget",
+            hint="more --factors, smaller ones among them, give more choices; the network as it was stays the best",
+        )
+    seeds = range(config.seed + 1, config.seed + 1 + config.seeds)
+    # Seed by seed, so that images are loaded once for all that see them.
+    table = {seed: [scores.of(channels, seed) for channels in (unrefined, *finalists)] for seed in seeds}
+    columns = [tuple(row) for row in zip(*table.values(), strict=True)]
+    comparisons = [Comparison(column, columns[0], len(finalists)) for column in columns[1:]]
+    best = min(range(len(finalists)), key=lambda index: comparisons[index].difference)
+    return finalists[best], comparisons[best]
+
+
+def _budget(run: dict[str, Any], run_dir: Path) -> tuple[float, float | None]:
+    """(target in ms, confidence of the bound or None) that the search kept."""
+    targets = run.get("targets") or {}
+    others = sorted(name for name, value in targets.items() if name != "latency_ms" and value is not None)
+    if targets.get("latency_ms") is None or others:
+        raise RunError(
+            f"{run_dir} was searched under {', '.join(sorted(targets)) or 'no budget'}: "
+            "channels are refined under a latency alone, since only latency is measured for other channels",
+        )
+    return float(targets["latency_ms"]), (run.get("config") or {}).get("confidence")
+
+
+def _asked(run: dict[str, Any], grid: Grid, data: DataSet, config: RefineConfig) -> dict[str, Any]:
+    """What decides whether scores that are there can be used; more rounds of measuring do not matter."""
+    asked = {
+        "space": grid.space.sha256,
+        "operators": [operator.name for operator in grid.architecture.operators],
+        "targets": run["targets"],
+        "data": data.sha256,
+        "data_seed": data.seed,
+        **{name: value for name, value in asdict(config).items() if name != "rounds"},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(asked))
+    return plain
+
+
+def _begin(out: Path, asked: dict[str, Any], *, fresh: bool) -> Path:
+    """`out/refine`, new or gone on with."""
+    folder = out / "refine"
+    record = folder / "asked.json"
+    if fresh and record.exists():
+        old = out.with_name(out.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)
+    if record.exists():
+        held = read_json(record, kind="refinement")
+        require_same({name: held.get(name) for name in asked}, asked, f"the refinement in {out}")
+        return folder
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty and holds no refinement", hint="choose another --out")
+    write_json(record, {"kind": "refinement", "schema": SCHEMA, "version": __version__, **asked})
+    return folder
+
+
+def _job_space(space: Space) -> Space:
+    """The same space under another name: its operators at other shapes are a job of their own on the board."""
+    return replace(space, name=f"{space.name[:57]}-shapes")
+
+
+def _require_feasible(latency: Latency, target_ms: float, confidence: float | None) -> None:
+    grid = latency.grid
+    if latency.bound_ms(grid.unchanged, confidence) <= target_ms:
+        return
+    smallest = grid.channels([min(choices) for choices in grid.genes])
+    least_ms = latency.bound_ms(smallest, confidence)
+    if least_ms > target_ms:
+        raise InfeasibleBudgetError(
+            f"neither the network nor its smallest choice of channels keeps {target_ms:g} ms: {least_ms:.4g} ms predicted"
+            + ("" if confidence is None else f" with confidence {confidence:g}"),
+            hint="search under this budget, or give smaller --factors",
+        )
+
+
+def _write(
+    found: Refinement,
+    run: dict[str, Any],
+    run_dir: Path,
+    latency: Latency,
+    measuring: _Measuring,
+    confidence: float | None,
+) -> None:
+    """The winner as a run directory; run.json last, so that one that is there is whole."""
+    out = found.folder
+    measuring.write(out / "lut.jsonl")
+    predictor: Predictor = latency.predictor(found.channels, luts.read(out / "lut.jsonl"))
+    predictor.save(out / "predictor.json")
+    predicted = {
+        "latency_ms": found.predicted_ms,
+        "upper_ms": found.upper_ms,
+        "confidence": confidence,
+        "target_ms": found.target_ms,
+        "violation": found.predicted_ms / found.target_ms - 1,
+    }
+    write_json(out / "architecture.json", {**found.architecture.to_json(), "predicted": predicted})
+    write_json(out / "refine" / "result.json", _result(found, run_dir))
+    record = {
+        **run,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "space": found.space.to_json(),
+        "refined_from": {
+            "run": os.path.relpath(run_dir, out),
+            "space": latency.grid.space.name,
+            "operators": [operator.name for operator in latency.grid.architecture.operators],
+        },
+    }
+    write_json(out / "run.json", record)
+
+
+def _result(found: Refinement, run_dir: Path) -> dict[str, Any]:
+    comparison = found.comparison
+    finite = np.isfinite(comparison.scores).all() and np.isfinite(comparison.unrefined).all()
+    return {
+        "kind": "refined",
+        "schema": SCHEMA,
+        "run": os.path.relpath(run_dir, found.folder),
+        "widths": list(found.channels.widths),
+        "expansions": list(found.channels.expansions),
+        "proxy": TrainingLossSum.name,
+        "scores": [score if math.isfinite(score) else None for score in comparison.scores],
+        "unrefined_scores": [score if math.isfinite(score) else None for score in comparison.unrefined],
+        "difference": comparison.difference if finite else None,
+        "standard_error": comparison.standard_error if finite else None,
+        "verdict": comparison.verdict,
+        "finalists": comparison.finalists,
+        "scored": found.scored,
+        "choices": found.of,
+        "predicted_ms": found.predicted_ms,
+        "upper_ms": found.upper_ms,
+        "unrefined_predicted_ms": found.unrefined_ms,
+        "target_ms": found.target_ms,
+    }

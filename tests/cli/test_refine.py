@@ -1,0 +1,72 @@
+"""`refine`, run for real on this machine: from a found network to one with other channels, verified like any other."""
+
+import json
+
+import pytest
+
+import luts
+from tests.cli.commands import run
+
+
+@pytest.fixture(scope="module")
+def refined(story, tmp_path_factory):
+    """The story's run, refined in short, then trained, exported, verified, reported."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(story.folder / "agent-home"))
+    monkeypatch.chdir(story.folder)
+    short = ("--rounds", 4, "--candidates", 2, "--steps", 3, "--seeds", 2, "--vary", "widths")
+    told = {"refine": run("refine", "run", "--host", "localhost", *short)}
+    told["again"] = run("refine", "run", "--host", "localhost", *short, "--json")
+    told["train"] = run("train", "run-refined", "--epochs", 1)
+    told["export"] = run("export", "run-refined")
+    told["verify"] = run("verify", "run-refined", "--host", "localhost", "--rounds", 6)
+    told["report"] = run("report", "run-refined")
+    monkeypatch.undo()
+    return told
+
+
+def test_every_step_after_refining_is_the_usual_one(refined):
+    assert {name: told.code for name, told in refined.items()} == dict.fromkeys(refined, 0)
+
+
+def test_refine_says_what_it_found_and_how_much_that_is_worth(refined):
+    told = refined["refine"]
+
+    assert "best of 2 of " in told.out
+    assert "target 100 ms: run-refined/architecture.json" in told.out
+    assert "training loss sum over 3 steps, 2 seeds: " in told.out
+    assert "train both, and compare their accuracy" in told.err
+
+
+def test_run_again_it_measures_nothing_and_says_the_same(refined, story):
+    record = json.loads(refined["again"].out)
+
+    assert "measured in" not in refined["again"].err
+    assert record == json.loads((story.folder / "run-refined" / "refine" / "result.json").read_text())
+    assert record["proxy"] == "training_loss_sum"
+    assert record["predicted_ms"] <= record["upper_ms"] <= record["target_ms"] == 100
+
+
+def test_the_refined_network_is_verified_on_the_day_of_the_runs_table(refined, story):
+    record = json.loads((story.folder / "run-refined" / "verify" / "verification.json").read_text())
+
+    assert record["verdict"] == "met"
+    assert record["outputs"]["top1_agreement"] == 1.0
+    assert record["drift"]["ratio"] > 0
+    assert record["predicted"]["latency_ms"] > 0
+
+
+def test_the_report_knows_every_block_of_the_refined_network(refined, story):
+    record = json.loads((story.folder / "run-refined" / "report.json").read_text())
+
+    blocks = record["network"]["blocks"]
+    assert all(block["latency_ms"] for block in blocks if not block["identity"])
+    table = luts.read(story.folder / "run-refined" / "lut.jsonl")
+    assert not table.faults
+
+
+def test_what_cannot_be_refined_is_said_as_elsewhere(story, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert "`lightnas-edge search` begins a run" in run("refine", "nothing").err
+    assert run("refine", "nothing", "--factors", "0,1").code == 2

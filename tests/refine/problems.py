@@ -1,0 +1,63 @@
+"""A run whose network is small enough to refine in seconds, and a board on which operators cost what they compute."""
+
+from collections import Counter
+from pathlib import Path
+
+import luts
+from lightnas_edge.predictor import lut_predictor
+from lightnas_edge.refine import RefineConfig
+from lightnas_edge.runs import write_json
+from lightnas_edge.space import Architecture
+from lightnas_edge.space.cost import operator_cost
+from tests.luts.journals import FINGERPRINT, write_measured
+from tests.search.problems import SPACE, data
+
+FOUND = Architecture.from_names(SPACE, ["mbconv_k5_e3", "mbconv_k3_e2", "skip", "mbconv_k5_e3"])
+CONFIG = RefineConfig(candidates=6, population=3, tournament=2, finalists=2, seeds=2, steps=3, batch=16, rounds=4)
+
+
+def true_ms(shaped):
+    """A microsecond for every thousand multiplications, and ten for being there."""
+    return 0.01 + operator_cost(shaped)[0] / 1e6
+
+
+class Board:
+    """Stands in for a board: writes journals; knows what it was asked for."""
+
+    def __init__(self, slowness=1.0, **changes):
+        self.slowness, self.fingerprint, self.asked = slowness, FINGERPRINT | changes, []
+
+    def __call__(self, space, operators, table: Path):
+        self.asked.append([shaped.key for shaped in operators])
+        session = f"{len(self.asked):08x}"
+        truth = {shaped.key: true_ms(shaped) for shaped in operators}
+        write_measured(
+            table, truth, rounds=4, drift=lambda round_: self.slowness, session=session, fingerprint=self.fingerprint
+        )
+        return luts.read(table)
+
+
+def write_run(folder, *, target_ms=None, confidence=None, found=FOUND):
+    """A run as a search leaves it; the target is what the network takes when none is given."""
+    table = write_measured(
+        folder.parent / "ops.lut.jsonl", {shaped.key: true_ms(shaped) for shaped in SPACE.shaped_operators()}, rounds=4
+    )
+    predictor = lut_predictor(SPACE, luts.read(table))
+    if target_ms is None:
+        target_ms = 1.02 * predictor.predict_one(found)
+    record = {
+        "kind": "run", "schema": 1, "space": SPACE.to_json(), "targets": {"latency_ms": target_ms},
+        "data": data().to_json(), "config": {"confidence": confidence}, "seed": 0,
+        "fingerprint": predictor.fingerprint,
+    }  # fmt: skip
+    write_json(folder / "run.json", record)
+    write_json(folder / "architecture.json", found.to_json())
+    predictor.save(folder / "predictor.json")
+    (folder / "lut.jsonl").write_bytes(table.read_bytes())
+    return folder
+
+
+def chain_ms(space, architecture):
+    """The truth of a network as the table's sum has it."""
+    counts = Counter(shaped for shaped in space.chain(architecture) if not shaped.is_identity)
+    return sum(count * true_ms(shaped) for shaped, count in counts.items())
