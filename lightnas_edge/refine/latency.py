@@ -46,8 +46,10 @@ class Latency:
         self.known_ms = float(predictor.predict(one_hot)[0])
         self._known_variance = float(predictor.deviation(one_hot)[0]) ** 2
         widths = predictor.fit.get("prior_widths") or {}
-        self._scale_width = float(widths.get("scale", _SCALE_WIDTH))
-        self._deviation_width = float(widths.get("deviation", _DEVIATION_WIDTH))
+        factor = float((predictor.fit.get("calibration") or {}).get("scale", 1.0))
+        self._scale_width = factor * float(widths.get("scale", _SCALE_WIDTH))
+        own = math.hypot(widths.get("deviation", _DEVIATION_WIDTH), widths.get("table", 0.0))
+        self._deviation_width = factor * own
         self._found = Counter(shaped.key for shaped in grid.chain(grid.unchanged))
         table.latencies_ms(list(self._found))
 
@@ -90,6 +92,7 @@ class Latency:
             fit={
                 "method": "the found network's prediction, and a table of the changed operators",
                 "networks": int(self.source.fit.get("networks") or 0),
+                "calibration": self.source.fit.get("calibration"),
                 "prior_widths": {"scale": self._scale_width, "deviation": self._deviation_width},
                 "held_out": None,
             },
@@ -106,14 +109,15 @@ class Latency:
         scale = self._scale_width * mean
         covariance = np.outer(scale, scale)
         mean[0] += self.known_ms
-        covariance[0, 0] += self._known_variance
+        noise = self.source.noise if isinstance(self.source, AdditivePredictor) else 0.0
+        covariance[0, 0] += self._known_variance - noise**2
         for key in {*start, *keys}:
             counts = np.zeros(len(keys) + 1)  # of networks in which the key stands once, less the found one
             counts[0] = start[key]
             if key in row:
                 counts[row[key]] = 1.0
             covariance += self._own_variance(entries[key]) * np.outer(counts, counts)
-        return AdditivePredictor(space, origin, mean, covariance, 0.0)
+        return AdditivePredictor(space, origin, mean, covariance, noise)
 
     def _own_variance(self, entry: luts.Entry) -> float:
         """How far an operator may be off in a network, and the error of measuring it."""
