@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+from scipy import linalg
 
 import luts
 from lightnas_edge.errors import FingerprintError, PredictorError
+from lightnas_edge.predictor._evidence import JITTER, most_likely_widths
 from lightnas_edge.predictor.base import Array, Origin, Predictor
 from lightnas_edge.predictor.calibration import calibrate, leave_one_out
 from lightnas_edge.predictor.metrics import checked
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 500  # networks per exact update; updates compose, so this bounds memory, not accuracy
 _UNKNOWN_ERROR = 0.05  # relative, of an entry measured in one or two rounds
-_JITTER = 1e-12  # relative, in variances: against round-off
 _EVIDENCE_NETWORKS = 200  # more do not make the widths of the priors any better known
 
 
@@ -359,7 +358,7 @@ class _Prior:
             return self.mean, covariance
         entries = np.concatenate([widths[name] * part.entries for name, part in self.parts.items()], axis=1)
         seen = entries @ entries.T
-        factor = linalg.cho_factor(seen + _JITTER * np.trace(seen) * np.eye(len(seen)), lower=True)
+        factor = linalg.cho_factor(seen + JITTER * np.trace(seen) * np.eye(len(seen)), lower=True)
         cross = entries @ costs.T
         gain = linalg.cho_solve(factor, cross)
         covariance = covariance - cross.T @ gain
@@ -583,25 +582,9 @@ def _most_likely_widths(prior: _Prior, terms: Terms, observations: Observations)
         residual = np.concatenate([residual, (prior.table - prior.mean) / unit])
         own, noisy = (np.concatenate([values, np.zeros(len(prior.table))]) for values in (own, noisy))
         seen = {name: np.concatenate([seen[name], part.entries / unit]) for name, part in prior.parts.items()}
-    defaults, doubts = (np.log(list(values.values())) for values in (prior.widths, prior.doubts))
-    count = len(residual)
-    stack = np.stack([*((rows @ rows.T).ravel() for rows in seen.values()), (np.diag(noisy) / unit**2).ravel()])
-
-    def loss(log_widths: Array) -> tuple[float, Array]:
-        weights = np.exp(2 * log_widths)
-        total = (weights @ stack).reshape(count, count) + np.diag(own + _JITTER)
-        factor = linalg.cho_factor(total, lower=True)
-        inverse = linalg.cho_solve(factor, np.eye(count))
-        solved = inverse @ residual
-        off = (log_widths - defaults) / doubts
-        value = 0.5 * residual @ solved + np.log(np.diag(factor[0])).sum() + 0.5 * off @ off
-        slope = stack @ (inverse - np.outer(solved, solved)).ravel() * weights + off / doubts
-        return float(value), slope
-
-    bounds = [(default - 4 * doubt, default + 4 * doubt) for default, doubt in zip(defaults, doubts, strict=True)]
-    with threadpool_limits(1, user_api="blas"):  # matrices this small only lose time to further threads: measured, 50x
-        found = optimize.minimize(loss, defaults, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100})
-    return {name: float(value) for name, value in zip(prior.widths, np.exp(found.x), strict=True)}
+    kernels = [*(rows @ rows.T for rows in seen.values()), np.diag(noisy) / unit**2]
+    found = most_likely_widths(kernels, residual, own, list(prior.widths.values()), list(prior.doubts.values()))
+    return dict(zip(prior.widths, found.tolist(), strict=True))
 
 
 def _rounded(value: float) -> float:

@@ -1,0 +1,112 @@
+"""Measurements that other people published, where a folder holds them: `../shared/data`, or DATA, or LIGHTNAS_EDGE_DATA.
+
+Not part of the project; each reader says what it needs, and benchmarks tell what they skipped for want of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightnas_edge.predictor.features import Features
+
+ROOT = Path(__file__).parent.parent
+_KERNELS = range(1, 8)
+_LAYERS = [*(f"conv{k}" for k in _KERNELS), *(f"depthwise{k}" for k in _KERNELS), "first", "linear"]
+
+
+def folder() -> Path:
+    named = os.environ.get("DATA") or os.environ.get("LIGHTNAS_EDGE_DATA")
+    return Path(named) if named else ROOT.parent / "shared" / "data"
+
+
+def missing(*names: str) -> str | None:
+    """Why a benchmark cannot run here; None when all of its files are there."""
+    absent = [name for name in names if not (folder() / name).is_file()]
+    return f"skipped: no {', '.join(absent)} in {folder()}; DATA=FOLDER points elsewhere" if absent else None
+
+
+@dataclass(frozen=True, eq=False)
+class Convnets:
+    """Plain, depthwise-separable and mixed-kernel networks on a Jetson Nano.
+
+    Args:
+        latency_ms, energy_mj, again_ms: (n,); the last is the latency of a second process, to see how it repeats.
+        macs: (n,)
+    """
+
+    features: Features
+    latency_ms: NDArray[np.float64]
+    energy_mj: NDArray[np.float64]
+    again_ms: NDArray[np.float64]
+    macs: NDArray[np.float64]
+
+
+def convnets() -> Convnets:
+    with (folder() / "nano_convnets" / "measurements.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["latency_60s_ms"] and row["energy_in_mj"]]
+    described = [_convnet(row) for row in rows]
+    columns = {
+        name: np.array([float(row[name]) for row in rows])
+        for name in ("latency_60s_ms", "energy_in_mj", "latency_100run_ms", "macs")
+    }
+    return Convnets(
+        Features(np.array([work for work, _ in described]), np.array([traits for _, traits in described])),
+        *(columns[name] for name in ("latency_60s_ms", "energy_in_mj", "latency_100run_ms", "macs")),
+    )
+
+
+def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
+    """(work, traits) of a network, from its layers as the data's description builds them."""
+    depth, width, side, first = (int(row[name]) for name in ("depth", "width", "input_hw", "k1"))
+    kernels = [first, int(float(row["k2"] or first))]
+    macs, moved, weights, layers = ({name: 0.0 for name in _LAYERS} for _ in range(4))
+
+    def add(name: str, entering: int, leaving: int, kernel: int, before: int, after: int) -> None:
+        depthwise = name.startswith("depthwise")
+        each = kernel**2 * (1 if depthwise else entering) * leaving
+        macs[name] += each * after**2
+        moved[name] += entering * before**2 + leaving * after**2
+        weights[name] += each
+        layers[name] += 1
+
+    channels, here, padding = 3, side, 2
+    for position in range(depth):
+        kernel = kernels[position % 2] if row["kind"] == "mixed" else first
+        if row["kind"] == "mixed":
+            padding = 1 if kernel % 2 else padding  # for good, as in the authors' generator
+            pad = padding
+        elif row["kind"] == "plain":
+            pad = 1 if kernel in (1, 3) else 2
+        else:
+            pad = 1 if kernel == 3 else 2
+        after = here - kernel + 2 * pad + 1
+        if row["kind"] == "dws":
+            add(f"depthwise{kernel}", channels, channels, kernel, here, after)
+            add("conv1", channels, width, 1, after, after)
+        else:
+            add("first" if position == 0 else f"conv{kernel}", channels, width, kernel, here, after)
+        here, channels = after, width
+    add("linear", channels * here**2, 10, 1, 1, 1)
+    kinds = ("conv", "depthwise", "linear")
+    work = list(macs.values())
+    for amounts in (moved, weights, layers):
+        joined = {kind: sum(value for name, value in amounts.items() if name.startswith(kind)) for kind in kinds}
+        joined["conv"] += amounts["first"]
+        work += joined.values()
+    sizes = [math.log(value) for value in (sum(macs.values()), width, depth, here)]
+    tiles = math.log(math.ceil(width / 128) * 128 / width)  # what channels are rounded up to
+    shape = [float(value) for kernel in kernels for value in (kernel, kernel % 2, kernel == 3)]
+    return work, [
+        *sizes,
+        side / 100,
+        tiles,
+        *shape,
+        *(float(row["kind"] == kind) for kind in ("plain", "dws", "mixed")),
+    ]

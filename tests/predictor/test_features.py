@@ -1,0 +1,116 @@
+"""Feature tables whose truth is known: what is cheap is found cheap, and intervals hold what they promise."""
+
+import numpy as np
+import pytest
+
+from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor.features import (
+    ADDITIVE,
+    GAUSSIAN,
+    PRICED,
+    TREES,
+    Features,
+    first_rows,
+    fit_features,
+    fit_transfer,
+)
+
+
+def roofline(count, seed=0, noise=0.02, floor_ms=0.5, rate=5.0):
+    """Blocks that take as long as their launch or their work, whichever is longer, and 2 % of noise."""
+    generator = np.random.default_rng(seed)
+    work = np.exp(generator.uniform(-2, 3, size=(count, 2)))
+    time_ms = np.maximum(floor_ms, work @ [1.0, 0.3] / rate) * np.exp(noise * generator.normal(size=count))
+    return Features(np.column_stack([work, np.ones(count)]), np.log(work)), time_ms
+
+
+def mape(predicted, value):
+    return float(np.mean(np.abs(predicted / value - 1)))
+
+
+def test_prices_that_hold_are_found_exactly():
+    features = Features(np.random.default_rng(0).uniform(size=(60, 3)), np.zeros((60, 1)))
+    value = features.work @ [2.0, 0.0, 0.5]
+
+    predictor = fit_features(features, value, method=PRICED)
+
+    assert mape(predictor.predict(features), value) < 1e-6
+
+
+def test_what_prices_cannot_say_the_rest_learns():
+    features, value = roofline(150)
+    others, truth = roofline(400, seed=1)
+
+    predictor = fit_features(features, value)
+
+    assert predictor.method == GAUSSIAN
+    assert predictor.errors[GAUSSIAN] < 0.5 * predictor.errors[PRICED]
+    assert mape(predictor.predict(others), truth) < 0.05
+
+
+@pytest.mark.parametrize(("count", "method"), [(150, GAUSSIAN), (600, TREES)])
+def test_intervals_hold_as_often_as_they_say(count, method):
+    features, value = roofline(count)
+    others, truth = roofline(2000, seed=1)
+
+    low, high = fit_features(features, value, method=method).interval(others, 0.9)
+
+    assert 0.85 < np.mean((low <= truth) & (truth <= high)) < 0.95
+
+
+def test_absolute_errors_are_judged_in_the_unit_of_the_values():
+    generator = np.random.default_rng(0)
+    features = Features(generator.integers(3, size=(100, 4)).astype(float), generator.normal(size=(100, 1)))
+    value = features.work @ [1.0, -0.5, 2.0, 0.0] - 1.0 + 0.1 * generator.normal(size=100)
+
+    predictor = fit_features(features, value, relative=False)
+
+    assert predictor.errors[ADDITIVE] == pytest.approx(0.1, rel=0.2)
+    assert (predictor.predict(features) < 0).any()
+
+
+def test_what_lies_outside_is_said():
+    """Beyond the extremes of a trait, or in a gap between what was measured."""
+    sizes = np.concatenate([np.linspace(0, 1, 30), np.linspace(3, 4, 30)])[:, None]
+    features = Features(np.exp(sizes), sizes)
+    predictor = fit_features(features, features.work[:, 0], method=PRICED)
+    asked = np.array([[0.5], [2.0], [4.5]])
+
+    assert predictor.outside(Features(np.exp(asked), asked)).tolist() == [False, True, True]
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(PredictorError, match="at least 20 rows are needed, found 3"):
+        fit_features(Features(np.ones((3, 1)), np.ones((3, 1))), np.ones(3))
+
+
+def test_zero_milliseconds_are_no_value_to_be_relative_to():
+    with pytest.raises(PredictorError, match="values above 0"):
+        fit_features(Features(np.ones((30, 1)), np.ones((30, 1))), np.zeros(30))
+
+
+def test_ten_blocks_carry_a_table_to_another_board():
+    """The other board launches as slowly, but works three times as slowly: no single factor can say that."""
+    features, here = roofline(100, rate=15.0)
+    _, there = roofline(100, rate=5.0)
+    rows = first_rows(features, here, 10)
+    others = np.setdiff1d(np.arange(100), rows)
+
+    moved = fit_transfer(features, here, rows, there[rows])
+
+    one_factor = here * np.median(there[rows] / here[rows])
+    assert len(set(rows)) == 10
+    assert mape(moved.predict()[others], there[others]) < 0.5 * mape(one_factor[others], there[others])
+    low, high = moved.interval(0.9)
+    assert np.mean((low <= there) & (there <= high)) > 0.85
+
+
+def test_more_measured_blocks_leave_less_error():
+    features, here = roofline(100, rate=15.0)
+    _, there = roofline(100, rate=5.0)
+
+    def error(count):
+        rows = first_rows(features, here, count)
+        return mape(fit_transfer(features, here, rows, there[rows]).predict(), there)
+
+    assert error(40) < error(10) < error(2)
