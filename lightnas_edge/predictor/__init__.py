@@ -5,6 +5,7 @@ from lightnas_edge.predictor.additive import AdditivePredictor, fit_additive, lu
 from lightnas_edge.predictor.base import Predictor, Range, reachable_range
 from lightnas_edge.predictor.choose import next_networks
 from lightnas_edge.predictor.compare import Comparison, CurvePoint, Row, compare, fit_best, learning_curve
+from lightnas_edge.predictor.counted import CountedPredictor
 from lightnas_edge.predictor.evaluate import Scores, evaluate
 from lightnas_edge.predictor.files import load_predictor, reference_predictor
 from lightnas_edge.predictor.mlp import MlpPredictor, fit_mlp, read_published_predictor
@@ -13,6 +14,7 @@ from lightnas_edge.predictor.observations import Observations, observe
 __all__ = [
     "AdditivePredictor",
     "Comparison",
+    "CountedPredictor",
     "CurvePoint",
     "MlpPredictor",
     "Observations",

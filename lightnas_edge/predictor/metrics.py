@@ -5,11 +5,12 @@ from __future__ import annotations
 import luts
 from lightnas_edge.errors import PredictorError
 
-UNITS = dict(luts.METRICS)
+COUNTED = {"params_m": "M", "macs_m": "M"}  # millions, counted from the space and not measured
+UNITS = {**luts.METRICS, **COUNTED}
 
 
 def checked(metric: str) -> str:
-    """Raises PredictorError when there is no such metric."""
-    if metric not in UNITS:
-        raise PredictorError(f"no such metric: {metric!r}", hint=f"choose from: {', '.join(UNITS)}")
+    """Raises PredictorError when no board can be measured for it."""
+    if metric not in luts.METRICS:
+        raise PredictorError(f"no such metric: {metric!r}", hint=f"choose from: {', '.join(luts.METRICS)}")
     return metric

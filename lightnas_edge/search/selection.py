@@ -1,6 +1,6 @@
-"""The network to deploy: of all that keep the budget under the predictor, the one the search prefers most.
+"""The network to deploy: of all that keep every budget under its predictor, the one the search prefers most.
 
-With a linear predictor the problem is a mixed-integer linear program: one binary per (layer, operator), solved to the
+With linear predictors the problem is a mixed-integer linear program: one binary per (layer, operator), solved to the
 end. An upper bound at a confidence, mean + z * deviation, is not linear but convex in the one-hot: a network that
 breaks the true bound is cut off by the bound's tangent there, which no network that keeps the bound violates. Every cut
 removes at least one of finitely many networks, so the loop ends, and what it ends with is the exact optimum. With the
@@ -11,6 +11,7 @@ predictor itself, and single and double changes are tried in the end; `exact` is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse
 
 from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, LightnasEdgeError
-from lightnas_edge.predictor import AdditivePredictor, Predictor, reachable_range
+from lightnas_edge.predictor import AdditivePredictor, CountedPredictor, reachable_range
 from lightnas_edge.predictor.base import neighbours, one_hot_of
+from lightnas_edge.search.constraints import Constraint, require_one_space
 from lightnas_edge.space import Architecture, Space
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 _FLOOR = 50.0  # log-probabilities are cut off this far below their layer's best: e^-50 is never, and keeps numbers sane
 _SCALE = 1e3  # range of the scores that the solver sees
@@ -36,14 +39,14 @@ _MOST_STEPS = 30  # of the linearisation around an MLP
 class Selection:
     """The chosen network.
 
-    `upper` is the predictor's one-sided bound at the confidence asked for, None when none was asked for.
-    `preference` is the sum of the chosen log-probabilities. `exact`: no network of the space within the budget is
-    preferred more; False when that was searched for rather than proven.
+    `predicted` and `upper` hold one number per constraint, in its unit; `upper` is the predictor's one-sided bound at
+    the confidence asked for, None when none was asked for. `preference` is the sum of the chosen preferences. `exact`:
+    no network of the space within the budgets is preferred more; False when that was searched for rather than proven.
     """
 
     architecture: Architecture
-    predicted: float
-    upper: float | None
+    predicted: tuple[float, ...]
+    upper: tuple[float, ...] | None
     preference: float
     exact: bool
 
@@ -51,66 +54,65 @@ class Selection:
 def select(
     space: Space,
     preference: NDArray[np.floating[Any]],
-    predictor: Predictor,
-    target: float,
+    constraints: Sequence[Constraint],
     confidence: float | None = None,
+    *,
+    use: float | None = None,
+    exclude: Sequence[Architecture] = (),
 ) -> Selection:
-    """The most preferred network whose prediction (its upper bound, with a confidence) does not exceed the target.
+    """The most preferred network whose predictions (their upper bounds, with a confidence) exceed no target.
 
-    Of equally preferred networks the cheaper one is taken.
+    Of equally preferred networks the one that is cheaper by the first constraint is taken.
 
     Args:
-        preference: (L, K) log-probabilities of the search.
-        target: in the predictor's unit.
-        confidence: between 0.5 and 1: a measurement shall keep the target with this probability.
+        preference: (L, K), larger is better; the sum over a network's operators is maximised.
+        confidence: from 0.5 to below 1: a measurement shall keep each target with this probability.
+        use: share, for example 0.995: choose among networks that use at least this much of what the budgets together
+            allow of the first metric. None: a cheaper network may win.
+        exclude: networks that shall not be chosen again.
 
     Raises:
-        BudgetError: the target is not a positive, finite number.
-        InfeasibleBudgetError: no network keeps it; the message has the reachable range.
+        BudgetError: no sensible confidence, or predictors of different spaces.
+        InfeasibleBudgetError: no network keeps them all; the message says which one, or which together.
     """
-    check_target(target)
     if confidence is not None and not 0.5 <= confidence < 1:
         raise BudgetError(f"a confidence for a budget lies from 0.5 up to 1, found {confidence}")
+    require_one_space(constraints)
     wanted = np.asarray(preference, dtype=np.float64)
     shape = len(space.layers), len(space.operators)
     if wanted.shape != shape or np.isnan(wanted).any():
         raise LightnasEdgeError(f"preferences are {shape} numbers for space {space.name}, found {wanted.shape} or nan")
     wanted = np.maximum(wanted, wanted.max(axis=1, keepdims=True) - _FLOOR)
-    linear = predictor.linear_terms()
-    if linear is None or (confidence is not None and not isinstance(predictor, AdditivePredictor)):
-        chosen, exact = _select_by_steps(wanted, predictor, target, confidence), False
+    banned = [architecture.indices(space) for architecture in exclude]
+    bounds = [_bound(constraint, confidence) for constraint in constraints]
+    linear = [bound for bound in bounds if bound is not None]
+    exact = len(linear) == len(bounds)
+    if exact:
+        chosen = _select_exactly(wanted, linear, banned, use)
     else:
-        factor, noise = _uncertainty(predictor) if confidence is not None else (None, 0.0)
-        bound = _Bound(
-            linear[0], linear[1], 0.0 if confidence is None else predictor.quantile(confidence), factor, noise
-        )
-        chosen, exact = _select_exactly(wanted, bound, target), True
+        chosen = _select_by_steps(wanted, space, constraints, confidence, banned, use)
     if chosen is None:
-        raise _infeasible(space, predictor, target, confidence, exact)
+        raise _infeasible(space, constraints, confidence, exact, len(banned))
     one_hot = one_hot_of(space, chosen[None])
+    predictors = [constraint.predictor for constraint in constraints]
     return Selection(
         Architecture.from_indices(space, chosen),
-        float(predictor.predict(one_hot)[0]),
-        None if confidence is None else float(predictor.upper(one_hot, confidence)[0]),
+        tuple(float(predictor.predict(one_hot)[0]) for predictor in predictors),
+        None
+        if confidence is None
+        else tuple(float(predictor.upper(one_hot, confidence)[0]) for predictor in predictors),
         float(np.asarray(preference)[np.arange(shape[0]), chosen].sum()),
         exact,
     )
 
 
-def check_budget(predictor: Predictor, target: float, confidence: float | None = None) -> None:
-    """Whether any network of the predictor's space keeps the budget; for asking before anything is trained.
+def check_budget(space: Space, constraints: Sequence[Constraint], confidence: float | None = None) -> None:
+    """Whether any network of the space keeps the budgets; for asking before anything is trained.
 
     Raises:
         BudgetError, InfeasibleBudgetError: as `select`.
     """
-    space = predictor.space
-    select(space, np.zeros((len(space.layers), len(space.operators))), predictor, target, confidence)
-
-
-def check_target(target: float) -> None:
-    """Raises BudgetError unless the target is a positive, finite number."""
-    if not (isinstance(target, (int, float)) and math.isfinite(target) and target > 0):
-        raise BudgetError(f"a budget is a positive number of milliseconds, found {target!r}")
+    select(space, np.zeros((len(space.layers), len(space.operators))), constraints, confidence)
 
 
 # -- linear predictors: exact --------------------------------------------------------------------------------------
@@ -125,6 +127,7 @@ class _Bound:
     z: float
     factor: Array | None  # (1 + L*K, R)
     noise: float
+    target: float
 
     def at(self, x: Array) -> tuple[float, Array]:
         """Value and gradient."""
@@ -138,21 +141,38 @@ class _Bound:
         return value + self.z * deviation, slope + self.z / deviation * (self.factor[1:] @ along)
 
 
-def _uncertainty(predictor: Predictor) -> tuple[Array | None, float]:
-    if not isinstance(predictor, AdditivePredictor):
-        return None, 0.0
-    return predictor.factor, predictor.noise
+def _bound(constraint: Constraint, confidence: float | None) -> _Bound | None:
+    """None where no convex bound is known: the predictor is not linear, or its doubt is of unknown form."""
+    predictor, linear = constraint.predictor, constraint.predictor.linear_terms()
+    if linear is None:
+        return None
+    constant, cost = linear
+    if confidence is None or isinstance(predictor, CountedPredictor):
+        return _Bound(constant, cost, 0.0, None, 0.0, constraint.target)
+    if isinstance(predictor, AdditivePredictor):
+        z = predictor.quantile(confidence)
+        return _Bound(constant, cost, z, predictor.factor, predictor.noise, constraint.target)
+    return None
 
 
-def _select_exactly(wanted: Array, bound: _Bound, target: float) -> NDArray[np.int64] | None:
-    """(L,) the most preferred network within the bound, the cheaper of equals; None when there is none."""
-    cuts = _Cuts(bound, target, (wanted.shape[0], wanted.shape[1]))
+def _select_exactly(
+    wanted: Array, bounds: Sequence[_Bound], banned: Sequence[Indices] = (), use: float | None = None
+) -> Indices | None:
+    """(L,) the most preferred network within the bounds, the cheaper of equals; None when there is none."""
+    cuts = _Cuts(bounds, (wanted.shape[0], wanted.shape[1]), banned)
+    first = bounds[0]
+    if use is not None:
+        dearest = cuts.maximise(_scaled(first.cost))
+        if dearest is None:
+            return None
+        most = first.constant + _total(first.cost, dearest)
+        cuts.add(-first.cost.ravel() / most, (first.constant - use * most) / most)
     score = _scaled(wanted)
     best = cuts.maximise(score)
     if best is None:
         return None
     least = _total(score, best) - _SAME * _SCALE
-    cheapest = cuts.maximise(_scaled(-bound.cost), at_least=(score, least))
+    cheapest = cuts.maximise(_scaled(-first.cost), at_least=(score, least))
     return best if cheapest is None else cheapest
 
 
@@ -163,24 +183,36 @@ def _scaled(score: Array) -> Array:
     return found
 
 
-def _total(score: Array, indices: NDArray[np.int64]) -> float:
+def _total(score: Array, indices: Indices) -> float:
     return float(score[np.arange(len(score)), indices].sum())
 
 
 class _Cuts:
-    """The linear relaxation of the bound, refined wherever a solution breaks the bound itself."""
+    """The linear relaxation of the bounds, refined wherever a solution breaks one of them."""
 
-    def __init__(self, bound: _Bound, target: float, shape: tuple[int, int]) -> None:
-        self.bound, self.target, self.shape = bound, target, shape
+    def __init__(self, bounds: Sequence[_Bound], shape: tuple[int, int], banned: Sequence[Indices] = ()) -> None:
+        self.bounds, self.shape = bounds, shape
         layers, operators = shape
         self.one_per_layer = optimize.LinearConstraint(
             sparse.csr_matrix(np.kron(np.eye(layers), np.ones(operators))), 1, 1
         )
         self.rows: list[Array] = []
         self.limits: list[float] = []
-        self._cut(np.full(layers * operators, 1 / operators))
+        for bound in bounds:
+            self._cut(bound, np.full(layers * operators, 1 / operators))
+        for indices in banned:
+            self.ban(indices)
 
-    def maximise(self, score: Array, at_least: tuple[Array, float] | None = None) -> NDArray[np.int64] | None:
+    def add(self, row: Array, limit: float) -> None:
+        """row . x <= limit"""
+        self.rows.append(row)
+        self.limits.append(limit)
+
+    def ban(self, indices: Indices) -> None:
+        layers, operators = self.shape
+        self.add(np.eye(operators)[indices].ravel(), layers - 1.0)
+
+    def maximise(self, score: Array, at_least: tuple[Array, float] | None = None) -> Indices | None:
         layers, operators = self.shape
         for _ in range(_MOST_CUTS):
             constraints = [self.one_per_layer, optimize.LinearConstraint(np.stack(self.rows), -np.inf, self.limits)]
@@ -194,86 +226,105 @@ class _Cuts:
                 return None
             if solved.x is None:
                 raise LightnasEdgeError(f"the selection could not be solved: {solved.message}")
-            chosen = solved.x.reshape(layers, operators).argmax(axis=1)
-            x = np.zeros((layers, operators))
-            x[np.arange(layers), chosen] = 1.0
-            if self.bound.at(x.ravel())[0] > self.target:
-                self._cut(x.ravel())
-            elif at_least is None or _total(at_least[0], chosen) >= at_least[1]:
-                found: NDArray[np.int64] = chosen
-                return found
+            chosen: Indices = solved.x.reshape(layers, operators).argmax(axis=1)
+            x = np.eye(operators)[chosen].ravel()
+            broken = [bound for bound in self.bounds if bound.at(x)[0] > bound.target]
+            for bound in broken:
+                self._cut(bound, x)
+            if not broken and (at_least is None or _total(at_least[0], chosen) >= at_least[1]):
+                return chosen
             # The solver keeps limits to about one in 10^6; a network that is over by less is named and left out.
-            self.rows.append(x.ravel())
-            self.limits.append(layers - 1.0)
+            self.ban(chosen)
         raise LightnasEdgeError(
             f"the selection did not settle within {_MOST_CUTS} cuts", hint="choose without --confidence"
         )
 
-    def _cut(self, x: Array) -> None:
+    def _cut(self, bound: _Bound, x: Array) -> None:
         """The tangent at x, in units of the target; the bound is convex, so it holds wherever the bound does."""
-        value, slope = self.bound.at(x)
-        self.rows.append(slope / self.target)
-        self.limits.append((self.target - value + float(slope @ x)) / self.target)
+        value, slope = bound.at(x)
+        self.add(slope / bound.target, (bound.target - value + float(slope @ x)) / bound.target)
 
 
 # -- other predictors: searched, and checked by the predictor itself ----------------------------------------------
 
 
 def _select_by_steps(
-    wanted: Array, predictor: Predictor, target: float, confidence: float | None
-) -> NDArray[np.int64] | None:
-    """Linearise, solve, check, tighten; then single and double changes. Never above the target."""
-    space = predictor.space
+    wanted: Array,
+    space: Space,
+    constraints: Sequence[Constraint],
+    confidence: float | None,
+    banned: Sequence[Indices] = (),
+    use: float | None = None,
+) -> Indices | None:
+    """Linearise, solve, check, tighten; then single and double changes. Never above a target."""
     layers, operators = wanted.shape
 
-    def value(indices: NDArray[np.int64]) -> Array:
+    def value(indices: Indices, of: Constraint) -> Array:
+        """(B,) in units of the target."""
         one_hot = one_hot_of(space, indices)
-        return predictor.predict(one_hot) if confidence is None else predictor.upper(one_hot, confidence)
+        predictor = of.predictor
+        found = predictor.predict(one_hot) if confidence is None else predictor.upper(one_hot, confidence)
+        return found / of.target
 
-    def worth(indices: NDArray[np.int64]) -> Array:
+    def kept(indices: Indices) -> NDArray[np.bool_]:
+        fits = np.all([value(indices, constraint) <= 1 for constraint in constraints], axis=0)
+        for other in banned:
+            fits &= (indices != other).any(axis=1)
+        return fits
+
+    def worth(indices: Indices) -> Array:
         total: Array = wanted[np.arange(layers), indices].sum(axis=1)
         return total
 
     generator = np.random.default_rng(0)
     around = generator.integers(operators, size=(40 * layers * operators, layers))
-    constant, cost = _linear_fit(space, around, value(around))
-    best: NDArray[np.int64] | None = None
-    tightening = 0.0
+    models = [_linear_fit(space, around, value(around, constraint)) for constraint in constraints]
+    tightening = np.zeros(len(constraints))
+    best: Indices | None = None
     for _ in range(_MOST_STEPS):
-        limit = target - tightening
-        found = _select_exactly(wanted, _Bound(constant, cost, 0.0, None, 0.0), limit) if limit > 0 else None
+        bounds = [
+            _Bound(constant, cost, 0.0, None, 0.0, 1 - less)
+            for (constant, cost), less in zip(models, tightening, strict=True)
+        ]
+        found = _select_exactly(wanted, bounds, banned, use) if (tightening < 1).all() else None
         if found is None:
             break
-        truth = float(value(found[None])[0])
-        if truth <= target:
+        truth = np.array([value(found[None], constraint)[0] for constraint in constraints])
+        if (truth <= 1).all():
             if best is None or worth(found[None])[0] > worth(best[None])[0]:
                 best = found
             near = neighbours(space, found)
-            centred_constant, cost = _local_fit(space, found, near, value, constant, cost)
-            if centred_constant == constant:
+            centred = [
+                _local_fit(found, near, lambda indices, of=constraint: value(indices, of), *model)
+                for constraint, model in zip(constraints, models, strict=True)
+            ]
+            if all(new[0] == old[0] for new, old in zip(centred, models, strict=True)):
                 break
-            constant, tightening = centred_constant, 0.0
+            models, tightening = centred, np.zeros(len(constraints))
         else:
-            tightening += max(truth - target, 1e-6 * target)
+            tightening += np.where(truth > 1, np.maximum(truth - 1, 1e-6), 0.0)
     if best is None:
-        cheapest = reachable_range(predictor).cheapest.indices(space)
-        if value(cheapest[None])[0] > target:
+        ends = np.stack([reachable_range(constraint.predictor).cheapest.indices(space) for constraint in constraints])
+        ends = ends[kept(ends)]
+        if not len(ends):
             return None
-        best = cheapest
+        best = np.asarray(ends[0], dtype=np.int64)
+    if use is not None:
+        return best  # further changes would look at the preference alone
     improved = True
     while improved:
         improved = False
         for moves in (neighbours(space, best), _double_changes(space, best)):
             gains = worth(moves) - worth(best[None])[0]
             better = moves[gains > _SAME]
-            better = better[value(better) <= target] if len(better) else better
+            better = better[kept(better)] if len(better) else better
             if len(better):
                 best, improved = better[worth(better).argmax()], True
                 break
     return best
 
 
-def _linear_fit(space: Space, indices: NDArray[np.int64], values: Array) -> tuple[float, Array]:
+def _linear_fit(space: Space, indices: Indices, values: Array) -> tuple[float, Array]:
     """Least squares: (constant, (L, K) cost), the costs centred by the smallest norm."""
     flat = one_hot_of(space, indices).reshape(len(indices), -1)
     middle = float(values.mean())
@@ -282,7 +333,7 @@ def _linear_fit(space: Space, indices: NDArray[np.int64], values: Array) -> tupl
 
 
 def _local_fit(
-    space: Space, centre: NDArray[np.int64], near: NDArray[np.int64], value: Any, constant: float, cost: Array
+    centre: Indices, near: Indices, value: Callable[[Indices], Array], constant: float, cost: Array
 ) -> tuple[float, Array]:
     """Exact at the centre and at every single change of it."""
     at_centre = float(value(centre[None])[0])
@@ -296,7 +347,7 @@ def _local_fit(
     return shift, local
 
 
-def _double_changes(space: Space, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+def _double_changes(space: Space, indices: Indices) -> Indices:
     """Every architecture that differs in exactly two layers."""
     single = neighbours(space, indices)
     layer = (single != indices).argmax(axis=1)
@@ -308,18 +359,59 @@ def _double_changes(space: Space, indices: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def _infeasible(
-    space: Space, predictor: Predictor, target: float, confidence: float | None, exact: bool
+    space: Space, constraints: Sequence[Constraint], confidence: float | None, exact: bool, banned: int
 ) -> InfeasibleBudgetError:
-    reach, unit = reachable_range(predictor), predictor.unit
+    """Says which budget cannot be kept, or which can be kept alone and not together."""
+    if banned and _possible(space, constraints, confidence):
+        return InfeasibleBudgetError(f"no further network of space {space.name} keeps {_listed(constraints)}")
     surely = "" if confidence is None else f" with {100 * confidence:g} % confidence"
-    bound = ""
-    if confidence is not None:
-        upper = float(predictor.upper(reach.cheapest.one_hot(space)[None], confidence)[0])
-        bound = f"; the cheapest network's upper bound is {upper:.4g} {unit}"
     found = "keeps" if exact else "was found to keep"
+    for constraint in constraints:
+        if len(constraints) > 1 and _possible(space, [constraint], confidence):
+            continue
+        reach, unit = reachable_range(constraint.predictor), constraint.unit
+        bound, least = "", 1.02 * reach.lowest
+        if confidence is not None:
+            upper = float(constraint.predictor.upper(reach.cheapest.one_hot(space)[None], confidence)[0])
+            bound, least = f"; the cheapest network's upper bound is {upper:.4g} {unit}", 1.02 * upper
+        named = f"{constraint.metric} " if len(constraints) > 1 or constraint.metric != "latency_ms" else ""
+        return InfeasibleBudgetError(
+            f"no network of space {space.name} {found} {named}{constraint.target:g} {unit}{surely}: "
+            f"they reach from {reach.lowest:.4g} to {reach.highest:.4g} {unit}, "
+            f"median {reach.median:.4g} {unit}{bound}",
+            hint=f"ask for at least {least:.3g} {unit}, choose a smaller space, or a faster power mode",
+        )
     return InfeasibleBudgetError(
-        f"no network of space {space.name} {found} {target:g} {unit}{surely}: "
-        f"they reach from {reach.lowest:.4g} to {reach.highest:.4g} {unit}, "
-        f"median {reach.median:.4g} {unit}{bound}",
-        hint=f"ask for at least {1.02 * reach.lowest:.3g} {unit}, choose a smaller space, or a faster power mode",
+        f"no network of space {space.name} {found} all of {_listed(constraints)} together{surely}, "
+        "although each alone can be kept",
+        hint="\n".join(_trade_offs(space, constraints, confidence)) or "loosen one of them",
     )
+
+
+def _listed(constraints: Sequence[Constraint]) -> str:
+    return " and ".join(map(str, constraints))
+
+
+def _possible(space: Space, constraints: Sequence[Constraint], confidence: float | None) -> bool:
+    try:
+        check_budget(space, constraints, confidence)
+    except InfeasibleBudgetError:
+        return False
+    return True
+
+
+def _trade_offs(space: Space, constraints: Sequence[Constraint], confidence: float | None) -> list[str]:
+    """For every budget: how little of it is needed by a network that keeps all the others."""
+    lines = []
+    for constraint in constraints:
+        others = [other for other in constraints if other is not constraint]
+        linear = constraint.predictor.linear_terms()
+        if linear is None or not _possible(space, others, confidence):
+            continue
+        cheapest = select(space, -linear[1], others, confidence).architecture.one_hot(space)[None]
+        predictor = constraint.predictor
+        needed = float(
+            (predictor.predict(cheapest) if confidence is None else predictor.upper(cheapest, confidence))[0]
+        )
+        lines.append(f"with {_listed(others)}, {constraint.metric} needs about {1.001 * needed:.4g} {constraint.unit}")
+    return lines

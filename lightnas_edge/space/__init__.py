@@ -1,7 +1,7 @@
 """What can be built: operators, layers, search spaces, architectures. Plain data, no torch."""
 
 from lightnas_edge.space.architecture import Architecture
-from lightnas_edge.space.cost import macs_m, parameters_m
+from lightnas_edge.space.cost import macs_m, operator_cost, parameters_m
 from lightnas_edge.space.operators import SE_REDUCTION, SKIP, Operator, ShapedOperator
 from lightnas_edge.space.space import Layer, Space, built_in_spaces, load_space
 
@@ -16,5 +16,6 @@ __all__ = [
     "built_in_spaces",
     "load_space",
     "macs_m",
+    "operator_cost",
     "parameters_m",
 ]

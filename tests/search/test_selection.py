@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, LightnasEdgeError
-from lightnas_edge.predictor import AdditivePredictor, fit_mlp
+from lightnas_edge.predictor import AdditivePredictor, CountedPredictor, fit_mlp
 from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import Origin, one_hot_of
+from lightnas_edge.search.constraints import Constraint
 from lightnas_edge.search.selection import check_budget, select
-from lightnas_edge.space import Architecture, load_space
+from lightnas_edge.space import Architecture, load_space, macs_m, parameters_m
 from tests.predictor.boards import observed, small_space
 
 SPACE = small_space()  # 4 layers x 3 operators: 81 networks
@@ -47,11 +48,11 @@ def test_no_network_within_the_budget_is_preferred_more(seed, confidence):
     values = predictor.predict(one_hot) if confidence is None else predictor.upper(one_hot, confidence)
     target = float(np.quantile(values, 0.33))
 
-    selection = select(SPACE, preference, predictor, target, confidence)
+    selection = select(SPACE, preference, [Constraint(predictor, target)], confidence)
 
     assert selection.exact
     assert selection.preference == pytest.approx(best_by_trying_all(preference, values, target), abs=1e-12)
-    assert (selection.predicted if confidence is None else selection.upper) <= target
+    assert (selection.predicted if confidence is None else selection.upper)[0] <= target
 
 
 def test_a_budget_equal_to_a_networks_prediction_is_kept_by_it():
@@ -59,22 +60,22 @@ def test_a_budget_equal_to_a_networks_prediction_is_kept_by_it():
     values = predictor.predict_indices(EVERY)
 
     for value in np.sort(values)[:20]:
-        assert select(SPACE, preference, predictor, float(value)).predicted <= value
+        assert select(SPACE, preference, [Constraint(predictor, float(value))]).predicted[0] <= value
 
 
 def test_of_equally_preferred_networks_the_cheaper_is_taken():
     predictor = additive(3)
 
-    selection = select(SPACE, np.zeros((4, 3)), predictor, target=100.0)
+    selection = select(SPACE, np.zeros((4, 3)), [Constraint(predictor, 100.0)])
 
-    assert selection.predicted == pytest.approx(predictor.predict_indices(EVERY).min())
+    assert selection.predicted == (pytest.approx(predictor.predict_indices(EVERY).min()),)
 
 
 def test_a_preference_of_minus_infinity_is_avoided_but_not_fatal():
     preference = np.zeros((4, 3))
     preference[0, :2] = -np.inf
 
-    selection = select(SPACE, preference, additive(0), target=100.0)
+    selection = select(SPACE, preference, [Constraint(additive(0), 100.0)])
 
     assert selection.architecture.operators[0].name == "skip"
 
@@ -84,7 +85,7 @@ def test_an_impossible_budget_is_refused_with_the_range():
     values = predictor.predict_indices(EVERY)
 
     with pytest.raises(InfeasibleBudgetError) as caught:
-        select(SPACE, preferences(0), predictor, 0.5 * float(values.min()))
+        select(SPACE, preferences(0), [Constraint(predictor, 0.5 * float(values.min()))])
 
     assert f"they reach from {values.min():.4g} to {values.max():.4g} ms" in str(caught.value)
     assert "ask for at least" in caught.value.hint and caught.value.exit_code == 3
@@ -94,30 +95,31 @@ def test_a_budget_can_be_asked_about_before_anything_is_searched():
     predictor = additive(0)
     cheapest = float(predictor.predict_indices(EVERY).min())
 
-    check_budget(predictor, 1.01 * cheapest)
+    check_budget(SPACE, [Constraint(predictor, 1.01 * cheapest)])
     with pytest.raises(InfeasibleBudgetError, match="they reach from"):
-        check_budget(predictor, 0.99 * cheapest)
+        check_budget(SPACE, [Constraint(predictor, 0.99 * cheapest)])
 
 
 def test_a_budget_that_only_the_mean_keeps_is_refused_at_a_confidence():
     predictor = additive(0)
     cheapest = float(predictor.predict_indices(EVERY).min())
 
-    assert select(SPACE, preferences(0), predictor, cheapest).predicted == pytest.approx(cheapest)
+    budget = [Constraint(predictor, cheapest)]
+    assert select(SPACE, preferences(0), budget).predicted == (pytest.approx(cheapest),)
     with pytest.raises(InfeasibleBudgetError, match=r"with 95 % confidence.*upper bound is"):
-        select(SPACE, preferences(0), predictor, cheapest, confidence=0.95)
+        select(SPACE, preferences(0), budget, confidence=0.95)
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_budget_that_is_no_budget_is_refused(target):
-    with pytest.raises(BudgetError, match="a budget is a positive number of milliseconds"):
-        select(SPACE, preferences(0), additive(0), target)
+    with pytest.raises(BudgetError, match="a budget for latency_ms is a positive number of ms"):
+        Constraint(additive(0), target)
 
 
 @pytest.mark.parametrize("preference", [np.zeros((3, 4)), np.full((4, 3), np.nan)])
 def test_preferences_of_another_shape_or_nan_are_refused(preference):
     with pytest.raises(LightnasEdgeError, match=r"preferences are \(4, 3\) numbers"):
-        select(SPACE, preference, additive(0), 1.0)
+        select(SPACE, preference, [Constraint(additive(0), 1.0)])
 
 
 def test_the_published_space_is_settled_at_a_confidence():
@@ -127,9 +129,9 @@ def test_the_published_space_is_settled_at_a_confidence():
     generator = np.random.default_rng(0)
     target = float(predictor.predict_indices(generator.integers(7, size=(1000, 21))).mean())
 
-    selection = select(space, preference, predictor, target, confidence=0.9)
+    selection = select(space, preference, [Constraint(predictor, target)], confidence=0.9)
 
-    assert selection.upper <= target
+    assert selection.upper[0] <= target
     near = np.repeat(selection.architecture.indices(space)[None], 4000, axis=0)
     for _ in range(2):
         near[np.arange(4000), generator.integers(21, size=4000)] = generator.integers(7, size=4000)
@@ -147,16 +149,112 @@ def test_with_an_mlp_the_budget_holds_under_the_mlp_itself(confidence):
     preference = preferences(5)
     target = float(np.quantile(values, 0.4))
 
-    selection = select(SPACE, preference, mlp, target, confidence)
+    selection = select(SPACE, preference, [Constraint(mlp, target)], confidence)
 
     assert not selection.exact
-    assert (selection.predicted if confidence is None else selection.upper) <= target
+    assert (selection.predicted if confidence is None else selection.upper)[0] <= target
     assert selection.preference >= best_by_trying_all(preference, values, target) - 1e-9
 
 
 def test_an_architecture_of_the_space_comes_back():
-    selection = select(SPACE, preferences(0), additive(0), 100.0)
+    selection = select(SPACE, preferences(0), [Constraint(additive(0), 100.0)])
 
     assert isinstance(selection.architecture, Architecture)
     assert selection.upper is None
     assert selection.architecture.indices(SPACE).tolist() == preferences(0).argmax(axis=1).tolist()
+
+
+# -- several budgets ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("confidence", [None, 0.9])
+def test_no_network_within_two_measured_and_two_counted_budgets_is_preferred_more(seed, confidence):
+    one_hot, preference = one_hot_of(SPACE, EVERY), preferences(seed)
+    predictors = [additive(seed), additive(50 + seed), *(CountedPredictor(SPACE, m) for m in ("macs_m", "params_m"))]
+    values = [p.predict(one_hot) if confidence is None else p.upper(one_hot, confidence) for p in predictors]
+    constraints = [Constraint(p, float(np.quantile(v, 0.6))) for p, v in zip(predictors, values, strict=True)]
+    kept = np.all([v <= c.target for v, c in zip(values, constraints, strict=True)], axis=0)
+    assert 0 < kept.sum() < 81
+
+    selection = select(SPACE, preference, constraints, confidence)
+
+    chosen = (EVERY == selection.architecture.indices(SPACE)).all(axis=1)
+    assert kept[chosen].all()
+    assert selection.preference == pytest.approx(preference[np.arange(4), EVERY[kept]].sum(axis=1).max(), abs=1e-12)
+
+
+def test_what_is_counted_agrees_with_the_space():
+    for row in EVERY[::7]:
+        network = Architecture.from_indices(SPACE, row)
+        one_hot = network.one_hot(SPACE)[None]
+        assert CountedPredictor(SPACE, "macs_m").predict(one_hot)[0] == pytest.approx(macs_m(SPACE, network))
+        assert CountedPredictor(SPACE, "params_m").predict(one_hot)[0] == pytest.approx(parameters_m(SPACE, network))
+
+
+def test_networks_can_be_left_out_until_none_is_left():
+    predictor, preference = additive(2), preferences(2)
+    values = predictor.predict_indices(EVERY)
+    budget = [Constraint(predictor, float(np.sort(values)[5]))]
+    found = []
+    for _ in range(6):
+        found.append(select(SPACE, preference, budget, exclude=[selection.architecture for selection in found]))
+
+    assert len({selection.architecture for selection in found}) == 6
+    wanted = np.sort(preference[np.arange(4), EVERY[values <= budget[0].target]].sum(axis=1))[::-1]
+    assert [selection.preference for selection in found] == pytest.approx(wanted)
+    with pytest.raises(InfeasibleBudgetError, match="no further network"):
+        select(SPACE, preference, budget, exclude=[selection.architecture for selection in found])
+
+
+@pytest.mark.parametrize("confidence", [None, 0.9])
+def test_a_budget_can_be_used_to_a_share(confidence):
+    predictor = additive(4)
+    values = predictor.predict_indices(EVERY)
+    kept = values if confidence is None else predictor.upper(one_hot_of(SPACE, EVERY), confidence)
+    target = float(np.quantile(kept, 0.7))
+    cheap_wins = -predictor.linear_terms()[1]
+
+    selection = select(SPACE, cheap_wins, [Constraint(predictor, target)], confidence, use=0.95)
+
+    most = values[kept <= target].max()
+    assert 0.95 * most <= selection.predicted[0] <= target
+    assert selection.predicted[0] == pytest.approx(values[(kept <= target) & (values >= 0.95 * most)].min())
+
+
+def test_budgets_that_conflict_are_told_with_what_each_would_need():
+    latency, macs = additive(0), CountedPredictor(SPACE, "macs_m")
+    values, counted = latency.predict_indices(EVERY), macs.predict(one_hot_of(SPACE, EVERY))
+    both = [Constraint(latency, float(values.min() * 1.001)), Constraint(macs, float(counted.min() * 1.001))]
+    together = (values <= both[0].target) & (counted <= both[1].target)
+    assert not together.any()
+
+    with pytest.raises(InfeasibleBudgetError, match="together, although each alone can be kept") as caught:
+        select(SPACE, preferences(0), both)
+
+    needed = float(counted[values <= both[0].target].min())
+    assert f"macs_m needs about {1.001 * needed:.4g} M" in caught.value.hint
+
+
+def test_predictors_of_different_spaces_do_not_make_one_search():
+    other = load_space("tiny")
+
+    with pytest.raises(BudgetError, match="different spaces"):
+        select(
+            SPACE, preferences(0), [Constraint(additive(0), 9.0), Constraint(CountedPredictor(other, "macs_m"), 9.0)]
+        )
+
+
+def test_with_an_mlp_beside_a_counted_budget_both_hold():
+    truth = 1.0 + 0.2 * (EVERY == 1).sum(axis=1) ** 1.5 + 0.1 * (EVERY == 0).sum(axis=1)
+    mlp = fit_mlp(SPACE, observed(SPACE, EVERY, truth), seed=0, epochs=150)
+    one_hot, preference = one_hot_of(SPACE, EVERY), preferences(6)
+    macs = CountedPredictor(SPACE, "macs_m")
+    values, counted = mlp.predict(one_hot), macs.predict(one_hot)
+    constraints = [Constraint(mlp, float(np.quantile(values, 0.5))), Constraint(macs, float(np.quantile(counted, 0.5)))]
+
+    selection = select(SPACE, preference, constraints)
+
+    assert all(value <= constraint.target for value, constraint in zip(selection.predicted, constraints, strict=True))
+    kept = (values <= constraints[0].target) & (counted <= constraints[1].target)
+    assert selection.preference == pytest.approx(preference[np.arange(4), EVERY[kept]].sum(axis=1).max())
