@@ -14,6 +14,7 @@ from lightnas_edge.errors import RunError
 from lightnas_edge.space import Architecture, Space
 
 SCHEMA = 1
+NETWORKS = "networks"  # folder of the runs below a search that found several networks
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
@@ -89,6 +90,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Space]:
 
 def read_architecture(folder: Path, space: Space) -> Architecture:
     path = folder / "architecture.json"
+    below = sorted(str(each.parent) for each in (folder / NETWORKS).glob("*/architecture.json"))
+    if not path.exists() and below:
+        raise RunError(f"{folder} holds {len(below)} networks: name one of them", hint="\n".join(below))
     if not path.exists():
         raise RunError(
             f"{folder} holds no network yet", hint="the search has not ended: run the same `lightnas-edge search` again"

@@ -35,13 +35,20 @@ class DataSet:
     seed: int
     workers: int
 
-    def train_loader(self, batch: int, *, augment: bool = True) -> Loader:
+    def train_loader(self, batch: int, *, augment: bool = True, share: tuple[int, int] = (0, 1)) -> Loader:
         """Shuffled, augmented; an incomplete last batch is left out."""
         return Loader(
-            self.train, batch=batch, seed=self.seed, shuffle=True, augment=augment, drop_last=True, workers=self.workers
+            self.train,
+            batch=batch,
+            seed=self.seed,
+            shuffle=True,
+            augment=augment,
+            drop_last=True,
+            workers=self.workers,
+            share=share,
         )
 
-    def validation_loader(self, batch: int, *, shuffle: bool = False) -> Loader:
+    def validation_loader(self, batch: int, *, shuffle: bool = False, share: tuple[int, int] = (0, 1)) -> Loader:
         """As they are: in order and complete for scoring; shuffled and without an incomplete last batch for the
         search.
         """
@@ -53,6 +60,7 @@ class DataSet:
             augment=False,
             drop_last=shuffle,
             workers=self.workers,
+            share=share,
         )
 
     def validation_arrays(self, limit: int | None = None) -> tuple[np.ndarray[Any, np.dtype[np.float32]], _Labels]:

@@ -38,6 +38,7 @@ class Loader:
         drop_last: leave out an incomplete last batch when there is another one: batch norm in training mode is
             unsteady on a few images and impossible on one.
         workers: decoding processes; 0 decodes here.
+        share: (rank, world): every world-th image of each batch, from rank on; (0, 1) is all of them.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class Loader:
         augment: bool,
         drop_last: bool = False,
         workers: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        if batch < 1:
-            raise ValueError(f"a batch of {batch} images")
+        if batch < share[1]:
+            raise ValueError(f"a batch of {batch} images for {share[1]} processes")
+        self._share = share
         self._images, self._batch, self._seed, self._shuffle = images, batch, seed, shuffle
         self._drop_last = drop_last and len(images) > batch
         self._plan = _Plan()
@@ -84,8 +87,9 @@ class Loader:
             DataError: images that cannot be read, by name; or a decoding process that died.
         """
         order = self.order(epoch)
+        rank, world = self._share
         self._plan.batches = [
-            [(epoch, int(index)) for index in order[step * self._batch : (step + 1) * self._batch]]
+            [(epoch, int(index)) for index in order[step * self._batch : (step + 1) * self._batch][rank::world]]
             for step in range(start, len(self))
         ]
         try:

@@ -2,6 +2,7 @@
 
 from lightnas_edge.nn.folding import folded_weights
 from lightnas_edge.nn.network import Network
+from lightnas_edge.nn.ranks import Ranks, joined_ranks
 from lightnas_edge.nn.supernet import Supernet
 
-__all__ = ["Network", "Supernet", "folded_weights"]
+__all__ = ["Network", "Ranks", "Supernet", "folded_weights", "joined_ranks"]

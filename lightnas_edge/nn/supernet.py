@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -62,6 +63,43 @@ class Supernet(nn.Module):
             if gates is not None:
                 x = cast(Tensor, _Gate.apply(x, gates[layer]))  # type: ignore[no-untyped-call]  # torch has no type for it
         return cast(Tensor, self.head(x))
+
+    @contextmanager
+    def calibrated(self, indices: Sequence[int], batches: Iterable[Tensor]) -> Iterator[None]:
+        """Within it the path normalises with the statistics of `batches` (training images) instead of those of the
+        batch at hand, and drops nothing out: how the network would score images one at a time.
+        """
+        chosen = [cast(nn.ModuleList, self.layers[layer])[index] for layer, index in enumerate(indices)]
+        norms = [
+            module
+            for block in (self.stem, self.first, *chosen, self.head)
+            for module in block.modules()
+            if isinstance(module, nn.BatchNorm2d)
+        ]
+        training = self.training
+        try:
+            for norm in norms:
+                norm.running_mean = torch.zeros(norm.num_features, device=self._device)
+                norm.running_var = torch.ones(norm.num_features, device=self._device)
+                norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=self._device)
+                norm.track_running_stats, norm.momentum = True, None  # None: the mean over all batches
+            self.eval()
+            for norm in norms:
+                norm.train()
+            with torch.no_grad():
+                for batch in batches:
+                    self(batch, indices)
+            self.eval()
+            yield
+        finally:
+            for norm in norms:
+                norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+                norm.track_running_stats, norm.momentum = False, 0.1
+            self.train(training)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
 
 @torch.no_grad()

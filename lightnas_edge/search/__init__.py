@@ -1,16 +1,26 @@
-"""The search: one pass that trains the weights, learns which operators are preferred, and ends within the budget."""
+"""The search: one pass that trains the weights, learns which operators are preferred, and ends within every budget."""
 
-from lightnas_edge.search.config import PUBLISHED, Published, SearchConfig
-from lightnas_edge.search.search import SearchResult, run_search
+from lightnas_edge.search.config import METHODS, PUBLISHED, Published, SearchConfig
+from lightnas_edge.search.constraints import Budget, Constraint
+from lightnas_edge.search.results import SearchResult, begin_run, keep_predictor, read_front
+from lightnas_edge.search.search import add_budgets, check_budgets, run_search
 from lightnas_edge.search.selection import Selection, check_budget, select
 
 __all__ = [
+    "METHODS",
     "PUBLISHED",
+    "Budget",
+    "Constraint",
     "Published",
     "SearchConfig",
     "SearchResult",
     "Selection",
+    "add_budgets",
+    "begin_run",
     "check_budget",
+    "check_budgets",
+    "keep_predictor",
+    "read_front",
     "run_search",
     "select",
 ]

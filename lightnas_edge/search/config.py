@@ -37,15 +37,20 @@ class Published:
 
 PUBLISHED = Published()
 
+SHARED, LIGHTNAS = "shared", "lightnas"
+METHODS = (SHARED, LIGHTNAS)
+PRECISIONS = ("fp32", "bf16", "auto")
+
 
 @dataclass(frozen=True)
 class SearchConfig:
     """What a user may set; everything else is `PUBLISHED`.
 
     Args:
+        method: `shared`: one supernet for any number of budgets, operators judged by the losses of whole paths, the
+            network chosen among candidates on held-out images. `lightnas`: as published, one budget.
         epochs: of the whole search. Warm-up, temperature, halvings and brake are stretched to it, so that a short
-        search has
-            the shape of the published one of 90.
+            search has the shape of the published one of 90.
         batch: images of a weight step.
         architecture_batch: images of an architecture step; None: the same. A smaller one gives more steps per epoch.
         warmup_epochs: None: a ninth of the epochs, at least one.
@@ -55,6 +60,11 @@ class SearchConfig:
             prefers ended 9 % below and 16 % above it in two searches of 10 and 8 epochs on `tiny`, and a replay
             without training showed no clear winner among 8 pairs of factors (median 4 to 15 % off). That the network
             handed over keeps the budget rests on the exact selection alone.
+        two_sided: the budget is to be used as well as kept, as published; None: only by the method `lightnas`.
+        paths: of each validation batch whose losses are compared (`shared`).
+        candidates: networks of each budget that are compared on held-out images, at most (`shared`).
+        parts: pieces of a batch of weights, run one after the other: less memory, and batch norm sees a piece at a time.
+        precision: of the arithmetic: `fp32`, `bf16`, or `auto`: what is quickest in a short trial before the search.
         seed: of weights, samples and preferences; that of order and augmentation belongs to the data.
         device: `auto`, `cpu` or `cuda`. Bit-identical resumption is promised on the CPU, with the same
             number of threads.
@@ -62,6 +72,7 @@ class SearchConfig:
         confidence: of the upper bound that must keep the budget; None: the prediction itself must keep it.
     """
 
+    method: str = SHARED
     epochs: int = PUBLISHED.epochs
     batch: int = PUBLISHED.batch
     architecture_batch: int | None = None
@@ -69,6 +80,11 @@ class SearchConfig:
     weight_lr: float = PUBLISHED.weight_lr
     alpha_lr: float | None = None
     lambda_lr: float | None = None
+    two_sided: bool | None = None
+    paths: int = 2
+    candidates: int = 16
+    parts: int = 1
+    precision: str = "fp32"
     seed: int = 0
     device: str = "auto"
     checkpoint_s: float = 60.0
@@ -82,6 +98,9 @@ class SearchConfig:
                 ("batch", 2),
                 ("architecture_batch", 2),
                 ("warmup_epochs", 1),
+                ("paths", 2),
+                ("candidates", 1),
+                ("parts", 1),
                 ("seed", 0),
             )
             if getattr(self, name) is not None and getattr(self, name) < least
@@ -95,8 +114,18 @@ class SearchConfig:
             faults.append(f"warmup_epochs: {self.warmup_epochs} of {self.epochs} epochs leave none to search")
         if self.confidence is not None and not 0 < self.confidence < 1:
             faults.append(f"confidence: expected a number between 0 and 1, found {self.confidence}")
+        for name, known in (("method", METHODS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                faults.append(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
+        if 2 * self.parts > self.batch:
+            faults.append(f"parts: {self.parts} pieces of {self.batch} images leave fewer than two in each")
         if faults:
             raise RunError("the search cannot be run as asked\n" + "\n".join(f"  {fault}" for fault in faults))
+
+    @property
+    def uses_budget(self) -> bool:
+        """Whether the budget pulls from below too."""
+        return self.method == LIGHTNAS if self.two_sided is None else self.two_sided
 
 
 # The largest automatic step of a preference: a bound by judgement, not by measurement. Adam's step does not shrink

@@ -1,20 +1,20 @@
-"""The search loop: warm-up, then one epoch of weights and one of preferences in turn, then an exact choice."""
+"""The search loop: warm-up, then one epoch of weights and one of validation images in turn, then an exact choice."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from lightnas_edge.data import DataSet, Loader, normalise
-from lightnas_edge.errors import DivergedError, PredictorError
-from lightnas_edge.nn import Supernet
+from lightnas_edge.errors import BudgetError, DivergedError, RunError
+from lightnas_edge.nn import Ranks, Supernet
 from lightnas_edge.nn.loop import (
     Interruptible,
     MetricsLog,
@@ -25,63 +25,46 @@ from lightnas_edge.nn.loop import (
     restore_random_state,
     save_checkpoint,
 )
-from lightnas_edge.runs import write_json
-from lightnas_edge.search.config import PUBLISHED, Schedule, SearchConfig
-from lightnas_edge.search.selection import Selection, check_budget, select
-from lightnas_edge.search.steps import (
-    Multiplier,
-    Outcome,
-    architecture_gradient,
-    sample_orderings,
-    sample_path,
-    weight_step,
-)
+from lightnas_edge.search.candidates import Candidate, affordable, compare, shortlist
+from lightnas_edge.search.config import LIGHTNAS, PUBLISHED, Schedule, SearchConfig
+from lightnas_edge.search.constraints import Budget, require_one_space
+from lightnas_edge.search.execution import Execution, quickest_execution
+from lightnas_edge.search.learners import Learner, LightNasLearner, SharedLearner, Surroundings, predicted
+from lightnas_edge.search.results import SearchResult, write_results
+from lightnas_edge.search.selection import check_budget
+from lightnas_edge.search.steps import Outcome, weight_step
 from lightnas_edge.space import Architecture, Space
 
-if TYPE_CHECKING:
-    from lightnas_edge.predictor import Predictor
-
-SCHEMA = 1
+SCHEMA = 2
 Event = dict[str, Any]
 FLUSH_S = 0.5  # metrics wait this long at most: reading a loss earlier would make a device wait
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The network found, and what was asked of it."""
-
-    architecture: Architecture
-    predicted_ms: float
-    upper_ms: float | None  # at the confidence of the configuration, where one was asked
-    target_ms: float
-    derived: Architecture  # what alpha alone prefers, budget or not: the published answer
-    derived_ms: float
-    probabilities: np.ndarray[Any, Any]  # (L, K) softmax(alpha)
-    epochs: int
-    elapsed_s: float  # over all sessions
+AGREE_STEPS = 8  # several processes ask each other this often whether to stop or to save
+COMPARISON_SHARE = 0.03  # of the search's arithmetic, for comparing the candidates of one budget
 
 
 def run_search(
     run_dir: Path,
     space: Space,
     data: DataSet,
-    predictor: Predictor,
+    budgets: Sequence[Budget] | Budget,
     config: SearchConfig,
     *,
-    target_ms: float,
     resume: bool = True,
     on_event: Callable[[Event], None] | None = None,
-) -> SearchResult:
-    """Search for the best network of a space that the predictor puts within the target.
+) -> list[SearchResult]:
+    """Search for the best network of a space within each budget: one pass, one supernet, however many budgets.
 
-    Writes `search/metrics.jsonl`, `search/checkpoint.pt` and `architecture.json` under `run_dir`. Run again with the
-    same arguments it goes on from the last checkpoint, and on the CPU ends with the same bits as if it had never
-    stopped.
+    Writes `search/metrics.jsonl`, `search/checkpoint.pt` and what `write_results` writes under `run_dir`. Run again
+    with the same arguments it goes on from the last checkpoint, and on the CPU ends with the same bits as if it had
+    never stopped. Under `torchrun` every process calls it alike, and the first one writes.
 
     Args:
         space: its number of classes is replaced by that of the data.
-        predictor: of the same layers and operators.
+        budgets: with predictors of the same layers and operators.
         on_event: called with every line of the metrics as it is written, and with {"kind": "start", ...} first.
+
+    Returns:
+        One result per budget, in their order.
 
     Raises:
         BudgetError, InfeasibleBudgetError: before any training.
@@ -90,15 +73,66 @@ def run_search(
         RunError: the directory holds another search, or cannot be written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of the last finished step.
     """
-    check_budget(predictor, target_ms, config.confidence)
+    budgets = [budgets] if isinstance(budgets, Budget) else list(budgets)
+    check_budgets(space, budgets, config)
     space = space.with_classes(len(data.classes))
-
     with torch.random.fork_rng():
-        search = _Search(run_dir, space, data, predictor, config, target_ms, on_event or (lambda event: None))
+        search = _Search(run_dir, space, data, budgets, config, on_event or (lambda event: None))
         search.run(resume=resume)
-    preference = torch.log_softmax(search.alpha.double(), -1).numpy()
-    selection = select(space, preference, predictor, target_ms, config.confidence)
-    return _conclude(search, selection, preference)
+        return search.conclude()
+
+
+def add_budgets(
+    run_dir: Path,
+    space: Space,
+    data: DataSet,
+    budgets: Sequence[Budget],
+    config: SearchConfig,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+) -> list[SearchResult]:
+    """Networks for further budgets, other boards included, from a finished search; nothing is trained.
+
+    Args:
+        config: as the search was run; confidence and candidates may differ.
+        budgets: the further ones, with predictors of the same layers and operators.
+
+    Raises:
+        BudgetError, InfeasibleBudgetError, RunError: a budget that cannot be kept; a search that has not ended.
+    """
+    if config.method == LIGHTNAS:
+        raise BudgetError(
+            "the published method learns for one budget: its preferences hold the cost of that board and target",
+            hint="search with --method shared, the default, to add budgets later; or search again for this one",
+        )
+    check_budgets(space, budgets, config)
+    space = space.with_classes(len(data.classes))
+    with torch.random.fork_rng():
+        search = _Search(run_dir, space, data, budgets, config, on_event or (lambda event: None))
+        search.open_finished()
+        return search.conclude(added=True)
+
+
+def check_budgets(space: Space, budgets: Sequence[Budget], config: SearchConfig) -> None:
+    """Whether every budget can be kept and the method can serve them all; reads and writes nothing.
+
+    Raises:
+        BudgetError, InfeasibleBudgetError.
+    """
+    if not budgets:
+        raise BudgetError("a search needs a budget", hint="for example --latency-ms 20")
+    if config.method == LIGHTNAS and len(budgets) > 1:
+        raise BudgetError(
+            f"the published method searches once per budget; {len(budgets)} were asked for",
+            hint="search for them one by one, or all at once with --method shared (the default)",
+        )
+    names = [budget.name for budget in budgets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BudgetError(f"budgets of the same name: {', '.join(twice)}")
+    require_one_space([constraint for budget in budgets for constraint in budget.constraints])
+    for budget in budgets:
+        check_budget(space, budget.constraints, config.confidence)
 
 
 class _Search:
@@ -111,22 +145,23 @@ class _Search:
         run_dir: Path,
         space: Space,
         data: DataSet,
-        predictor: Predictor,
+        budgets: Sequence[Budget],
         config: SearchConfig,
-        target_ms: float,
         on_event: Callable[[Event], None],
     ) -> None:
-        self.run_dir, self.space, self.config, self.target_ms = run_dir, space, config, target_ms
-        self.predictor, self.on_event = predictor, on_event
+        self.run_dir, self.space, self.data, self.config = run_dir, space, data, config
+        self.on_event = on_event
+        self.ranks = Ranks()
         self.device = choose_device(config.device)
-        self.weight_batches = data.train_loader(config.batch)
-        self.architecture_batches = data.validation_loader(config.architecture_batch or config.batch, shuffle=True)
+        share = (self.ranks.rank, self.ranks.world)
+        self.weight_batches = data.train_loader(config.batch, share=share)
+        self.architecture_batches = data.validation_loader(
+            config.architecture_batch or config.batch, shuffle=True, share=share
+        )
         self.schedule = Schedule.of(config, len(self.architecture_batches))
-
         torch.manual_seed(config.seed)
         self.supernet = Supernet(space).to(self.device).train()
-        self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
-        self.alpha = PUBLISHED.alpha_init_deviation * torch.randn(len(space.layers), len(space.operators))
+        torch.manual_seed(config.seed + self.ranks.rank)  # what is dropped out may differ between processes
         self.weight_optimiser = torch.optim.SGD(
             self.supernet.parameters(),
             lr=config.weight_lr,
@@ -134,45 +169,45 @@ class _Search:
             weight_decay=PUBLISHED.weight_decay,
             foreach=True,  # not fused: that one fails when candidates meet their first gradient at different steps
         )
-        self.alpha_optimiser = torch.optim.Adam(
-            [self.alpha],
-            lr=self.schedule.first_alpha_lr,
-            betas=PUBLISHED.alpha_betas,
-            weight_decay=PUBLISHED.alpha_weight_decay,
-        )
-        self.multiplier = Multiplier(self.schedule.lambda_lr)
+        self.around = Surroundings(space, config, self.schedule, torch.Generator().manual_seed(config.seed), self.ranks)
+        kind: type[Learner] = LightNasLearner if config.method == LIGHTNAS else SharedLearner
+        self.learner = kind(self.around, budgets)
+        self.first = budgets[0].constraints
         self.epoch, self.phase, self.step = 0, "warmup", 0  # what comes next
         self.totals = {
             "train": [0.0, 0.0, 0],
             "validation": [0.0, 0.0, 0],
         }  # loss * images, correct, images, of this epoch
         self.elapsed_s = 0.0
-
-        # The predictor is small: on the CPU, beside alpha, so that sampling a path never waits for a device.
-        self.latency = predictor.torch_module().float().cpu().requires_grad_(False)
-        self.derived_ms = self._predict([self._derived()])[0]
         self.pending: list[tuple[Event, Outcome, list[list[int]]]] = []
+        asked = asdict(config)
+        uniform = [[k] * len(space.layers) for k in range(len(space.operators))]
         self.identity = {
             "space": space.sha256,
             "data": data.sha256,
             "data_seed": data.seed,
-            "target_ms": target_ms,
-            "predictor": self._predict([[k] * len(space.layers) for k in range(len(space.operators))]),
-            **{name: value for name, value in asdict(config).items() if name not in ("checkpoint_s", "confidence")},
+            "processes": self.ranks.world,
+            "budgets": [{"name": budget.name, **budget.targets} for budget in budgets],
+            "predictors": [predicted(budget.constraints, uniform) for budget in budgets],
+            **{name: asked[name] for name in asked if name not in ("checkpoint_s", "confidence", "candidates")},
         }
+        folder = run_dir / "search"
+        self.metrics_path, self.checkpoint_path = folder / "metrics.jsonl", folder / "checkpoint.pt"
 
     # -- the loop -----------------------------------------------------------------------------------------
 
     def run(self, *, resume: bool) -> None:
-        folder = self.run_dir / "search"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint_path = folder / "checkpoint.pt"
+        self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
         position = 0
         if resume and self.checkpoint_path.exists():
             position = self._restore(load_checkpoint(self.checkpoint_path, schema=SCHEMA))
         else:
-            self.checkpoint_path.unlink(missing_ok=True)
-        self.metrics = MetricsLog(folder / "metrics.jsonl", position)
+            self.ranks.wait()
+            if self.ranks.first:
+                self.checkpoint_path.unlink(missing_ok=True)
+            self.around.execution = self._execution()
+        self._arrange()
+        self.metrics = MetricsLog(self.metrics_path, position) if self.ranks.first else None
         self.on_event(
             {
                 "kind": "start",
@@ -192,7 +227,53 @@ class _Search:
                 while self.epoch < self.config.epochs:
                     self._epoch()
         finally:
-            self.metrics.close()
+            if self.metrics is not None:
+                self.metrics.close()
+
+    def open_finished(self) -> None:
+        """What a finished search has learned, for budgets it did not know.
+
+        Raises:
+            RunError: it has not begun or not ended, or was another search.
+        """
+        remedy = "run the same `lightnas-edge search` again: it goes on to its end"
+        if not self.checkpoint_path.exists():
+            raise RunError(f"{self.run_dir} holds no search that has begun", hint=remedy)
+        state = load_checkpoint(self.checkpoint_path, schema=SCHEMA)
+        own = {"budgets", "predictors", "processes"}
+        require_same(
+            {name: value for name, value in state["identity"].items() if name not in own},
+            {name: value for name, value in self.identity.items() if name not in own},
+            f"the search in {self.run_dir}",
+        )
+        if state["epoch"] < self.config.epochs:
+            raise RunError(
+                f"the search in {self.run_dir} has finished {state['epoch']} of {self.config.epochs} epochs",
+                hint=remedy,
+            )
+        self.supernet.load_state_dict(state["supernet"])
+        self.learner.take_over(state["learner"])
+        self.around.execution = Execution(**state["execution"])
+        self._arrange()
+        self.started = time.monotonic() - state["elapsed_s"]
+
+    def _arrange(self) -> None:
+        self.supernet.to(memory_format=self.around.execution.memory_format)  # type: ignore[call-overload]
+
+    def _execution(self) -> Execution:
+        """As asked; a trial decides on rank 0 and holds for all."""
+        if self.config.precision != "auto":
+            return Execution(half=self.config.precision == "bf16")
+        side = self.space.input_size
+        count = max(2, self.config.batch // self.ranks.world)
+        images = torch.randn(count, 3, side, side, device=self.device)
+        labels = torch.randint(self.space.classes, (count,), device=self.device)
+        with torch.random.fork_rng():
+            chosen, times_ms = quickest_execution(self.supernet, images, labels)
+        flags = self.ranks.from_first(torch.tensor([chosen.half, chosen.channels_last], dtype=torch.int64))
+        chosen = Execution(bool(flags[0]), bool(flags[1]))
+        self.on_event({"kind": "precision", "chosen": str(chosen), "step_ms": times_ms})
+        return chosen
 
     def _epoch(self) -> None:
         if self.phase != "architecture":
@@ -201,7 +282,8 @@ class _Search:
             if self.phase == "weights":
                 self.phase, self.step = "architecture", 0
         if self.phase == "architecture":
-            self._phase(self.architecture_batches, self._move_preferences)
+            self._phase(self.architecture_batches, self._learn)
+            self.learner.end_epoch(self.epoch)
         self._finish_epoch()
 
     def _phase(self, loader: Loader, do_step: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
@@ -209,61 +291,57 @@ class _Search:
         for group in self.weight_optimiser.param_groups:
             group["lr"] = self.schedule.weight_lr_at(self.epoch)
         for pixels, labels in loader.batches(self.epoch, start=self.step):
-            do_step(normalise(pixels.to(self.device)), labels.to(self.device))
+            images = normalise(pixels.to(self.device))
+            do_step(images.contiguous(memory_format=self.around.execution.memory_format), labels.to(self.device))
             self.step += 1
-            now = time.monotonic()
-            if now - self.flushed > FLUSH_S:
+            if time.monotonic() - self.flushed > FLUSH_S:
                 self._flush()
-            if self.interrupt.requested or now - self.saved > self.config.checkpoint_s:
+            stop, save = self._agreed()
+            if save:
                 self._save()
-            if self.interrupt.requested:
+            if stop:
                 raise KeyboardInterrupt
 
+    def _agreed(self) -> tuple[bool, bool]:
+        """(stop, save): the same answer on every rank."""
+        stop = self.interrupt.requested
+        save = stop or time.monotonic() - self.saved > self.config.checkpoint_s
+        if self.ranks.world == 1:
+            return stop, save
+        if self.step % AGREE_STEPS:
+            return False, False
+        asked = torch.tensor([float(stop), float(save and self.ranks.first)])
+        self.ranks.average([asked])
+        return bool(asked[0] > 0), bool((asked > 0).any())
+
     def _train_weights(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        paths = sample_orderings(self.alpha) if self.phase == "warmup" else [sample_path(self.alpha)]
-        outcome = weight_step(self.supernet, self.weight_optimiser, images, labels, paths)
+        paths = self.learner.warmup_paths() if self.phase == "warmup" else self.learner.weight_paths()
+        outcome = weight_step(
+            self.supernet, self.weight_optimiser, images, labels, paths,
+            parts=self.config.parts, execution=self.around.execution, ranks=self.ranks,
+        )  # fmt: skip
         self._note(outcome, paths)
 
-    def _move_preferences(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        gradient, path, outcome = architecture_gradient(
-            self.supernet, self.latency, self.alpha, images, labels,
-            tau=self.schedule.tau(self.epoch), lam=self.multiplier.lam, target_ms=self.target_ms,
-        )  # fmt: skip
-        self.alpha.grad = gradient
-        self.alpha_optimiser.param_groups[0]["lr"] = self._alpha_lr()
-        self.alpha_optimiser.step()
-        self.derived_ms = self._predict([self._derived()])[0]
-        self.multiplier.update(self.derived_ms, self.target_ms, may_brake=self.schedule.may_brake(self.epoch))
-        self._note(outcome, [path])
-
-    def _alpha_lr(self) -> float:
-        return self.multiplier.alpha_lr(self.schedule.alpha_lr(self.epoch), self.derived_ms, self.target_ms)
-
-    def _derived(self) -> list[int]:
-        return [int(index) for index in self.alpha.argmax(-1)]
-
-    def _predict(self, paths: list[list[int]]) -> list[float]:
-        predicted = self.predictor.predict(np.eye(len(self.space.operators))[np.array(paths)])
-        if not np.isfinite(predicted).all():
-            raise PredictorError(f"the predictor gives {predicted} ms for operators {paths}")
-        return [float(value) for value in predicted]
+    def _learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        outcome, paths = self.learner.learn(self.supernet, images, labels, self.epoch)
+        self._note(outcome, paths)
 
     # -- what is written ------------------------------------------------------------------------------------
 
     def _note(self, outcome: Outcome, paths: list[list[int]]) -> None:
+        first = self.learner.multipliers()[0]
         line = {
             "kind": "step",
             "phase": self.phase,
             "epoch": self.epoch,
             "step": self.step,
-            "tau": self.schedule.tau(self.epoch),
-            "lambda": self.multiplier.lam,
-            "derived_ms": self.derived_ms,
-            "alpha_lr": self._alpha_lr() if self.phase == "architecture" else None,
+            "tau": self.schedule.tau(self.epoch) if self.config.method == LIGHTNAS else None,
+            "lambda": next(iter(first.values())),
+            "alpha_lr": self.learner.alpha_lr(self.epoch) if self.phase == "architecture" else None,
             "weight_lr": None if self.phase == "architecture" else self.schedule.weight_lr_at(self.epoch),
             "elapsed_s": round(time.monotonic() - self.started, 3),
         }
-        self.pending.append((line, outcome, paths))
+        self.pending.append((line, outcome, [self.learner.derived()[0], *paths]))
 
     def _flush(self) -> None:
         """Read the losses of the last steps from the device, check them, write and tell them."""
@@ -271,7 +349,7 @@ class _Search:
         self.flushed = time.monotonic()
         if not pending:
             return
-        sampled = self._predict([path for _, _, paths in pending for path in paths])
+        values = [row[0] for row in predicted(self.first, [path for _, _, paths in pending for path in paths])]
         lines = []
         for line, outcome, paths in pending:
             loss, correct, images = float(outcome.loss), float(outcome.correct), outcome.images
@@ -281,38 +359,58 @@ class _Search:
             total[0] += loss * images
             total[1] += correct
             total[2] += images
-            mine, sampled = sampled[: len(paths)], sampled[len(paths) :]
-            line |= {"loss": loss, "accuracy": correct / images, "images": images, "sampled_ms": sum(mine) / len(mine)}
+            (derived, *mine), values = values[: len(paths)], values[len(paths) :]
+            line |= {"derived_ms": derived, "loss": loss, "accuracy": correct / images, "images": images}
+            line |= {"sampled_ms": sum(mine) / len(mine)}
             lines.append(line)
-        if not torch.isfinite(self.alpha).all():
+        if not np.isfinite(self.learner.probabilities()).all():
             raise self._diverged(lines[-1], math.nan)
         self._write(lines)
 
     def _finish_epoch(self) -> None:
         self._flush()
-        probabilities = torch.softmax(self.alpha.double(), -1)
-        entropy = float(-(probabilities * probabilities.log()).sum(-1).mean())
+        probabilities = self.learner.probabilities()
+        entropy = float(-(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=-1).mean())
+        belief = self.learner.preference()
+        derived, multipliers = self.learner.derived(), self.learner.multipliers()
         line: Event = {
             "kind": "epoch",
             "epoch": self.epoch,
             "phase": "warmup" if self.phase == "warmup" else "search",
             "probabilities": [[round(value, 6) for value in row] for row in probabilities.tolist()],
             "entropy": entropy,
-            "derived_ms": self.derived_ms,
-            "lambda": self.multiplier.lam,
+            "preference_spread": belief.spread,
+            "preference_doubt": belief.doubt,
+            "derived_ms": predicted(self.first, derived[:1])[0][0],
+            "lambda": next(iter(multipliers[0].values())),
+            "budgets": [
+                {
+                    "name": budget.name,
+                    "lambda": lams,
+                    "derived": dict(
+                        zip(budget.targets, predicted(budget.constraints, [path])[0], strict=True),
+                    ),
+                }
+                for budget, lams, path in zip(self.learner.budgets, multipliers, derived, strict=True)
+            ],
             "elapsed_s": round(time.monotonic() - self.started, 3),
         }
-        for part, (loss, correct, images) in self.totals.items():
+        for part, total in self.totals.items():
+            summed = torch.tensor(total, dtype=torch.float64)
+            self.ranks.average([summed])
+            loss, correct, images = (float(value) for value in summed)
             line[f"{part}_loss"] = loss / images if images else None
             line[f"{part}_accuracy"] = correct / images if images else None
         self._write([line])
         self.totals = {"train": [0.0, 0.0, 0], "validation": [0.0, 0.0, 0]}
         self.epoch, self.phase, self.step = self.epoch + 1, "weights", 0
-        ended = self.epoch == self.config.epochs
-        if ended or self.interrupt.requested or time.monotonic() - self.saved > self.config.checkpoint_s:
+        _, save = self._agreed()
+        if save or self.epoch == self.config.epochs:
             self._save()
 
     def _write(self, lines: list[Event]) -> None:
+        if self.metrics is None:
+            return
         self.metrics.write(lines)
         for line in lines:
             self.on_event(line)
@@ -327,64 +425,87 @@ class _Search:
 
     def _save(self) -> None:
         self._flush()
-        self.metrics.sync()
-        save_checkpoint(
-            self.checkpoint_path,
-            {
-                "schema": SCHEMA,
-                "identity": self.identity,
-                "epoch": self.epoch,
-                "phase": self.phase,
-                "step": self.step,
-                "supernet": self.supernet.state_dict(),
-                "weight_optimiser": self.weight_optimiser.state_dict(),
-                "alpha": self.alpha,
-                "alpha_optimiser": self.alpha_optimiser.state_dict(),
-                "lambda": self.multiplier.lam,
-                "braking": self.multiplier.braking,
-                "tau": self.schedule.tau(self.epoch),  # follows from the epoch; here for readers
-                "random": random_state(self.device),
-                "totals": self.totals,
-                "metrics_bytes": self.metrics.position,
-                "elapsed_s": time.monotonic() - self.started,
-            },
-        )
+        state = random_state(self.device)
+        random = {name: self.ranks.gather(value) for name, value in state.items()}
+        learner = self.learner.state()
+        if self.metrics is not None:
+            self.metrics.sync()
+            save_checkpoint(
+                self.checkpoint_path,
+                {
+                    "schema": SCHEMA,
+                    "identity": self.identity,
+                    "epoch": self.epoch,
+                    "phase": self.phase,
+                    "step": self.step,
+                    "supernet": self.supernet.state_dict(),
+                    "weight_optimiser": self.weight_optimiser.state_dict(),
+                    "learner": learner,
+                    "execution": self.around.execution.to_json(),
+                    "tau": self.schedule.tau(self.epoch),  # follows from the epoch; here for readers
+                    "random": random,
+                    "paths_random": self.around.generator.get_state(),
+                    "totals": self.totals,
+                    "metrics_bytes": self.metrics.position,
+                    "elapsed_s": time.monotonic() - self.started,
+                },
+            )
         self.saved = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> int:
         require_same(state["identity"], self.identity, f"the search in {self.run_dir}")
         self.supernet.load_state_dict(state["supernet"])
         self.weight_optimiser.load_state_dict(state["weight_optimiser"])
-        self.alpha.copy_(state["alpha"])
-        self.alpha_optimiser.load_state_dict(state["alpha_optimiser"])
-        self.multiplier = replace(self.multiplier, lam=state["lambda"], braking=state["braking"])
+        self.learner.restore(state["learner"])
+        self.around.execution = Execution(**state["execution"])
+        self.around.generator.set_state(state["paths_random"])
         self.epoch, self.phase, self.step = state["epoch"], state["phase"], state["step"]
-        self.totals, self.elapsed_s = state["totals"], state["elapsed_s"]
-        self.derived_ms = self._predict([self._derived()])[0]
-        restore_random_state(state["random"], self.device)
+        # Rank 0's sums; the others begin this epoch's at nothing, which only the displayed means feel.
+        if self.ranks.first:
+            self.totals = state["totals"]
+        self.elapsed_s = state["elapsed_s"]
+        mine = {name: values[self.ranks.rank] for name, values in state["random"].items()}
+        restore_random_state(mine, self.device)
         return int(state["metrics_bytes"])
 
+    # -- the networks -----------------------------------------------------------------------------------------
 
-def _conclude(search: _Search, selection: Selection, preference: np.ndarray[Any, Any]) -> SearchResult:
-    derived = Architecture.from_indices(search.space, search._derived())
-    result = SearchResult(
-        selection.architecture,
-        float(selection.predicted),
-        selection.upper,
-        search.target_ms,
-        derived,
-        search.derived_ms,
-        np.exp(preference),
-        search.config.epochs,
-        time.monotonic() - search.started,
-    )
-    predicted = {
-        "latency_ms": result.predicted_ms,
-        "upper_ms": result.upper_ms,
-        "confidence": search.config.confidence,
-        "target_ms": result.target_ms,
-        "violation": result.predicted_ms / result.target_ms - 1,
-        "derived": {"operators": [operator.name for operator in derived.operators], "latency_ms": result.derived_ms},
-    }
-    write_json(search.run_dir / "architecture.json", {**result.architecture.to_json(), "predicted": predicted})
-    return result
+    def conclude(self, *, added: bool = False) -> list[SearchResult]:
+        """Choose a network for every budget; the first rank writes them."""
+        results = [self._choose(index, budget) for index, budget in enumerate(self.learner.budgets)]
+        if self.ranks.first:
+            write_results(self.run_dir, results, added=added)
+        self.ranks.wait()
+        return results
+
+    def _choose(self, index: int, budget: Budget) -> SearchResult:
+        began_s = time.monotonic()
+        count = 1
+        if self.config.method != LIGHTNAS:
+            count = affordable(
+                self.config, self.data, self.schedule.warmup_epochs, len(self.space.operators), COMPARISON_SHARE
+            )
+        selections = shortlist(self.space, self.learner.preference(), budget, self.config, count)
+        candidates = [Candidate(selection) for selection in selections]
+        if len(candidates) > 1:
+            candidates = compare(
+                self.supernet, self.data, selections, self.space, self.config, execution=self.around.execution,
+                on_progress=lambda done, total: self.on_event(
+                    {"kind": "candidate", "budget": budget.name, "done": done, "total": total}
+                ),
+            )  # fmt: skip
+            losses = self.ranks.from_first(torch.tensor([each.loss for each in candidates], dtype=torch.float64))
+            candidates = [candidates[int(place)] for place in losses.argsort(stable=True)]
+        return SearchResult(
+            budget,
+            candidates[0],
+            tuple(candidates[1:]),
+            preferred=selections[0].architecture,
+            derived=Architecture.from_indices(self.space, self.learner.derived()[index]),
+            multipliers=self.learner.multipliers()[index],
+            probabilities=self.learner.probabilities(index),
+            confidence=self.config.confidence,
+            epochs=self.config.epochs,
+            elapsed_s=time.monotonic() - self.started,
+            choosing_s=time.monotonic() - began_s,
+        )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -267,7 +268,7 @@ def _select_by_steps(
         return found / of.target
 
     def kept(indices: Indices) -> NDArray[np.bool_]:
-        fits = np.all([value(indices, constraint) <= 1 for constraint in constraints], axis=0)
+        fits: NDArray[np.bool_] = np.all([value(indices, constraint) <= 1 for constraint in constraints], axis=0)
         for other in banned:
             fits &= (indices != other).any(axis=1)
         return fits
@@ -295,7 +296,7 @@ def _select_by_steps(
                 best = found
             near = neighbours(space, found)
             centred = [
-                _local_fit(found, near, lambda indices, of=constraint: value(indices, of), *model)
+                _local_fit(found, near, partial(value, of=constraint), *model)
                 for constraint, model in zip(constraints, models, strict=True)
             ]
             if all(new[0] == old[0] for new, old in zip(centred, models, strict=True)):

@@ -9,7 +9,7 @@ from lightnas_edge.data.images import ArrayImages
 from lightnas_edge.predictor import AdditivePredictor
 from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import Origin
-from lightnas_edge.search import SearchConfig
+from lightnas_edge.search import Budget, Constraint, SearchConfig
 from lightnas_edge.space import Space
 
 SPACE = Space.from_json(
@@ -35,6 +35,10 @@ def predictor():
     return AdditivePredictor(
         SPACE, Origin({"board": "imagined"}, simulated=True), mean, np.zeros((len(mean),) * 2), 0.0
     )
+
+
+def budget(target_ms, name="budget"):
+    return Budget(name, (Constraint(predictor(), target_ms),))
 
 
 def images(count, seed=0, size=16):

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,16 +14,18 @@ import torch
 
 from lightnas_edge.errors import BudgetError, DivergedError, InfeasibleBudgetError, RunError
 from lightnas_edge.search import SearchConfig, run_search
-from tests.search.problems import CONFIG, SPACE, data, predictor
+from tests.search.problems import CONFIG, SPACE, budget, data, predictor
 
 ROOT = Path(__file__).parents[2]
 UNTIMED = {"elapsed_s"}
 
 
+METHODS = ("shared", "lightnas")
+
+
 def search(folder, *, target_ms=7.0, config=CONFIG, **more):
-    return run_search(
-        folder, SPACE, more.pop("images", None) or data(), predictor(), config, target_ms=target_ms, **more
-    )
+    (result,) = run_search(folder, SPACE, more.pop("images", None) or data(), budget(target_ms), config, **more)
+    return result
 
 
 def metrics(folder):
@@ -54,21 +56,30 @@ def assert_same(one, other):
         assert one == other
 
 
+@pytest.fixture(scope="module", params=METHODS)
+def config(request):
+    return dataclasses.replace(CONFIG, method=request.param)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, config):
     """A search that was never interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    search(folder)
+    search(folder, config=config)
     return folder
 
 
 @pytest.mark.parametrize("target_ms", [1.0, 3.5, 9.0, 100.0])
-def test_the_network_found_never_exceeds_the_budget(tmp_path, target_ms):
-    result = search(tmp_path, target_ms=target_ms, config=dataclasses.replace(CONFIG, epochs=2))
+def test_the_network_found_never_exceeds_the_budget(tmp_path, target_ms, config):
+    result = search(tmp_path, target_ms=target_ms, config=dataclasses.replace(config, epochs=2))
 
-    assert result.predicted_ms <= target_ms
+    assert result.predicted["latency_ms"] <= target_ms
     record = json.loads((tmp_path / "architecture.json").read_text())
-    assert record["predicted"]["latency_ms"] == result.predicted_ms == predictor().predict_one(result.architecture)
+    assert (
+        record["predicted"]["latency_ms"]
+        == result.predicted["latency_ms"]
+        == predictor().predict_one(result.architecture)
+    )
     assert record["predicted"]["violation"] <= 0
 
 
@@ -99,9 +110,9 @@ def test_every_step_leaves_a_line(whole):
     )
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(whole, tmp_path):
-    search(tmp_path / "same")
-    search(tmp_path / "other", config=dataclasses.replace(CONFIG, seed=1))
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(whole, tmp_path, config):
+    search(tmp_path / "same", config=config)
+    search(tmp_path / "other", config=dataclasses.replace(config, seed=1))
 
     assert_same(outcome(whole), outcome(tmp_path / "same"))
     assert metrics(whole) != metrics(tmp_path / "other")
@@ -112,7 +123,7 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("after", [2, 6, 9, 13, 27])
-def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, after, monkeypatch):
+def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, after, monkeypatch, config):
     """The cut comes without warning, as from kill -9; checkpoints are at every third step."""
     monkeypatch.setattr("lightnas_edge.search.search.FLUSH_S", 0.0)
     seen = 0
@@ -123,17 +134,16 @@ def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, a
         if seen == after:
             raise Stop
 
-    frequent = dataclasses.replace(CONFIG, checkpoint_s=0.02)
+    frequent = dataclasses.replace(config, checkpoint_s=0.02)
     with pytest.raises(Stop):
         search(tmp_path, config=frequent, on_event=cut)
 
-    events = []
-    search(tmp_path, on_event=events.append)
+    search(tmp_path, config=config)
 
     assert_same(outcome(whole), outcome(tmp_path))
 
 
-def test_ctrl_c_stops_after_the_step_and_keeps_it(whole, tmp_path, monkeypatch):
+def test_ctrl_c_stops_after_the_step_and_keeps_it(whole, tmp_path, monkeypatch, config):
     monkeypatch.setattr("lightnas_edge.search.search.FLUSH_S", 0.0)
 
     def interrupt(event):
@@ -141,47 +151,57 @@ def test_ctrl_c_stops_after_the_step_and_keeps_it(whole, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, on_event=interrupt)
+        search(tmp_path, config=config, on_event=interrupt)
     state = torch.load(tmp_path / "search" / "checkpoint.pt", weights_only=True)
     assert (state["epoch"], state["phase"], state["step"]) == (1, "architecture", 3)
 
     events = []
-    search(tmp_path, on_event=events.append)
+    search(tmp_path, config=config, on_event=events.append)
 
     assert events[0] | {"kind": "start", "epoch": 1, "step": 3, "resumed": True} == events[0]
     assert_same(outcome(whole), outcome(tmp_path))
 
 
-def test_kill_9_at_any_moment_loses_at_most_what_came_after_the_checkpoint(whole, tmp_path):
+@pytest.mark.parametrize("chance", range(3))
+def test_kill_9_at_any_moment_loses_at_most_what_came_after_the_checkpoint(whole, tmp_path, chance, config):
+    """Each time at another, random step: the process is killed once it has written so many checkpoints."""
+    wanted = random.Random(chance).randint(1, 12)
     code = (
         f"import torch, dataclasses, sys, pathlib; torch.set_num_threads({torch.get_num_threads()})\n"
+        "from lightnas_edge.search import search as module\n"
         "from tests.search.test_run_search import search, CONFIG\n"
-        "search(pathlib.Path(sys.argv[1]), config=dataclasses.replace(CONFIG, checkpoint_s=0.01))"
+        "module.AGREE_STEPS, real = 1, module.save_checkpoint\n"
+        "def told(path, state):\n"
+        "    real(path, state)\n"
+        "    print(state['epoch'], state['phase'], state['step'], flush=True)\n"
+        "module.save_checkpoint = told\n"
+        f"config = dataclasses.replace(CONFIG, method={config.method!r}, checkpoint_s=0.0)\n"
+        "search(pathlib.Path(sys.argv[1]), config=config)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
-    checkpoint, deadline = tmp_path / "search" / "checkpoint.pt", time.monotonic() + 60
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    lines = [process.stdout.readline() for _ in range(wanted)]
     process.kill()
     process.wait()
+    process.stdout.close()
+    assert all(lines), "it was killed in the middle"
 
-    search(tmp_path)
+    search(tmp_path, config=config)
 
     assert_same(outcome(whole), outcome(tmp_path))
 
 
-def test_a_finished_search_is_read_not_run_again(whole):
+def test_a_finished_search_is_read_not_run_again(whole, config):
     events = []
 
-    result = search(whole, on_event=events.append)
+    result = search(whole, config=config, on_event=events.append)
 
-    assert [event["kind"] for event in events] == ["start"]
-    assert result.predicted_ms <= 7.0
+    assert {event["kind"] for event in events} <= {"start", "candidate"}
+    assert result.predicted["latency_ms"] <= 7.0
 
 
-def test_another_question_is_not_mixed_into_a_run(whole):
-    with pytest.raises(RunError, match=r"target_ms: was 7.0, now 8.0") as caught:
-        search(whole, target_ms=8.0)
+def test_another_question_is_not_mixed_into_a_run(whole, config):
+    with pytest.raises(RunError, match=r"budgets: was .*7\.0.*, now .*8\.0") as caught:
+        search(whole, target_ms=8.0, config=config)
 
     assert "--fresh" in caught.value.hint
 
@@ -209,10 +229,10 @@ def test_a_loss_that_is_no_number_stops_the_search_and_spares_the_checkpoint(tmp
 
     real, calls = module.weight_step, 0
 
-    def poisoned(*arguments):
+    def poisoned(*arguments, **more):
         nonlocal calls
         calls += 1
-        outcome = real(*arguments)
+        outcome = real(*arguments, **more)
         return dataclasses.replace(outcome, loss=outcome.loss * float("nan")) if calls == 6 else outcome
 
     monkeypatch.setattr(module, "weight_step", poisoned)

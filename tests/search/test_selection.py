@@ -179,7 +179,7 @@ def test_no_network_within_two_measured_and_two_counted_budgets_is_preferred_mor
 
     selection = select(SPACE, preference, constraints, confidence)
 
-    chosen = (EVERY == selection.architecture.indices(SPACE)).all(axis=1)
+    chosen = (selection.architecture.indices(SPACE) == EVERY).all(axis=1)
     assert kept[chosen].all()
     assert selection.preference == pytest.approx(preference[np.arange(4), EVERY[kept]].sum(axis=1).max(), abs=1e-12)
 

@@ -43,9 +43,7 @@ def test_the_gradient_is_straight_through():
     supernet.requires_grad_(False)
 
     torch.manual_seed(7)
-    gradient, path, _ = architecture_gradient(
-        supernet, latency, alpha, images, labels, tau=1.5, lam=2.0, target_ms=10.0
-    )
+    gradient, path, _ = architecture_gradient(supernet, alpha, images, labels, [(latency, 2.0, 10.0)], tau=1.5)
 
     torch.manual_seed(7)
     noise = -torch.empty(4, 3).exponential_().log()

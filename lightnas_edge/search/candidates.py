@@ -1,0 +1,109 @@
+"""The last choice: a few networks within the budget, compared on held-out images with the supernet's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lightnas_edge.data import DataSet, normalise
+from lightnas_edge.nn import Supernet
+from lightnas_edge.search.config import SearchConfig
+from lightnas_edge.search.constraints import Budget
+from lightnas_edge.search.execution import PLAIN, Execution
+from lightnas_edge.search.preference import Preference
+from lightnas_edge.search.selection import Selection, select
+from lightnas_edge.space import Space
+
+USE = 0.995  # of what the budgets allow, where they are to be used as well as kept; the published result may be off by 0.7 %
+CALIBRATION_IMAGES = 512  # training images whose statistics normalise a candidate
+HELD_OUT_IMAGES = 2000  # at most, evenly spaced
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network within the budget, and how the supernet scores it on held-out images.
+
+    `loss` and `accuracy` are None when there was nothing to compare it with.
+    """
+
+    selection: Selection
+    loss: float | None = None
+    accuracy: float | None = None
+
+
+def shortlist(
+    space: Space, preference: Preference, budget: Budget, config: SearchConfig, count: int
+) -> list[Selection]:
+    """Networks that may be the best within the budget, the one preferred most on average first.
+
+    The others are exact optima of preferences drawn from the belief: as different as the doubt is large.
+
+    Raises:
+        InfeasibleBudgetError: no network keeps the budget.
+    """
+    use = USE if config.uses_budget else None
+    found = [select(space, preference.mean, budget.constraints, config.confidence, use=use)]
+    generator = np.random.default_rng([config.seed, 17])
+    for _ in range(2 * (count - 1)):  # draws repeat themselves where the belief is firm
+        if len(found) >= count or preference.doubt == 0:
+            break
+        other = select(space, preference.sample(generator), budget.constraints, config.confidence, use=use)
+        if all(other.architecture != known.architecture for known in found):
+            found.append(other)
+    return found
+
+
+def compare(
+    supernet: Supernet,
+    data: DataSet,
+    selections: Sequence[Selection],
+    space: Space,
+    config: SearchConfig,
+    *,
+    execution: Execution = PLAIN,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Candidate]:
+    """Every network on the same held-out images, normalised by statistics of the same training images.
+
+    The images are the validation images, which the preferences were learned from too: enough to tell candidates
+    apart, not to state an accuracy.
+    """
+    device = next(supernet.parameters()).device
+    loader = data.train_loader(min(config.batch, CALIBRATION_IMAGES), augment=False)
+    calibration = []
+    for pixels, _ in loader.batches(config.epochs):  # an order of its own, after all of the search's
+        calibration.append(normalise(pixels.to(device)))
+        if sum(len(batch) for batch in calibration) >= CALIBRATION_IMAGES:
+            break
+    images, labels = data.validation_arrays(HELD_OUT_IMAGES)
+    found = []
+    for done, selection in enumerate(selections):
+        path = [int(index) for index in selection.architecture.indices(space)]
+        loss = correct = torch.zeros((), device=device)
+        with supernet.calibrated(path, calibration), torch.no_grad(), execution.context(device):
+            for start in range(0, len(images), config.batch):
+                some = torch.from_numpy(images[start : start + config.batch]).to(device)
+                truth = torch.from_numpy(labels[start : start + config.batch]).to(device)
+                logits = supernet(some.contiguous(memory_format=execution.memory_format), path).float()
+                loss = loss + F.cross_entropy(logits, truth, reduction="sum")
+                correct = correct + (logits.argmax(-1) == truth).sum()
+        found.append(Candidate(selection, float(loss) / len(images), float(correct) / len(images)))
+        if on_progress is not None:
+            on_progress(done + 1, len(selections))
+    return found
+
+
+def affordable(config: SearchConfig, data: DataSet, warmup_epochs: int, operators: int, share: float) -> int:
+    """How many candidates can be compared for this share of the search's own arithmetic; at least two.
+
+    Counted in forward passes of an image: a weight step is three (there and back), a validation path one.
+    """
+    train, validation = len(data.train), len(data.validation)
+    searching = config.epochs - warmup_epochs
+    whole = 3 * train * (operators * warmup_epochs + searching) + config.paths * validation * searching
+    one = min(train, CALIBRATION_IMAGES) + min(validation, HELD_OUT_IMAGES)
+    return max(2, min(config.candidates, int(share * whole / one)))

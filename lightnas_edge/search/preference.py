@@ -1,0 +1,135 @@
+"""What operators are worth, learned from the losses of whole paths.
+
+The published search asks the gradient of one factor per layer, and some layers get no answer: the batch norm of the
+next block cancels the factor. Here a path's loss on validation images is taken as what it is, a measurement of a network:
+
+    loss(path, batch) = level(batch) + sum of cost[layer, operator of the path] + noise
+
+Several paths share each batch, so the level drops out. The costs have a normal prior, and beside them stands one
+more unknown, the worth of arithmetic: operators that compute more may help in proportion. How wide the prior and the
+noise are is taken from the losses (scikit-learn's BayesianRidge, evidence maximisation), so with few or noisy paths
+operators are told apart by arithmetic alone or not at all, and with many each speaks for itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.space import Space, operator_cost
+
+Array = NDArray[np.float64]
+
+MEMORY = 0.25  # of the epochs searched so far: an epoch that long ago counts 1/e, since the weights have moved on
+_LEAST_PATHS = 8
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A normal belief about what each operator is worth: larger is better, in units of the loss.
+
+    Shapes: L layers, K operators, R unknowns.
+    """
+
+    mean: Array  # (L, K)
+    root: Array  # (L * K, R): the covariance is root @ root.T
+
+    def sample(self, generator: np.random.Generator) -> Array:
+        """(L, K) one draw from the belief: what may be true as well."""
+        drawn: Array = self.mean + (self.root @ generator.normal(size=self.root.shape[1])).reshape(self.mean.shape)
+        return drawn
+
+    @property
+    def spread(self) -> float:
+        """How far operators of a layer lie apart, as a standard deviation; 0 before anything was learned."""
+        return float(np.sqrt(self.mean.var(axis=1).mean()))
+
+    @property
+    def doubt(self) -> float:
+        """Standard deviation of the belief about an operator against the mean of its layer, on average."""
+        layers, operators = self.mean.shape
+        centred = self.root.reshape(layers, operators, -1)
+        centred = centred - centred.mean(axis=1, keepdims=True)
+        return float(np.sqrt((centred**2).sum(axis=2).mean()))
+
+
+class PathLosses:
+    """Losses of sampled paths, several of each batch, and what follows from them."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.paths: list[list[int]] = []
+        self.losses: list[float] = []
+        self.batches: list[int] = []
+        self.epochs: list[int] = []
+        self._next = 0
+        arithmetic = np.array(
+            [[operator_cost(space.at(layer, op))[0] for op in space.operators] for layer in range(len(space.layers))],
+            dtype=np.float64,
+        )
+        arithmetic = np.log1p(arithmetic / np.maximum(arithmetic.mean(axis=1, keepdims=True), 1e-300))
+        self._arithmetic = arithmetic - arithmetic.mean(axis=1, keepdims=True)  # (L, K)
+
+    def add(self, paths: list[list[int]], losses: list[float], epoch: int) -> None:
+        """Paths that met the same batch, and the loss of each; a single path tells nothing about another."""
+        if len(paths) > 1:
+            self.paths += paths
+            self.losses += losses
+            self.batches += [self._next] * len(paths)
+            self.epochs += [epoch] * len(paths)
+            self._next += 1
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    def preference(self) -> Preference:
+        """The belief after all losses so far; all operators alike, without doubt, before there are enough."""
+        layers, operators = len(self.space.layers), len(self.space.operators)
+        if len(self) < _LEAST_PATHS:
+            return Preference(np.zeros((layers, operators)), np.zeros((layers * operators, 1)))
+        from sklearn.linear_model import BayesianRidge
+
+        one_hot = one_hot_of(self.space, np.array(self.paths))
+        worth = (one_hot * self._arithmetic).sum(axis=(1, 2))[:, None]
+        told = np.concatenate([np.array(self.losses)[:, None], one_hot.reshape(len(self), -1), worth], axis=1)
+        contrasts, epochs = self._contrasts(told)
+        losses, seen = contrasts[:, 0], contrasts[:, 1:]
+        scale = float(losses.std())
+        if scale == 0 or not math.isfinite(scale):
+            return Preference(np.zeros((layers, operators)), np.zeros((layers * operators, 1)))
+        weight = np.exp((epochs - epochs.max()) / max(1.0, MEMORY * (1 + epochs.max() - epochs.min())))
+        model = BayesianRidge(fit_intercept=False, max_iter=300)
+        model.fit(seen, losses / scale, sample_weight=weight)
+        back = np.concatenate([np.eye(layers * operators), self._arithmetic.reshape(-1, 1)], axis=1)
+        mean = -scale * (back @ model.coef_).reshape(layers, operators)
+        values, vectors = np.linalg.eigh(np.asarray(model.sigma_))
+        root = scale * back @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+        return Preference(mean - mean.mean(axis=1, keepdims=True), root)
+
+    def _contrasts(self, told: Array) -> tuple[Array, Array]:
+        """(n, F) to (n - batches, F) and their epochs: each path against the mean of those before it in its batch.
+
+        Helmert's contrasts: independent of the batch's level and of each other, with the noise of a single path.
+        """
+        batches = np.array(self.batches)
+        first = np.searchsorted(batches, batches)  # position of the batch's first path
+        place = np.arange(len(batches)) - first
+        total = np.concatenate([np.zeros((1, told.shape[1])), np.cumsum(told, axis=0)])
+        later = np.flatnonzero(place > 0)
+        before = (total[later] - total[first[later]]) / place[later, None]
+        found: Array = (told[later] - before) * np.sqrt(place[later] / (place[later] + 1.0))[:, None]
+        return found, np.array(self.epochs, dtype=np.float64)[later]
+
+    def state(self) -> dict[str, Any]:
+        """Plain lists, for a checkpoint."""
+        return {"paths": self.paths, "losses": self.losses, "batches": self.batches, "epochs": self.epochs}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.paths, self.losses = [list(path) for path in state["paths"]], list(state["losses"])
+        self.batches, self.epochs = list(state["batches"]), list(state["epochs"])
+        self._next = 1 + max(self.batches, default=-1)
