@@ -12,7 +12,7 @@ Event = dict[str, Any]
 
 
 @contextmanager
-def learning_progress(title: str, *, budget_ms: float | None = None) -> Iterator[Callable[[Event], None]]:
+def learning_progress(title: str, *, budget: tuple[float, str] | None = None) -> Iterator[Callable[[Event], None]]:
     """Something to call with every event: steps done and left, the loss, the latency of the network preferred now."""
     with progress(title) as bar:
         total, done, text = 1, 0, ""
@@ -25,12 +25,18 @@ def learning_progress(title: str, *, budget_ms: float | None = None) -> Iterator
             elif event["kind"] == "step":
                 done += 1
                 text = f"epoch {event['epoch'] + 1}  loss {event['loss']:.3f}"
-                if budget_ms is not None:
-                    text += f"  {ms(event['derived_ms'])} of {budget_ms:g} ms  lambda {event['lambda']:.3f}"
+                if budget is not None:
+                    text += f"  {ms(event['derived_ms'])} of {budget[0]:g} {budget[1]}  lambda {event['lambda']:.3f}"
+            elif event["kind"] == "candidate":
+                text = f"comparing networks for {event['budget']}: {event['done']} of {event['total']}"
+            elif event["kind"] == "precision":
+                text = f"{event['chosen']} is quickest here"
             elif event.get("validation_accuracy") is not None:
                 text = (
                     f"epoch {event['epoch'] + 1}  {100 * event['validation_accuracy']:.1f} % of validation images right"
                 )
+                if event.get("entropy") is not None:
+                    text += f"  entropy {event['entropy']:.2f}"
             bar(min(done, total), total, text)
 
         yield draw

@@ -30,6 +30,14 @@ def milliseconds(text: str) -> float:
     return value
 
 
+def positive(text: str) -> float:
+    """argparse type of any other limit: a positive, finite number."""
+    try:
+        return milliseconds(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, not {text!r}") from error
+
+
 def count(text: str) -> int:
     """argparse type: a whole number above zero."""
     if not text.isdecimal() or int(text) < 1:

@@ -1,44 +1,46 @@
-"""`lightnas-edge search`: one search under a latency budget."""
+"""`lightnas-edge search`: one search for one budget or many, of one board or several."""
 
 from __future__ import annotations
 
 import argparse
-import shutil
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lightnas_edge.cli.console import ms, note, say, warn
+from lightnas_edge.cli.budgets import Board, add_limits, add_sources, asked_limits, budgets_of, read_boards
+from lightnas_edge.cli.console import ms, note, percent, print_json, print_table, say, warn
 from lightnas_edge.cli.learning import learning_progress
-from lightnas_edge.cli.options import add_space, count, milliseconds, share
-from lightnas_edge.cli.tables import complete_table
-from lightnas_edge.errors import SpaceError
-from lightnas_edge.runs import create_run
-from lightnas_edge.space import load_space
+from lightnas_edge.cli.options import add_space, count, share
+from lightnas_edge.errors import BudgetError, RunError
+from lightnas_edge.runs import NETWORKS, read_run
 
 if TYPE_CHECKING:
-    from lightnas_edge.predictor import Predictor
+    from lightnas_edge.data import DataSet
+    from lightnas_edge.search import Budget, SearchResult
+    from lightnas_edge.space import Space
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "search", help="search under a latency budget",
-        description="Search a space for the network that is most accurate on your data and keeps the budget under the predictor. "
-        "Interrupt it whenever you like: the same command goes on from there.",
-        epilog="example: lightnas-edge search --predictor tiny.predictor.json --latency-ms 0.9 --data digits",
+        "search", help="search within a latency budget, or many at once",
+        description="Search a space for the network that is most accurate on your data and keeps every budget under its predictor. "
+        "Several targets or boards share one search. Interrupt it whenever you like: the same command goes on from there.",
+        epilog="examples: lightnas-edge search --predictor tiny.predictor.json --latency-ms 0.9 --data digits; "
+        "lightnas-edge search --lut xavier-lightnas-b8 --targets 20:30:2 --data DIR; "
+        "lightnas-edge search --from runs/lightnas-search --latency-ms 25",
     )  # fmt: skip
     add_space(parser, required=False)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--predictor", type=Path, metavar="FILE", help="from `lightnas-edge fit`, or xavier-lightnas-b8"
-    )
-    source.add_argument("--lut", type=Path, metavar="FILE", help="a table: operators are summed; or xavier-lightnas-b8")
-    source.add_argument(
-        "--host", metavar="HOST", help="a board: what it has measured is pulled, what is missing is measured"
-    )
-    parser.add_argument("--latency-ms", type=milliseconds, required=True, metavar="MS", help="the budget of one batch")
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder of images (train/CLASS/*.jpg), or digits")
-    parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/SPACE-MSms)")
+    add_sources(parser)
+    parser.add_argument(
+        "--from", dest="earlier", type=Path, metavar="RUN",
+        help="add networks to a finished search, for further targets or boards; nothing is trained",
+    )  # fmt: skip
+    add_limits(parser)
+    parser.add_argument("--data", metavar="DIR", help="folder of images (train/CLASS/*.jpg), or digits")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/SPACE-BUDGET)")
+    parser.add_argument("--json", action="store_true", help="the networks found, for machines")
     parser.add_argument("--fresh", action="store_true", help="begin anew; what is there is kept beside as .old")
     parser.add_argument(
         "--resume", action="store_true", help="go on where an earlier run stopped (this is the default)"
@@ -46,99 +48,211 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group = parser.add_argument_group(
         "the search", "published values unless said otherwise; docs/search.md explains them"
     )
+    group.add_argument(
+        "--method", default="shared", choices=("shared", "lightnas"),
+        help="lightnas: the published loop, one budget (default: shared, one supernet for any number)",
+    )  # fmt: skip
     group.add_argument("--epochs", type=count, default=90, metavar="N", help="default: 90")
     group.add_argument("--warmup-epochs", type=count, metavar="N", help="weights only (default: a ninth of the epochs)")
     group.add_argument(
         "--batch-size", type=count, default=128, metavar="N", help="images of a weight step (default: 128)"
     )
     group.add_argument(
+        "--accumulate", type=count, default=1, metavar="N",
+        help="run a batch in N pieces whose gradients add up, for less memory (default: 1)",
+    )  # fmt: skip
+    group.add_argument(
         "--architecture-batch-size", type=count, metavar="N", help="images of an architecture step (default: the same)"
     )
     group.add_argument("--weight-lr", type=float, default=0.1, metavar="R", help="default: 0.1")
     group.add_argument(
-        "--confidence", type=share, metavar="P", help="keep the budget with this probability (default: on average)"
+        "--confidence", type=share, metavar="P", help="keep the budgets with this probability (default: on average)"
     )
+    group.add_argument(
+        "--two-sided", action=argparse.BooleanOptionalAction,
+        help="use the first budget as well as keep it, as published (default: only with --method lightnas)",
+    )  # fmt: skip
+    group.add_argument(
+        "--candidates", type=count, default=16, metavar="N",
+        help="networks compared on held-out images before one is chosen, at most (default: 16)",
+    )  # fmt: skip
     group.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     group.add_argument("--workers", type=int, metavar="N", help="processes that decode images (default: one per core)")
     group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    group.add_argument(
+        "--train-precision", default="fp32", choices=("fp32", "bf16", "auto"),
+        help="of the search's arithmetic; auto tries which is quickest (default: fp32)",
+    )  # fmt: skip
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.nn import joined_ranks
+
+    with joined_ranks(arguments.device) as ranks:
+        if arguments.earlier is not None:
+            folder, results = _add(arguments)
+        else:
+            folder, results = _search(arguments)
+        if ranks.first:
+            _tell(folder, results, arguments)
+        return 0
+
+
+def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     from lightnas_edge.data import load_data
-    from lightnas_edge.search import SearchConfig, check_budget, run_search
+    from lightnas_edge.nn import Ranks
+    from lightnas_edge.search import SearchConfig, begin_run, check_budgets, keep_predictor, run_search
 
     config = SearchConfig(
-        epochs=arguments.epochs, warmup_epochs=arguments.warmup_epochs, batch=arguments.batch_size,
-        architecture_batch=arguments.architecture_batch_size, weight_lr=arguments.weight_lr, seed=arguments.seed,
-        confidence=arguments.confidence, device=arguments.device,
+        method=arguments.method, epochs=arguments.epochs, warmup_epochs=arguments.warmup_epochs,
+        batch=arguments.batch_size, architecture_batch=arguments.architecture_batch_size,
+        weight_lr=arguments.weight_lr, seed=arguments.seed, confidence=arguments.confidence, device=arguments.device,
+        two_sided=arguments.two_sided, candidates=arguments.candidates, parts=arguments.accumulate,
+        precision=arguments.train_precision,
     )  # fmt: skip
-    predictor, table = _predictor(arguments)
-    check_budget(predictor, arguments.latency_ms, config.confidence)  # before anything else is read or written
-    data = load_data(arguments.data, space=predictor.space, seed=arguments.seed, workers=arguments.workers)
-    space = predictor.space.with_classes(len(data.classes))
-    if space.classes != predictor.space.classes:
+    boards, budgets = _asked(arguments)
+    space = next(iter(boards[0].predictors.values())).space
+    check_budgets(space, budgets, config)  # before anything else is read or written
+    if arguments.data is None:
+        raise BudgetError("a search learns from images", hint="add --data DIR, or --data digits to try")
+    data = load_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
+    _warn(boards, space, data)
+    default = budgets[0].name if len(budgets) == 1 else "search"
+    run = arguments.out or Path("runs") / f"{space.name}-{default}"
+    ranks = Ranks()
+    if ranks.first:
+        table = boards[0].table if len(boards) == 1 else None
+        if begin_run(run, space, data, budgets, config, table=table, fresh=arguments.fresh):
+            note(f"going on with {run}")
+        if len(budgets) == 1:  # the latency's too where it is not limited: verify compares with it
+            for predictor in boards[0].predictors.values():
+                keep_predictor(run, predictor)
+    ranks.wait()
+    with _progress(budgets) as draw:
+        results = run_search(run, space.with_classes(len(data.classes)), data, budgets, config, on_event=draw)
+    return run, results
+
+
+def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
+    """Further networks from a finished search: its data and configuration hold."""
+    from lightnas_edge.data import load_data
+    from lightnas_edge.search import SearchConfig, add_budgets
+    from lightnas_edge.search.results import open_network_run
+
+    run = arguments.earlier
+    for name in ("out", "space"):
+        if getattr(arguments, name) is not None:
+            raise RunError(f"--{name} does not go with --from", hint=f"the networks go below {run}")
+    record, space = read_run(run)
+    known = {each.name for each in fields(SearchConfig)}
+    config = replace(
+        SearchConfig(**{name: value for name, value in record["config"].items() if name in known}),
+        confidence=arguments.confidence, candidates=arguments.candidates, device=arguments.device,
+    )  # fmt: skip
+    if not (arguments.predictor or arguments.lut or arguments.host or arguments.boards):
+        arguments.predictor = _own_predictors(run)
+    boards, budgets = _asked(arguments, space)
+    for budget in budgets:
+        open_network_run(run, budget.name)
+    source = arguments.data or record["data"]["source"]
+    data = load_data(source, space=space, seed=int(record["data"]["seed"]), workers=arguments.workers)
+    _warn(boards, space, data)
+    with _progress(budgets) as draw:
+        return run, add_budgets(run, space, data, budgets, config, on_event=draw)
+
+
+def _own_predictors(run: Path) -> list[Path]:
+    """Those that the run was searched with."""
+    found = sorted(run.glob("predictor*.json")) or sorted((run / NETWORKS).glob("*/predictor*.json"))
+    if not found:
+        raise RunError(f"{run} holds no predictor", hint="name one with --predictor")
+    return found
+
+
+def _asked(arguments: argparse.Namespace, space: Space | None = None) -> tuple[list[Board], list[Budget]]:
+    limits = asked_limits(arguments)
+    boards = read_boards(arguments, list(limits[0]), space)
+    if not boards:
+        raise BudgetError(
+            "whose latency? no predictor, table or board was named",
+            hint="add --predictor FILE, --lut FILE, --host HOST or --boards A,B",
+        )
+    return boards, budgets_of(boards, limits)
+
+
+def _warn(boards: Sequence[Board], space: Space, data: DataSet) -> None:
+    if space.classes != len(data.classes):
         warn(
-            f"the table's head has {predictor.space.classes} classes, the data has {space.classes}: predictions include the "
-            f"table's head; `profile --classes {space.classes}` measures the right one"
+            f"the table's head has {space.classes} classes, the data has {len(data.classes)}: predictions include the "
+            f"table's head; `profile --classes {len(data.classes)}` measures the right one"
         )
-    if predictor.simulated:
-        warn("the predictor comes from a SIMULATED board: nothing that follows is a measurement")
-    run = arguments.out or Path("runs") / f"{space.name}-{arguments.latency_ms:g}ms"
-    resumed = create_run(
-        run,
-        {
-            "space": predictor.space.to_json(),
-            "targets": {"latency_ms": arguments.latency_ms},
-            "data": data.to_json(),
-            "config": asdict(config),
-            "seed": arguments.seed,
-            "fingerprint": predictor.fingerprint,
-        },
-        fresh=arguments.fresh,
-    )
-    _keep(predictor, table, run)
-    if resumed:
-        note(f"going on with {run}")
-    with learning_progress("searching", budget_ms=arguments.latency_ms) as draw:
-        result = run_search(run, space, data, predictor, config, target_ms=arguments.latency_ms, on_event=draw)
+    if any(predictor.simulated for board in boards for predictor in board.predictors.values()):
+        warn("a predictor comes from a SIMULATED board: nothing that follows is a measurement")
+
+
+def _progress(budgets: Sequence[Budget]) -> AbstractContextManager[Callable[[dict[str, Any]], None]]:
+    first = budgets[0].constraints[0]
+    return learning_progress("searching", budget=(first.target, first.unit))
+
+
+def _tell(folder: Path, results: Sequence[SearchResult], arguments: argparse.Namespace) -> None:
+    from lightnas_edge.report import draw_front
+    from lightnas_edge.search import read_front
+
+    networks = read_front(folder)
+    if len(networks) > 1:
+        draw_front(folder / "front.svg", networks)
+    if arguments.json:
+        print_json({"kind": "front", "run": str(folder), "networks": networks})
+    elif len(results) == 1:
+        _tell_one(folder, results[0], arguments.earlier is not None)
+    else:
+        _tell_many(folder, results)
+    for result in results:
+        if not result.chosen.selection.exact:
+            note(f"{result.budget.name}: its predictor is not linear; the network is the best that was found")
+
+
+def _place(folder: Path, result: SearchResult, below: bool) -> Path:
+    return folder / NETWORKS / result.budget.name if below else folder
+
+
+def _tell_one(folder: Path, result: SearchResult, below: bool) -> None:
     say(f"found {result.architecture}")
-    upper = (
-        "" if result.upper_ms is None else f", at most {ms(result.upper_ms)} ms with confidence {config.confidence:g}"
-    )
-    say(
-        f"predicted {ms(result.predicted_ms)} ms{upper}, target {arguments.latency_ms:g} ms: {run / 'architecture.json'}"
-    )
-    return 0
-
-
-def _predictor(arguments: argparse.Namespace) -> tuple[Predictor, Path | None]:
-    """The predictor that was asked for, and the table behind it if it is known."""
-    import luts
-    from lightnas_edge.predictor import load_predictor, lut_predictor, reference_predictor
-
-    if arguments.lut and reference_predictor(arguments.lut):
-        arguments.predictor = arguments.lut  # tables that come with the project are predictors already
-    if arguments.predictor:
-        predictor = load_predictor(
-            arguments.predictor, None if arguments.space is None else load_space(arguments.space)
+    parts = []
+    for constraint in result.budget.constraints:
+        metric, unit = constraint.metric, constraint.unit
+        upper = (
+            ""
+            if result.upper is None
+            else f", at most {ms(result.upper[metric])} {unit} with confidence {result.confidence:g}"
         )
-        named = predictor.fit.get("lut")
-        beside = arguments.predictor.parent / str(named)
-        return predictor, beside if named and beside.is_file() else None
-    if arguments.space is None:
-        raise SpaceError("a table does not say what space to search", hint="add --space NAME or --space FILE")
-    space = load_space(arguments.space)
-    table = arguments.lut
-    if table is None:
-        table = complete_table(arguments.host, space)
-    return lut_predictor(space, luts.read(table)), table
+        named = "" if metric == "latency_ms" else f"{metric} "
+        parts.append(
+            f"{named}predicted {ms(result.predicted[metric])} {unit}{upper}, target {constraint.target:g} {unit}"
+        )
+    say(f"{'; '.join(parts)}: {_place(folder, result, below) / 'architecture.json'}")
+    if len(parts) > 1:
+        say(f"{result.binding} leaves the least room: {percent(result.used[result.binding])} of it is used")
 
 
-def _keep(predictor: Predictor, table: Path | None, run: Path) -> None:
-    """A run carries what it was predicted with."""
-    predictor.save(run / "predictor.json")
-    if table is not None and not (run / "lut.jsonl").exists():
-        part = run / "lut.jsonl.part"
-        shutil.copyfile(table, part)
-        part.replace(run / "lut.jsonl")
+def _tell_many(folder: Path, results: Sequence[SearchResult]) -> None:
+    metrics = list(results[0].budget.targets)
+    columns = ["network"]
+    for constraint in results[0].budget.constraints:
+        columns += [f"{constraint.metric}", "target"]
+    columns += ["least room", "used", "supernet, held out", "folder"]
+    rows = []
+    for result in results:
+        row = [result.budget.name]
+        for metric in metrics:
+            row += [ms((result.upper or result.predicted)[metric]), f"{result.budget.targets[metric]:g}"]
+        row += [
+            result.binding, percent(result.used[result.binding]), percent(result.chosen.accuracy),
+            str(Path(NETWORKS) / result.budget.name),
+        ]  # fmt: skip
+        rows.append(row)
+    print_table(columns, rows)
+    bound = "" if results[0].confidence is None else f" (upper bounds with confidence {results[0].confidence:g})"
+    say(f"{len(results)} networks from one search{bound}: {folder / 'front.json'}, {folder / 'front.svg'}")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -30,6 +32,11 @@ MEASURED, PREDICTED, TARGET, SECOND = "#010105", "#010106", "#010107", "#010108"
 _VARIABLES = {
     INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper",
     MEASURED: "--measured", PREDICTED: "--predicted", TARGET: "--target", SECOND: "--second",
+}  # fmt: skip
+# The light colours of templates/report.html, for a plot that stands alone.
+LIGHT = {
+    "--ink": "#1a1e23", "--muted": "#57616c", "--rule": "#d3d9df", "--paper": "#ffffff",
+    "--measured": "#c04a00", "--predicted": "#0067a8", "--target": "#1a1e23", "--second": "#7a3fa0",
 }  # fmt: skip
 _STYLE = {
     "svg.fonttype": "none",
@@ -99,6 +106,46 @@ def search_plot(steps: Sequence[Record], epochs: Sequence[Record], target_ms: fl
         for panel in panels:
             panel.yaxis.set_label_coords(-0.066, 0.5)
         return _svg(figure, "search", "Predicted latency, multiplier, loss and accuracy over the epochs of the search")
+
+
+def front_plot(networks: Sequence[Record]) -> Markup:
+    """Networks of one search: the first metric's prediction against the supernet's accuracy on held-out images.
+
+    Args:
+        networks: rows of `lightnas_edge.search.read_front`; those without a score are left out.
+    """
+    rows = [row for row in networks if (row.get("supernet") or {}).get("accuracy") is not None]
+    metric = next(iter(networks[0]["metrics"]))
+    boards = list(dict.fromkeys(str(row["board"]) for row in networks))
+    with mpl.rc_context(_STYLE):
+        figure = _figure(_WIDTH, 3.6)
+        axes = figure.subplots()
+        for board, colour, marker in zip(boards, itertools.cycle((PREDICTED, SECOND, MUTED)), itertools.cycle("osD^v")):
+            mine = [row for row in rows if str(row["board"]) == board and metric in row["metrics"]]
+            x = [row["metrics"][metric]["value"] for row in mine]
+            y = [100 * row["supernet"]["accuracy"] for row in mine]
+            axes.plot(x, y, marker + "-", color=colour, linewidth=1.0, label=f"{board}, predicted")
+            for row, left, up in zip(mine, x, y, strict=True):
+                target = row["metrics"][metric]["target"]
+                axes.plot([left, target], [up, up], color=TARGET, linewidth=0.8)
+                axes.plot([target], [up], "|", color=TARGET, markersize=9)
+        axes.plot([], [], "|", color=TARGET, label="its budget")
+        axes.set_xlabel(f"{metric}, predicted")
+        axes.set_ylabel("supernet's accuracy in %")
+        _legend_above(axes, 4)
+        return _svg(figure, "front", f"{len(rows)} networks of one search: predicted {metric} and accuracy")
+
+
+def draw_front(path: Path, networks: Sequence[Record]) -> None:
+    """The same as a file of its own, with the light colours of the report."""
+    text = str(front_plot(networks))
+    for variable, colour in LIGHT.items():
+        text = text.replace(f"var({variable})", colour)
+    head = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    text = text.replace("<svg ", head + 'font-family="sans-serif" ', 1)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def training_plot(epochs: Sequence[Record]) -> Markup:

@@ -1,0 +1,190 @@
+"""What a search is asked to keep, and under whose predictors: the arguments that say so, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightnas_edge.cli.options import milliseconds, positive
+from lightnas_edge.cli.tables import complete_table
+from lightnas_edge.errors import BudgetError, PredictorError, SpaceError
+from lightnas_edge.space import Space, load_space
+
+if TYPE_CHECKING:
+    from lightnas_edge.predictor import Predictor
+    from lightnas_edge.search import Budget
+
+# Option, metric, unit, what it limits; in this order the first one given orders networks by cost.
+LIMITS = (
+    ("--latency-ms", "latency_ms", "MS", "milliseconds of one batch"),
+    ("--p95-ms", "p95_ms", "MS", "95th percentile of the latency"),
+    ("--energy-mj", "energy_mj", "MJ", "millijoules of one batch, gross"),
+    ("--net-energy-mj", "net_energy_mj", "MJ", "millijoules of one batch above idle"),
+    ("--peak-memory-mb", "peak_memory_mb", "MB", "memory of the engine"),
+    ("--params-m", "params_m", "M", "millions of parameters; counted, needs no predictor"),
+    ("--macs-m", "macs_m", "M", "millions of multiply-accumulates of an image; counted"),
+)
+_SUFFIXES = (".predictor.json", ".lut.jsonl", ".json", ".jsonl")
+
+
+@dataclass
+class Board:
+    """A board as the search knows it: predictors by metric, and the table behind them where it is known."""
+
+    name: str
+    predictors: dict[str, Predictor] = field(default_factory=dict)
+    table: Path | None = None
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("whose latency", "a predictor is best; a table alone sums its operators")
+    group.add_argument(
+        "--predictor", type=Path, action="append", default=[], metavar="FILE",
+        help="from `lightnas-edge fit`, or xavier-lightnas-b8; once for each metric",
+    )  # fmt: skip
+    group.add_argument("--lut", type=Path, metavar="FILE", help="a table: operators are summed; or xavier-lightnas-b8")
+    group.add_argument(
+        "--host", metavar="HOST", help="a board: what it has measured is pulled, what is missing is measured"
+    )
+    group.add_argument(
+        "--boards", metavar="A,B", help="several boards: predictor files, tables or hosts; each gets its own network"
+    )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what a network must keep", "any of them together, at least one")
+    for option, _, unit, meaning in LIMITS:
+        kind = milliseconds if unit == "MS" else positive
+        group.add_argument(
+            option, type=kind, metavar=unit, help=f"at most so many {meaning}".replace("many memory", "much memory")
+        )
+    group.add_argument(
+        "--targets", type=targets, metavar="LIST",
+        help="several latency budgets in ms, a network for each: 20,24.5 or 20:30:2 (from, to, step)",
+    )  # fmt: skip
+
+
+def targets(text: str) -> list[float]:
+    """argparse type: `20,22,24` or `20:30:2`, both ends included."""
+    try:
+        if ":" not in text:
+            return [milliseconds(part) for part in text.split(",")]
+        first, last, step = (milliseconds(part) for part in text.split(":"))
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise argparse.ArgumentTypeError(f"expected 20,22,24 or 20:30:2, not {text!r}") from error
+    count = math.floor((last - first) / step + 1e-9) + 1
+    if not 1 <= count <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} makes {max(count, 0)} targets; expected 1 to 1000")
+    return [round(first + index * step, 9) for index in range(count)]
+
+
+def asked_limits(arguments: argparse.Namespace) -> list[dict[str, float]]:
+    """Metric -> target of every network asked of each board.
+
+    Raises:
+        BudgetError: nothing was asked, or the latency twice.
+    """
+    fixed = {
+        metric: value
+        for option, metric, _, _ in LIMITS
+        if (value := getattr(arguments, option[2:].replace("-", "_"))) is not None
+    }
+    if arguments.targets is None:
+        if not fixed:
+            raise BudgetError("a search needs a budget", hint="for example --latency-ms 20, or --targets 20:30:2")
+        return [fixed]
+    if "latency_ms" in fixed:
+        raise BudgetError("--targets and --latency-ms both name latencies", hint="give one of them")
+    return [{"latency_ms": target, **fixed} for target in arguments.targets]
+
+
+def read_boards(arguments: argparse.Namespace, metrics: Sequence[str], space: Space | None = None) -> list[Board]:
+    """The boards that were named, each with a predictor for every measured metric.
+
+    Args:
+        space: the one they must be of; None: the one that was named, or that of the first predictor.
+
+    Raises:
+        SpaceError: a table or a host without --space.
+        PredictorError: a metric that nobody can predict for a board.
+    """
+    if space is None and arguments.space is not None:
+        space = load_space(arguments.space)
+    sources: list[str | Path] = [*arguments.predictor]
+    sources += [] if arguments.lut is None else [arguments.lut]
+    sources += [] if arguments.host is None else [arguments.host]
+    sources += [part for part in (arguments.boards or "").split(",") if part]
+    boards: dict[str, Board] = {}
+    for source in sources:
+        found = _read(source, space, metrics)
+        space = space or next(iter(found.predictors.values())).space
+        prints = next(iter(found.predictors.values())).fingerprint
+        known = boards.setdefault(json.dumps(prints, sort_keys=True), found)
+        if known is not found:
+            known.predictors |= found.predictors
+            known.table = known.table or found.table
+    for board in boards.values():
+        _require(board, metrics)
+    return list(boards.values())
+
+
+def budgets_of(boards: Sequence[Board], limits: Sequence[dict[str, float]]) -> list[Budget]:
+    """One for every board and set of limits."""
+    from lightnas_edge.predictor import CountedPredictor
+    from lightnas_edge.search import Budget, Constraint
+
+    budgets = []
+    for board in boards:
+        space = next(iter(board.predictors.values())).space
+        for limit in limits:
+            constraints = tuple(
+                Constraint(board.predictors.get(metric) or CountedPredictor(space, metric), target)
+                for metric, target in limit.items()
+            )
+            first = constraints[0]
+            name = f"{first.target:g}{first.unit}"
+            budgets.append(Budget(f"{board.name}-{name}" if len(boards) > 1 else name, constraints))
+    return budgets
+
+
+def _read(source: str | Path, space: Space | None, metrics: Sequence[str]) -> Board:
+    import luts
+    from lightnas_edge.predictor import load_predictor, lut_predictor, reference_predictor
+
+    path, name = Path(source), Path(source).name
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    name = "".join(character if character.isalnum() or character in "-._" else "-" for character in name)
+    # Tables that come with the project are predictors already.
+    if reference_predictor(path) or (path.is_file() and path.name.endswith(".json")) or path.suffix == ".json":
+        predictor = load_predictor(path, space)
+        held = predictor.fit.get("lut")
+        beside = path.parent / str(held)
+        return Board(name, {predictor.metric: predictor}, beside if held and beside.is_file() else None)
+    if space is None:
+        raise SpaceError("a table does not say what space to search", hint="add --space NAME or --space FILE")
+    table = path
+    if not isinstance(source, Path) and not path.is_file():
+        table = complete_table(str(source), space, energy=any("energy" in metric for metric in metrics))
+    lut = luts.read(table)
+    wanted = {"latency_ms", *(metric for metric in metrics if metric in luts.METRICS)}
+    return Board(name, {metric: lut_predictor(space, lut, metric=metric) for metric in sorted(wanted)}, table)
+
+
+def _require(board: Board, metrics: Sequence[str]) -> None:
+    from luts import METRICS
+
+    lacking = [metric for metric in metrics if metric in METRICS and metric not in board.predictors]
+    if lacking:
+        raise PredictorError(
+            f"no predictor of {', '.join(lacking)} for {board.name}; there is one of {', '.join(board.predictors)}",
+            hint="\n".join(
+                f"lightnas-edge fit --metric {metric} ... makes one; give it beside with --predictor"
+                for metric in lacking
+            ),
+        )
