@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from lightnas_edge.cli.options import milliseconds, positive
 from lightnas_edge.cli.tables import complete_table
-from lightnas_edge.errors import BudgetError, PredictorError, SpaceError
+from lightnas_edge.errors import BudgetError, PredictorError, RunError, SpaceError
+from lightnas_edge.runs import NETWORKS, read_run
 from lightnas_edge.space import Space, load_space
 
 if TYPE_CHECKING:
@@ -104,14 +105,13 @@ def asked_limits(arguments: argparse.Namespace) -> list[dict[str, float]]:
 
 
 def read_boards(arguments: argparse.Namespace, metrics: Sequence[str], space: Space | None = None) -> list[Board]:
-    """The boards that were named, each with a predictor for every measured metric.
+    """The boards that were named. Files of equal fingerprint are one board's, with a metric each.
 
     Args:
         space: the one they must be of; None: the one that was named, or that of the first predictor.
 
     Raises:
         SpaceError: a table or a host without --space.
-        PredictorError: a metric that nobody can predict for a board.
     """
     if space is None and arguments.space is not None:
         space = load_space(arguments.space)
@@ -128,8 +128,6 @@ def read_boards(arguments: argparse.Namespace, metrics: Sequence[str], space: Sp
         if known is not found:
             known.predictors |= found.predictors
             known.table = known.table or found.table
-    for board in boards.values():
-        _require(board, metrics)
     return list(boards.values())
 
 
@@ -148,8 +146,32 @@ def budgets_of(boards: Sequence[Board], limits: Sequence[dict[str, float]]) -> l
             )
             first = constraints[0]
             name = f"{first.target:g}{first.unit}"
-            budgets.append(Budget(f"{board.name}-{name}" if len(boards) > 1 else name, constraints))
+            if len(boards) > 1:
+                budgets.append(Budget(f"{board.name}-{name}", constraints, board.name))
+            else:
+                budgets.append(Budget(name, constraints))
     return budgets
+
+
+def boards_of_run(run: Path) -> list[Board]:
+    """Those that a finished search knew, by the predictors it keeps.
+
+    Raises:
+        RunError: it keeps none.
+    """
+    from lightnas_edge.predictor import load_predictor
+
+    boards: dict[str, Board] = {}
+    for folder in [run, *sorted(path.parent for path in (run / NETWORKS).glob("*/run.json"))]:
+        record, space = read_run(folder)
+        for path in sorted(folder.glob("predictor*.json")):
+            predictor = load_predictor(path, space)
+            name = str(record.get("board") or "board")
+            board = boards.setdefault(json.dumps(predictor.fingerprint, sort_keys=True), Board(name))
+            board.predictors.setdefault(predictor.metric, predictor)
+    if not boards:
+        raise RunError(f"{run} holds no predictor", hint="name one with --predictor")
+    return list(boards.values())
 
 
 def _read(source: str | Path, space: Space | None, metrics: Sequence[str]) -> Board:
@@ -176,7 +198,8 @@ def _read(source: str | Path, space: Space | None, metrics: Sequence[str]) -> Bo
     return Board(name, {metric: lut_predictor(space, lut, metric=metric) for metric in sorted(wanted)}, table)
 
 
-def _require(board: Board, metrics: Sequence[str]) -> None:
+def require_metrics(board: Board, metrics: Sequence[str]) -> None:
+    """Raises PredictorError when the board has no predictor of a measured metric."""
     from luts import METRICS
 
     lacking = [metric for metric in metrics if metric in METRICS and metric not in board.predictors]

@@ -9,7 +9,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightnas_edge.cli.budgets import Board, add_limits, add_sources, asked_limits, budgets_of, read_boards
+from lightnas_edge.cli.budgets import (
+    Board,
+    add_limits,
+    add_sources,
+    asked_limits,
+    boards_of_run,
+    budgets_of,
+    read_boards,
+    require_metrics,
+)
 from lightnas_edge.cli.console import ms, note, percent, print_json, print_table, say, warn
 from lightnas_edge.cli.learning import learning_progress
 from lightnas_edge.cli.options import add_space, count, share
@@ -150,9 +159,7 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         SearchConfig(**{name: value for name, value in record["config"].items() if name in known}),
         confidence=arguments.confidence, candidates=arguments.candidates, device=arguments.device,
     )  # fmt: skip
-    if not (arguments.predictor or arguments.lut or arguments.host or arguments.boards):
-        arguments.predictor = _own_predictors(run)
-    boards, budgets = _asked(arguments, space)
+    boards, budgets = _asked(arguments, space, run)
     for budget in budgets:
         open_network_run(run, budget.name)
     source = arguments.data or record["data"]["source"]
@@ -162,22 +169,21 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         return run, add_budgets(run, space, data, budgets, config, on_event=draw)
 
 
-def _own_predictors(run: Path) -> list[Path]:
-    """Those that the run was searched with."""
-    found = sorted(run.glob("predictor*.json")) or sorted((run / NETWORKS).glob("*/predictor*.json"))
-    if not found:
-        raise RunError(f"{run} holds no predictor", hint="name one with --predictor")
-    return found
-
-
-def _asked(arguments: argparse.Namespace, space: Space | None = None) -> tuple[list[Board], list[Budget]]:
+def _asked(
+    arguments: argparse.Namespace, space: Space | None = None, run: Path | None = None
+) -> tuple[list[Board], list[Budget]]:
+    """Boards and budgets; those of a finished run where the arguments name no board."""
     limits = asked_limits(arguments)
     boards = read_boards(arguments, list(limits[0]), space)
+    if not boards and run is not None:
+        boards = boards_of_run(run)
     if not boards:
         raise BudgetError(
             "whose latency? no predictor, table or board was named",
             hint="add --predictor FILE, --lut FILE, --host HOST or --boards A,B",
         )
+    for board in boards:
+        require_metrics(board, list(limits[0]))
     return boards, budgets_of(boards, limits)
 
 

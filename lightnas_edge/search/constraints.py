@@ -41,8 +41,7 @@ class Constraint:
 class Budget:
     """One network to be found: its name among those of a search, and what it must keep.
 
-    The first constraint is the one by which networks are called cheaper, and the first of several goes first in
-    tables.
+    The first constraint is the one by which networks are called cheaper. `board`: whose, where a search has several.
 
     Raises:
         BudgetError: no constraint, two on the same metric, or predictors of different spaces.
@@ -50,6 +49,7 @@ class Budget:
 
     name: str
     constraints: tuple[Constraint, ...]
+    board: str | None = None
 
     def __post_init__(self) -> None:
         metrics = [constraint.metric for constraint in self.constraints]

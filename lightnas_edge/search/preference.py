@@ -6,9 +6,9 @@ next block cancels the factor. Here a path's loss on validation images is taken 
     loss(path, batch) = level(batch) + sum of cost[layer, operator of the path] + noise
 
 Several paths share each batch, so the level drops out. The costs have a normal prior, and beside them stands one
-more unknown, the worth of arithmetic: operators that compute more may help in proportion. How wide the prior and the
-noise are is taken from the losses (scikit-learn's BayesianRidge, evidence maximisation), so with few or noisy paths
-operators are told apart by arithmetic alone or not at all, and with many each speaks for itself.
+more unknown, the worth of arithmetic: operators that compute more help a little, unless the losses say otherwise. How
+wide the prior and the noise are is taken from the losses (scikit-learn's BayesianRidge, evidence maximisation), so with
+few or noisy paths operators are told apart by arithmetic alone, and with many each speaks for itself.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ Array = NDArray[np.float64]
 
 MEMORY = 0.25  # of the epochs searched so far: an epoch that long ago counts 1/e, since the weights have moved on
 _LEAST_PATHS = 8
+# What is believed of arithmetic before any loss: networks one standard deviation apart in it (of random paths) are 0.3
+# deviations of a path's loss apart, held as firmly as by 10 paths. By judgement: trained to the end, a larger network of
+# a family is usually the better one, and a budget is given to be used.
+_WORTH, _FIRMNESS = -0.3, 10.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,9 @@ class PathLosses:
             dtype=np.float64,
         )
         arithmetic = np.log1p(arithmetic / np.maximum(arithmetic.mean(axis=1, keepdims=True), 1e-300))
-        self._arithmetic = arithmetic - arithmetic.mean(axis=1, keepdims=True)  # (L, K)
+        arithmetic -= arithmetic.mean(axis=1, keepdims=True)
+        # (L, K), so that its sum over a random path has a deviation of 1
+        self._arithmetic = arithmetic / max(float(np.sqrt(arithmetic.var(axis=1).sum())), 1e-300)
 
     def add(self, paths: list[list[int]], losses: list[float], epoch: int) -> None:
         """Paths that met the same batch, and the loss of each; a single path tells nothing about another."""
@@ -88,10 +94,11 @@ class PathLosses:
         return len(self.losses)
 
     def preference(self) -> Preference:
-        """The belief after all losses so far; all operators alike, without doubt, before there are enough."""
+        """The belief after all losses so far; before there are enough, arithmetic alone and without doubt."""
         layers, operators = len(self.space.layers), len(self.space.operators)
+        nothing = Preference(-_WORTH * self._arithmetic, np.zeros((layers * operators, 1)))
         if len(self) < _LEAST_PATHS:
-            return Preference(np.zeros((layers, operators)), np.zeros((layers * operators, 1)))
+            return nothing
         from sklearn.linear_model import BayesianRidge
 
         one_hot = one_hot_of(self.space, np.array(self.paths))
@@ -101,10 +108,16 @@ class PathLosses:
         losses, seen = contrasts[:, 0], contrasts[:, 1:]
         scale = float(losses.std())
         if scale == 0 or not math.isfinite(scale):
-            return Preference(np.zeros((layers, operators)), np.zeros((layers * operators, 1)))
+            return nothing
         weight = np.exp((epochs - epochs.max()) / max(1.0, MEMORY * (1 + epochs.max() - epochs.min())))
+        prior = np.zeros((1, seen.shape[1]))
+        prior[0, -1] = 1.0
         model = BayesianRidge(fit_intercept=False, max_iter=300)
-        model.fit(seen, losses / scale, sample_weight=weight)
+        model.fit(
+            np.concatenate([seen, prior]),
+            np.append(losses / scale, _WORTH),
+            sample_weight=np.append(weight, _FIRMNESS),
+        )
         back = np.concatenate([np.eye(layers * operators), self._arithmetic.reshape(-1, 1)], axis=1)
         mean = -scale * (back @ model.coef_).reshape(layers, operators)
         values, vectors = np.linalg.eigh(np.asarray(model.sigma_))

@@ -163,7 +163,8 @@ def write_results(folder: Path, results: Sequence[SearchResult], *, added: bool 
             place.mkdir(parents=True, exist_ok=True)
             if held is not None and not (place / "run.json").exists():
                 question = {name: held[name] for name in ("space", "data", "config", "seed")}
-                create_run(place, {**question, **_asked([result.budget]), "search": "../.."})
+                board = result.budget.board
+                create_run(place, {**question, **_asked([result.budget]), "search": "../..", "board": board})
                 _keep_predictors(place, result.budget.constraints)
             write_json(place / "architecture.json", result.to_json())
     write_front(folder)
@@ -186,7 +187,7 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
             {
                 "name": choice.get("budget", place.name),
                 "folder": str(place.relative_to(folder)),
-                "board": (run.get("fingerprint") or {}).get("board"),
+                "board": run.get("board") or (run.get("fingerprint") or {}).get("board"),
                 "operators": record["operators"],
                 "metrics": predicted["metrics"],
                 "binding": predicted["binding"],

@@ -59,11 +59,19 @@ def test_without_any_signal_operators_are_hardly_told_apart():
     assert belief.spread < 0.1
 
 
-def test_before_there_are_losses_all_operators_are_alike():
+def test_before_there_are_losses_arithmetic_alone_speaks():
     belief = PathLosses(SPACE).preference()
 
-    assert not belief.mean.any() and belief.spread == belief.doubt == 0.0
-    assert not belief.sample(np.random.default_rng(0)).any()
+    assert (np.diff(belief.mean[:, [2, 0, 1]], axis=1) > 0).all(), "skip, then the small block, then the large one"
+    assert belief.doubt == 0.0
+    assert (belief.sample(np.random.default_rng(0)) == belief.mean).all()
+
+
+def test_losses_overrule_what_was_believed_of_arithmetic():
+    """Skips are best here, by as much as larger blocks were believed to be."""
+    cost = np.tile([0.0, 0.2, -0.2], (4, 1))
+
+    assert (losses_of(cost, 100).preference().mean.argmax(axis=1) == 2).all()
 
 
 def test_a_path_alone_tells_nothing_and_equal_losses_break_nothing():
@@ -71,9 +79,10 @@ def test_a_path_alone_tells_nothing_and_equal_losses_break_nothing():
     found.add([[0, 0, 0, 0]], [1.0], 0)
     assert len(found) == 0
 
+    before = found.preference().mean
     for _ in range(10):
         found.add([[0, 1, 2, 0], [1, 1, 1, 1]], [1.0, 1.0], 0)
-    assert not found.preference().mean.any()
+    assert (found.preference().mean == before).all()
 
 
 def test_recent_epochs_count_more():
