@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from lightnas_edge.cli.options import add_classes, add_space, chosen_space, read
 from lightnas_edge.space import Space
 
 if TYPE_CHECKING:
-    from lightnas_edge.predictor import Comparison, CurvePoint, Predictor
+    from lightnas_edge.predictor import Comparison, CurvePoint, Ledger, Predictor
 
 METHODS = {
     "lut": "LUT alone",
@@ -132,6 +133,8 @@ def _fit(
     predictor.save(out)
     if not arguments.json:
         _tell(predictor, comparison, out)
+        if comparison.ledger is not None and arguments.compare:
+            _tell_ledger(comparison.ledger)
         _tell_curve(curve)
     return {"kind": "fit", "metric": metric, "predictor": str(out), "fit": predictor.fit}
 
@@ -157,9 +160,32 @@ def _tell(predictor: Predictor, comparison: Comparison, out: Path) -> None:
         note(told)
     for reason in comparison.skipped:
         note(f"not tried: {reason}")
+    if comparison.ledger is not None:
+        say(str(comparison.ledger))
     note(_reach(predictor))
     simulated = "SIMULATED " if predictor.simulated else ""
     say(f"{simulated}predictor ({predictor.fit.get('chosen', predictor.fit.get('method'))}): {out}")
+
+
+def _tell_ledger(ledger: Ledger) -> None:
+    from lightnas_edge.predictor import CAUSES
+
+    print_table([f"measured less the table's sum, {ledger.unit}", "mean", "", "of the sum", "least", "most"], [
+        *(
+            [
+                CAUSES[cause.name], f"{cause.mean:+.3g}", "" if math.isnan(cause.error) else f"± {cause.error:.2g}",
+                percent(cause.mean / ledger.table_sum), f"{cause.least:+.3g}", f"{cause.most:+.3g}",
+            ]
+            for cause in ledger.causes
+        ),
+        ["all of it", f"{ledger.difference:+.3g}", "", percent(ledger.difference / ledger.table_sum), "", ""],
+    ])  # fmt: skip
+    noise = "unknown" if math.isnan(ledger.noise) else f"{ledger.noise:.2g} {ledger.unit}"
+    say(
+        f"{ledger.dearer} networks above their sum, {ledger.cheaper} below; left over {ledger.left_over:.2g} {ledger.unit} "
+        f"(root mean square), noise of measuring {noise}"
+    )
+    say("furthest from their entries: " + ", ".join(f"{key} {value:+.2g}" for key, value in ledger.operators))
 
 
 def _tell_curve(curve: Sequence[CurvePoint]) -> None:

@@ -8,14 +8,17 @@ from lightnas_edge.predictor.compare import Comparison, CurvePoint, Row, compare
 from lightnas_edge.predictor.counted import CountedPredictor
 from lightnas_edge.predictor.evaluate import Scores, evaluate
 from lightnas_edge.predictor.files import load_predictor, reference_predictor
+from lightnas_edge.predictor.ledger import CAUSES, Ledger, additivity_ledger
 from lightnas_edge.predictor.mlp import MlpPredictor, fit_mlp, read_published_predictor
 from lightnas_edge.predictor.observations import Observations, observe
 
 __all__ = [
+    "CAUSES",
     "AdditivePredictor",
     "Comparison",
     "CountedPredictor",
     "CurvePoint",
+    "Ledger",
     "MlpPredictor",
     "Observations",
     "Predictor",
@@ -23,6 +26,7 @@ __all__ = [
     "Row",
     "Scores",
     "Standing",
+    "additivity_ledger",
     "choose_batch",
     "compare",
     "evaluate",

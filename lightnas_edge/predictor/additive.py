@@ -318,6 +318,45 @@ def _fit(
     return AdditivePredictor(space, origin, mean, covariance, noise, misfit=misfit, support=support, terms=terms)
 
 
+@dataclass(frozen=True)
+class Split:
+    """Networks less the sum of their table's entries, in parts that add up; n networks, P operators at a shape."""
+
+    sums: Array  # (n,) of the table
+    parts: dict[str, Array]  # scale, offset, overhead, deviation: (n,) each; `left` is in none of them
+    errors: dict[str, float]  # standard deviation of each part's mean over the networks
+    per_operator: Array  # (P,) deviation of each operator in a network from its entry, beyond what all have in common
+
+
+def split_difference(space: Space, lut: luts.Lut, observations: Observations) -> Split:
+    """Where whole networks differ from the sum of a table, as far as they tell: the most probable parts, given all.
+
+    Raises:
+        LutMissError: the table lacks operators of the space, or the metric of some.
+    """
+    terms = Terms.of(space)
+    prior = _table_prior(_Entries.of(terms, lut, observations.metric))
+    widths = _most_likely_widths(prior, terms, observations)
+    counts = terms.counts(observations.indices)
+    sums = counts @ prior.mean
+    roots = {name: widths[name] * part.costs for name, part in prior.parts.items()}
+    roots["deviation"] = np.concatenate([roots["deviation"], roots.pop("measuring")], axis=1)
+    seen = {name: counts @ root for name, root in roots.items()}
+    noise = observations.standard_error**2 + widths["noise"] ** 2
+    total = sum((rows @ rows.T for rows in seen.values()), np.diag(noise))
+    factor = linalg.cho_factor(total, lower=True)
+    solved = linalg.cho_solve(factor, observations.value - sums)
+    parts = {name: rows @ (rows.T @ solved) for name, rows in seen.items()}
+    parts["left"] = noise * solved
+    mean = np.full(len(sums), 1 / len(sums))
+    errors = {}
+    for name, rows in seen.items():
+        along = rows @ (rows.T @ mean)
+        errors[name] = math.sqrt(max(float(mean @ along - along @ linalg.cho_solve(factor, along)), 0.0))
+    deviations = roots["deviation"] @ (seen["deviation"].T @ solved)
+    return Split(sums, parts, errors, deviations[1:])
+
+
 # -- priors ---------------------------------------------------------------------------------------------------
 
 

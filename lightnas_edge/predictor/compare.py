@@ -13,6 +13,7 @@ from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.additive import AdditivePredictor, fit_additive, lut_predictor
 from lightnas_edge.predictor.base import Predictor
 from lightnas_edge.predictor.evaluate import CONFIDENCE, Scores, score
+from lightnas_edge.predictor.ledger import Ledger, additivity_ledger
 from lightnas_edge.predictor.mlp import LEAST_NETWORKS, MlpPredictor, fit_mlp
 from lightnas_edge.predictor.observations import Observations, observe
 from lightnas_edge.space import Space
@@ -35,10 +36,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Best first. `skipped` says which methods could not be tried, and why."""
+    """Best first. `skipped` says which methods could not be tried, and why; `ledger` is there with a table."""
 
     rows: tuple[Row, ...]
     skipped: tuple[str, ...] = ()
+    ledger: Ledger | None = None
 
     @property
     def best(self) -> str | None:
@@ -139,9 +141,12 @@ def fit_best(
     if row is not None and isinstance(predictor, MlpPredictor):
         # More networks held out than those that stopped the training, by networks trained as this one was.
         predictor.calibrate(np.array([measured - predicted for predicted, measured in row.points]))
+    if lut is not None:
+        comparison = replace(comparison, ledger=additivity_ledger(space, lut, observations))
     fit = {
         **predictor.fit,
         "chosen": chosen,
+        "ledger": comparison.ledger and comparison.ledger.to_json(),
         "held_out": row and row.scores.to_json(),
         "points": [
             {"predicted": predicted, "measured": measured} for predicted, measured in (row.points if row else ())

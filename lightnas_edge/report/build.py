@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from lightnas_edge._version import __version__
 from lightnas_edge.deploy import result_line
+from lightnas_edge.predictor import CAUSES
 from lightnas_edge.report import figures
 from lightnas_edge.report.story import Record, Story, read_story
 from lightnas_edge.runs import write_json
@@ -45,7 +46,7 @@ def build_report(run_dir: Path) -> Report:
     """
     story = read_story(run_dir)
     record = _record(story)
-    values = {"story": story, "record": record, "version": __version__}
+    values = {"story": story, "record": record, "version": __version__, "causes": CAUSES}
     page = _environment(html_page=True).get_template("report.html").render(plots=_plots(story), **values)
     text = _environment(html_page=False).get_template("report.md").render(**values)
     paths = {suffix: run_dir / f"report.{suffix}" for suffix in ("html", "md", "json")}

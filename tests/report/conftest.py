@@ -80,6 +80,16 @@ def write_sample_run(
                 {"method": "LUT calibrated", "trained_on": 16, **scores},
                 {"method": "LUT alone", "trained_on": 0, **scores, "rmse": 0.071, "mape": 0.058, "within_5": 0.3},
             ],
+            "ledger": {
+                "networks": 20, "metric": "latency_ms", "unit": "ms", "fingerprint": fingerprint, "measured": 1.3,
+                "table_sum": 1.5, "blocks": 6.5, "dearer": 1, "cheaper": 19, "left_over": 0.006, "noise": 0.008,
+                "causes": [
+                    {"name": "offset", "mean": -0.02, "error": 0.004, "least": -0.02, "most": -0.02},
+                    {"name": "overhead", "mean": -0.1834, "error": 0.01, "least": -0.21, "most": -0.15},
+                    {"name": "left", "mean": 0.0034, "error": None, "least": -0.01, "most": 0.012},
+                ],
+                "operators": [["mbconv_k3_e3@16x16-24s2", 0.01]],
+            },
             "skipped": ["MLP: needs 30 networks in every fold, has 16"],
             "points": [
                 {"predicted": value * (1 + 0.008 * generator.normal()), "measured": value} for value in truth

@@ -263,3 +263,12 @@ def test_the_warm_up_alone_can_be_drawn(tmp_path, write_run):
     metrics.write_text("\n".join(line.replace('"derived_ms": ', '"derived_ms": null, "was": ') for line in first))
 
     assert "search" not in build_report(folder).missing
+
+
+def test_the_ledger_tells_where_networks_differ_from_the_sum(run_folder):
+    _, page = page_of(run_folder)
+
+    assert "Where networks differ from the sum of the table" in page.text
+    assert "per block" in page.text and "-0.1834" in page.text
+    text = (run_folder / "report.md").read_text()
+    assert "| per block | -0.1834 | 0.01 | -0.21 | -0.15 |" in text
