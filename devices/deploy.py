@@ -29,6 +29,7 @@ from devices.errors import AgentError, BoardBusyError, DeviceError
 SETUP_LIMIT_S = 150.0  # sudo, nvpmodel, and waiting for an earlier guard to put things back
 START_LIMIT_S = 60.0  # until the agent's first word
 PROBE_LIMIT_S = 240.0  # importing a runtime from a slow card takes minutes
+FIRST_WORD_S = 3.0  # an agent that was started at all has usually said so by then
 STOP_LIMIT_S = 30.0  # from asking the agent to stop to its last word
 
 _MAIN = "import sys\n\nfrom profiler.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
@@ -133,11 +134,15 @@ class Campaign:
         self._connection.remove(self._on_board("agent.out"))
         if self._job.get("board_setup"):
             self._set_up(agent)
-        self._connection.start(
-            [self._connection.python(), agent, "run", *self._where],
-            log=self._on_board("agent.log"),
-            output=self._on_board("agent.out"),
-        )
+        try:
+            self._connection.start(
+                [self._connection.python(), agent, "run", *self._where],
+                log=self._on_board("agent.log"),
+                output=self._on_board("agent.out"),
+            )
+        except KeyboardInterrupt:
+            self._stop(FIRST_WORD_S)  # it may have started all the same
+            raise
 
     def follow(
         self, journal: Path, on_progress: Callable[[Status], None] | None = None, *, stop: bool = True
@@ -201,11 +206,14 @@ class Campaign:
                 raise self._agent_error("the agent did not start")
             time.sleep(self._connection.poll_s)
 
-    def _stop(self) -> None:
-        deadline_s = time.monotonic() + STOP_LIMIT_S
+    def _stop(self, patience_s: float = STOP_LIMIT_S) -> None:
+        """Have the agent stop, and wait for it. `patience_s`: for one of which nothing has been seen yet."""
+        begun_s = time.monotonic()
         asked = False
-        while time.monotonic() < deadline_s:
+        while time.monotonic() - begun_s < STOP_LIMIT_S:
             status = self._status()
+            if status is None and time.monotonic() - begun_s > patience_s:
+                return
             if status is not None and (status.final or not self._connection.signal(status.pid, 0)):
                 return
             if status is not None and not asked:

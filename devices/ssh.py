@@ -158,7 +158,15 @@ class SshConnection:
     def put_all(self, files: Sequence[tuple[Path, str]]) -> None:
         python = self.python()
         for batch in _batches(files):
-            self._attempt(f"cannot copy {batch[0][0].name} to {batch[0][1]}", partial(self._put, python, batch))
+            parts: list[str] = []
+            try:
+                self._attempt(
+                    f"cannot copy {batch[0][0].name} to {batch[0][1]}", partial(self._put, python, batch, parts)
+                )
+            except KeyboardInterrupt:
+                with contextlib.suppress(BoardUnreachableError):
+                    self._attempt("cannot remove what was sent", partial(_remove_all, parts))
+                raise
 
     def read(self, remote: str, offset: int = 0) -> bytes:
         def read(link: _Link) -> bytes:
@@ -204,14 +212,16 @@ class SshConnection:
 
     # Inside
 
-    def _put(self, python: str, files: Sequence[tuple[Path, str]], link: _Link) -> None:
-        """Write beside, check, rename: nobody meets half a file."""
+    def _put(self, python: str, files: Sequence[tuple[Path, str]], parts: list[str], link: _Link) -> None:
+        """Write beside, check, rename: nobody meets half a file. `parts`: what was written beside, here and before."""
         sftp = link.sftp()
-        parts = [f"{remote}.part-{os.urandom(4).hex()}" for _, remote in files]
+        _remove_all(parts, link)  # of an attempt whose link broke
         try:
-            sums = [_send(sftp, local, part) for (local, _), part in zip(files, parts, strict=True)]
-            there = link.sha256(python, [(part, None) for part in parts])
-            for (local, remote), part, sent, arrived in zip(files, parts, sums, there, strict=True):
+            names = [f"{remote}.part-{os.urandom(4).hex()}" for _, remote in files]
+            parts.extend(names)
+            sums = [_send(sftp, local, part) for (local, _), part in zip(files, names, strict=True)]
+            there = link.sha256(python, [(part, None) for part in names])
+            for (local, remote), part, sent, arrived in zip(files, names, sums, there, strict=True):
                 if sent != arrived:
                     # paramiko passes over refused writes of a pipelined file: this is where a full disk shows.
                     size, whole = sftp.stat(part).st_size or 0, local.stat().st_size
@@ -219,11 +229,10 @@ class SshConnection:
                         raise OSError(None, f"only {size} of {whole} bytes could be written")
                     raise BoardUnreachableError(f"{local} arrived damaged as {remote} on {self.name}")
                 sftp.posix_rename(part, remote)
-        except BaseException as err:
+                parts.remove(part)
+        except Exception as err:
             if link.alive:
-                for part in parts:
-                    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-                        sftp.remove(part)
+                _remove_all(parts, link)
                 if isinstance(err, OSError) and not isinstance(err, TimeoutError):
                     raise OSError(err.errno, _said(err) + _free_space(link, files[0][1])) from err
             raise
@@ -274,6 +283,9 @@ class SshConnection:
                 link = self._connected()
                 return operation(link)
             except HostKeyError:
+                raise
+            except KeyboardInterrupt:
+                self.close()  # it may have come in the middle of a message: nothing on this link would be understood
                 raise
             except BoardUnreachableError as err:
                 refused = isinstance(err, AuthenticationError) and err.__cause__ is None
@@ -634,12 +646,30 @@ def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
 def _send(sftp: paramiko.SFTPClient, local: Path, part: str) -> str:
     """Copy a file without waiting for each write to be answered; the SHA-256 of what was sent."""
     digest = hashlib.sha256()
-    with open(local, "rb") as source, sftp.open(part, "wb") as target:
+    with open(local, "rb") as source:
+        target = sftp.open(part, "wb")
         target.set_pipelined(True)
-        while block := source.read(WRITE_BLOCK):
-            digest.update(block)
-            target.write(block)
+        try:
+            while block := source.read(WRITE_BLOCK):
+                digest.update(block)
+                target.write(block)
+        except Exception:
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                target.close()
+            raise
+        target.close()  # not when interrupted: it would wait for answers that may never be understood
     return digest.hexdigest()
+
+
+def _remove_all(parts: list[str], link: _Link) -> None:
+    """Remove files that may be there; what cannot be removed is left to `boards clean`."""
+    while parts:
+        try:
+            link.sftp().remove(parts.pop())
+        except (TimeoutError, EOFError, paramiko.SSHException):
+            return
+        except OSError:
+            continue
 
 
 def _batches(files: Sequence[tuple[Path, str]]) -> Iterator[list[tuple[Path, str]]]:

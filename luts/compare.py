@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from luts.errors import LutError, LutFingerprintError, LutMissError
 from luts.journal import Visit, list_differing
@@ -122,6 +121,8 @@ def drift_ratio(
     among = 1.4826 * float(np.median(np.abs(logs - centre)))
     count = len(pairs)
     error = max(own, among) / math.sqrt(count) * (1.2533 if count > 2 else 1.0)  # a median's, not a mean's
+    from scipy import stats  # takes a second to import
+
     half = float(stats.t.ppf((1 + confidence) / 2, max(count - 1, 1))) * error if count > 1 else 1.96 * error
     return Ratio(
         math.exp(centre),

@@ -17,8 +17,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from luts.journal import Visit
 
@@ -83,21 +81,20 @@ def _columns(visits: Sequence[Visit]) -> dict[Group, int]:
     return columns
 
 
-def _components(row: NDArray[np.intp], column: NDArray[np.intp], session: NDArray[np.intp]) -> NDArray[np.int32]:
+def _components(row: NDArray[np.intp], column: NDArray[np.intp], session: NDArray[np.intp]) -> NDArray[np.intp]:
     """(columns,) which of the columns can be compared: those linked by a session or by a key, over any number of steps."""
-    keys = int(row.max()) + 1
-    links = np.concatenate([column, np.arange(len(session))]), np.concatenate([row, keys + session])
-    size = keys + int(session.max()) + 1
-    graph = coo_array((np.ones(len(links[0])), links), shape=(len(session), size)).tocsr()
-    _, component = connected_components(graph @ graph.T, directed=False)
-    return component
+    component = session.copy()
+    for key in range(int(row.max()) + 1):
+        linked = np.unique(component[column[row == key]])
+        component[np.isin(component, linked)] = linked[0]
+    return np.unique(component, return_inverse=True)[1]
 
 
 def _solve(
     row: NDArray[np.intp],
     column: NDArray[np.intp],
     session: NDArray[np.intp],
-    component: NDArray[np.int32],
+    component: NDArray[np.intp],
     log_ms: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """(columns,) log drift: the most probable one, found by reweighted least squares over keys and columns together.

@@ -10,42 +10,45 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from devices import DeviceError
 from lightnas_edge._version import __version__
-from lightnas_edge.cli import (
-    boards,
-    demo,
-    export,
-    fit,
-    lut,
-    probe,
-    profile,
-    pull,
-    reach,
-    refine,
-    report,
-    sample,
-    search,
-    space,
-    train,
-    verify,
-)
-from lightnas_edge.cli.console import note
-from lightnas_edge.errors import LightnasEdgeError
-from luts import LutError
+
+# The commands are imported where they are needed: that takes a second, and Ctrl-C must be answered there too.
 
 __all__ = ["main", "profile_device"]
-
-# The order of the story.
-_COMMANDS = (
-    demo, space, boards, probe, profile, pull, lut, sample, fit, reach, search, refine, train, export, verify, report,
-)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    return _answer_interrupts(lambda: _run(_all_commands(), argv))
+
+
+def profile_device(argv: Sequence[str] | None = None) -> int:
+    """`profile-device` is `lightnas-edge profile`."""
+    return _answer_interrupts(lambda: _run(_profile_alone(), argv))
+
+
+def _all_commands() -> argparse.ArgumentParser:
+    from lightnas_edge.cli import (
+        boards,
+        demo,
+        export,
+        fit,
+        lut,
+        probe,
+        profile,
+        pull,
+        reach,
+        refine,
+        report,
+        sample,
+        search,
+        space,
+        train,
+        verify,
+    )
+
     parser = argparse.ArgumentParser(
         prog="lightnas-edge",
         description="Find the most accurate network that keeps a latency budget on your own board, and prove it there.",
@@ -53,19 +56,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"lightnas-edge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
+    # The order of the story.
+    for command in (
+        demo, space, boards, probe, profile, pull, lut, sample, fit, reach, search, refine, train, export, verify, report,
+    ):  # fmt: skip
         command.add_parser(commands)
-    return _run(parser, argv)
+    return parser
 
 
-def profile_device(argv: Sequence[str] | None = None) -> int:
-    """`profile-device` is `lightnas-edge profile`."""
+def _profile_alone() -> argparse.ArgumentParser:
+    from lightnas_edge.cli import profile
+
     parser = argparse.ArgumentParser(prog="profile-device", description=profile.DESCRIPTION)
     profile.add_arguments(parser)
-    return _run(parser, argv)
+    return parser
+
+
+def _answer_interrupts(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted; what was measured or trained is kept, and the same command goes on from there",
+            file=sys.stderr,
+            flush=True,
+        )
+        return 130
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    from devices import DeviceError
+    from lightnas_edge.errors import LightnasEdgeError
+    from luts import LutError
+
     # Threads that wait by spinning make training several times slower as soon as anything else wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -77,9 +100,6 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         return code
     except (LightnasEdgeError, LutError, DeviceError) as error:
         return _tell(error, error.hint, error.exit_code)
-    except KeyboardInterrupt:
-        note("\ninterrupted; what was measured or trained is kept, and the same command goes on from there")
-        return 130
     except BrokenPipeError:  # `lightnas-edge lut show ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -90,6 +110,8 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def _tell(error: Exception, hint: str, exit_code: int) -> int:
+    from lightnas_edge.cli.console import note
+
     message = error.args[0] if len(error.args) == 1 else error  # a KeyError's str() would quote it
     note(f"{type(error).__name__}: {message}")
     for line in hint.splitlines():

@@ -145,6 +145,21 @@ def test_ctrl_c_stops_the_agent_and_keeps_what_it_measured(connection, write_job
     assert len(tools.lines(tmp_path / "t")) > 3
 
 
+def test_ctrl_c_while_the_agent_is_being_started_stops_it(connection, write_job, tmp_path, tools, monkeypatch):
+    def start(argv, start=connection.start, **files):
+        start(argv, **files)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection, "start", start)
+
+    with pytest.raises(KeyboardInterrupt):
+        campaign(connection, write_job(rounds=5000), tmp_path / "t")
+
+    status = json.loads((board_job(connection) / "status.json").read_text())
+    assert status["state"] == "interrupted"
+    assert not connection.signal(status["pid"], 0)
+
+
 def test_a_busy_board_is_told_and_the_same_job_is_joined(connection, write_job, tmp_path, tools):
     job = write_job({"a": write_job.scale_model(2), "endless": write_job.endless_model()}, rounds=1, timeout_s=4.0)
     Campaign(connection, job).start()

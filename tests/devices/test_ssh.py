@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 
+import paramiko
 import pytest
 
 import devices
@@ -230,6 +231,32 @@ def test_a_link_that_breaks_while_files_are_sent_costs_nothing_but_time(tmp_path
     assert python == connection.python()
     for local, remote in files:
         assert connection.read(remote) == local.read_bytes()
+
+
+@pytest.mark.parametrize("packets", [0, 1, 40])
+def test_an_interrupt_in_the_middle_of_a_message_leaves_no_half_file_and_a_board_that_answers(
+    tmp_path, board, connection, monkeypatch, packets
+):
+    (tmp_path / "file").write_bytes(os.urandom(6_000_000))
+    connection.python()
+    connection.home()
+    left = [packets]
+
+    def send_half(self, kind, packet, send=paramiko.SFTPClient._send_packet):
+        left[0] -= 1
+        if left[0] == -1:
+            self.sock.sendall(b"\x00\x00\x01")  # the beginning of a length: the server waits for the rest
+            raise KeyboardInterrupt
+        return send(self, kind, packet)
+
+    monkeypatch.setattr(paramiko.SFTPClient, "_send_packet", send_half)
+
+    with pytest.raises(KeyboardInterrupt):
+        connection.put(tmp_path / "file", f"{board.home}/file")
+
+    assert list(board.home.glob("file*")) == []
+    connection.put(tmp_path / "file", f"{board.home}/file")
+    assert connection.size(f"{board.home}/file") == 6_000_000
 
 
 def test_a_board_that_restarts_is_waited_for(tmp_path, board, connection, public_key):
