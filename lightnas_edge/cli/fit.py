@@ -142,12 +142,12 @@ def _fit(
 def _tell(predictor: Predictor, comparison: Comparison, out: Path) -> None:
     if comparison.rows:
         columns = [
-            f"{predictor.metric} of networks held out", f"RMSE {predictor.unit}", "MAPE", "bias", "within 1 %",
+            f"{predictor.metric} of networks held out", "from", f"RMSE {predictor.unit}", "MAPE", "bias", "within 1 %",
             "within 5 %", "within 10 %", "Kendall tau", "in 90 % interval", "outside",
         ]  # fmt: skip
         print_table(columns, [
             [
-                row.method, f"{row.scores.rmse:.3g}", percent(row.scores.mape, 2), percent(row.scores.bias, 2),
+                row.method, str(row.trained_on), f"{row.scores.rmse:.3g}", percent(row.scores.mape, 2), percent(row.scores.bias, 2),
                 percent(row.scores.within_1, 0), percent(row.scores.within_5, 0),
                 percent(row.scores.within_10, 0), f"{row.scores.kendall_tau:.3f}",
                 percent(row.scores.coverage_90, 0), percent(row.scores.outside, 0),

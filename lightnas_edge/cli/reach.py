@@ -41,11 +41,17 @@ def _run(arguments: argparse.Namespace) -> int:
         predictor = lut_predictor(space, luts.read(arguments.lut))
     reach = reachable_range(predictor)
     ends = {"cheapest": (reach.lowest, reach.cheapest), "dearest": (reach.highest, reach.dearest)}
+    beyond = {
+        name: bool(predictor.outside(network.one_hot(predictor.space)[None])[0]) for name, (_, network) in ends.items()
+    }
     if arguments.json:
         print_json({
             "kind": "range", "space": predictor.space.name, "batch": predictor.batch, "metric": predictor.metric,
             "median": {predictor.metric: reach.median},
-            **{name: {predictor.metric: value, "architecture": network.to_json()} for name, (value, network) in ends.items()},
+            **{
+                name: {predictor.metric: value, "outside": beyond[name], "architecture": network.to_json()}
+                for name, (value, network) in ends.items()
+            },
         })  # fmt: skip
         return 0
     say(f"{predictor.space.name}, batch {predictor.batch}, predicted:")
@@ -53,4 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
     say(f"cheapest  {ms(reach.lowest)} {unit}  {reach.cheapest}")
     say(f"median    {ms(reach.median)} {unit}  of random networks")
     say(f"dearest   {ms(reach.highest)} {unit}  {reach.dearest}")
+    if any(beyond.values()):
+        named = " and ".join(name for name, is_out in beyond.items() if is_out)
+        note(f"{named}: outside what was measured, so its value is a guess")
     return 0

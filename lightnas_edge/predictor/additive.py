@@ -158,7 +158,17 @@ class AdditivePredictor(Predictor):
         return float(self.mean[0]), self._cost.copy()
 
     def updated(self, observations: Observations) -> AdditivePredictor:
-        """The posterior after more networks, in closed form; the noise level is kept."""
+        """The posterior after more networks, in closed form; the noise level is kept.
+
+        Raises:
+            FingerprintError: they were measured on another board or in another state.
+            PredictorError: they are of another metric.
+        """
+        self.require_same_board(observations.fingerprint, "the measured networks")
+        if observations.metric != self.metric:
+            raise PredictorError(
+                f"the predictor is of {self.metric}, the measured networks are of {observations.metric}"
+            )
         return self._after(observations.indices, observations.value, observations.standard_error)
 
     def updated_with(self, architecture: Architecture, value: float, standard_error: float) -> AdditivePredictor:

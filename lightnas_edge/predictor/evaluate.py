@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import luts
-from lightnas_edge.errors import FingerprintError, PredictorError
+from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.base import Array, Predictor
 from lightnas_edge.predictor.observations import Observations, observe
 
@@ -63,16 +63,7 @@ def evaluate(
         raise PredictorError(
             f"the predictor is of {predictor.metric}, the measured networks are of {observations.metric}"
         )
-    differing = [
-        f"{name} {predictor.fingerprint.get(name)!r} and {observations.fingerprint.get(name)!r}"
-        for name in sorted({*predictor.fingerprint, *observations.fingerprint})
-        if predictor.fingerprint.get(name) != observations.fingerprint.get(name)
-    ]
-    if differing:
-        raise FingerprintError(
-            f"the predictor and the measured networks are of different boards or states: {'; '.join(differing)}",
-            hint="a predictor speaks for the board and state it was fitted on; fit one for this board",
-        )
+    predictor.require_same_board(observations.fingerprint, "the measured networks")
     one_hot = observations.one_hot
     low, high = predictor.interval(one_hot, CONFIDENCE)
     return score(predictor.predict(one_hot), low, high, observations, predictor.outside(one_hot))

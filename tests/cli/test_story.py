@@ -49,6 +49,7 @@ def test_fit_tells_errors_on_held_out_networks_beside_the_repeatability(story):
 def test_range_is_ordered(story):
     reach = json.loads(story.told["range"].out)
 
+    assert isinstance(reach["cheapest"]["outside"], bool)
     assert 0 < reach["cheapest"]["latency_ms"] < reach["median"]["latency_ms"] < reach["dearest"]["latency_ms"]
 
 

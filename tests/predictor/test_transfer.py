@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightnas_edge.errors import PredictorError
+from lightnas_edge.errors import FingerprintError, PredictorError
 from lightnas_edge.predictor import Observations, fit_additive, fit_best, learning_curve, load_predictor, lut_predictor
 from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import one_hot_of
@@ -98,3 +98,24 @@ def test_a_prior_needs_networks_and_takes_the_place_of_a_table(old, tmp_path):
         )  # fmt: skip
     with pytest.raises(PredictorError, match="the networks are of energy_mj"):
         fit_additive(SPACE, None, networks(NEW_COST, 10, 7, NEW_BOARD, metric="energy_mj"), prior=old)
+
+
+def test_a_simulated_prior_is_compared_and_never_chosen_for_a_real_board(old):
+    from dataclasses import replace
+
+    simulated = fit_additive(SPACE, None, networks(OLD_COST, 100, 5, FINGERPRINT))
+    simulated.origin = replace(simulated.origin, simulated=True)
+
+    predictor, comparison = fit_best(SPACE, None, networks(NEW_COST, 12, 7, NEW_BOARD), prior=simulated)
+
+    assert comparison.rows[0].method == "carried over" and comparison.best == "samples alone"
+    assert not predictor.simulated
+
+
+def test_networks_of_another_board_do_not_update_a_predictor(old):
+    with pytest.raises(FingerprintError, match="board 'generic-linux' and 'another'") as caught:
+        old.updated(networks(NEW_COST, 3, 7, NEW_BOARD))
+
+    assert "--prior" in caught.value.hint
+    with pytest.raises(PredictorError, match="of latency_ms, the measured networks are of energy_mj"):
+        old.updated(networks(OLD_COST, 3, 7, FINGERPRINT, metric="energy_mj"))
