@@ -46,6 +46,8 @@ class Latency:
         self.known_ms = float(predictor.predict(one_hot)[0])
         self._known_variance = float(predictor.deviation(one_hot)[0]) ** 2
         widths = predictor.fit.get("prior_widths") or {}
+        if "scale" not in widths:  # fitted without the table: its deviations are others
+            widths = {}
         factor = float((predictor.fit.get("calibration") or {}).get("scale", 1.0))
         self._scale_width = factor * float(widths.get("scale", _SCALE_WIDTH))
         own = math.hypot(widths.get("deviation", _DEVIATION_WIDTH), widths.get("table", 0.0))
