@@ -91,10 +91,11 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     say(
         f"training loss sum over {config.steps} steps, {config.seeds} seeds: {comparison.difference:+.2f} ± "
-        f"{comparison.standard_error:.2f} against the unrefined network: {comparison.verdict}"
+        f"{comparison.standard_error:.2f} against the unrefined network (less is better): {comparison.verdict}"
     )
     if not comparison.better:
-        note(f"nothing here speaks for {out} over {run_folder}")
+        beyond = "it learns more slowly" if comparison.worse else "the difference is within the noise between seeds"
+        note(f"nothing here speaks for {out} over {run_folder}: {beyond}")
     note("the sum of early losses is a guess: train both, and compare their accuracy")
     return 0
 

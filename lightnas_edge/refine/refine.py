@@ -26,13 +26,14 @@ from lightnas_edge.data import DataSet
 from lightnas_edge.errors import InfeasibleBudgetError, RunError
 from lightnas_edge.nn.loop import MetricsLog, require_same
 from lightnas_edge.predictor import Predictor, load_predictor
+from lightnas_edge.predictor.metrics import COUNTED
 from lightnas_edge.profiling import sentinels
 from lightnas_edge.refine.channels import Channels, Grid
 from lightnas_edge.refine.evolution import evolve
 from lightnas_edge.refine.latency import Latency
 from lightnas_edge.refine.proxy import TrainingLossSum
 from lightnas_edge.runs import read_architecture, read_json, read_run, write_json
-from lightnas_edge.space import Architecture, ShapedOperator, Space
+from lightnas_edge.space import Architecture, ShapedOperator, Space, macs_m, parameters_m
 
 SCHEMA = 1
 LEVEL = 0.05  # of the test whether a choice beats the network by more than the proxy's noise
@@ -112,7 +113,8 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        return "better" if self.better else "worse" if self.worse else "no different beyond the proxy's noise"
+        """`better` or `worse` by more than the proxy's noise, or `inconclusive`."""
+        return "better" if self.better else "worse" if self.worse else "inconclusive"
 
     @property
     def _differences(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -175,27 +177,22 @@ def refine_network(
     run, space = read_run(run_dir)
     architecture = read_architecture(run_dir, space)
     predictor = load_predictor(run_dir / "predictor.json", space)
-    table_path = run_dir / "lut.jsonl"
-    if not table_path.exists():
-        raise RunError(
-            f"{run_dir} holds no table (lut.jsonl), so what other channels cost cannot be tied to it",
-            hint="search with `--lut`, or with a predictor that was fitted with `--lut`",
-        )
+    table_path = _table_of(run_dir, run, predictor)
     grid = Grid(space, architecture, factors=config.factors, vary=config.vary)
-    target_ms, confidence = _budget(run, run_dir)
+    budget = _Budget.of(run, run_dir)
     folder = _begin(out, _asked(run, grid, data, config), fresh=fresh)
 
-    measuring = _Measuring(run_dir, folder, measure, config.rounds)
+    measuring = _Measuring(table_path, folder, measure, config.rounds)
     table = measuring.measured(_job_space(space), [*grid.shaped_operators(), *sentinels(space)], "operators.lut.jsonl")
     latency = Latency(grid, predictor, table)
-    _require_feasible(latency, target_ms, confidence)
+    budget.require_feasible(latency)
 
     scores = _Scores(grid, TrainingLossSum(data, steps=config.steps, batch=config.batch, device=config.device), folder)
     scores.announce(1 + config.candidates + (config.finalists + 1) * config.seeds, on_event)
     try:
         scored = evolve(
             grid,
-            lambda channels: latency.bound_ms(channels, confidence) <= target_ms,
+            lambda channels: budget.keeps(latency, channels),
             lambda channels: scores.of(channels, config.seed),
             candidates=config.candidates,
             population=config.population,
@@ -216,22 +213,22 @@ def refine_network(
         refined,
         comparison,
         latency.predict(channels)[0],
-        None if confidence is None else latency.bound_ms(channels, confidence),
+        None if budget.confidence is None else latency.bound_ms(channels, budget.confidence),
         latency.known_ms,
-        target_ms,
+        budget.latency_ms,
         len(scored) - 1,
         grid.size,
         out,
     )
-    _write(found, run, run_dir, latency, measuring, confidence)
+    _write(found, run, run_dir, latency, measuring, budget)
     return found
 
 
 class _Measuring:
     """The run's table, and what is measured beside it: one journal each, together one table of the run's day."""
 
-    def __init__(self, run_dir: Path, folder: Path, measure: Measure, rounds: int) -> None:
-        self._run_table, self._folder, self._measure, self._rounds = run_dir / "lut.jsonl", folder, measure, rounds
+    def __init__(self, run_table: Path, folder: Path, measure: Measure, rounds: int) -> None:
+        self._run_table, self._folder, self._measure, self._rounds = run_table, folder, measure, rounds
         self.paths = [self._run_table]
 
     def measured(self, space: Space, operators: Sequence[ShapedOperator], name: str) -> luts.Lut:
@@ -336,16 +333,75 @@ def _compare(scored: dict[Channels, float], scores: _Scores, config: RefineConfi
     return finalists[best], comparisons[best]
 
 
-def _budget(run: dict[str, Any], run_dir: Path) -> tuple[float, float | None]:
-    """(target in ms, confidence of the bound or None) that the search kept."""
-    targets = run.get("targets") or {}
-    others = sorted(name for name, value in targets.items() if name != "latency_ms" and value is not None)
-    if targets.get("latency_ms") is None or others:
-        raise RunError(
-            f"{run_dir} was searched under {', '.join(sorted(targets)) or 'no budget'}: "
-            "channels are refined under a latency alone, since only latency is measured for other channels",
+@dataclass(frozen=True)
+class _Budget:
+    """What the run's network keeps, and any other must keep too."""
+
+    latency_ms: float
+    counted: dict[str, float]  # metric -> target: exact for any channels
+    confidence: float | None  # of the latency's bound
+
+    @classmethod
+    def of(cls, run: dict[str, Any], run_dir: Path) -> _Budget:
+        targets = {name: value for name, value in (run.get("targets") or {}).items() if value is not None}
+        others = [name for name in targets if name not in ("latency_ms", *COUNTED)]
+        if "latency_ms" not in targets or others:
+            raise RunError(
+                f"{run_dir} was searched under {', '.join(targets) or 'no budget of its own'}: channels are refined under a "
+                f"latency, beside which only {' and '.join(COUNTED)} can be limited",
+            )
+        counted = {name: float(targets[name]) for name in COUNTED if name in targets}
+        return cls(float(targets["latency_ms"]), counted, (run.get("config") or {}).get("confidence"))
+
+    def keeps(self, latency: Latency, channels: Channels) -> bool:
+        if latency.bound_ms(channels, self.confidence) > self.latency_ms:
+            return False
+        count = _counts(*latency.grid.network(channels))
+        return all(count[metric] <= target for metric, target in self.counted.items())
+
+    def require_feasible(self, latency: Latency) -> None:
+        """Raises InfeasibleBudgetError when neither the network nor its smallest choice keeps the budget."""
+        grid = latency.grid
+        smallest = grid.channels([min(choices) for choices in grid.genes])
+        if self.keeps(latency, grid.unchanged) or self.keeps(latency, smallest):
+            return
+        least = {"latency_ms": latency.bound_ms(smallest, self.confidence), **_counts(*grid.network(smallest))}
+        wanted = {"latency_ms": self.latency_ms, **self.counted}
+        missed = "; ".join(
+            f"{name} {target:g}, at the least {least[name]:.4g}"
+            for name, target in wanted.items()
+            if least[name] > target
         )
-    return float(targets["latency_ms"]), (run.get("config") or {}).get("confidence")
+        raise InfeasibleBudgetError(
+            f"neither the network nor its smallest choice of channels keeps the budget: {missed}",
+            hint="search under this budget, or give smaller --factors",
+        )
+
+
+def _counts(space: Space, architecture: Architecture) -> dict[str, float]:
+    return {"params_m": parameters_m(space, architecture), "macs_m": macs_m(space, architecture)}
+
+
+def _table_of(run_dir: Path, run: dict[str, Any], predictor: Predictor) -> Path:
+    """The table behind a run's predictor; a network below a search has it in the search's folder."""
+    paths = [run_dir / "lut.jsonl"]
+    if isinstance(run.get("search"), str):
+        paths.append(run_dir / run["search"] / "lut.jsonl")
+    for path in paths:
+        if path.exists():
+            table = luts.read(path)
+            differing = [
+                name for name in predictor.fingerprint if predictor.fingerprint[name] != table.fingerprint.get(name)
+            ]
+            if not differing:
+                return path
+            raise RunError(
+                f"{path} is of another board or state than the run's predictor: {', '.join(differing)} differ"
+            )
+    raise RunError(
+        f"{run_dir} holds no table (lut.jsonl), so what other channels cost cannot be tied to it",
+        hint="search with `--lut`, or with a predictor that was fitted with `--lut`; or put that table there",
+    )
 
 
 def _asked(run: dict[str, Any], grid: Grid, data: DataSet, config: RefineConfig) -> dict[str, Any]:
@@ -385,44 +441,37 @@ def _job_space(space: Space) -> Space:
     return replace(space, name=f"{space.name[:57]}-shapes")
 
 
-def _require_feasible(latency: Latency, target_ms: float, confidence: float | None) -> None:
-    grid = latency.grid
-    if latency.bound_ms(grid.unchanged, confidence) <= target_ms:
-        return
-    smallest = grid.channels([min(choices) for choices in grid.genes])
-    least_ms = latency.bound_ms(smallest, confidence)
-    if least_ms > target_ms:
-        raise InfeasibleBudgetError(
-            f"neither the network nor its smallest choice of channels keeps {target_ms:g} ms: {least_ms:.4g} ms predicted"
-            + ("" if confidence is None else f" with confidence {confidence:g}"),
-            hint="search under this budget, or give smaller --factors",
-        )
-
-
 def _write(
     found: Refinement,
     run: dict[str, Any],
     run_dir: Path,
     latency: Latency,
     measuring: _Measuring,
-    confidence: float | None,
+    budget: _Budget,
 ) -> None:
     """The winner as a run directory; run.json last, so that one that is there is whole."""
     out = found.folder
     measuring.write(out / "lut.jsonl")
     predictor: Predictor = latency.predictor(found.channels, luts.read(out / "lut.jsonl"))
     predictor.save(out / "predictor.json")
+    counts = _counts(found.space, found.architecture)
+    metrics = {
+        "latency_ms": _predicted(found.predicted_ms, found.upper_ms, budget.latency_ms),
+        **{name: _predicted(counts[name], None, target) for name, target in budget.counted.items()},
+    }
     predicted = {
+        "confidence": budget.confidence,
+        "metrics": metrics,
         "latency_ms": found.predicted_ms,
         "upper_ms": found.upper_ms,
-        "confidence": confidence,
         "target_ms": found.target_ms,
-        "violation": found.predicted_ms / found.target_ms - 1,
+        "violation": metrics["latency_ms"]["violation"],
     }
     write_json(out / "architecture.json", {**found.architecture.to_json(), "predicted": predicted})
     write_json(out / "refine" / "result.json", _result(found, run_dir))
+    asked = {name: value for name, value in run.items() if name != "search"}  # it is no longer below that one
     record = {
-        **run,
+        **asked,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
         "space": found.space.to_json(),
@@ -433,6 +482,11 @@ def _write(
         },
     }
     write_json(out / "run.json", record)
+
+
+def _predicted(value: float, upper: float | None, target: float) -> dict[str, float | None]:
+    """As in every architecture.json."""
+    return {"value": value, "upper": upper, "target": target, "violation": value / target - 1}
 
 
 def _result(found: Refinement, run_dir: Path) -> dict[str, Any]:

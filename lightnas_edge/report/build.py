@@ -82,6 +82,7 @@ def _record(story: Story) -> Record:
         }
         if story.architecture
         else None,
+        "refined": story.refined,
         "predicted_ms": story.predicted_ms,
         "fit": fit or None,
         "trained": _last(story),

@@ -17,6 +17,7 @@ from lightnas_edge.space import Architecture, ShapedOperator, Space, macs_m, par
 
 Record = dict[str, Any]
 _T = TypeVar("_T")
+_SEARCH = "run `lightnas-edge search` to its end"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Story:
     trained: Record | None = None  # train/result.json
     export: Record | None = None
     verification: Record | None = None
+    refined: Record | None = None  # refine/result.json, of a run that `refine` wrote
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -143,12 +145,17 @@ def read_story(folder: Path) -> Story:
             missing[key] = f"not available: {path} is damaged ({type(error).__name__}: {error}); {remedy}"
         return None
 
-    search = "run `lightnas-edge search` to its end"
+    origin = (run.get("refined_from") or {}).get("run")
+    search = f"it is told in {origin}, which this run was refined from" if origin else _SEARCH
     architecture = part("network", "architecture.json", search, lambda path: read_architecture(path.parent, space))
     predicted = part("predicted", "architecture.json", search, _read_predicted) if architecture else None
     lut = part("lut", "lut.jsonl", "search with `--lut` or `--host`, so that the table is kept with the run", luts.read)
     predictor = part("predictor", "predictor.json", search, lambda path: read_json(path, kind="predictor"))
     lines = part("search", "search/metrics.jsonl", search, _read_lines) or []
+    refined = None
+    if origin:
+        refine = f"run `lightnas-edge refine` again, with --out {name}"
+        refined = part("refined", "refine/result.json", refine, lambda path: read_json(path, kind="refined"))
     train = f"run `lightnas-edge train {name}`"
     training = part("training", "train/metrics.jsonl", train, _read_lines) or []
     trained = part("trained", "train/result.json", train, _read_object)
@@ -183,6 +190,7 @@ def read_story(folder: Path) -> Story:
         trained=trained,
         export=export,
         verification=verification,
+        refined=refined,
         missing=missing,
     )
 

@@ -59,6 +59,9 @@ def test_the_refined_network_is_verified_on_the_day_of_the_runs_table(refined, s
 def test_the_report_knows_every_block_of_the_refined_network(refined, story):
     record = json.loads((story.folder / "run-refined" / "report.json").read_text())
 
+    assert record["refined"]["verdict"] in ("better", "worse", "inconclusive")
+    assert "refined from" in record["missing"]["search"]
+    assert "Refined from ../run" in (story.folder / "run-refined" / "report.html").read_text()
     blocks = record["network"]["blocks"]
     assert all(block["latency_ms"] for block in blocks if not block["identity"])
     table = luts.read(story.folder / "run-refined" / "lut.jsonl")

@@ -7,6 +7,7 @@ import pytest
 
 import luts
 from lightnas_edge.predictor import lut_predictor
+from lightnas_edge.search.constraints import Constraint
 from lightnas_edge.search.selection import select
 from lightnas_edge.space import load_space
 from tests.cli.commands import run
@@ -67,8 +68,8 @@ def test_a_squeeze_is_measured_as_an_operator_of_its_own_and_chosen_where_it_is_
     predictor = lut_predictor(space, table)
     preference = np.log(np.array([[0.3, 0.6, 0.1], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1]]))
 
-    loose = select(space, preference, predictor, 100.0)
+    chosen = select(space, preference, [Constraint(predictor, 100.0)])
 
     for name in ("mbconv_k3_e2", "mbconv_k3_e2_se"):
         assert table.entries[f"{name}@16x8-24s2"].latency_ms > 0
-    assert [operator.squeeze_excite for operator in loose.architecture.operators] == [True, True, False]
+    assert [operator.squeeze_excite for operator in chosen.architecture.operators] == [True, True, False]

@@ -39,8 +39,9 @@ class Board:
 
 def write_run(folder, *, target_ms=None, confidence=None, found=FOUND):
     """A run as a search leaves it; the target is what the network takes when none is given."""
+    folder.mkdir(parents=True)
     table = write_measured(
-        folder.parent / "ops.lut.jsonl", {shaped.key: true_ms(shaped) for shaped in SPACE.shaped_operators()}, rounds=4
+        folder / "lut.jsonl", {shaped.key: true_ms(shaped) for shaped in SPACE.shaped_operators()}, rounds=4
     )
     predictor = lut_predictor(SPACE, luts.read(table))
     if target_ms is None:
@@ -53,7 +54,6 @@ def write_run(folder, *, target_ms=None, confidence=None, found=FOUND):
     write_json(folder / "run.json", record)
     write_json(folder / "architecture.json", found.to_json())
     predictor.save(folder / "predictor.json")
-    (folder / "lut.jsonl").write_bytes(table.read_bytes())
     return folder
 
 

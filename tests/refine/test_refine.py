@@ -13,7 +13,7 @@ from lightnas_edge.predictor import load_predictor
 from lightnas_edge.refine import Comparison, Grid, TrainingLossSum, refine_network
 from lightnas_edge.refine.evolution import evolve
 from lightnas_edge.runs import read_architecture, read_run, write_json
-from lightnas_edge.space import Architecture
+from lightnas_edge.space import Architecture, parameters_m
 from lightnas_edge.train import TrainConfig, train_network
 from tests.refine.problems import CONFIG, FOUND, SPACE, Board, chain_ms, write_run
 from tests.search.problems import data
@@ -107,7 +107,7 @@ def test_a_training_that_diverges_has_the_worst_score(monkeypatch):
 
 
 def test_a_difference_within_the_noise_is_no_verdict():
-    assert Comparison((9.0, 11.0, 10.0), (10.0, 10.0, 10.0), 3).verdict == "no different beyond the proxy's noise"
+    assert Comparison((9.0, 11.0, 10.0), (10.0, 10.0, 10.0), 3).verdict == "inconclusive"
 
 
 def test_a_difference_beyond_the_noise_is_one():
@@ -232,7 +232,10 @@ def test_a_run_without_a_table_is_refused(tmp_path):
 def test_a_budget_that_no_choice_keeps_is_refused_before_anything_is_scored(tmp_path):
     write_run(tmp_path / "run", target_ms=0.001)
 
-    with pytest.raises(InfeasibleBudgetError, match="nor its smallest choice of channels keeps"):
+    with pytest.raises(
+        InfeasibleBudgetError,
+        match=r"nor its smallest choice of channels keeps the budget: latency_ms 0\.001, at",
+    ):
         refine(tmp_path)
 
     assert not (tmp_path / "refined" / "refine" / "scores.jsonl").exists()
@@ -243,7 +246,40 @@ def test_budgets_that_are_not_measured_for_other_channels_are_refused(tmp_path):
     record = json.loads((run / "run.json").read_text())
     write_json(run / "run.json", {**record, "targets": {"latency_ms": 1.0, "energy_mj": 5.0}})
 
-    with pytest.raises(RunError, match="energy_mj, latency_ms"):
+    with pytest.raises(RunError, match="searched under latency_ms, energy_mj"):
+        refine(tmp_path)
+
+
+def test_what_can_be_counted_is_kept_too(tmp_path):
+    run = write_run(tmp_path / "run", target_ms=9.0)
+    record = json.loads((run / "run.json").read_text())
+    limit = 0.9 * parameters_m(SPACE, FOUND)
+    write_json(run / "run.json", {**record, "targets": {"latency_ms": 9.0, "params_m": limit}})
+
+    found = refine(tmp_path)
+
+    predicted = json.loads((found.folder / "architecture.json").read_text())["predicted"]["metrics"]["params_m"]
+    assert predicted["value"] == parameters_m(found.space, found.architecture) <= limit == predicted["target"]
+
+
+def test_a_network_below_a_search_takes_the_searchs_table(tmp_path):
+    below = write_run(tmp_path / "whole" / "networks" / "a")
+    (below / "lut.jsonl").rename(tmp_path / "whole" / "lut.jsonl")
+    record = json.loads((below / "run.json").read_text())
+    write_json(below / "run.json", {**record, "search": "../.."})
+
+    found = refine_network(below, tmp_path / "refined", data(), CONFIG, Board())
+
+    assert "search" not in json.loads((found.folder / "run.json").read_text())
+    assert found.predicted_ms <= found.target_ms
+
+
+def test_a_table_of_another_board_than_the_predictors_is_refused(tmp_path):
+    run = write_run(tmp_path / "run")
+    predictor = json.loads((run / "predictor.json").read_text())
+    write_json(run / "predictor.json", {**predictor, "fingerprint": {**predictor["fingerprint"], "threads": 4}})
+
+    with pytest.raises(RunError, match=r"another board or state than the run's predictor: threads differ"):
         refine(tmp_path)
 
 
