@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench check format clean
+.PHONY: demo test bench bench-predict check format clean
 
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
@@ -14,6 +14,9 @@ test: $(READY)  ## the tests
 
 bench: $(READY)  ## benchmarks: ratios and counts
 	$(BIN)/python -m benchmarks
+
+bench-predict: $(READY)  ## predictors against published measurements: ../shared/data, or DATA=FOLDER
+	$(BIN)/python -m benchmarks.predict
 
 check: $(READY)  ## lint, formatting, types, layering
 	$(BIN)/ruff check .

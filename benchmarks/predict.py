@@ -1,0 +1,81 @@
+"""`make bench-predict`: predictors against measurements that other people published, and against this machine.
+
+    python -m benchmarks.predict                        every data set in ../shared/data (or DATA=FOLDER)
+    python -m benchmarks.predict blocks cells           some of them
+    python -m benchmarks.predict --figures docs/img     the pictures of docs/prediction.md as well
+    python -m benchmarks.predict local --measure        this machine, measured now: about half an hour
+
+Nothing is fitted to the rows that judge: every number is of rows held out, and whatever a predictor chooses (its model,
+its widths, its intervals) it chooses on the rows it was given. Seeds are part of the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import predict_board, predict_local, predict_tables
+from benchmarks.figures import Drawing
+from benchmarks.verdicts import Section
+from lightnas_edge.cli.console import duration, note, print_table
+
+SETS: dict[str, Callable[[Drawing], Section]] = {
+    "board": predict_board.section,
+    "cells": predict_tables.cells,
+    "convnets": predict_tables.convnets,
+    "blocks": predict_tables.blocks,
+    "speed": predict_local.speed,
+    "local": predict_local.measured,
+}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)} (default: all but local)")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the pictures there")
+    parser.add_argument("--measure", action="store_true", help="this machine too: about half an hour")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the table, for machines")
+    arguments = parser.parse_args(argv)
+    unknown = sorted(set(arguments.sets) - set(SETS))
+    if unknown:
+        note(f"no such set: {', '.join(unknown)}; there are: {', '.join(SETS)}")
+        return 2
+    chosen = arguments.sets or [name for name in SETS if name != "local" or arguments.measure]
+    drawing = Drawing(arguments.figures)
+    started_s = time.monotonic()
+    found: dict[str, Section] = {}
+    for name in chosen:
+        note(f"{name} ...")
+        at_s = time.monotonic()
+        found[name] = SETS[name](drawing)
+        _tell(name, found[name], time.monotonic() - at_s)
+    rows = [row for section in found.values() for row in section.rows]
+    judged = [row for row in rows if row.met is not None]
+    missed = [row for row in judged if not row.met]
+    print(f"{len(judged) - len(missed)} of {len(judged)} as wanted, in {duration(time.monotonic() - started_s)}")
+    for row in missed:
+        print(f"  missed: {row.what}: {row.shown}, wanted {row.wanted}")
+    if arguments.json:
+        record = {
+            name: {"skipped": section.skipped, "rows": [row.to_json() for row in section.rows]}
+            for name, section in found.items()
+        }
+        arguments.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return 0
+
+
+def _tell(name: str, section: Section, seconds: float) -> None:
+    if section.skipped:
+        print(f"{name}: {section.skipped}\n")
+        return
+    columns = [f"{section.title} ({duration(seconds)})", "found", "wanted", "met"]
+    print_table(columns, [[row.what, row.shown, row.wanted, row.verdict] for row in section.rows])
+    print(flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

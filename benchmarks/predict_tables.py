@@ -1,0 +1,205 @@
+"""Feature tables: NAS-Bench-201 cells on a TX2, networks on a Nano, once-for-all blocks on an AGX Xavier and a TX2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import recorded
+from benchmarks.figures import Drawing, Panel
+from benchmarks.verdicts import Row, Section, at_least, at_most, covered, told
+from lightnas_edge.predictor.features import ADDITIVE, Features, first_rows, fit_features, fit_transfer
+from lightnas_edge.predictor.foreign import read_foreign
+
+Array = NDArray[np.float64]
+SEEDS = (0, 1, 2)
+FOLDS = 5
+EDGES = slice(0, 30)  # of the work of a cell: which operator on which edge
+COUNTS = (3, 5, 10, 20, 40)
+RANDOM_DRAWS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class _HeldOut:
+    """(n,) each, of every row while it was held out."""
+
+    predicted: Array
+    low: Array
+    high: Array
+    outside: NDArray[np.bool_]
+
+    def inside(self, value: Array) -> Array:
+        return ((self.low <= value) & (value <= self.high)).astype(np.float64)
+
+
+def _folds(features: Features, value: Array, seed: int, *, relative: bool, method: str | None = None) -> _HeldOut:
+    """Five-fold; model, widths and intervals are chosen anew in every fold, on its own rows."""
+    dealt = np.random.default_rng(seed).permutation(len(value)) % FOLDS
+    found = _HeldOut(*(np.zeros(len(value)) for _ in range(3)), np.zeros(len(value), dtype=bool))
+    for fold in range(FOLDS):
+        held, seen = np.flatnonzero(dealt == fold), np.flatnonzero(dealt != fold)
+        predictor = fit_features(features.take(seen), value[seen], relative=relative, method=method, seed=seed)
+        asked = features.take(held)
+        found.predicted[held] = predictor.predict(asked)
+        found.low[held], found.high[held] = predictor.interval(asked, 0.9)
+        found.outside[held] = predictor.outside(asked)
+    return found
+
+
+def cells(drawing: Drawing) -> Section:
+    title = "NAS-Bench-201 on a Jetson TX2, five-fold, seeds 0 to 2"
+    if skipped := recorded.missing("nb201_tx2/measurements.csv"):
+        return Section(title, skipped=skipped)
+    table = read_foreign(recorded.folder() / "nb201_tx2" / "measurements.csv")
+    repeats = np.stack([values for (_, metric), values in table.values.items() if metric == "latency_ms"])
+    rows = np.flatnonzero(np.isfinite(repeats).all(axis=0))
+    features, repeats = table.features.take(rows), repeats[:, rows]
+    value = np.median(repeats, axis=0)
+    on_edges = np.column_stack([features.work[:, EDGES], features.work[:, -1]])
+    additive = [
+        _folds(Features(on_edges, features.traits), value, seed, relative=False, method=ADDITIVE) for seed in SEEDS
+    ]
+    best = [_folds(features, value, seed, relative=False) for seed in SEEDS]
+    drawing.predicted("prediction-cells", [
+        Panel(name, "ms", value, found[0].predicted, found[0].low, found[0].high)
+        for name, found in (("additive", additive), ("best on held-out rows", best))
+    ])  # fmt: skip
+    agreement = [_r2(repeats[a], repeats[b]) for a in range(len(repeats)) for b in range(len(repeats)) if a != b]
+    return Section(title, (
+        told("cells", len(value), "{:.0f}"),
+        told("one of the three measurements against another, R2", float(np.mean(agreement)), "{:.4f}"),
+        at_least("additive, R2", _mean(_r2(each.predicted, value) for each in additive), 0.96, "{:.4f}"),
+        at_least("best model, R2", _mean(_r2(each.predicted, value) for each in best), 0.975, "{:.4f}"),
+        told("best model, RMSE", _mean(np.sqrt(np.mean((each.predicted - value) ** 2)) for each in best), "{:.3f} ms"),
+        covered("additive, in 90 % interval", _mean(each.inside(value).mean() for each in additive)),
+        covered("best model, in 90 % interval", _mean(each.inside(value).mean() for each in best)),
+    ))  # fmt: skip
+
+
+def convnets(drawing: Drawing) -> Section:
+    title = "Convolutional networks on a Jetson Nano, seeds 0 and 1"
+    if skipped := recorded.missing("nano_convnets/measurements.csv"):
+        return Section(title, skipped=skipped)
+    data = recorded.convnets()
+    count = len(data.macs)
+    by_size = np.argsort(data.macs, kind="stable")
+    rows: list[Row] = [
+        told("networks", count, "{:.0f}"),
+        told("latency measured again, in another process, MAPE", _mape(data.again_ms, data.latency_ms), "{:.2%}"),
+    ]
+    panels = []
+    for metric, unit, value in (("latency", "ms", data.latency_ms), ("energy", "mJ", data.energy_mj)):
+        errors, inside = [], []
+        for seed in SEEDS[:2]:
+            dealt = np.random.default_rng(seed).permutation(count)
+            found, held = _split(data.features, value, dealt[: count // 2], dealt[count // 2 :], seed)
+            errors.append(_mape(found.predicted, value[held]))
+            inside.append(found.inside(value[held]).mean())
+        panels.append(Panel(f"{metric}, a random half", unit, value[held], found.predicted, found.low, found.high))
+        cut = count - count // 10
+        large, held = _split(data.features, value, by_size[:cut], by_size[cut:], SEEDS[0])
+        panels.append(Panel(f"{metric}, the largest decile", unit, value[held], large.predicted, large.low, large.high))
+        rows += [
+            at_most(f"{metric}, a random half, MAPE", _mean(errors), 0.04, "{:.2%}"),
+            at_most(f"{metric}, largest decile of MACs from the others, MAPE", _mape(large.predicted, value[held]), 0.05, "{:.2%}"),
+            covered(f"{metric}, a random half, in 90 % interval", _mean(inside)),
+            _covered_or_outside(f"{metric}, largest decile, in 90 % interval", large.inside(value[held]), large.outside),
+        ]  # fmt: skip
+    drawing.predicted("prediction-convnets", panels, log=True)
+    return Section(title, tuple(rows))
+
+
+def _split(
+    features: Features, value: Array, seen: NDArray[np.int64], held: NDArray[np.int64], seed: int
+) -> tuple[_HeldOut, NDArray[np.int64]]:
+    predictor = fit_features(features.take(seen), value[seen], seed=seed)
+    asked = features.take(held)
+    return _HeldOut(predictor.predict(asked), *predictor.interval(asked, 0.9), predictor.outside(asked)), held
+
+
+def blocks(drawing: Drawing) -> Section:
+    title = "Once-for-all blocks, AGX Xavier and TX2"
+    if skipped := recorded.missing("ofa_block_lut/lut.csv"):
+        return Section(title, skipped=skipped)
+    table = read_foreign(recorded.folder() / "ofa_block_lut" / "lut.csv")
+    boards = sorted({board for board, _ in table.values})
+    metrics = sorted({metric for _, metric in table.values}, reverse=True)
+    rows: list[Row] = []
+    inside = []
+    for metric in metrics:
+        for board in boards:
+            known = table.known((board, metric))
+            value = table.values[board, metric][known]
+            found = [_folds(table.features.take(known), value, seed, relative=True) for seed in SEEDS]
+            inside.append(_mean(each.inside(value).mean() for each in found))
+            error = _mean(_mape(each.predicted, value) for each in found)
+            rows.append(told(f"{board}, {metric}, five-fold, no other board, MAPE", error, "{:.1%}"))
+    rows.append(covered("five-fold, in 90 % interval, all four", _mean(inside)))
+    panels, curves, covering = [], {}, {count: [] for count in COUNTS}
+    for metric in metrics:
+        for source in boards:
+            for target in boards:
+                if source == target:
+                    continue
+                known = table.known((source, metric), (target, metric))
+                there, here = (table.values[board, metric][known] for board in (source, target))
+                features = table.features.take(known)
+                name = f"{source} to {target}, {metric.partition('_')[0]}"
+                chosen, drawn, factor = [], [], []
+                for count in COUNTS:
+                    places = first_rows(features, there, count)
+                    moved = fit_transfer(features, there, places, here[places])
+                    others = np.setdiff1d(np.arange(len(here)), places)
+                    low, high = (ends[others] for ends in moved.interval(0.9))
+                    covering[count].append(((low <= here[others]) & (here[others] <= high)).mean())
+                    chosen.append(_mape(moved.predict()[others], here[others]))
+                    factor.append(_mape(there[others] * np.median(here[places] / there[places]), here[others]))
+                    if count == 10:
+                        panels.append(
+                            Panel(name, metric.rpartition("_")[2], here[others], moved.predict()[others], low, high)
+                        )
+                    drawn.append(
+                        _mean(_random_error(features, there, here, count, seed) for seed in range(RANDOM_DRAWS))
+                    )
+                curves[name] = {
+                    "chosen blocks": (COUNTS, chosen), "random blocks": (COUNTS, drawn), "one factor": (COUNTS, factor)
+                }  # fmt: skip
+                ten = COUNTS.index(10)
+                shown = ", ".join(f"{count}: {error:.1%}" for count, error in zip(COUNTS, chosen, strict=True))
+                rows += [
+                    Row(f"{name}, MAPE by blocks measured", shown),
+                    told(f"{name}, 10 blocks and one factor for all, MAPE", factor[ten], "{:.1%}"),
+                ]
+    rows.append(covered("transfers from 10 blocks, in 90 % interval", _mean(covering[10])))
+    drawing.predicted("prediction-blocks", panels, log=True, raster=True)  # no licence: pictures, no numbers
+    drawing.curves("prediction-blocks-transfer", curves, "MAPE of the other blocks", "blocks measured")
+    return Section(title, tuple(rows))
+
+
+def _random_error(features: Features, there: Array, here: Array, count: int, seed: int) -> float:
+    places = np.random.default_rng(seed).permutation(len(here))[:count]
+    others = np.setdiff1d(np.arange(len(here)), places)
+    moved = fit_transfer(features, there, places.tolist(), here[places])
+    return _mape(moved.predict()[others], here[others])
+
+
+def _covered_or_outside(what: str, inside: Array, outside: NDArray[np.bool_]) -> Row:
+    """As `covered`, of the rows for which the predictor vouches; rows it calls outside what was measured are counted apart."""
+    vouched = inside[~outside]
+    share = f"{100 * inside.mean():.1f} %, {100 * outside.mean():.0f} % called outside what was measured"
+    met = bool(len(vouched) == 0 or 0.85 <= vouched.mean() <= 0.95)
+    return Row(what, share, "85 to 95 %, or called outside", met, float(inside.mean()))
+
+
+def _mape(predicted: Array, value: Array) -> float:
+    return float(np.mean(np.abs(predicted / value - 1)))
+
+
+def _r2(predicted: Array, value: Array) -> float:
+    return float(1 - np.sum((predicted - value) ** 2) / np.sum((value - value.mean()) ** 2))
+
+
+def _mean(values: object) -> float:
+    return float(np.mean(list(values)))
