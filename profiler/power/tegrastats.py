@@ -1,4 +1,4 @@
-"""Lines of NVIDIA's `tegrastats`, every generation from JetPack 3 to 7, as records.
+"""Lines of NVIDIA's `tegrastats`, every generation from JetPack 2 to 7, as records.
 
 The format changes between releases and says nothing about itself, so a line is read piece by piece and must be used up:
 a piece that nobody knows is an error with its text, never skipped. Energy is not taken from here (see docs/energy.md):
@@ -34,7 +34,7 @@ class Core(NamedTuple):
 
 class Record(NamedTuple):
     time_s: Optional[float]  # put in front by whoever kept the log, `unix_time::`
-    date: Optional[str]  # "MM-DD-YYYY HH:MM:SS", local time, whole seconds
+    date: Optional[str]  # "MM-DD-YYYY HH:MM:SS", local time, whole seconds; or as whoever kept the log wrote it
     ram_used_mb: int
     ram_total_mb: int
     swap_used_mb: Optional[int]  # None: the line has no SWAP
@@ -53,18 +53,24 @@ class Record(NamedTuple):
         return self.engines.get("GR3D")
 
 
-_TIME = re.compile(r"(\d+\.\d+)::")
-_DATE = re.compile(r"(\d\d-\d\d-\d{4} \d\d:\d\d:\d\d) ")
-_RAM = re.compile(r"RAM (\d+)/(\d+)MB \(lfb \d+x\d+[kM]B\)")
-_SWAP = re.compile(r"SWAP (\d+)/(\d+)MB \(cached \d+MB\)")
-_IRAM = re.compile(r"IRAM \d+/\d+kB ?\(lfb \d+kB\)")
-_CPU = re.compile(r"CPU \[([^\]]*)\]")
+_TIME = re.compile(r"(\d+(?:\.\d+)?)::")
+_DATE = re.compile(
+    r"(\d\d-\d\d-\d{4} \d\d:\d\d:\d\d) |"  # tegrastats itself
+    r"\[?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)\]?:? +(?=RAM|\d)"  # whoever kept the log
+)
+_RAM = re.compile(r"RAM (\d+)/(\d+)MB(?: ?\(lfb [^)]*\))?(?= |$)")
+_SWAP = re.compile(r"SWAP (\d+)/(\d+)MB(?: ?\(cached \d+MB\))?(?= |$)")
+_IRAM = re.compile(r"IRAM \d+/\d+kB(?: ?\(lfb [^)]*\))?(?= |$)")
+_CPU = re.compile(r"(?:CPU|cpu) \[([^\]]*)\](?:@(\d+))?")  # before JetPack 3 one clock behind the list
 _CORE = re.compile(r"(\d+)%(?:@(\d+))?$")
+_LIMIT = re.compile(r"EDP limit \d+")  # before JetPack 3
 _MTS = re.compile(r"MTS fg \d+% bg \d+%")
-_TEMPERATURE = re.compile(r"([A-Za-z][\w-]*)@(-?\d+(?:\.\d+)?)C(?:/-?\d+(?:\.\d+)?C)?(?= |$)")
+_TEMPERATURE = re.compile(r"([A-Za-z][\w-]*)@(-?\d+(?:\.\d+)?)C(?:/-?\d+(?:\.\d+)?C)*(?= |$)")
 _RAIL = re.compile(r"([A-Za-z]\w*) (\d+)(?:mW)?/(\d+)(?:mW)?(?:/(\d+)(?:mW)?)?(?= |$)")
 _ENGINE = re.compile(r"([A-Z]\w*) (?=\S)(?:(off)|(?:(\d+)%)?(?:@(?:\[([\d,]+)\]|(\d+)))?|(\d+))(?= |$)")
-_HEADING = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) \w{3} +\d+ \d\d:\d\d:\d\d \w+ \d{4}$")
+_HEADING = re.compile(  # of `date`, in both of Ubuntu's forms; or a remark
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:\w{3} +\d+ \d\d:\d\d:\d\d \w+ \d{4}|\d+ \w{3} \d{4} \d\d:\d\d:\d\d [AP]M \w+)$|#"
+)
 
 _OFF_C = -256.0
 _NOT_A_TEMPERATURE = "PMIC"  # a constant 50 or 100
@@ -78,6 +84,8 @@ def parse(line):
         raise TegrastatsError("empty line")
     stamp, rest = _take(_TIME, rest)
     date, rest = _take(_DATE, rest)
+    again, rest = _take(_DATE, rest)  # its own, behind somebody else's
+    date = again or date
     memory, rest = _take(_RAM, rest)
     if memory is None:
         raise TegrastatsError("no RAM field at {!r}".format(rest[:60]))
@@ -85,7 +93,7 @@ def parse(line):
     cores = ()
     engines, temperatures, rails = {}, {}, {}
     while rest:
-        for pattern in (_SWAP, _IRAM, _CPU, _MTS, _TEMPERATURE, _RAIL, _ENGINE):
+        for pattern in (_SWAP, _IRAM, _CPU, _MTS, _LIMIT, _TEMPERATURE, _RAIL, _ENGINE):
             match, left = _take(pattern, rest)
             if match is not None and left != rest:
                 break
@@ -95,7 +103,7 @@ def parse(line):
         if pattern is _SWAP:
             swap = match
         elif pattern is _CPU:
-            cores = tuple(_core(text) for text in match.group(1).split(","))
+            cores = tuple(_core(text, match.group(2)) for text in match.group(1).split(","))
         elif pattern is _TEMPERATURE and match.group(1) != _NOT_A_TEMPERATURE:
             value = float(match.group(2))
             temperatures[match.group(1)] = None if value == _OFF_C else value
@@ -107,7 +115,7 @@ def parse(line):
             engines[name[: -len("_FREQ")] if name.endswith("_FREQ") else name] = _engine(match)
     return Record(
         time_s=float(stamp.group(1)) if stamp else None,
-        date=date.group(1) if date else None,
+        date=(date.group(1) or date.group(2)) if date else None,
         ram_used_mb=int(memory.group(1)),
         ram_total_mb=int(memory.group(2)),
         swap_used_mb=int(swap.group(1)) if swap else None,
@@ -120,7 +128,7 @@ def parse(line):
 
 
 def parse_log(lines):
-    """([Record], [(line number, line, TegrastatsError)]); empty lines and a date alone on its line are passed over."""
+    """([Record], [(line number, line, TegrastatsError)]); empty lines, remarks and a date alone on its line are passed over."""
     records, faults = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip() or _HEADING.match(line.strip()):
@@ -137,14 +145,15 @@ def _take(pattern, text):
     return match, text[match.end() :].lstrip() if match else text
 
 
-def _core(text):
+def _core(text, clock_of_all):
     text = text.strip()
     if text == "off":
         return None
     match = _CORE.match(text)
     if match is None:
         raise TegrastatsError("CPU core not understood: {!r}".format(text))
-    return Core(int(match.group(1)), int(match.group(2)) if match.group(2) else None)
+    clock = match.group(2) or clock_of_all
+    return Core(int(match.group(1)), int(clock) if clock else None)
 
 
 def _engine(match):

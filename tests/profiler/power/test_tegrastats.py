@@ -76,6 +76,51 @@ def test_small_free_blocks_and_a_prefix_of_whoever_kept_the_log():
     assert record.time_s == 1750866197.24
 
 
+def test_jetson_tx1_of_jetpack_2_has_one_clock_for_all_cores():
+    record = parse(
+        "RAM 1035/3995MB (lfb 501x4MB) SWAP 0/0MB (cached 0MB) cpu [1%,off,0%,3%]@518 EMC 7%@408 AVP 7%@80 VDE 0 "
+        "GR3D 12%@76 EDP limit 1734"
+    )
+
+    assert record.cores == (Core(1, 518), None, Core(0, 518), Core(3, 518))
+    assert record.gr3d == Engine(True, 12, (76,))
+    assert record.engines["VDE"] == Engine(True, None, (0,))
+
+
+@pytest.mark.parametrize(
+    "stamp, date",
+    [
+        ("2026-05-13T12:53:24.123456+02:00 ", "2026-05-13T12:53:24.123456+02:00"),
+        ("[2026-05-13 12:53:24] ", "2026-05-13 12:53:24"),
+        ("2026-05-13 12:53:24,120: ", "2026-05-13 12:53:24,120"),
+    ],
+)
+def test_other_stamps_of_whoever_kept_the_log(stamp, date):
+    assert parse(stamp + HEAD + "VDD_IN 5mW/5mW").date == date
+    assert parse(stamp + "05-13-2026 12:53:24 " + HEAD + "VDD_IN 5mW/5mW").date == "05-13-2026 12:53:24"
+
+
+def test_memory_without_its_largest_free_block():
+    record = parse("RAM 613/3964MB SWAP 1/2MB CPU [2%@102] VDD_IN 5mW/5mW")
+
+    assert (record.ram_used_mb, record.swap_total_mb) == (613, 2)
+    assert parse("RAM 613/3964MB (lfb N/A) VDD_IN 5mW/5mW").ram_total_mb == 3964
+
+
+def test_dates_and_remarks_on_lines_of_their_own_are_passed_over():
+    lines = [
+        "Tue Jan 26 18:22:31 UTC 2021",
+        "Tue 26 Jan 2021 06:22:31 PM UTC",
+        "# idle",
+        "",
+        HEAD + "VDD_IN 5mW/5mW\r\n",
+    ]
+
+    records, faults = parse_log(lines)
+
+    assert (len(records), faults) == (1, [])
+
+
 @pytest.mark.parametrize(
     "line", ["", "   ", "hello", HEAD + "GR3D_FREQ 0% and more", HEAD + "VDD_IN 5W/5W", HEAD + "FOO  "]
 )
