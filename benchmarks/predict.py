@@ -3,7 +3,7 @@
     python -m benchmarks.predict                        every data set in ../shared/data (or DATA=FOLDER)
     python -m benchmarks.predict blocks cells           some of them
     python -m benchmarks.predict --figures docs/img     the pictures of docs/prediction.md as well
-    python -m benchmarks.predict local --measure        this machine, measured now: about half an hour
+    python -m benchmarks.predict local --measure        this machine, measured now: some ten minutes
 
 Nothing is fitted to the rows that judge: every number is of rows held out, and whatever a predictor chooses (its model,
 its widths, its intervals) it chooses on the rows it was given. Seeds are part of the table.
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)} (default: all but local)")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the pictures there")
-    parser.add_argument("--measure", action="store_true", help="this machine too: about half an hour")
+    parser.add_argument("--measure", action="store_true", help="this machine too: some ten minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the table, for machines")
     arguments = parser.parse_args(argv)
     unknown = sorted(set(arguments.sets) - set(SETS))

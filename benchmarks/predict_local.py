@@ -28,9 +28,9 @@ from lightnas_edge.profiling import (
 from lightnas_edge.space import load_space
 
 ARCHITECTURES = 200_000
-SPACES = {"tiny": 60, "lightnas": 40}  # space -> networks measured
-CALIBRATION = 20  # networks that the predictor may see; it is judged on the others
-ROUNDS = 15
+SPACES = {"tiny": 40, "lightnas": 30}  # space -> networks measured
+CALIBRATION = 12  # networks that the predictor may see; it is judged on the others
+ROUNDS = 12
 
 
 def speed(drawing: Drawing) -> Section:

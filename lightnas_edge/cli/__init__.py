@@ -35,6 +35,7 @@ def _all_commands() -> argparse.ArgumentParser:
         demo,
         export,
         fit,
+        foreign,
         lut,
         probe,
         profile,
@@ -58,7 +59,7 @@ def _all_commands() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     # The order of the story.
     for command in (
-        demo, space, boards, probe, profile, pull, lut, sample, fit, reach, search, refine, train, export, verify, report,
+        demo, space, boards, probe, profile, pull, lut, sample, fit, foreign, reach, search, refine, train, export, verify, report,
     ):  # fmt: skip
         command.add_parser(commands)
     return parser
