@@ -91,7 +91,7 @@ def choose_batch(
     if around is not None:
         pool |= dict.fromkeys(targets)
     candidates = [architecture for architecture in pool if architecture not in known]
-    return next_networks(predictor, candidates, count, target=targets)
+    return next_networks(predictor, candidates, count, target=targets, improve=True, known=known)
 
 
 def wanted_networks(predictor: AdditivePredictor, around: float | None) -> NDArray[np.int64]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightnas_edge.predictor.additive import AdditivePredictor
+from lightnas_edge.predictor.base import Array, neighbours
 from lightnas_edge.space import Architecture
 
 
@@ -16,10 +18,16 @@ def next_networks(
     count: int,
     *,
     target: Sequence[Architecture] | None = None,
+    improve: bool = False,
+    known: Collection[Architecture] = (),
 ) -> list[Architecture]:
     """Greedy choice by the fall of the mean posterior variance over `target` (512 random networks when None).
 
     What is chosen does not depend on what will be measured, only on what is already known: the model is linear.
+
+    Args:
+        improve: change the best candidate layer by layer for as long as that teaches more, to networks that are neither
+            among the candidates nor `known`. Only where anything can be measured.
     """
     space, terms = predictor.space, predictor.terms
     if target is None:
@@ -27,16 +35,37 @@ def next_networks(
     else:
         indices = np.stack([architecture.indices(space) for architecture in target])
     wanted = terms.counts(indices)
-    pool = terms.counts(np.stack([architecture.indices(space) for architecture in candidates]))
+    weight = wanted.T @ wanted / len(wanted)
     covariance = predictor.covariance.copy()
-    left = list(range(len(candidates)))
-    chosen: list[Architecture] = []
     noise = max(predictor.noise**2, 1e-12 * float(np.trace(covariance)))
-    while left and len(chosen) < count:
-        cross = pool[left] @ covariance  # (C, 1 + P)
-        own = np.einsum("ij,ij->i", cross, pool[left]) + noise
-        gain = ((cross @ wanted.T) ** 2).mean(axis=1) / own
-        best = int(gain.argmax())
-        covariance = covariance - np.outer(cross[best], cross[best]) / own[best]
-        chosen.append(candidates[left.pop(best)])
+
+    def gain(rows: NDArray[np.int64]) -> Array:
+        """(n, L) -> (n,): by how much the mean variance falls when the network is measured."""
+        counts = terms.counts(rows)
+        cross = counts @ covariance
+        own = np.einsum("ij,ij->i", cross, counts) + noise
+        fall: Array = np.einsum("ij,ij->i", cross @ weight, cross) / own
+        return fall
+
+    pool = np.stack([architecture.indices(space) for architecture in candidates]) if candidates else indices[:0]
+    taken = {tuple(architecture.indices(space).tolist()) for architecture in known}
+    chosen: list[Architecture] = []
+    while len(pool) and len(chosen) < count:
+        gains = gain(pool)
+        place = int(gains.argmax())
+        best, most = pool[place], float(gains[place])
+        pool = np.delete(pool, place, axis=0)
+        while improve:
+            around = np.array([row for row in neighbours(space, best) if tuple(row.tolist()) not in taken])
+            gains = gain(around) if len(around) else np.zeros(1)
+            if gains.max() <= most:
+                break
+            best, most = around[int(gains.argmax())], float(gains.max())
+        if tuple(best.tolist()) in taken:
+            continue
+        taken.add(tuple(best.tolist()))
+        counts = terms.counts(best[None])[0]
+        cross = covariance @ counts
+        covariance = covariance - np.outer(cross, cross) / (float(cross @ counts) + noise)
+        chosen.append(Architecture.from_indices(space, best))
     return chosen
