@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -159,8 +159,8 @@ def refine_network(
 ) -> Refinement:
     """Refine the channels of a run's network and write the best choice to `out`, a run directory like the first.
 
-    Run again with the same arguments it goes on: what is measured is kept, what is scored is not scored again, and on
-    the CPU the end is the same as if it had never stopped.
+    Run again it goes on: what is measured is kept, what is scored is not scored again, and with the same arguments on
+    the CPU the end is the same as if it had never stopped. More candidates, seeds or factors add to what is there.
 
     Args:
         measure: measures operators on the board of the run's table, in the same state.
@@ -180,7 +180,7 @@ def refine_network(
     table_path = _table_of(run_dir, run, predictor)
     grid = Grid(space, architecture, factors=config.factors, vary=config.vary)
     budget = _Budget.of(run, run_dir)
-    folder = _begin(out, _asked(run, grid, data, config), fresh=fresh)
+    folder = _begin(out, _asked(grid, data, config), fresh=fresh)
 
     measuring = _Measuring(table_path, folder, measure, config.rounds)
     table = measuring.measured(_job_space(space), [*grid.shaped_operators(), *sentinels(space)], "operators.lut.jsonl")
@@ -404,18 +404,17 @@ def _table_of(run_dir: Path, run: dict[str, Any], predictor: Predictor) -> Path:
     )
 
 
-def _asked(run: dict[str, Any], grid: Grid, data: DataSet, config: RefineConfig) -> dict[str, Any]:
-    """What decides whether scores that are there can be used; more rounds of measuring do not matter."""
-    asked = {
+def _asked(grid: Grid, data: DataSet, config: RefineConfig) -> dict[str, Any]:
+    """What scores depend on, beside channels and seed: all else may change, and what is known is used again."""
+    return {
         "space": grid.space.sha256,
         "operators": [operator.name for operator in grid.architecture.operators],
-        "targets": run["targets"],
         "data": data.sha256,
         "data_seed": data.seed,
-        **{name: value for name, value in asdict(config).items() if name != "rounds"},
+        "steps": config.steps,
+        "batch": config.batch,
+        "device": config.device,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(asked))
-    return plain
 
 
 def _begin(out: Path, asked: dict[str, Any], *, fresh: bool) -> Path:

@@ -197,6 +197,20 @@ def test_what_is_measured_and_scored_is_not_done_again(tmp_path):
     assert scored(tmp_path / "refined") == before
 
 
+def test_more_candidates_add_to_those_that_are_there(tmp_path):
+    refine(tmp_path)
+    before = scored(tmp_path / "refined")
+
+    more = refine(tmp_path, config=dataclasses.replace(CONFIG, candidates=8))
+
+    assert more.scored == 8
+    after = scored(tmp_path / "refined")
+    assert after[: len(before)] == before
+    assert len(after) > len(before)
+    at_once = refine(tmp_path, out="at-once", config=dataclasses.replace(CONFIG, candidates=8))
+    assert dataclasses.replace(more, folder=at_once.folder) == at_once
+
+
 def test_the_refined_network_trains_like_any_other(tmp_path):
     found = refine(tmp_path)
 
