@@ -6,6 +6,7 @@ Jobs with their journals are measurements, not cache: nothing here touches them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from devices.errors import BoardBusyError
 
 LIMIT_BYTES = 2 << 30  # per folder; the smallest Jetson boots from a card of 16 GB
 FOLDERS = ("models", "data", "agent")
+LONGEST_NOTE = 1 << 20  # bytes of the small files that an agent writes about itself
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,28 @@ def clean(connection: Connection) -> Cleaned:
 
 
 def lock_holder(connection: Connection) -> dict[str, Any] | None:
-    """Who holds the board's lock, if that process lives."""
+    """Who holds the board's lock, if that process lives: its pid, job, and when it started."""
     path = f"{connection.home()}/agent.lock"
     if not connection.exists(path):
         return None
     try:
-        holder: dict[str, Any] = json.loads(connection.read(path))
-    except ValueError:
+        holder: Any = json.loads(connection.read(path, limit=LONGEST_NOTE))
+    except (ValueError, RecursionError):
         return None
+    if (
+        not isinstance(holder, dict)
+        or type(holder.get("pid")) is not int
+        or not isinstance(holder.get("started"), str)
+        or not isinstance(holder.get("job"), str)
+        or not is_job(holder["job"])
+    ):
+        return None  # an agent that is there all the same refuses a second one itself
     return holder if connection.signal(holder["pid"], 0) else None
+
+
+def is_job(name: str) -> bool:
+    """Whether a name is that of a job: it becomes part of paths."""
+    return re.fullmatch(r"[0-9a-f]{16}", name) is not None
 
 
 def _listdir(connection: Connection, folder: str) -> dict[str, int]:

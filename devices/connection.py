@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 
 from devices.errors import BoardUnreachableError
 
+LONGEST_READ = 1 << 30  # bytes; what a board says is not trusted, not even its end
+
 # Starts its arguments (log file, command...) in a session of their own and ends at once, so that the command belongs
 # to init: it survives us, and leaves no zombie when it ends.
 DETACH = (
@@ -65,8 +67,8 @@ class Connection(Protocol):
     def put_all(self, files: Sequence[tuple[Path, str]]) -> None:
         """`put` for many files: each is seen whole or not at all, and what has arrived stays when one fails."""
 
-    def read(self, remote: str, offset: int = 0) -> bytes:
-        """The bytes of a file from an offset on."""
+    def read(self, remote: str, offset: int = 0, *, limit: int = LONGEST_READ) -> bytes:
+        """The bytes of a file from an offset on; an error when there are more than `limit`."""
 
     def sha256(self, remote: str, length: int | None = None) -> str:
         """The SHA-256 of a file, or of its first `length` bytes, computed on the board."""
@@ -165,13 +167,16 @@ class LocalConnection:
     def sha256(self, remote: str, length: int | None = None) -> str:
         return hashlib.sha256(self.read(remote)[:length]).hexdigest()
 
-    def read(self, remote: str, offset: int = 0) -> bytes:
+    def read(self, remote: str, offset: int = 0, *, limit: int = LONGEST_READ) -> bytes:
         try:
             with open(remote, "rb") as file:
                 file.seek(offset)
-                return file.read()
+                content = file.read(limit + 1)
         except OSError as err:
             raise _unreachable(f"cannot read {remote}", err) from err
+        if len(content) > limit:
+            raise too_long(remote, self.name, limit)
+        return content
 
     def exists(self, remote: str) -> bool:
         return os.path.exists(remote)
@@ -215,6 +220,15 @@ class LocalConnection:
         except OSError as err:
             raise _unreachable(f"cannot signal process {pid}", err) from err
         return True
+
+
+def last_line(output: bytes) -> bytes:
+    """What a command of ours printed: shells that greet everybody print before it."""
+    return (output.strip().splitlines() or [b""])[-1]
+
+
+def too_long(remote: str, name: str, limit: int) -> BoardUnreachableError:
+    return BoardUnreachableError(f"{remote} on {name} is longer than the {limit} bytes that it may have")
 
 
 def _unreachable(what: str, err: OSError) -> BoardUnreachableError:

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from devices.cache import lock_holder, make_room
-from devices.connection import Completed, Connection
+from devices.cache import LONGEST_NOTE, lock_holder, make_room
+from devices.connection import Completed, Connection, last_line
 from devices.errors import AgentError, BoardBusyError, DeviceError
 
 SETUP_LIMIT_S = 150.0  # sudo, nvpmodel, and waiting for an earlier guard to put things back
@@ -53,6 +54,17 @@ class Status:
     @property
     def final(self) -> bool:
         return self.state != "running"
+
+    @classmethod
+    def of(cls, record: Any) -> Status:
+        """Raises ValueError: it is no status."""
+        kinds: dict[str, tuple[type, ...]] = {
+            "state": (str,), "session": (str,), "done": (int,), "total": (int,), "failed": (int,), "key": (str,),
+            "round": (int,), "eta_s": (int, float, NoneType), "pid": (int,), "message": (str,),
+        }  # fmt: skip
+        if not isinstance(record, dict) or not all(type(record.get(name)) in kind for name, kind in kinds.items()):
+            raise ValueError("this is no status of an agent")
+        return cls(**{name: record[name] for name in kinds})
 
 
 class Campaign:
@@ -235,19 +247,17 @@ class Campaign:
         if not self._connection.exists(path):
             return None
         try:
-            record = json.loads(self._connection.read(path))
-        except ValueError:  # written over in place, which happens only on a full disk
+            return Status.of(json.loads(self._connection.read(path, limit=LONGEST_NOTE)))
+        except (ValueError, RecursionError):  # written over in place, which happens only on a full disk; or no status
             return None
-        return Status(**{name: record[name] for name in Status.__dataclass_fields__})
 
     def _last_words(self) -> dict[str, Any] | None:
         """What the agent printed: its result or its error."""
-        path = self._on_board("agent.out")
-        text = self._connection.read(path).decode(errors="replace") if self._connection.exists(path) else ""
-        for line in reversed(text.splitlines()):
-            with contextlib.suppress(ValueError):
-                words: dict[str, Any] = json.loads(line)
-                return words
+        for line in reversed(self._end_of("agent.out").splitlines()):
+            with contextlib.suppress(ValueError, RecursionError):
+                words = json.loads(line)
+                if isinstance(words, dict) and isinstance(words.get("kind"), str):
+                    return words
         return None
 
     def _agent_error(self, message: str) -> DeviceError:
@@ -258,13 +268,20 @@ class Campaign:
             time.sleep(0.05)
         if words is None or words["kind"] != "error":
             return AgentError(message, hint=self._log_tail())
-        error = BoardBusyError if words["code"] == "locked" else AgentError
-        return error(words["message"], hint=words["remedy"])
+        error = BoardBusyError if words.get("code") == "locked" else AgentError
+        return error(str(words.get("message")), hint=str(words.get("remedy") or ""))
 
     def _log_tail(self, lines: int = 10) -> str:
-        path = self._on_board("agent.log")
-        text = self._connection.read(path).decode(errors="replace") if self._connection.exists(path) else ""
-        return "\n".join([f"the end of {path}:", *text.splitlines()[-lines:]])
+        tail = self._end_of("agent.log").splitlines()[-lines:]
+        return "\n".join([f"the end of {self._on_board('agent.log')}:", *tail])
+
+    def _end_of(self, name: str) -> str:
+        """The last text of a file that the agent writes; nothing when it is not there."""
+        path = self._on_board(name)
+        if not self._connection.exists(path):
+            return ""
+        start = max(0, self._connection.size(path) - LONGEST_NOTE // 2)
+        return self._connection.read(path, start, limit=LONGEST_NOTE).decode(errors="replace")
 
     def _seed(self, journal: Path) -> None:
         """Give the board this side's copy of the journal if it holds more."""
@@ -348,13 +365,19 @@ def probe(connection: Connection, backend: str | None = None, threads: int = 1) 
 def _answer(ended: Completed, name: str) -> dict[str, Any]:
     """The agent's JSON on standard output, or its error raised."""
     try:
-        answer: dict[str, Any] = json.loads(ended.stdout)
-    except ValueError as err:
+        answer: Any = json.loads(last_line(ended.stdout), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as err:
         text = ended.stderr.decode(errors="replace").strip()
-        raise AgentError(f"the agent does not run on {name}: {text}") from err
+        raise AgentError(f"the agent does not run on {name}: {text or f'exit code {ended.returncode}'}") from err
+    if not isinstance(answer, dict) or not isinstance(answer.get("kind"), str):
+        raise AgentError(f"the agent on {name} answers {ended.stdout[:80]!r}")
     if answer["kind"] == "error":
-        raise AgentError(answer["message"], hint=answer["remedy"])
+        raise AgentError(str(answer.get("message")), hint=str(answer.get("remedy") or ""))
     return answer
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
 
 
 def send_agent(connection: Connection) -> str:

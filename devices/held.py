@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.cache import is_job
 from devices.connection import Connection
 from devices.errors import DeviceError
 
 # What a board says is not trusted: names become file names here, sizes become memory.
-_JOB = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LARGEST_MANIFEST = 64 << 20
 LARGEST_JOURNAL = 1 << 30
@@ -48,7 +48,7 @@ def held_jobs(connection: Connection) -> tuple[list[HeldJob], list[str]]:
     folder = f"{connection.home()}/jobs"
     jobs, faults = [], []
     for name in sorted(connection.listdir(folder)) if connection.exists(folder) else []:
-        if not _JOB.fullmatch(name):
+        if not is_job(name):
             faults.append(f"{folder}/{name[:40]!r} is not the folder of a job")
             continue
         sizes = connection.listdir(f"{folder}/{name}")
@@ -78,7 +78,7 @@ def fetch_journal(connection: Connection, held: HeldJob, path: Path) -> int:
         raise ContradictionError(f"{path} and job {held.job} on {connection.name} hold different measurements")
     if len(here) > held.size_bytes:
         return 0
-    new = connection.read(held.journal, len(here))
+    new = connection.read(held.journal, len(here), limit=LARGEST_JOURNAL)
     new = new[: new.rfind(b"\n") + 1]
     if len(here) < len(content):
         os.truncate(path, len(here))  # a line that was cut off when it was written
@@ -93,7 +93,7 @@ def _held(connection: Connection, folder: str, name: str, sizes: dict[str, int])
         raise ValueError("it or its journal is too large to be one")
     if "manifest.json" not in sizes:
         raise ValueError("it is missing")
-    record: Any = json.loads(connection.read(f"{folder}/manifest.json"))
+    record: Any = json.loads(connection.read(f"{folder}/manifest.json", limit=LARGEST_MANIFEST))
     if not isinstance(record, dict) or record.get("kind") != "job" or record.get("job") != name:
         raise ValueError("it is not the manifest of this job")
     schema = record.get("schema")

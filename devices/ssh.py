@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import paramiko
 
-from devices.connection import DETACH, Completed, usual_backend
+from devices.connection import DETACH, LONGEST_READ, Completed, last_line, too_long, usual_backend
 from devices.endpoint import Endpoint, resolve
 from devices.errors import AuthenticationError, BoardUnreachableError, HostKeyError
 from devices.host_keys import HostKey, check
@@ -168,13 +168,19 @@ class SshConnection:
                     self._attempt("cannot remove what was sent", partial(_remove_all, parts))
                 raise
 
-    def read(self, remote: str, offset: int = 0) -> bytes:
+    def read(self, remote: str, offset: int = 0, *, limit: int = LONGEST_READ) -> bytes:
         def read(link: _Link) -> bytes:
+            content = bytearray()
             with link.sftp().open(remote, "rb") as file:
                 file.seek(offset)
-                return b"".join(iter(lambda: file.read(BLOCK), b""))
+                while len(content) <= limit and (block := file.read(BLOCK)):
+                    content += block
+            return bytes(content)
 
-        return self._attempt(f"cannot read {remote}", read)
+        content = self._attempt(f"cannot read {remote}", read)
+        if len(content) > limit:
+            raise too_long(remote, self.name, limit)
+        return content
 
     def sha256(self, remote: str, length: int | None = None) -> str:
         python = self.python()
@@ -248,14 +254,15 @@ class SshConnection:
                 seen.append(f"{candidate}: {ended.stderr.decode(errors='replace').strip()[:200] or 'not there'}")
                 continue
             try:
-                path, version = json.loads(ended.stdout.splitlines()[-1])
-            except (ValueError, IndexError):
+                path, version = json.loads(last_line(ended.stdout))
+                known = [int(part) for part in version]
+            except (ValueError, TypeError, RecursionError):
                 seen.append(f"{candidate}: answers {ended.stdout[:80]!r}")
                 continue
-            if tuple(version) >= (3, 6):
+            if known >= [3, 6]:
                 # As configured: a wrapper sets up what the interpreter behind it needs.
                 return chosen or str(path)
-            seen.append(f"{candidate}: is {version[0]}.{version[1]}, too old")
+            seen.append(f"{candidate}: is {'.'.join(map(str, known))}, too old")
         raise BoardUnreachableError(
             f"no Python 3.6 or newer on {self.name}\n" + "\n".join(f"  {line}" for line in seen),
             hint="JetPack brings one (`sudo apt-get install python3`);\n"
@@ -435,7 +442,12 @@ class _Link:
         if ended.returncode != 0:
             text = ended.stderr.decode(errors="replace").strip() or f"exit code {ended.returncode}"
             raise OSError(None, text.splitlines()[-1])
-        sums: list[str] = json.loads(ended.stdout)
+        try:
+            sums = json.loads(last_line(ended.stdout))
+        except (ValueError, RecursionError):
+            sums = None
+        if not isinstance(sums, list) or len(sums) != len(files) or not all(isinstance(each, str) for each in sums):
+            raise OSError(None, f"{python} answers {ended.stdout[:80]!r} where SHA-256 sums were expected")
         return sums
 
 

@@ -16,16 +16,24 @@ from rich.table import Table
 
 def say(line: str) -> None:
     """One line of result, on stdout."""
-    print(line, flush=True)
+    print(plain(line), flush=True)
+
+
+def plain(text: str) -> str:
+    """Control characters spelled out: what a board or a file says must not steer the user's terminal."""
+    return "".join(
+        letter if letter in "\n\t" or ord(letter) >= 160 or 32 <= ord(letter) < 127 else f"\\x{ord(letter):02x}"
+        for letter in text
+    )
 
 
 def note(line: str) -> None:
     """Something worth knowing beside the result, on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    print(plain(line), file=sys.stderr, flush=True)
 
 
 def warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    print(f"warning: {plain(line)}", file=sys.stderr, flush=True)
 
 
 def print_json(record: Any) -> None:

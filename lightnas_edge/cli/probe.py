@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import devices
+from devices import AgentError
 from lightnas_edge.cli.console import print_json, say
 from lightnas_edge.cli.options import add_host
 
@@ -29,11 +30,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     found = devices.probe(devices.connect(arguments.host), arguments.backend)
+    try:
+        lines = list(describe(found))
+        missing = [lack._asdict() for lack in lacking(found)]
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        raise AgentError(
+            f"{arguments.host} answers the probe with what no agent of ours says: {err!r}",
+            hint="does something else answer there under the board's name?",
+        ) from err
     if arguments.json:
-        print_json({**found, "missing": [lack._asdict() for lack in lacking(found)]})
-        return 0
-    for line in describe(found):
-        say(line)
+        print_json({**found, "missing": missing})
+    else:
+        for line in lines:
+            say(line)
     return 0
 
 

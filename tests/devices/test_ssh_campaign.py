@@ -14,6 +14,7 @@ import pytest
 import devices
 from devices import AgentError, BoardBusyError, Campaign, HeldJob, ssh
 from devices.host_keys import HostKey
+from lightnas_edge.cli import main
 from tests.devices.sshd import Sshd, end_agents, needs_sshd, set_up_user, write_python_wrapper
 
 pytestmark = needs_sshd
@@ -351,3 +352,62 @@ def test_a_manifest_that_is_none_is_told_and_harms_nothing(board, connection, co
 
     assert jobs == []
     assert "00112233445566ff/manifest.json" in faults[0]
+
+
+# A board that is not what it says
+
+
+GARBAGE = [b"", b"[]", b"[" * 200_000, b'{"pid": "1; rm -rf /"}', b'{"state": "done", "pid": 1e999}', b"\xff\x00" * 500]
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_a_lock_that_names_nobody_holds_nobody_off(board, connection, write_job, tmp_path, content):
+    (board.home / ".lightnas-edge").mkdir()
+    (board.home / ".lightnas-edge" / "agent.lock").write_bytes(content)
+
+    assert devices.cache.lock_holder(connection) is None
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_a_status_that_is_none_is_no_status(board, connection, write_job, tmp_path, monkeypatch, content):
+    monkeypatch.setattr(devices.deploy, "START_LIMIT_S", 0.2)
+    on_board(board, "").mkdir(parents=True)
+    on_board(board, "status.json").write_bytes(content)
+    on_board(board, "agent.log").write_bytes(b"the log\n" * 100_000)
+
+    with pytest.raises(AgentError, match="did not start") as caught:
+        Campaign(connection, write_job()).follow(tmp_path / "here.jsonl")
+    assert len(caught.value.hint) < 1000
+    on_board(board, "status.json").unlink()
+
+
+def test_a_file_without_an_end_is_not_read_to_its_end(board, connection):
+    with open(board.home / "endless", "wb") as file:
+        file.truncate(1 << 40)
+
+    with pytest.raises(devices.BoardUnreachableError, match="endless on bench is longer than the 1000000 bytes"):
+        connection.read(f"{board.home}/endless", limit=1_000_000)
+
+
+@pytest.mark.parametrize("answer", ['{"kind": "probe"}', "[]", '{"kind": "probe", "board": NaN}', "hello", ""])
+def test_a_probe_that_no_agent_gave_is_told(board, tmp_path, connection, capsys, answer):
+    python = tmp_path / "python3"
+    first, rest = python.read_text().split("\n", 1)
+    python.write_text(f"{first}\ncase \"$2\" in probe) echo '{answer}'; exit;; esac\n{rest}")
+
+    assert main(["probe", "--host", "bench"]) == 1
+    assert "AgentError: " in capsys.readouterr().err
+
+
+def test_a_shell_that_greets_everybody_is_listened_past(board, connection, write_job, tmp_path, tools):
+    """bash reads .bashrc for every command that comes over SSH."""
+    (board.home / ".bashrc").write_text("echo 'Welcome to the lab!'\n")
+    greeted = connection.run(["true"], timeout_s=30).stdout
+
+    campaign = Campaign(connection, write_job())
+    campaign.start()
+    campaign.follow(tmp_path / "here.jsonl")
+
+    assert greeted in (b"", b"Welcome to the lab!\n")  # other shells read other files
+    assert pairs(tmp_path / "here.jsonl", tools) == expected(2)
+    assert devices.probe(connection)["kind"] == "probe"
