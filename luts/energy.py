@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from luts.journal import is_number
 from luts.metrics import Quantity
 
 Interval = tuple[float, float]
@@ -44,15 +45,15 @@ class Energy:
 
 def combine(records: Iterable[Mapping[str, Any] | None]) -> Energy | None:
     """The mean over visits of the journal's `energy`; None when no visit has one with a number."""
-    known = [record for record in records if record is not None and _is_number(record.get("gross_mj"))]
+    known = [record for record in records if record is not None and is_number(record.get("gross_mj"))]
     if not known:
         return None
-    net = [record["net_mj"] for record in known if _is_number(record.get("net_mj"))]
+    net = [record["net_mj"] for record in known if is_number(record.get("net_mj"))]
     return Energy(
         gross_mj=statistics.fmean(record["gross_mj"] for record in known),
         gross_interval_mj=_hull([record.get("gross_interval_mj") for record in known]),
         net_mj=statistics.fmean(net) if net else None,
-        net_interval_mj=_hull([record.get("net_interval_mj") for record in known if _is_number(record.get("net_mj"))]),
+        net_interval_mj=_hull([record.get("net_interval_mj") for record in known if is_number(record.get("net_mj"))]),
         visits=len(known),
     )
 
@@ -66,12 +67,8 @@ def _hull(intervals: list[Any]) -> Interval | None:
     sound = [
         (float(pair[0]), float(pair[1]))
         for pair in intervals
-        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(_is_number, pair))
+        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(is_number, pair))
     ]
     if not sound or len(sound) < len(intervals):
         return None
     return min(low for low, _ in sound), max(high for _, high in sound)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

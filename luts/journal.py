@@ -6,7 +6,6 @@ The form is in docs/formats.md. A damaged line costs itself alone; a damaged hea
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from luts.errors import LutFingerprintError, LutFormatError
 
 SCHEMA = 1
 UNITS = {"latency": "ms", "energy": "mJ"}
+_LARGEST = 1e12  # of any number in a table; larger ones are no measurements, and overflow where they are added
 _CRC_FIELD = b',"crc32":"'
 _CRC_TAIL = len(_CRC_FIELD) + len('xxxxxxxx"}')
 
@@ -167,19 +167,26 @@ def _check_header(path: Path, number: int, record: dict[str, Any]) -> None:
         )
     wrong = []
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        wrong.append(f"schema: expected a whole number from 1 to {SCHEMA}, found {schema!r}")
+        wrong.append(f"schema: expected a whole number from 1 to {SCHEMA}, found {_shown(schema)}")
     units = record.get("units")
     if not isinstance(units, dict):
-        wrong.append(f"units: expected {json.dumps(UNITS)}, found {units!r}")
+        wrong.append(f"units: expected {json.dumps(UNITS)}, found {_shown(units)}")
     else:
         wrong += [
-            f"units.{quantity}: expected {unit!r}, found {units.get(quantity)!r}"
+            f"units.{quantity}: expected {unit!r}, found {_shown(units.get(quantity))}"
             for quantity, unit in UNITS.items()
             if units.get(quantity) != unit
         ]
     fingerprint = record.get("fingerprint")
     if not isinstance(fingerprint, dict) or not fingerprint:
-        wrong.append(f"fingerprint: expected a table of fields, found {fingerprint!r}")
+        wrong.append(f"fingerprint: expected a table of fields, found {_shown(fingerprint)}")
+    else:
+        batch = fingerprint.get("batch")
+        if batch is not None and (type(batch) is not int or batch < 1):
+            wrong.append(f"fingerprint.batch: expected a whole number above zero, found {_shown(batch)}")
+    sentinels = record.get("sentinels")
+    if sentinels is not None and not (isinstance(sentinels, list) and all(isinstance(key, str) for key in sentinels)):
+        wrong.append(f"sentinels: expected a list of keys, found {_shown(sentinels)}")
     if wrong:
         listed = "\n".join(f"  {fault}" for fault in wrong)
         raise LutFormatError(
@@ -217,7 +224,7 @@ def _visit(record: dict[str, Any]) -> tuple[Visit | None, str]:
 
     def expect(name: str, good: bool, expected: str) -> None:
         if not good:
-            found = f"found {record[name]!r}" if name in record else "it is missing"
+            found = f"found {_shown(record[name])}" if name in record else "it is missing"
             wrong.append(f"{name}: expected {expected}, {found}")
 
     key, session, round_ = record.get("key"), record.get("session"), record.get("round")
@@ -235,7 +242,7 @@ def _visit(record: dict[str, Any]) -> tuple[Visit | None, str]:
         samples = []
     bad = [sample for sample in samples if not _is_positive(sample)]
     if bad:
-        wrong.append(f"samples_ms: expected positive numbers, found {bad[0]!r}")
+        wrong.append(f"samples_ms: expected positive numbers, found {_shown(bad[0])}")
     if not samples and error is None:
         wrong.append("samples_ms: it is empty and no error says why")
     if wrong:
@@ -251,9 +258,9 @@ def _visit(record: dict[str, Any]) -> tuple[Visit | None, str]:
         samples_ms=tuple(float(sample) for sample in samples) if error is None else (),
         record=operator if isinstance(operator, dict) else dict(architecture or {}),
         is_network=isinstance(architecture, dict),
-        t_s=float(t_s) if t_s is not None and _is_number(t_s) else None,
+        t_s=float(t_s) if t_s is not None and is_number(t_s) else None,
         repeats=repeats if isinstance(repeats, int) else None,
-        warmup_ms=tuple(float(value) for value in warmup if _is_number(value)) if isinstance(warmup, list) else (),
+        warmup_ms=tuple(float(value) for value in warmup if is_number(value)) if isinstance(warmup, list) else (),
         before=_table(record.get("before")),
         after=_table(record.get("after")),
         peak_memory_mb=float(memory_mb) if memory_mb is not None and _is_positive(memory_mb) else None,
@@ -267,9 +274,16 @@ def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _shown(value: Any) -> str:
+    """A value in a message: not the whole of it when it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number of a size that a measurement can have."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
 
 
 def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
+    return is_number(value) and value > 0

@@ -182,3 +182,36 @@ def test_the_line_of_a_visit_is_plain_json_with_its_checksum_last(tmp_path):
     line = seal(visit("a@1", [1.0])).decode()
 
     assert list(json.loads(line))[-1] == "crc32"
+
+
+STRANGE = [
+    None, True, -1, 0, 10**400, 1e308, 1e-320, "x", "", [], {}, [None], [[]], ["x"], [1e308, 1e308], {"gross_mj": 10**400},
+    {"gross_mj": 1, "gross_interval_mj": [1], "net_mj": [], "warnings": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("field", [*header(), *(f"fingerprint.{name}" for name in FINGERPRINT), *visit("a@1", [1.0])])
+def test_whatever_a_field_holds_it_is_read_or_refused_and_never_breaks_the_reader(tmp_path, field):
+    """Journals come from boards; a board may be broken, or somebody else's. Checksums are no protection there."""
+    for value in STRANGE:
+        records = [
+            header(),
+            *(visit(f"k{key}@1", [1.0 + key], round=round_) for round_ in range(4) for key in range(5)),
+        ]
+        for record in records[:1] if field.startswith("fingerprint.") else (records[0], records[3]):
+            holder = record["fingerprint"] if field.startswith("fingerprint.") else record
+            name = field.rpartition(".")[2]
+            if name in holder:
+                records[records.index(record)] = (
+                    record | {name: value} if holder is record else record | {"fingerprint": holder | {name: value}}
+                )
+        try:
+            lut = luts.read(write(tmp_path / "t", *records))
+        except luts.LutError:
+            continue
+        assert "k4@1" in lut.entries
+        assert lut.batch >= 1
+        assert isinstance(lut.simulated, bool) and isinstance(lut.sentinels, tuple)
+        assert all(entry.latency_ms > 0 and entry.warnings is not None for entry in lut.entries.values())
+        assert len(lut.to_frame()) >= 4
+        luts.repeatability(lut)
