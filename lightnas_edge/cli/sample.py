@@ -47,7 +47,8 @@ _COUNT, _MOST = 10, 60
 _UNTIL = 0.01
 _ENDS = {
     "reached": "the wanted ±{until} is reached",
-    "floor": "what is left is the noise of measuring: more networks would not help, more --rounds or a quieter board would",
+    "noise": "what is left is the noise of measuring: more networks would not help, more --rounds or a quieter board would",
+    "misfit": "what is left no sum of operators can tell, however many networks are measured",
     "count": "--count {most} networks are measured; the wanted ±{until} needs more",
 }
 
@@ -201,6 +202,8 @@ class _Adaptive:
         return lut
 
     def _load(self) -> dict[str, Any]:
+        from lightnas_edge.predictor import Standing
+
         asked = {"around_ms": self._arguments.around_ms, "until": self._until}
         empty = {
             "kind": "adaptive-sampling", "schema": _SCHEMA, "space": self._space.name, "table": self._table.name,
@@ -213,6 +216,8 @@ class _Adaptive:
         try:
             record = json.loads(self._path.read_text(encoding="utf-8"))
             kept = {name: list(record[name]) for name in ("curve", "planned", "tried")}
+            for point in kept["curve"]:
+                Standing(**point)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PredictorError(
                 f"cannot go on with {self._path}: {type(error).__name__}: {error}",
@@ -230,11 +235,11 @@ class _Adaptive:
             print_json(record)
             return
         curve = record["curve"]
-        columns = ["networks", "90 % interval", "of it noise", "error, left out", ""]
+        columns = ["networks", "90 % interval", "at best", "error, left out", ""]
         widest = max(point["half_width"] for point in curve)
         print_table(columns, [
             [
-                str(point["networks"]), f"± {percent(point['half_width'], 2)}", f"± {percent(point['noise'], 2)}",
+                str(point["networks"]), f"± {percent(point['half_width'], 2)}", f"± {percent(point['floor'], 2)}",
                 percent(point["leave_one_out"], 2), ("█" * max(1, round(24 * point["half_width"] / widest))).ljust(24),
             ]
             for point in curve
@@ -247,4 +252,4 @@ class _Adaptive:
 
 
 def _plus_minus(standing: Standing) -> str:
-    return f"± {percent(standing.half_width, 2)} (noise alone ± {percent(standing.noise, 2)})"
+    return f"± {percent(standing.half_width, 2)} (at best ± {percent(standing.floor, 2)})"

@@ -24,7 +24,7 @@ _CONFIDENCE = 0.9
 _TARGETS = 512  # networks that stand for those one wants to know
 _CANDIDATES = 1024
 _STEPS = 300  # single changes tried on each network that shall come near a value
-_FLOOR = 1.1  # times the noise: what is left of the model's doubt is not worth measuring
+_FLOOR = 1.1  # times the floor: what is left of the model's doubt is not worth measuring
 _LEAST = 20  # networks before noise and doubt can be told apart
 
 
@@ -34,7 +34,9 @@ class Standing:
 
     networks: int
     half_width: float  # of the 90 % interval of a measurement, median over the networks one wants to know
-    noise: float  # the part of it that would be left if the costs were known exactly
+    floor: float  # what would be left of it if the costs were known exactly: the next two
+    misfit: float  # what no sum of operators can tell
+    measuring: float  # the noise of measuring
     leave_one_out: float  # root mean square error on the measured networks, each predicted by the others
     repeatability: float  # nan when unknown
 
@@ -57,22 +59,28 @@ def stand(predictor: AdditivePredictor, observations: Observations, around: floa
     predicted = predictor.predict(one_hot)
     quantile = predictor.quantile((1 + _CONFIDENCE) / 2)
     unit = float(np.median(observations.value))
+    measuring = math.sqrt(max(predictor.noise**2 - predictor.misfit**2, 0.0))
+    floor, misfit, measured = (
+        float(np.median(quantile * part / predicted)) for part in (predictor.noise, predictor.misfit, measuring)
+    )
     told = (predictor.fit.get("leave_one_out") or {}).get("rmse")
     return Standing(
         len(observations),
         float(np.median(quantile * predictor.deviation(one_hot) / predicted)),
-        float(np.median(quantile * predictor.noise / predicted)),
+        floor,
+        misfit,
+        measured,
         math.nan if told is None else told / unit,
         observations.repeatability,
     )
 
 
 def why_stop(standing: Standing, until: float, most: int) -> str | None:
-    """`reached`, `floor` (what is left is the noise of measuring), `count`, or None to go on."""
+    """`reached`, `noise` or `misfit` (what is left, and which part of it is larger), `count`, or None to go on."""
     if standing.half_width <= until:
         return "reached"
-    if standing.networks >= _LEAST and standing.half_width <= _FLOOR * standing.noise:
-        return "floor"
+    if standing.networks >= _LEAST and standing.half_width <= _FLOOR * standing.floor:
+        return "noise" if standing.measuring >= standing.misfit else "misfit"
     return "count" if standing.networks >= most else None
 
 

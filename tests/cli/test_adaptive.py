@@ -54,8 +54,12 @@ def test_a_batch_that_was_planned_is_measured_first(folder):
     assert len(measured) == 11 and planned in measured
 
 
-def test_a_damaged_record_is_an_error_with_a_way_out(folder):
-    (folder / "nets.adaptive.json").write_text('{"kind": "adaptive-sampling"}')
+@pytest.mark.parametrize(
+    "content",
+    ["{", '{"kind": "adaptive-sampling"}', '{"curve": [{"networks": 3}], "planned": [], "tried": []}', "[]"],
+)
+def test_a_damaged_record_is_an_error_with_a_way_out(folder, content):
+    (folder / "nets.adaptive.json").write_text(content)
 
     told = run("sample", *BOARD, "--adaptive")
 

@@ -31,17 +31,21 @@ def fitted(indices, seed=1):
 
 
 @pytest.mark.parametrize(
-    ("networks", "half_width", "noise", "expected"),
+    ("networks", "half_width", "floor", "measuring", "expected"),
     [
-        (15, 0.009, 0.005, "reached"),
-        (15, 0.02, 0.019, None),  # too few to tell noise from doubt
-        (20, 0.02, 0.019, "floor"),
-        (20, 0.02, 0.010, None),
-        (60, 0.02, 0.010, "count"),
+        (15, 0.009, 0.005, 0.004, "reached"),
+        (15, 0.02, 0.019, 0.018, None),  # too few to tell noise from doubt
+        (20, 0.02, 0.019, 0.018, "noise"),
+        (20, 0.02, 0.019, 0.002, "misfit"),
+        (20, 0.02, 0.010, 0.002, None),
+        (60, 0.02, 0.010, 0.002, "count"),
     ],
 )
-def test_when_to_stop(networks, half_width, noise, expected):
-    assert why_stop(Standing(networks, half_width, noise, 0.01, 0.003), until=0.01, most=60) == expected
+def test_when_to_stop(networks, half_width, floor, measuring, expected):
+    misfit = np.sqrt(floor**2 - measuring**2)
+    standing = Standing(networks, half_width, floor, misfit, measuring, 0.01, 0.003)
+
+    assert why_stop(standing, until=0.01, most=60) == expected
 
 
 def test_the_standing_is_what_the_predictor_states():
@@ -53,7 +57,8 @@ def test_the_standing_is_what_the_predictor_states():
 
     assert standing.networks == 60
     assert standing.half_width == pytest.approx(float(np.median((high - low) / 2 / predictor.predict(one_hot))))
-    assert 0 < standing.noise < standing.half_width
+    assert 0 < standing.floor < standing.half_width
+    assert np.hypot(standing.misfit, standing.measuring) == pytest.approx(standing.floor)
     assert math.isnan(standing.repeatability) and standing.to_json()["repeatability"] is None
 
 
