@@ -296,8 +296,10 @@ class Lut:
                 "latency_ms": entry.latency_ms,
                 "standard_error_ms": entry.standard_error_ms,
                 "spread": entry.spread,
+                "p95_ms": entry.p95_ms,
                 "energy_gross_mj": None if entry.energy_mj is None else entry.energy_mj.gross_mj,
                 "energy_net_mj": None if entry.energy_mj is None else entry.energy_mj.net_mj,
+                "peak_memory_mb": None if (held := entry.quantity("peak_memory_mb")) is None else held.value,
                 "visits": len(entry.visits),
                 "samples": len(entry.samples_ms),
                 "unstable": entry.unstable,
@@ -339,7 +341,8 @@ class Lut:
 
 _OPERATOR_COLUMNS = ("block", "in_channels", "out_channels", "stride", "input_size")
 _FRAME_COLUMNS = [
-    "key", "kind", *_OPERATOR_COLUMNS, "latency_ms", "standard_error_ms", "spread", "energy_gross_mj", "energy_net_mj",
+    "key", "kind", *_OPERATOR_COLUMNS, "latency_ms", "standard_error_ms", "spread", "p95_ms", "energy_gross_mj", "energy_net_mj",
+    "peak_memory_mb",
     "visits", "samples", "unstable", "warnings", "error",
 ]  # fmt: skip
 

@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from lightnas_edge._version import __version__
 from lightnas_edge.deploy import result_line
-from lightnas_edge.predictor import CAUSES
+from lightnas_edge.errors import ArchitectureError, PredictorError
+from lightnas_edge.predictor import CAUSES, load_predictor
 from lightnas_edge.report import figures
 from lightnas_edge.report.story import Record, Story, read_story
 from lightnas_edge.runs import write_json
@@ -231,6 +232,16 @@ def _board(story: Story) -> str:
 
 def _warnings(story: Story) -> list[str]:
     warnings = list((story.verification or {}).get("warnings") or [])
+    if story.predictor and story.architecture:
+        try:
+            predictor = load_predictor(story.folder / "predictor.json")
+            outside = bool(predictor.outside(story.architecture.one_hot(predictor.space)[None])[0])
+        except (PredictorError, ArchitectureError):
+            outside = False  # a predictor that cannot be used is told of elsewhere
+        if outside:
+            warnings.append(
+                "the network found is outside what was measured to fit the predictor: its prediction is a guess"
+            )
     if story.lut:
         warnings += [f"{story.lut.path.name}, line {fault.line}: {fault.what}" for fault in story.lut.faults]
         keys = [row.key for row in story.rows if row.latency_ms is not None]

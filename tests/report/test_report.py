@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import luts
 from lightnas_edge.errors import RunError
+from lightnas_edge.predictor import lut_predictor
 from lightnas_edge.report import build_report, read_story
+from lightnas_edge.space import load_space
 
 PARTS = {
     "architecture.json": "run `lightnas-edge search` to its end",
@@ -272,3 +275,12 @@ def test_the_ledger_tells_where_networks_differ_from_the_sum(run_folder):
     assert "per block" in page.text and "-0.1834" in page.text
     text = (run_folder / "report.md").read_text()
     assert "| per block | -0.1834 | 0.01 | -0.21 | -0.15 |" in text
+
+
+def test_a_network_unlike_all_that_were_measured_is_warned_of(run_folder):
+    space = load_space("tiny")
+    lut_predictor(space, luts.read(run_folder / "lut.jsonl")).save(run_folder / "predictor.json")
+
+    _, page = page_of(run_folder)
+
+    assert "the network found is outside what was measured" in page.text
