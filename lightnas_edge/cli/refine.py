@@ -12,7 +12,7 @@ from typing import Any
 
 import devices
 import luts
-from lightnas_edge.cli.console import Bar, ms, note, print_json, progress, say
+from lightnas_edge.cli.console import Bar, ms, note, print_json, progress, say, warn
 from lightnas_edge.cli.measuring import job_folder, measure_with_progress, tell_table
 from lightnas_edge.cli.options import add_board, add_host, board_settings, count, sudo_password
 from lightnas_edge.profiling import Protocol, Settings, write_profile_job
@@ -68,6 +68,8 @@ def _run(arguments: argparse.Namespace) -> int:
     run_folder: Path = arguments.run_folder
     out = arguments.out or run_folder.with_name(run_folder.name + "-refined")
     run, space = read_run(run_folder)
+    if _predictor(run_folder)["simulated"]:
+        warn("the run's predictor comes from a SIMULATED board: nothing that follows is a measurement")
     data = load_data(arguments.data or run["data"]["source"], space=space, seed=run["seed"], workers=arguments.workers)
     with _scoring() as draw:
         found = refine_network(
@@ -101,8 +103,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace, space: Space, operators: Sequence[ShapedOperator], table: Path) -> luts.Lut:
-    held = read_json(arguments.run_folder / "predictor.json", kind="predictor")
-    settings = Settings.like(held["fingerprint"], Protocol(rounds=arguments.rounds, seed=arguments.seed))
+    settings = Settings.like(
+        _predictor(arguments.run_folder)["fingerprint"], Protocol(rounds=arguments.rounds, seed=arguments.seed)
+    )
     settings = replace(settings, **board_settings(arguments))
     started_s = time.monotonic()
     with job_folder() as folder:
@@ -116,6 +119,10 @@ def _measure(arguments: argparse.Namespace, space: Space, operators: Sequence[Sh
     if len(operators) > 1:  # else it was to see whether this is the run's board
         tell_table(job, lut, energy=arguments.energy, started_s=started_s, ended_s=time.monotonic())
     return lut
+
+
+def _predictor(run_folder: Path) -> dict[str, Any]:
+    return read_json(run_folder / "predictor.json", kind="predictor", remedy="`lightnas-edge search` writes it")
 
 
 def _factors(text: str) -> tuple[float, ...]:

@@ -73,3 +73,24 @@ def test_what_cannot_be_refined_is_said_as_elsewhere(story, tmp_path, monkeypatc
 
     assert "`lightnas-edge search` begins a run" in run("refine", "nothing").err
     assert run("refine", "nothing", "--factors", "0,1").code == 2
+
+
+def test_a_simulated_board_is_called_simulated(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "agent-home"))
+    monkeypatch.chdir(tmp_path)
+    host = "virtual:jetson-nano"
+    run("profile", "--host", host, "--space", "tiny", "--rounds", 3, "--out", "v.lut.jsonl")
+    run(
+        "search", "--space", "tiny", "--lut", "v.lut.jsonl", "--latency-ms", 3, "--data", "digits", "--out", "run",
+        "--epochs", 2, "--batch-size", 128,
+    )  # fmt: skip
+
+    short = ("--rounds", 3, "--candidates", 1, "--steps", 2, "--seeds", 2, "--vary", "widths")
+    told = run("refine", "run", "--host", host, *short)
+
+    assert told.code == 0
+    assert "comes from a SIMULATED board" in told.err
+    assert json.loads((tmp_path / "run-refined" / "predictor.json").read_text())["simulated"]
+    assert (
+        run("refine", "run", "--host", "localhost", "--out", "here").code == 1
+    )  # its numbers would be of another kind
