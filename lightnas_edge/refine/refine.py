@@ -206,7 +206,8 @@ def refine_network(
     derived, refined = grid.network(channels)
     closure = [shaped for shaped in derived.shaped_operators() if shaped.key not in table.entries]
     if closure:  # operators that stand in no choice, but in the derived space: its predictor must know all of them
-        measuring.measured(_job_space(derived), [*closure, *sentinels(space)], "space.lut.jsonl")
+        name = f"space-{derived.sha256[:8]}.lut.jsonl"  # another winner, another space, another job on the board
+        measuring.measured(_job_space(derived), [*closure, *sentinels(space)], name)
     found = Refinement(
         channels,
         derived,
@@ -238,7 +239,7 @@ class _Measuring:
         if not self._complete(path, operators):
             known = luts.read(self._run_table)
             if not path.exists():  # one operator first: another board is told from the run's before an hour is spent
-                check = path.with_name("check.lut.jsonl")
+                check = path.with_name(f"check-{name}")
                 luts.require_equal_fingerprints([known, self._measure(space, operators[:1], check)])
                 check.unlink()
             self._measure(space, operators, path)

@@ -22,12 +22,14 @@ def true_ms(shaped):
 
 
 class Board:
-    """Stands in for a board: writes journals; knows what it was asked for."""
+    """Stands in for a board: writes journals; knows what it was asked for, and that a journal is of one space."""
 
     def __init__(self, slowness=1.0, **changes):
         self.slowness, self.fingerprint, self.asked = slowness, FINGERPRINT | changes, []
+        self.space_of = {}
 
     def __call__(self, space, operators, table: Path):
+        assert self.space_of.setdefault(table, space.sha256) == space.sha256
         self.asked.append([shaped.key for shaped in operators])
         session = f"{len(self.asked):08x}"
         truth = {shaped.key: true_ms(shaped) for shaped in operators}

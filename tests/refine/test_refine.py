@@ -211,6 +211,20 @@ def test_more_candidates_add_to_those_that_are_there(tmp_path):
     assert dataclasses.replace(more, folder=at_once.folder) == at_once
 
 
+def test_another_winner_in_the_same_folder_brings_its_own_space(tmp_path):
+    board = Board()
+
+    one = refine(tmp_path, board=board, config=dataclasses.replace(CONFIG, vary="widths"))
+    other = refine(tmp_path, board=board, config=dataclasses.replace(CONFIG, vary="expansions"))
+
+    assert one.space != other.space
+    _, space = read_run(tmp_path / "refined")
+    assert space == other.space
+    assert load_predictor(tmp_path / "refined" / "predictor.json", space).predict_one(
+        read_architecture(tmp_path / "refined", space)
+    ) == pytest.approx(other.predicted_ms)
+
+
 def test_the_refined_network_trains_like_any_other(tmp_path):
     found = refine(tmp_path)
 
