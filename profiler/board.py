@@ -38,7 +38,7 @@ def identify(catalog: List[Description], proc: str = "/proc") -> Description:
     longest, by_parts, by_model, general = 0, None, None, None
     for description in catalog:
         identity = description["identity"]
-        for beginning in identity["compatible"]:
+        for beginning in identity.get("compatible") or []:
             if len(beginning) > longest and any(part.startswith(beginning) for part in parts):
                 longest, by_parts = len(beginning), description
         pattern = identity["device_tree_model"]

@@ -37,6 +37,7 @@ def main() -> int:
     """Serve requests until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the agent decides
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the agent, however it ends
+    _go_first()
     replies = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints goes to the log
     worker = Worker()
@@ -54,6 +55,15 @@ def main() -> int:
         while content:
             content = content[os.write(replies, content) :]
     return 0
+
+
+def _go_first() -> None:
+    """When memory runs out, the kernel shall end this process and not the agent, which tells of it and goes on."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("500")
+    except OSError:
+        pass
 
 
 class Worker:

@@ -6,8 +6,10 @@ import os
 import resource
 import signal
 import subprocess
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from devices import LocalConnection
@@ -200,6 +202,68 @@ def test_a_killed_measuring_process_costs_one_visit(agent, write_job, tools):
     assert [visit["error"]["message"] for visit in visits if visit["error"]] == [
         "the measuring process was killed (SIGKILL): most likely memory ran out"
     ] * 2
+
+
+# ONNX Runtime as it is, except that a model that multiplies by 13 ends as an illegal access on a GPU does.
+LOST_GPU = """
+import importlib, os, sys
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.remove(here)
+del sys.modules["onnxruntime"]
+real = importlib.import_module("onnxruntime")
+sys.path.insert(0, here)
+
+
+class InferenceSession(real.InferenceSession):
+    def __init__(self, model, *arguments, **options):
+        super().__init__(model, *arguments, **options)
+        self.unlucky = b"\\x00\\x00\\x50\\x41" in model  # 13.0 as float32
+        with open(os.path.join(here, "processes"), "a") as file:
+            file.write("{}\\n".format(os.getpid()))
+
+    def run_with_iobinding(self, binding):
+        if self.unlucky:
+            from profiler.cuda import CudaError
+            raise CudaError("cudaStreamSynchronize", 700, "cudaErrorIllegalAddress", "an illegal memory access")
+        super().run_with_iobinding(binding)
+
+
+real.InferenceSession = InferenceSession
+"""
+
+
+def test_a_cuda_error_is_a_line_and_the_campaign_goes_on_in_a_new_process(
+    agent, write_job, tools, tmp_path, monkeypatch
+):
+    """After such an error nothing that the process does with the GPU works any more: it must not be used again."""
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / "onnxruntime.py").write_text(LOST_GPU)
+    packages = os.path.dirname(os.path.dirname(onnxruntime.__file__))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'lost'}{os.pathsep}{packages}")
+    models = {"a": write_job.scale_model(2), "b": write_job.scale_model(3), "unlucky": write_job.scale_model(13)}
+    job = write_job(models, rounds=3)
+
+    code, answer, _ = agent.run(job)
+
+    visits = tools.visits(job)
+    assert (code, answer["state"]) == (0, "done")
+    assert pairs(visits) == expected("ab", 3)
+    errors = [visit["error"] for visit in visits if visit["error"]]
+    assert [error["code"] for error in errors] == ["run", "run"]
+    assert "cudaStreamSynchronize failed with error 700 (cudaErrorIllegalAddress)" in errors[0]["message"]
+    used = (tmp_path / "lost" / "processes").read_text().split()
+    assert len(set(used)) >= 2  # the process in which it happened measures nothing more
+
+
+def test_memory_that_runs_out_ends_the_measuring_process_and_not_the_agent(agent, write_job, tools):
+    """The kernel ends the process with the highest score first."""
+    job = write_job({"endless": write_job.endless_model()})
+    with agent.start(job) as process:
+        tools.wait_for(lambda: tools.line_count(job / "journal.jsonl") == 1, "the header")
+        scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (process.pid, *children(process.pid))]
+        process.kill()
+
+    assert scores[1] > scores[0]
 
 
 def test_the_measuring_process_does_not_outlive_a_killed_agent(agent, write_job, tools):

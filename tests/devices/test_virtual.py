@@ -1,5 +1,6 @@
 """Virtual boards: the real agent, on a folder of system files, with a simulated engine."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -149,3 +150,28 @@ def test_a_hot_room_makes_it_throttle_and_the_visits_say_so(board, tmp_path):
 
     warnings = {warning for visit in lut.visits for warning in visit.warnings}
     assert "throttled for heat by gpu-throttle; cool the board" in warnings
+
+
+def test_what_varied_is_measured_again_after_the_board_has_cooled(board, tmp_path):
+    """Two minutes of work warm the board; before each extra visit it rests, and starts cooler than it ended."""
+    protocol = Protocol(rounds=8, samples_per_visit=3, min_sample_ms=3000.0, extra_rounds=2, spread_limit=1e-9)
+    settings = Settings(backend="simulated", precision="fp16", batch=64, protocol=protocol)
+    job = write_profile_job(tmp_path / "job", SPACE, settings, operators=[])
+    manifest = json.loads((job.folder / "manifest.json").read_text())
+    manifest["measurements"] = manifest["measurements"][-2:]
+    (job.folder / "manifest.json").write_text(json.dumps(manifest))
+    campaign = devices.Campaign(board("jetson-agx-xavier"), job.folder)
+
+    campaign.start()
+    campaign.follow(tmp_path / "table.lut.jsonl")
+
+    visits = luts.read(tmp_path / "table.lut.jsonl").visits
+    rises = [
+        (now.round >= 8, now.before["temperature_c"] - last.after["temperature_c"])
+        for last, now in itertools.pairwise(visits)
+    ]
+    assert visits[15].after["temperature_c"] > visits[0].after["temperature_c"] + 5
+    assert [round_ >= 8 for round_ in (visit.round for visit in visits)].count(True) == 4
+    cooled = [-rise for extra, rise in rises if extra]
+    assert min(cooled) > 1
+    assert all(rise >= 0 for extra, rise in rises if not extra)
