@@ -23,6 +23,7 @@ from lightnas_edge.cli.options import (
     count,
     milliseconds,
     percentage,
+    positive,
     read_prior,
     settings,
     sudo_password,
@@ -79,6 +80,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--around-ms", type=milliseconds, metavar="MS",
         help="for networks near this latency (default: for the whole space)",
     )  # fmt: skip
+    group.add_argument(
+        "--metric", choices=list(luts.METRICS), metavar="NAME",
+        help=f"what shall be known: {', '.join(luts.METRICS)} (default: latency_ms)",
+    )  # fmt: skip
+    group.add_argument(
+        "--around-mj", type=positive, metavar="MJ", help="for networks near this energy, with --metric energy_mj"
+    )
     group.add_argument("--batch-networks", type=count, metavar="N", help="networks between two looks (default: 5)")
     known = group.add_mutually_exclusive_group()
     known.add_argument(
@@ -98,10 +106,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     if not arguments.adaptive:
-        for name in ("until", "around_ms", "batch_networks", "prior", "lut", "json"):
+        for name in ("until", "metric", "around_ms", "around_mj", "batch_networks", "prior", "lut", "json"):
             if getattr(arguments, name):
                 note(f"--{name.replace('_', '-')} goes with --adaptive")
                 return 2
+    metric = arguments.metric or "latency_ms"
+    unit = luts.METRICS[metric]
+    if metric.endswith("energy_mj") and not arguments.energy:
+        note(f"--metric {metric} needs --energy")
+        return 2
+    if (arguments.around_ms and unit != "ms") or (arguments.around_mj and unit != "mJ"):
+        note(f"{metric} is not in the unit of --around-{'ms' if arguments.around_ms else 'mj'}")
+        return 2
     space = chosen_space(arguments)
     connection = devices.connect(arguments.host)
     chosen = settings(arguments, connection)
@@ -139,6 +155,8 @@ class _Adaptive:
     ) -> None:
         self._arguments, self._space, self._connection = arguments, space, connection
         self._chosen, self._table = chosen, table
+        self._metric = arguments.metric or "latency_ms"
+        self._around = arguments.around_ms or arguments.around_mj
         self._most = arguments.count or _MOST
         self._until = arguments.until or _UNTIL
         self._batch = arguments.batch_networks or 5
@@ -166,9 +184,9 @@ class _Adaptive:
             if planned:
                 table = self._measure(planned, len(table.networks) if table else 0)
             assert table is not None
-            observations = observe(self._space, [table], self._lut)
+            observations = observe(self._space, [table], self._lut, metric=self._metric)
             predictor = fit_additive(self._space, self._lut, observations, prior=self._prior)
-            standing = stand(predictor, observations, self._arguments.around_ms)
+            standing = stand(predictor, observations, self._around)
             if not record["curve"] or record["curve"][-1]["networks"] != standing.networks:
                 record["curve"].append(standing.to_json())
             note(f"{standing.networks} networks: {_plus_minus(standing)}")
@@ -178,7 +196,7 @@ class _Adaptive:
                 known = {Architecture.from_indices(self._space, row) for row in observations.indices}
                 known |= {Architecture.from_names(self._space, names) for names in record["tried"]}
                 wanted = min(self._batch, self._most - standing.networks)
-                planned = choose_batch(predictor, known, wanted, self._arguments.around_ms)
+                planned = choose_batch(predictor, known, wanted, self._around)
                 stop = None if planned else "count"
             names = [[operator.name for operator in architecture.operators] for architecture in planned]
             record.update(planned=names, tried=record["tried"] + names, stopped=stop)
@@ -204,10 +222,10 @@ class _Adaptive:
     def _load(self) -> dict[str, Any]:
         from lightnas_edge.predictor import Standing
 
-        asked = {"around_ms": self._arguments.around_ms, "until": self._until}
+        asked = {"metric": self._metric, "around": self._around, "until": self._until}
         empty = {
             "kind": "adaptive-sampling", "schema": _SCHEMA, "space": self._space.name, "table": self._table.name,
-            "metric": "latency_ms", "asked": asked, "curve": [], "planned": [], "tried": [], "stopped": None,
+            "asked": asked, "curve": [], "planned": [], "tried": [], "stopped": None,
         }  # fmt: skip
         if self._arguments.fresh or not self._path.exists():
             if self._path.exists():
@@ -245,7 +263,7 @@ class _Adaptive:
             for point in curve
         ])  # fmt: skip
         said = _ENDS[stop].format(until=percent(self._until, 1), most=self._most)
-        around = f" near {self._arguments.around_ms:g} ms" if self._arguments.around_ms else ""
+        around = f" near {self._around:g} {luts.METRICS[self._metric]}" if self._around else ""
         simulated = "SIMULATED: " if self._connection.backend == "simulated" else ""
         say(f"{simulated}{standing.networks} networks, {_plus_minus(standing)}{around}: {said}")
         say(f"measured again, a network would differ by {percent(standing.repeatability, 2)}: {self._table}")

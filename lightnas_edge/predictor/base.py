@@ -139,8 +139,10 @@ class Predictor(ABC):
         networks = int(self.fit.get("networks") or 0)
         if networks == 0:
             return NormalDist().inv_cdf(probability)
-        told = (self.fit.get("calibration") or {}).get("degrees")
-        return float(stats.t.ppf(probability, max(told or networks - 1, LEAST_DEGREES)))
+        calibration = self.fit.get("calibration")
+        told = calibration.get("degrees") if isinstance(calibration, dict) else None
+        degrees = told if isinstance(told, (int, float)) else networks - 1
+        return float(stats.t.ppf(probability, max(degrees, LEAST_DEGREES)))
 
     def outside(self, one_hot: NDArray[Any]) -> NDArray[np.bool_]:
         """(B, L, K) -> (B,): outside what was measured, so that the interval is a guess.

@@ -77,3 +77,28 @@ def test_a_percentage_beyond_reason_is_refused(folder, capsys):
     told = run("sample", *BOARD, "--adaptive", "--until", 100)
 
     assert told.code == 2 and "expected per cent, above 0 and below 100" in told.err
+
+
+def test_energy_can_be_what_shall_be_known(folder):
+    told = run("sample", *BOARD, "--adaptive", "--energy", "--metric", "energy_mj", "--until", 8, "--json")
+
+    assert told.code == 0
+    record = json.loads(told.out)
+    assert record["asked"]["metric"] == "energy_mj" and record["stopped"] is not None
+    networks = luts.read(folder / "nets.lut.jsonl").networks
+    assert len(networks) == record["curve"][-1]["networks"]
+    assert all(entry.energy_mj is not None for entry in networks.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--metric", "energy_mj"), "needs --energy"),
+        (("--around-mj", 3), "latency_ms is not in the unit of --around-mj"),
+        (("--metric", "energy_mj", "--energy", "--around-ms", 3), "energy_mj is not in the unit of --around-ms"),
+    ],
+)
+def test_metrics_and_units_that_do_not_fit_are_refused(folder, options, words):
+    told = run("sample", *BOARD, "--adaptive", *options)
+
+    assert told.code == 2 and words in told.err
