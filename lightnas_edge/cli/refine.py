@@ -66,7 +66,8 @@ def _run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )  # fmt: skip
     run_folder: Path = arguments.run_folder
-    out = arguments.out or run_folder.with_name(run_folder.name + "-refined")
+    named = run_folder if run_folder.name else run_folder.resolve()  # "." has no name
+    out = arguments.out or named.with_name(named.name + "-refined")
     run, space = read_run(run_folder)
     if _predictor(run_folder)["simulated"]:
         warn("the run's predictor comes from a SIMULATED board: nothing that follows is a measurement")
@@ -116,7 +117,7 @@ def _measure(arguments: argparse.Namespace, space: Space, operators: Sequence[Sh
             fresh=arguments.fresh and not table.exists(),
             sudo_password=sudo_password(arguments),
         )  # fmt: skip
-    if len(operators) > 1:  # else it was to see whether this is the run's board
+    if len(operators) > 1 and not arguments.json:  # one operator was to see whether this is the run's board
         tell_table(job, lut, energy=arguments.energy, started_s=started_s, ended_s=time.monotonic())
     return lut
 

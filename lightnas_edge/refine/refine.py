@@ -462,6 +462,7 @@ def _write(
     predicted = {
         "confidence": budget.confidence,
         "metrics": metrics,
+        "binding": max(metrics, key=lambda name: _used(metrics[name])),
         "latency_ms": found.predicted_ms,
         "upper_ms": found.upper_ms,
         "target_ms": found.target_ms,
@@ -487,6 +488,11 @@ def _write(
 def _predicted(value: float, upper: float | None, target: float) -> dict[str, float | None]:
     """As in every architecture.json."""
     return {"value": value, "upper": upper, "target": target, "violation": value / target - 1}
+
+
+def _used(metric: dict[str, Any]) -> float:
+    """Share of the target that the bound takes."""
+    return float(metric["value"] if metric["upper"] is None else metric["upper"]) / float(metric["target"])
 
 
 def _result(found: Refinement, run_dir: Path) -> dict[str, Any]:

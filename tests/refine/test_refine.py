@@ -13,6 +13,7 @@ from lightnas_edge.predictor import load_predictor
 from lightnas_edge.refine import Comparison, Grid, TrainingLossSum, refine_network
 from lightnas_edge.refine.evolution import evolve
 from lightnas_edge.runs import read_architecture, read_run, write_json
+from lightnas_edge.search import read_front
 from lightnas_edge.space import Architecture, parameters_m
 from lightnas_edge.train import TrainConfig, train_network
 from tests.refine.problems import CONFIG, FOUND, SPACE, Board, chain_ms, write_run
@@ -286,8 +287,10 @@ def test_what_can_be_counted_is_kept_too(tmp_path):
 
     found = refine(tmp_path)
 
-    predicted = json.loads((found.folder / "architecture.json").read_text())["predicted"]["metrics"]["params_m"]
-    assert predicted["value"] == parameters_m(found.space, found.architecture) <= limit == predicted["target"]
+    predicted = json.loads((found.folder / "architecture.json").read_text())["predicted"]
+    count = predicted["metrics"]["params_m"]
+    assert count["value"] == parameters_m(found.space, found.architecture) <= limit == count["target"]
+    assert predicted["binding"] == "params_m"
 
 
 def test_a_network_below_a_search_takes_the_searchs_table(tmp_path):
@@ -296,9 +299,10 @@ def test_a_network_below_a_search_takes_the_searchs_table(tmp_path):
     record = json.loads((below / "run.json").read_text())
     write_json(below / "run.json", {**record, "search": "../.."})
 
-    found = refine_network(below, tmp_path / "refined", data(), CONFIG, Board())
+    found = refine_network(below, below.with_name("a-refined"), data(), CONFIG, Board())
 
     assert "search" not in json.loads((found.folder / "run.json").read_text())
+    assert read_front(tmp_path / "whole")  # which reads every network of the search, refined ones among them
     assert found.predicted_ms <= found.target_ms
 
 
