@@ -1,6 +1,6 @@
 """`make bench`: ratios and counts of this machine, each beside what it should be. Never part of the tests.
 
-    python -m benchmarks              all of them
+    python -m benchmarks              all but the slow ones (SLOW in the module), which must be named
     python -m benchmarks measuring    one
 
 A benchmark is a module `bench_NAME.py` with `rows() -> list[(what, value, wanted)]`.
@@ -12,6 +12,7 @@ import importlib
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 from lightnas_edge.cli.console import duration, note, print_table
 
@@ -22,15 +23,19 @@ def main(argv: list[str]) -> int:
     if unknown:
         note(f"no such benchmark: {', '.join(unknown)}; there are: {', '.join(found)}")
         return 2
-    for name in argv or found:
+    for name in argv or [each for each in found if not getattr(_module(each), "SLOW", False)]:
         note(f"{name} ...")
         started_s = time.monotonic()
-        rows = importlib.import_module(f"benchmarks.bench_{name}").rows()
+        rows = _module(name).rows()
         print_table(
             [f"{name} ({duration(time.monotonic() - started_s)})", "measured", "wanted"], [list(row) for row in rows]
         )
         print(flush=True)
     return 0
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"benchmarks.bench_{name}")
 
 
 if __name__ == "__main__":

@@ -56,9 +56,7 @@ def steps_of(which, space, images, labels):
 
     def architecture():
         supernet.requires_grad_(False)
-        alpha.grad, _, outcome = architecture_gradient(
-            supernet, latency, alpha, images, labels, tau=5.0, lam=0.01, target_ms=5.0
-        )
+        alpha.grad, _, outcome = architecture_gradient(supernet, alpha, images, labels, [(latency, 0.01, 5.0)], tau=5.0)
         alphas.step()
         return float(outcome.loss)
 

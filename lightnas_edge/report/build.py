@@ -85,6 +85,9 @@ def _record(story: Story) -> Record:
         else None,
         "refined": story.refined,
         "predicted_ms": story.predicted_ms,
+        "budgets": _budgets(story),
+        "choice": story.choice,
+        "front": story.front or None,
         "fit": fit or None,
         "trained": _last(story),
         "export": story.export,
@@ -136,6 +139,8 @@ def _plots(story: Story) -> dict[str, Markup]:
         operators = [operator.name for operator in story.space.operators]
         chosen = [operator.name for operator in story.architecture.operators] if story.architecture else None
         draw("probabilities", lambda: figures.probability_map(story.epochs, operators, chosen))
+    if len(story.front) > 1:
+        draw("front", lambda: figures.front_plot(story.front))
     if story.training:
         draw("training", lambda: figures.training_plot(story.training))
     if any(row.latency_ms is not None for row in story.rows):
@@ -210,6 +215,19 @@ def _asked(story: Story) -> Record:
         "seed": story.run.get("seed"),
         "host": story.run.get("host"),
     }
+
+
+def _budgets(story: Story) -> list[Record]:
+    """Every budget of the network: what is predicted, and how much of the target that takes."""
+    predicted = story.predicted or {}
+    metrics = predicted.get("metrics")
+    if not isinstance(metrics, dict):
+        return []
+    rows = []
+    for metric, held in metrics.items():
+        value = held["value"] if held["upper"] is None else held["upper"]
+        rows.append({"metric": metric, **held, "used": value / held["target"], "binds": metric == predicted["binding"]})
+    return rows
 
 
 def _last(story: Story) -> Record | None:

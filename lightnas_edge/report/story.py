@@ -44,6 +44,8 @@ class Story:
     space: Space
     architecture: Architecture | None = None
     predicted: Record | None = None  # from architecture.json
+    choice: Record | None = None  # from architecture.json: the candidates it was chosen from
+    front: list[Record] = field(default_factory=list)  # all networks of the search, where it found several
     lut: luts.Lut | None = None
     predictor: Record | None = None
     steps: list[Record] = field(default_factory=list)
@@ -151,11 +153,15 @@ def read_story(folder: Path) -> Story:
     predicted = part("predicted", "architecture.json", search, _read_predicted) if architecture else None
     lut = part("lut", "lut.jsonl", "search with `--lut` or `--host`, so that the table is kept with the run", luts.read)
     predictor = part("predictor", "predictor.json", search, lambda path: read_json(path, kind="predictor"))
-    lines = part("search", "search/metrics.jsonl", search, _read_lines) or []
     refined = None
     if origin:
         refine = f"run `lightnas-edge refine` again, with --out {name}"
         refined = part("refined", "refine/result.json", refine, lambda path: read_json(path, kind="refined"))
+    choice = part("choice", "architecture.json", search, _read_choice) if architecture else None
+    lines = part("search", f"{_searched_in(run)}search/metrics.jsonl", search, _read_lines) or []
+    if choice is not None:
+        _speak_of(str(choice.get("budget")), lines)
+    front = part("front", "front.json", search, _read_networks) if (folder / "front.json").exists() else None
     train = f"run `lightnas-edge train {name}`"
     training = part("training", "train/metrics.jsonl", train, _read_lines) or []
     trained = part("trained", "train/result.json", train, _read_object)
@@ -182,6 +188,8 @@ def read_story(folder: Path) -> Story:
         space=space,
         architecture=architecture,
         predicted=predicted,
+        choice=choice,
+        front=front or [],
         lut=lut,
         predictor=predictor,
         steps=steps,
@@ -201,6 +209,34 @@ def _read_predicted(path: Path) -> Record | None:
     if isinstance(predicted, (int, float)):
         return {"latency_ms": float(predicted)}
     return predicted if isinstance(predicted, dict) else None
+
+
+def _read_choice(path: Path) -> Record | None:
+    choice = json.loads(path.read_text(encoding="utf-8")).get("choice")
+    return choice if isinstance(choice, dict) else None
+
+
+def _read_networks(path: Path) -> list[Record]:
+    networks = read_json(path, kind="front")["networks"]
+    return [row for row in networks if row["metrics"] and "supernet" in row]
+
+
+def _searched_in(run: Record) -> str:
+    """A network of a search that found several lies two folders below it; nowhere else is looked."""
+    return "../../" if run.get("search") == "../.." else ""
+
+
+def _speak_of(budget: str, lines: list[Record]) -> None:
+    """Of several budgets, the multiplier and the most probable network of this one, epoch by epoch."""
+    epochs: dict[Any, Record] = {}
+    for line in lines:
+        for row in line.get("budgets") or []:
+            if row.get("name") == budget and len(line["budgets"]) > 1:
+                epochs[line.get("epoch")] = row
+    for line in lines:
+        if row := epochs.get(line.get("epoch")):
+            line["derived_ms"] = next(iter(row["derived"].values()))
+            line["lambda"] = next(iter(row["lambda"].values()))
 
 
 def _read_verification(path: Path) -> Record:

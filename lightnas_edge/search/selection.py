@@ -163,7 +163,8 @@ def _select_exactly(
     cuts = _Cuts(bounds, (wanted.shape[0], wanted.shape[1]), banned)
     first = bounds[0]
     if use is not None:
-        dearest = cuts.maximise(_scaled(first.cost))
+        # To a thousandth: which of very many networks comes nearest to a limit takes minutes to prove, and is not asked.
+        dearest = cuts.maximise(first.cost, gap=1e-3)
         if dearest is None:
             return None
         most = first.constant + _total(first.cost, dearest)
@@ -213,7 +214,15 @@ class _Cuts:
         layers, operators = self.shape
         self.add(np.eye(operators)[indices].ravel(), layers - 1.0)
 
-    def maximise(self, score: Array, at_least: tuple[Array, float] | None = None) -> Indices | None:
+    def maximise(
+        self, score: Array, at_least: tuple[Array, float] | None = None, *, gap: float = 0.0
+    ) -> Indices | None:
+        """(L,) the network of the highest score within every bound; None when there is none.
+
+        Args:
+            at_least: (score, limit) that the network must reach too.
+            gap: relative; the optimum may be missed by so much.
+        """
         layers, operators = self.shape
         for _ in range(_MOST_CUTS):
             constraints = [self.one_per_layer, optimize.LinearConstraint(np.stack(self.rows), -np.inf, self.limits)]
@@ -221,7 +230,7 @@ class _Cuts:
                 constraints.append(optimize.LinearConstraint(at_least[0].reshape(1, -1), at_least[1], np.inf))
             solved = optimize.milp(
                 -score.ravel(), integrality=np.ones(score.size, dtype=np.int64), bounds=optimize.Bounds(0, 1),
-                constraints=constraints, options={"mip_rel_gap": 0.0},
+                constraints=constraints, options={"mip_rel_gap": gap},
             )  # fmt: skip
             if solved.status == 2:
                 return None

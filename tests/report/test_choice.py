@@ -1,0 +1,62 @@
+"""Why a network was chosen, told from a real search of several budgets."""
+
+import json
+
+import pytest
+
+from lightnas_edge.report import build_report, draw_front
+from lightnas_edge.search import begin_run, read_front, run_search
+from tests.search.problems import CONFIG, SPACE, budget, data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("choice")
+    budgets = [budget(target, f"{target:g}ms") for target in (4.0, 6.0, 9.0, 12.0)]
+    begin_run(folder, SPACE, data(), budgets, CONFIG)
+    return folder, run_search(folder, SPACE, data(), budgets, CONFIG)
+
+
+def test_a_networks_report_tells_its_budget_and_what_it_was_compared_with(run):
+    folder, results = run
+    result = next(result for result in results if result.others)
+
+    report = build_report(folder / "networks" / result.budget.name)
+
+    record, page = json.loads(report.json.read_text()), report.html.read_text()
+    (row,) = record["budgets"]
+    assert row["value"] == result.predicted["latency_ms"] and row["used"] == result.used["latency_ms"] <= 1
+    assert len(record["choice"]["others"]) == len(result.others)
+    assert "Why this network" in page and f"{result.chosen.loss:.4f}" in page
+    assert "Why this network" in report.markdown.read_text()
+    assert "search" not in report.missing, "the search lies two folders above"
+
+
+def test_the_path_of_a_budget_is_its_own(run):
+    folder, results = run
+    epochs = [json.loads(line) for line in (folder / "search" / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in epochs if line["kind"] == "epoch"][-1]
+    from lightnas_edge.report import read_story
+
+    for index, result in enumerate(results):
+        story = read_story(folder / "networks" / result.budget.name)
+        assert story.epochs[-1]["lambda"] == last["budgets"][index]["lambda"]["latency_ms"]
+        assert story.epochs[-1]["derived_ms"] == last["budgets"][index]["derived"]["latency_ms"]
+
+
+def test_the_report_of_the_whole_search_shows_the_front(run):
+    folder, _ = run
+
+    report = build_report(folder)
+
+    assert "All networks of this search" in report.html.read_text()
+    assert "holds 4 networks" in report.missing["network"] or "network" in report.missing
+
+
+def test_the_front_is_a_picture_of_its_own(run, tmp_path):
+    networks = read_front(run[0])
+
+    draw_front(tmp_path / "front.svg", networks)
+
+    text = (tmp_path / "front.svg").read_text()
+    assert text.startswith("<svg xmlns=") and "var(--" not in text and "supernet" in text

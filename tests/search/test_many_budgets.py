@@ -1,0 +1,192 @@
+"""One search, many networks: targets and boards together, added later, and what is refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, RunError
+from lightnas_edge.nn import Supernet
+from lightnas_edge.predictor import AdditivePredictor, CountedPredictor
+from lightnas_edge.predictor.additive import Terms
+from lightnas_edge.predictor.base import Origin
+from lightnas_edge.runs import read_architecture, read_run
+from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
+from lightnas_edge.search.candidates import compare
+from lightnas_edge.search.search import COMPARISON_SHARE
+from lightnas_edge.search.selection import select
+from tests.search.problems import CONFIG, COST_MS, SPACE, budget, data, predictor
+
+
+def other_board():
+    """Another board: everything takes twice as long, the 5x5 block three times."""
+    keys = Terms.of(SPACE).keys
+    mean = np.array([2.0, *((3 if "k5" in key else 2) * COST_MS[key.split("@")[0]] for key in keys)])
+    return AdditivePredictor(SPACE, Origin({"board": "other"}, simulated=True), mean, np.zeros((len(mean),) * 2), 0.0)
+
+
+BUDGETS = [
+    budget(6.0, "near-6ms"),
+    budget(9.0, "near-9ms"),
+    Budget("far-12ms", (Constraint(other_board(), 12.0), Constraint(CountedPredictor(SPACE, "macs_m"), 1.0)), "far"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    begin_run(folder, SPACE, data(), BUDGETS, CONFIG)
+    return folder, run_search(folder, SPACE, data(), BUDGETS, CONFIG)
+
+
+def test_every_budget_gets_a_network_that_keeps_it(run):
+    _, results = run
+
+    assert [result.budget.name for result in results] == ["near-6ms", "near-9ms", "far-12ms"]
+    for result in results:
+        for metric, target in result.budget.targets.items():
+            assert result.predicted[metric] <= target
+        assert result.used[result.binding] == max(result.used.values())
+
+
+def test_each_network_lies_in_a_run_of_its_own_that_the_later_commands_take(run):
+    folder, results = run
+
+    for result in results:
+        place = folder / "networks" / result.budget.name
+        record, space = read_run(place)
+        assert record["targets"] == result.budget.targets
+        assert record["search"] == "../.."
+        assert read_architecture(place, space) == result.architecture
+        assert (place / "predictor.json").exists()
+    with pytest.raises(RunError, match="holds 3 networks: name one of them"):
+        read_architecture(folder, SPACE)
+
+
+def test_the_front_lists_them_cheapest_first(run):
+    folder, _ = run
+
+    rows = read_front(folder)
+
+    assert [(row["board"], row["name"]) for row in rows] == [
+        ("far", "far-12ms"), ("imagined", "near-6ms"), ("imagined", "near-9ms"),
+    ]  # fmt: skip
+    assert json.loads((folder / "front.json").read_text())["networks"] == rows
+    assert set(rows[0]["metrics"]) == {"latency_ms", "macs_m"}
+
+
+def test_the_network_chosen_scored_best_of_its_candidates(run):
+    for result in run[1]:
+        if result.others:
+            assert all(result.chosen.loss <= other.loss for other in result.others)
+    assert any(result.others for result in run[1]), "no budget had anything to compare"
+
+
+def test_a_budget_is_added_without_any_training(run):
+    folder, _ = run
+    before = (folder / "search" / "checkpoint.pt").read_bytes()
+    further = [budget(7.5, "near-7.5ms")]
+
+    (result,) = add_budgets(folder, SPACE, data(), further, CONFIG)
+
+    assert result.predicted["latency_ms"] <= 7.5
+    assert (folder / "search" / "checkpoint.pt").read_bytes() == before
+    assert (folder / "networks" / "near-7.5ms" / "architecture.json").exists()
+    assert len(read_front(folder)) == 4
+
+
+def test_what_is_added_is_what_would_have_been_found_together(run, tmp_path):
+    """The belief does not depend on which budget asks."""
+    folder, results = run
+    (again,) = add_budgets(folder, SPACE, data(), [dataclasses.replace(BUDGETS[0], name="again")], CONFIG)
+
+    assert again.architecture == results[0].architecture
+
+
+def test_the_belief_maximised_is_the_one_that_was_saved(run):
+    folder, results = run
+    from lightnas_edge.search.preference import PathLosses
+
+    losses = PathLosses(SPACE)
+    losses.restore(torch.load(folder / "search" / "checkpoint.pt", weights_only=True)["learner"]["losses"])
+    for result in results:
+        preferred = select(SPACE, losses.preference().mean, result.budget.constraints).architecture
+        assert result.preferred == preferred
+
+
+def test_an_unfinished_search_cannot_be_added_to(tmp_path):
+    with pytest.raises(RunError, match="holds no search that has begun"):
+        add_budgets(tmp_path, SPACE, data(), [budget(7.0)], CONFIG)
+
+
+def test_the_published_method_serves_one_budget(tmp_path):
+    published = dataclasses.replace(CONFIG, method="lightnas")
+
+    with pytest.raises(BudgetError, match="searches once per budget; 3 were asked for"):
+        run_search(tmp_path, SPACE, data(), BUDGETS, published)
+    with pytest.raises(BudgetError, match="learns for one budget"):
+        add_budgets(tmp_path, SPACE, data(), BUDGETS[:1], published)
+
+
+def test_one_budget_that_cannot_be_kept_stops_all_before_any_training(tmp_path):
+    with pytest.raises(InfeasibleBudgetError, match="they reach from 1 to 17 ms"):
+        run_search(tmp_path, SPACE, data(), [budget(6.0, "a"), budget(0.5, "b")], CONFIG)
+
+    assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize("method", ["shared", "lightnas"])
+def test_several_constraints_each_have_a_multiplier_and_all_hold(tmp_path, method):
+    both = Budget("both", (Constraint(predictor(), 8.0), Constraint(CountedPredictor(SPACE, "params_m"), 0.0035)))
+
+    (result,) = run_search(tmp_path, SPACE, data(), both, dataclasses.replace(CONFIG, method=method))
+
+    assert set(result.multipliers) == {"latency_ms", "params_m"}
+    assert result.predicted["latency_ms"] <= 8.0 and result.predicted["params_m"] <= 0.0035
+    epochs = [json.loads(line) for line in (tmp_path / "search" / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in epochs if line["kind"] == "epoch"][-1]
+    assert set(last["budgets"][0]["lambda"]) == {"latency_ms", "params_m"}
+
+
+@pytest.mark.parametrize("method", ["shared", "lightnas"])
+def test_two_sided_uses_the_budget(tmp_path, method):
+    config = dataclasses.replace(CONFIG, method=method, two_sided=True)
+
+    (result,) = run_search(tmp_path, SPACE, data(), budget(9.0), config)
+
+    assert 0.995 * 9.0 <= result.predicted["latency_ms"] <= 9.0
+
+
+def test_calibrated_statistics_make_a_score_independent_of_the_batch():
+    torch.manual_seed(0)
+    supernet = Supernet(SPACE.with_classes(2)).train()
+    batches = [torch.randn(16, 3, 16, 16) for _ in range(2)]
+    images, path = torch.randn(8, 3, 16, 16), [0, 1, 2, 0]
+    state = {name: value.clone() for name, value in supernet.state_dict().items()}
+
+    with supernet.calibrated(path, batches), torch.no_grad():
+        whole = supernet(images, path)
+        alone = torch.cat([supernet(image[None], path) for image in images])
+        # Normalised by the mean of the two batches' statistics: not what the images themselves would say.
+        torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-4)
+
+    assert supernet.training
+    assert supernet.state_dict().keys() == state.keys()
+    with torch.no_grad():
+        assert not torch.allclose(supernet(images, path), whole)
+
+
+def test_candidates_are_scored_on_the_same_images_in_any_order():
+    torch.manual_seed(0)
+    images = data()
+    supernet = Supernet(SPACE.with_classes(2)).train()
+    first = select(SPACE, np.eye(4, 3), [Constraint(predictor(), 9.0)])
+    second = select(SPACE, -np.eye(4, 3), [Constraint(predictor(), 9.0)])
+
+    one = compare(supernet, images, [first, second], SPACE, CONFIG)
+    other = compare(supernet, images, [second, first], SPACE, CONFIG)
+
+    assert [each.loss for each in one] == [each.loss for each in reversed(other)]
+    assert 0 < COMPARISON_SHARE < 0.05
