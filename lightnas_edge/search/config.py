@@ -61,7 +61,8 @@ class SearchConfig:
             without training showed no clear winner among 8 pairs of factors (median 4 to 15 % off). That the network
             handed over keeps the budget rests on the exact selection alone.
         two_sided: the budget is to be used as well as kept, as published; None: only by the method `lightnas`.
-        paths: of each validation batch whose losses are compared (`shared`).
+        paths: of each validation batch whose losses are compared (`shared`). Four give three comparisons for twice the
+            passes of the one comparison that two give.
         candidates: networks of each budget that are compared on held-out images, at most (`shared`).
         parts: pieces of a batch of weights, run one after the other: less memory, and batch norm sees a piece at a time.
         precision: of the arithmetic: `fp32`, `bf16`, or `auto`: what is quickest in a short trial before the search.
@@ -81,7 +82,7 @@ class SearchConfig:
     alpha_lr: float | None = None
     lambda_lr: float | None = None
     two_sided: bool | None = None
-    paths: int = 2
+    paths: int = 4
     candidates: int = 16
     parts: int = 1
     precision: str = "fp32"

@@ -37,7 +37,7 @@ class SearchResult:
     preferred: Architecture
     derived: Architecture
     multipliers: dict[str, float]  # metric -> multiplier; above zero, the constraint shaped the search
-    probabilities: np.ndarray[Any, Any]  # (L, K) with which paths were sampled in the end
+    probabilities: np.ndarray[Any, Any]  # (L, K) how probable each operator is in the end
     confidence: float | None
     epochs: int
     elapsed_s: float  # of the search, over all sessions

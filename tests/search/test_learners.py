@@ -1,0 +1,32 @@
+"""Which paths a method trains, and what it learns from them."""
+
+import numpy as np
+import torch
+
+from lightnas_edge.nn import Ranks
+from lightnas_edge.search.config import Schedule
+from lightnas_edge.search.learners import SharedLearner, Surroundings
+from tests.search.problems import CONFIG, SPACE, budget
+
+
+def shared(*targets_ms):
+    around = Surroundings(SPACE, CONFIG, Schedule.of(CONFIG, 4), torch.Generator().manual_seed(0), Ranks())
+    return SharedLearner(around, [budget(target_ms, f"{target_ms} ms") for target_ms in targets_ms])
+
+
+def test_every_operator_is_trained_alike_however_tight_the_budget():
+    """A candidate that is trained less than its neighbours looks worse than it is."""
+    learner = shared(2.0)  # of 1 to 17 ms: the most probable operators are skips, which cost nothing
+
+    paths = np.array([path for _ in range(3000) for path in learner.weight_paths()])
+
+    shares = np.stack([(paths == operator).mean(axis=0) for operator in range(3)])
+    assert abs(shares - 1 / 3).max() < 0.04
+    assert learner.probabilities()[0].argmax() == 2
+    assert learner.multipliers()[0]["latency_ms"] > 0
+
+
+def test_one_more_budget_changes_no_path():
+    alone, together = shared(2.0), shared(2.0, 9.0)
+
+    assert [alone.weight_paths() for _ in range(20)] == [together.weight_paths() for _ in range(20)]
