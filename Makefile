@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench bench-predict check format clean
+.PHONY: demo test bench bench-predict bench-search check format clean
 
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
@@ -17,6 +17,9 @@ bench: $(READY)  ## benchmarks: ratios and counts
 
 bench-predict: $(READY)  ## predictors against published measurements: ../shared/data, or DATA=FOLDER
 	$(BIN)/python -m benchmarks.predict
+
+bench-search: $(READY)  ## the search against known truth, from stored runs; steps and memory against the plain loop
+	$(BIN)/python -m benchmarks search search_step
 
 check: $(READY)  ## lint, formatting, types, layering
 	$(BIN)/ruff check .
