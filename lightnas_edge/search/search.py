@@ -25,7 +25,7 @@ from lightnas_edge.nn.loop import (
     restore_random_state,
     save_checkpoint,
 )
-from lightnas_edge.search.candidates import Candidate, affordable, compare, shortlist
+from lightnas_edge.search.candidates import Candidate, affordable, compare, scored, shortlist
 from lightnas_edge.search.config import LIGHTNAS, PUBLISHED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, require_one_space
 from lightnas_edge.search.execution import Execution, quickest_execution
@@ -485,7 +485,8 @@ class _Search:
             count = affordable(
                 self.config, self.data, self.schedule.warmup_epochs, len(self.space.operators), COMPARISON_SHARE
             )
-        selections = shortlist(self.space, self.learner.preference(), budget, self.config, count)
+        belief = self.learner.preference()
+        selections = shortlist(self.space, belief, budget, self.config, count)
         candidates = [Candidate(selection) for selection in selections]
         if len(candidates) > 1:
             candidates = compare(
@@ -494,8 +495,8 @@ class _Search:
                     {"kind": "candidate", "budget": budget.name, "done": done, "total": total}
                 ),
             )  # fmt: skip
-            losses = self.ranks.from_first(torch.tensor([each.loss for each in candidates], dtype=torch.float64))
-            candidates = [candidates[int(place)] for place in losses.argsort(stable=True)]
+            scores = self.ranks.from_first(torch.from_numpy(scored(self.space, belief, candidates)))
+            candidates = [candidates[int(place)] for place in scores.argsort(stable=True)]
         return SearchResult(
             budget,
             candidates[0],

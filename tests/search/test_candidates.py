@@ -1,0 +1,26 @@
+"""The last choice among networks within the budget."""
+
+import numpy as np
+import pytest
+
+from lightnas_edge.search.candidates import Candidate, scored
+from lightnas_edge.search.preference import Preference
+from lightnas_edge.search.selection import Selection
+from lightnas_edge.space import Architecture
+from tests.search.problems import SPACE
+
+
+def candidate(indices, loss):
+    return Candidate(Selection(Architecture.from_indices(SPACE, indices), (1.0,), None, 0.0, True), loss, 0.5)
+
+
+def test_the_measured_loss_and_the_belief_about_the_operators_count_alike():
+    mean = np.zeros((4, 3))
+    mean[0] = [0.3, 0.1, -0.4]
+    belief = Preference(mean, np.zeros((12, 1)))
+
+    scores = scored(
+        SPACE, belief, [candidate([0, 1, 1, 1], 1.0), candidate([1, 1, 1, 1], 0.9), candidate([2, 1, 1, 1], 0.2)]
+    )
+
+    assert scores == pytest.approx([0.7, 0.8, 0.6])  # loss less worth; the smallest is taken
