@@ -286,7 +286,7 @@ def _fit(
         prior = _informed_prior(terms, entries, first)
         mean, covariance, widths = _posterior(prior, terms, observations)
     noise = misfit = widths.pop("noise")
-    support: Support | None = None
+    support = Support()
     told: dict[str, Any] = {}
     if observations is not None:
         # What a measurement will show: the misfit of the model, and the error of measuring as it was here.

@@ -151,7 +151,7 @@ class Predictor(ABC):
         """
         one_hot = self._flat(one_hot).reshape(np.shape(one_hot))
         if self.support is None:
-            return np.full(len(one_hot), not self.fit.get("networks"))
+            return np.zeros(len(one_hot), dtype=bool)
         blocks = np.tensordot(one_hot, self.is_block, axes=2)
         return self.support.outside(self.predict(one_hot), blocks, self._doubt(one_hot), one_hot)
 

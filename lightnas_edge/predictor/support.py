@@ -19,10 +19,11 @@ class Support:
     """The measured networks in outline.
 
     Random networks of the measured kind fall outside about as rarely as one of n falls beyond the n - 1 others.
+    Without ranges no network was measured at all, and everything is outside.
     """
 
-    value: tuple[float, float]  # least and most that was measured, in the metric's unit
-    blocks: tuple[int, int]  # operators in a network, less those that are nothing (a skip that keeps its shape)
+    value: tuple[float, float] | None = None  # least and most that was measured, in the metric's unit
+    blocks: tuple[int, int] | None = None  # operators in a network, less those that are nothing (a skip in place)
     doubt: float | None = None  # the most that the model doubted a measured network when it was held out
     seen: NDArray[np.bool_] | None = None  # (L, K) which operator stood where; None where doubt tells
 
@@ -32,6 +33,8 @@ class Support:
         Args:
             value: (B,) predicted. blocks: (B,). doubt: (B,) of the model alone, where it tells. one_hot: (B, L, K).
         """
+        if self.value is None or self.blocks is None:
+            return np.ones(len(value), dtype=bool)
         margin = _MARGIN * (self.value[1] - self.value[0])
         found = (value < self.value[0] - margin) | (value > self.value[1] + margin)
         found |= (blocks < self.blocks[0] - _BLOCKS) | (blocks > self.blocks[1] + _BLOCKS)
@@ -43,14 +46,14 @@ class Support:
 
     def extended(self, value: Array, blocks: Array) -> Support:
         """After more networks were measured: (n,) each."""
-        low, high = min(self.value[0], float(value.min())), max(self.value[1], float(value.max()))
-        fewest, most = min(self.blocks[0], int(blocks.min())), max(self.blocks[1], int(blocks.max()))
+        values, numbers = [*(self.value or ()), *value.tolist()], [*(self.blocks or ()), *blocks.tolist()]
+        low, high, fewest, most = min(values), max(values), int(min(numbers)), int(max(numbers))
         return replace(self, value=(low, high), blocks=(fewest, most))
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "value": list(self.value),
-            "blocks": list(self.blocks),
+            "value": self.value and list(self.value),
+            "blocks": self.blocks and list(self.blocks),
             "doubt": self.doubt,
             "seen": None if self.seen is None else self.seen.astype(int).tolist(),
         }
@@ -60,6 +63,8 @@ class Support:
         """Raises ValueError saying what is wrong."""
         if not isinstance(record, dict):
             raise ValueError(f"expected a table of fields, found {type(record).__name__}")
+        if record.get("value") is None and record.get("blocks") is None:
+            return cls()
         for name in ("value", "blocks"):
             pair = record.get(name)
             if not (isinstance(pair, list) and len(pair) == 2 and all(map(_finite, pair)) and pair[0] <= pair[1]):

@@ -95,7 +95,11 @@ def test_the_mlp_calls_outside_what_stood_nowhere():
 def test_a_table_alone_has_seen_no_network(tmp_path):
     predictor = lut_predictor(SPACE, profile(tmp_path / "t", SPACE))
 
-    assert predictor.outside(one_hot_of(SPACE, np.zeros((2, 8), dtype=int))).all()
+    query = one_hot_of(SPACE, np.zeros((2, 8), dtype=int))
+    predictor.save(tmp_path / "p.json")
+    assert predictor.outside(query).all() and load_predictor(tmp_path / "p.json").outside(query).all()
+    measured = predictor.updated_with(Architecture.from_indices(SPACE, np.zeros(8, dtype=int)), 1.2, 0.001)
+    assert measured.support.value == (1.2, 1.2) and measured.support.blocks == (8, 8)
 
 
 def test_measuring_a_network_brings_it_inside():
