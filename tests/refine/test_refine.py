@@ -4,10 +4,13 @@ import dataclasses
 import itertools
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import luts
+from lightnas_edge.data import load_data
 from lightnas_edge.errors import InfeasibleBudgetError, RunError
 from lightnas_edge.predictor import load_predictor
 from lightnas_edge.refine import Comparison, Grid, TrainingLossSum, refine_network
@@ -96,6 +99,25 @@ def test_the_proxy_leaves_out_the_first_half_of_the_losses(monkeypatch):
 
     assert len(losses) == 10
     assert score == pytest.approx(sum(loss.item() for loss in losses[5:]))
+
+
+def test_the_proxy_sees_the_same_images_whoever_decodes_them(tmp_path):
+    """Also when a training before it left its processes with batches that nobody took."""
+    generator = np.random.default_rng(0)
+    for folder in ("train/dark", "train/bright", "val/dark", "val/bright"):
+        (tmp_path / folder).mkdir(parents=True)
+        for index in range(40):
+            pixels = generator.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{index}.png")
+
+    scores = []
+    for workers in (0, 2):
+        images = load_data(tmp_path, space=SPACE, workers=workers)
+        proxy = TrainingLossSum(images, steps=6, batch=16, device="cpu")  # one epoch has five
+        scores.append([proxy(SPACE, FOUND, seed) for seed in (0, 1, 0)])
+
+    assert scores[0] == scores[1]
+    assert scores[0][0] == scores[0][2] != scores[0][1]
 
 
 def test_a_training_that_diverges_has_the_worst_score(monkeypatch):
