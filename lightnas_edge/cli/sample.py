@@ -177,7 +177,7 @@ class _Adaptive:
             planned = reference_architectures(self._space)[: self._most]
         if self._lut is None and self._prior is None:
             note("no table of operators to start from: the networks alone have to tell (lightnas-edge profile)")
-        table = luts.read(self._table) if record["curve"] and self._table.exists() else None
+        table = luts.read(self._table) if record["curve"] else None
         stop: str | None = None
         standing: Standing | None = None
         while stop is None:
@@ -217,6 +217,11 @@ class _Adaptive:
             if key in job.keys:
                 warn(f"{key} could not be measured: {error.get('message', 'no reason given')}")
         self._is_whole &= _whole(job, lut)
+        if not any(key in lut.networks for key in job.keys):
+            raise PredictorError(
+                f"none of the {len(planned)} networks could be measured: going on would not help",
+                hint="the reasons are above; what was measured before is kept",
+            )
         return lut
 
     def _load(self) -> dict[str, Any]:
@@ -227,7 +232,7 @@ class _Adaptive:
             "kind": "adaptive-sampling", "schema": _SCHEMA, "space": self._space.name, "table": self._table.name,
             "asked": asked, "curve": [], "planned": [], "tried": [], "stopped": None,
         }  # fmt: skip
-        if self._arguments.fresh or not self._path.exists():
+        if self._arguments.fresh or not self._path.exists() or not self._table.exists():
             if self._path.exists():
                 os.replace(self._path, self._path.with_name(self._path.name + ".old"))
             return empty

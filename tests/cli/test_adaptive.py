@@ -54,11 +54,23 @@ def test_a_batch_that_was_planned_is_measured_first(folder):
     assert len(measured) == 11 and planned in measured
 
 
+def test_a_record_without_its_table_begins_anew(folder):
+    assert run("sample", *BOARD, "--adaptive", "--count", 10).code == 0
+    (folder / "nets.lut.jsonl").unlink()
+
+    told = run("sample", *BOARD, "--adaptive", "--count", 10)
+
+    assert told.code == 0
+    assert len(luts.read(folder / "nets.lut.jsonl").networks) == 10
+    assert (folder / "nets.adaptive.json.old").exists()
+
+
 @pytest.mark.parametrize(
     "content",
     ["{", '{"kind": "adaptive-sampling"}', '{"curve": [{"networks": 3}], "planned": [], "tried": []}', "[]"],
 )
 def test_a_damaged_record_is_an_error_with_a_way_out(folder, content):
+    assert run("sample", *BOARD, "--count", 1).code == 0
     (folder / "nets.adaptive.json").write_text(content)
 
     told = run("sample", *BOARD, "--adaptive")
