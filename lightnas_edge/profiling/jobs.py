@@ -176,11 +176,12 @@ def write_profile_job(
 ) -> Job:
     """Every operator of the space, each as an ONNX model of its own; or those given, and the sentinels beside them.
 
-    The sentinels tie what is measured today to what the table holds already.
+    The sentinels tie what is measured today to what the table holds already. With energy, which takes half a minute for
+    each operator, they are left out.
     """
-    operators = list(
-        dict.fromkeys([*(space.shaped_operators() if operators is None else operators), *sentinels(space)])
-    )
+    wanted = space.shaped_operators() if operators is None else list(operators)
+    beside = [] if settings.energy_rounds else sentinels(space)
+    operators = list(dict.fromkeys([*wanted, *beside]))
     return _write_job(folder, "profile", space, settings, _operators(operators, settings), on_progress=on_progress)
 
 

@@ -64,6 +64,7 @@ def exercise(bench_of, version):
         engine = opened.load(model)
         engine.run(1)
         engine.device_ms(1)
+        engine.peak_memory_mb()
         engine.evaluate(standin.floats(192))
         engine.layer_times_ms()
         engine.inspect()
