@@ -9,11 +9,13 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-MOST_POINTS = 100  # of one panel: more cannot be told apart, and files stay small
+MOST_POINTS = 80  # of one panel: more cannot be told apart, and files stay small
 _STYLE = {
     "svg.fonttype": "none", "path.simplify": False, "svg.hashsalt": "lightnas-edge", "font.size": 9, "axes.grid": True, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "grid.color": "#dddddd", "grid.linewidth": 0.6,
@@ -41,6 +43,15 @@ def _strokes(left: Array, right: Array, height: Array) -> tuple[Array, Array]:
     return np.stack([left, right, gap], axis=1).ravel(), np.stack([height, height, gap], axis=1).ravel()
 
 
+def _logarithmic(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 class Drawing:
     """Draws into a folder, or nothing without one."""
 
@@ -65,16 +76,22 @@ class Drawing:
                 inside = (low <= measured) & (measured <= high)
                 for chosen, colour, label in ((inside, _INSIDE, "inside its interval"), (~inside, _MISSED, "outside")):
                     axes.plot(*_strokes(low[chosen], high[chosen], measured[chosen]), color=colour, linewidth=0.7)
-                    dots = _strokes(predicted[chosen], predicted[chosen], measured[chosen])
-                    axes.plot(*dots, color=colour, linewidth=3.2, solid_capstyle="round", label=label)
+                    axes.plot(
+                        predicted[chosen],
+                        measured[chosen],
+                        ".",
+                        color=colour,
+                        markersize=4,
+                        markeredgewidth=0,
+                        label=label,
+                    )
                 ends = [float(min(measured.min(), predicted.min())), float(max(measured.max(), predicted.max()))]
                 axes.plot(ends, ends, color=_LINE, linewidth=0.8, zorder=0)
                 axes.set_title(panel.title, fontsize=9)
                 axes.set_xlabel(f"predicted, {panel.unit}")
                 axes.set_ylabel(f"measured, {panel.unit}")
                 if log:
-                    axes.set_xscale("log")
-                    axes.set_yscale("log")
+                    _logarithmic(axes)
             axes.legend(loc="upper left")
             self._save(figure, name, raster)
 
@@ -95,14 +112,10 @@ class Drawing:
             ):
                 for colour, (label, (counts, errors)) in zip(_CURVES, curves.items(), strict=False):
                     axes.plot(counts, errors, marker="o", markersize=3, linewidth=1.2, color=colour, label=label)
-                axes.set_xscale("log")
-                axes.set_yscale("log")
+                _logarithmic(axes)
                 axes.set_title(title, fontsize=9)
                 axes.set_xlabel(count)
                 axes.set_ylabel(what)
-                for axis in (axes.xaxis, axes.yaxis):
-                    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-                    axis.set_minor_formatter(mpl.ticker.NullFormatter())
                 axes.legend()
             self._save(figure, name)
 

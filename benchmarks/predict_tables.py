@@ -12,6 +12,7 @@ from benchmarks.figures import Drawing, Panel
 from benchmarks.verdicts import Row, Section, at_least, at_most, covered, told
 from lightnas_edge.predictor.features import ADDITIVE, Features, first_rows, fit_features, fit_transfer
 from lightnas_edge.predictor.foreign import read_foreign
+from lightnas_edge.predictor.metrics import UNITS
 
 Array = NDArray[np.float64]
 SEEDS = (0, 1, 2)
@@ -157,9 +158,7 @@ def blocks(drawing: Drawing) -> Section:
                     chosen.append(_mape(moved.predict()[others], here[others]))
                     factor.append(_mape(there[others] * np.median(here[places] / there[places]), here[others]))
                     if count == 10:
-                        panels.append(
-                            Panel(name, metric.rpartition("_")[2], here[others], moved.predict()[others], low, high)
-                        )
+                        panels.append(Panel(name, UNITS[metric], here[others], moved.predict()[others], low, high))
                     drawn.append(
                         _mean(_random_error(features, there, here, count, seed) for seed in range(RANDOM_DRAWS))
                     )

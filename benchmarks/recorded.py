@@ -101,12 +101,13 @@ def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
         joined["conv"] += amounts["first"]
         work += joined.values()
     sizes = [math.log(value) for value in (sum(macs.values()), width, depth, here)]
-    tiles = math.log(math.ceil(width / 128) * 128 / width)  # what channels are rounded up to
+    rounded = [(width, 128), (here, 8), (here, 16), (here**2, 64), (here**2, 128)]  # kernels work in tiles
+    tiles = [math.log(math.ceil(amount / tile) * tile / amount) for amount, tile in rounded]
     shape = [float(value) for kernel in kernels for value in (kernel, kernel % 2, kernel == 3)]
     return work, [
         *sizes,
         side / 100,
-        tiles,
+        *tiles,
         *shape,
         *(float(row["kind"] == kind) for kind in ("plain", "dws", "mixed")),
     ]

@@ -213,7 +213,7 @@ class _Rest:
 
 class _Trees:
     def __init__(self, seed: int) -> None:
-        self._trees = ExtraTreesRegressor(200, min_samples_leaf=2, random_state=seed)
+        self._trees = ExtraTreesRegressor(120, min_samples_leaf=2, random_state=seed)
 
     def fit(self, features: Features, centre: Array, rest: Array) -> None:
         self._trees.fit(self._inputs(features, centre), rest)
