@@ -64,7 +64,7 @@ class Drawing:
         Args:
             raster: pixels instead of lines, for data whose numbers must not be handed on.
         """
-        if self._folder is None:
+        if self._folder is None or not panels:
             return
         with mpl.rc_context(_STYLE):
             figure = Figure(figsize=(3.4 * len(panels), 3.3), layout="constrained")
@@ -103,7 +103,7 @@ class Drawing:
         count: str,
     ) -> None:
         """Panel -> curve -> (number of measurements, error)."""
-        if self._folder is None:
+        if self._folder is None or not panels:
             return
         with mpl.rc_context(_STYLE):
             figure = Figure(figsize=(3.8 * len(panels), 3.2), layout="constrained")

@@ -22,6 +22,7 @@ from benchmarks import predict_board, predict_local, predict_tables
 from benchmarks.figures import Drawing
 from benchmarks.verdicts import Section
 from lightnas_edge.cli.console import duration, note, print_table
+from lightnas_edge.errors import LightnasEdgeError
 
 SETS: dict[str, Callable[[Drawing], Section]] = {
     "board": predict_board.section,
@@ -51,7 +52,10 @@ def main(argv: list[str]) -> int:
     for name in chosen:
         note(f"{name} ...")
         at_s = time.monotonic()
-        found[name] = SETS[name](drawing)
+        try:
+            found[name] = SETS[name](drawing)
+        except LightnasEdgeError as error:  # a folder may hold too little of a set, or something else under its name
+            found[name] = Section(name, skipped=f"not judged: {error}")
         _tell(name, found[name], time.monotonic() - at_s)
     rows = [row for section in found.values() for row in section.rows]
     judged = [row for row in rows if row.met is not None]

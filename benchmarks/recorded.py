@@ -37,7 +37,8 @@ class Convnets:
     """Plain, depthwise-separable and mixed-kernel networks on a Jetson Nano.
 
     Args:
-        latency_ms, energy_mj, again_ms: (n,); the last is the latency of a second process, to see how it repeats.
+        latency_ms, energy_mj, again_ms: (n,); the last is the latency of a second process, to see how it repeats; nan
+            where there was none.
         macs: (n,)
     """
 
@@ -53,7 +54,7 @@ def convnets() -> Convnets:
         rows = [row for row in csv.DictReader(file) if row["latency_60s_ms"] and row["energy_in_mj"]]
     described = [_convnet(row) for row in rows]
     columns = {
-        name: np.array([float(row[name]) for row in rows])
+        name: np.array([float(row[name] or "nan") for row in rows])
         for name in ("latency_60s_ms", "energy_in_mj", "latency_100run_ms", "macs")
     }
     return Convnets(
