@@ -13,7 +13,9 @@ Methods (all see the same predictor, fitted to 60 networks, and the same trainin
     lightnas              the published loop, one search per target; the most probable network, as published
     lightnas, exact       the same searches, network chosen by our exact selection at 95 % confidence
     shared                ours: one search for all targets
-    shared, preferred     the same searches without comparing candidates on held-out images
+    shared, same cost     with three times the epochs, so that a target costs what one search of the published loop does
+    shared, preferred     the searches of `shared` without comparing candidates on held-out images
+    shared, near budgets  an earlier version, kept for the record: it sampled paths near the budgets; cannot be run again
     evolution             on the supernets of `shared`: SPOS (arXiv 1904.00420), fitness is accuracy on held-out images
     random search         as many networks within the budget trained from scratch as one search pays for; the best on the
                           validation images is taken. A replay: those trainings are the ones of accuracy.csv
@@ -47,8 +49,8 @@ EPOCHS, BATCH, ARCHITECTURE_BATCH = 9, 64, 32
 FIELDS = ("method", "seed", "target_ms", "architecture", "passes", "seconds")
 POPULATION, GENERATIONS, PARENTS, MUTATION = 12, 5, 6, 0.25  # of the evolution
 ORDER = (
-    "lightnas", "lightnas, exact", "shared", "shared, preferred", "evolution",
-    "random search", "dearest", "random network", "all trained once",
+    "lightnas", "lightnas, exact", "shared", "shared, same cost", "shared, preferred", "shared, near budgets",
+    "evolution", "random search", "dearest", "random network", "all trained once",
 )  # fmt: skip
 
 
@@ -99,7 +101,8 @@ class Truth:
 Found = tuple[str, float, str, float, float]  # method, target_ms, network, image passes, seconds
 
 
-GROUPS = ("shared", "lightnas")  # what is run together
+SAME_COST = "shared, same cost"
+GROUPS = ("shared", "lightnas", SAME_COST)  # what is run together
 
 
 def search(task: Task, truth: Truth, group: str, seed: int, quick: bool, keep: Path) -> Iterator[Found]:
@@ -108,11 +111,21 @@ def search(task: Task, truth: Truth, group: str, seed: int, quick: bool, keep: P
 
     data = replace(task.data, seed=seed)
     config = SearchConfig(
-        method=group, epochs=2 if quick else EPOCHS, batch=BATCH, architecture_batch=ARCHITECTURE_BATCH, seed=seed,
+        method="lightnas" if group == "lightnas" else "shared", epochs=2 if quick else EPOCHS, batch=BATCH, architecture_batch=ARCHITECTURE_BATCH, seed=seed,
         device="cpu", confidence=CONFIDENCE,
     )  # fmt: skip
     budgets = [Budget(f"{target:g}ms", (Constraint(truth.predictor, target),)) for target in TARGETS_MS]
     passes = search_passes(task, config)
+    if group == SAME_COST:
+        more = replace(config, epochs=len(budgets) * config.epochs)
+        begun_s = time.monotonic()
+        results = run_search(keep / f"same-cost-{seed}", task.space, data, budgets, more)
+        for result, target in zip(results, TARGETS_MS, strict=True):
+            share = 1 / len(budgets)
+            compared = (COMPARED_IMAGES + len(data.validation)) * (1 + len(result.others)) if result.others else 0
+            cost = share * search_passes(task, more) + compared
+            yield group, target, result.architecture.slug, cost, share * (time.monotonic() - begun_s)
+        return
     if group == "shared":
         yield from search_shared(task, truth, data, budgets, config, keep / f"shared-{seed}", passes)
         return
