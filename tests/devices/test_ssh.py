@@ -347,6 +347,24 @@ def test_a_key_that_the_board_does_not_know_is_told_by_its_name(tmp_path, board,
     assert "ssh-copy-id" in caught.value.hint
 
 
+def test_a_key_that_only_the_ssh_agent_holds_opens_the_door(tmp_path, board, known_hosts, monkeypatch):
+    key = tmp_path / "user" / ".ssh" / "id_ed25519"
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL) as agent:
+        try:
+            for _ in range(1000):
+                added = subprocess.run(["ssh-add", "-q", str(key)], capture_output=True, check=False)
+                if added.returncode == 0:
+                    break
+                threading.Event().wait(0.01)
+            key.unlink()
+
+            with devices.connect(board.address) as connection:
+                assert connection.home() == f"{board.home}/.lightnas-edge"
+        finally:
+            agent.terminate()
+
+
 def test_nobody_listening_is_told(board, known_hosts):
     board.stop()
 
