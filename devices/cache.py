@@ -42,7 +42,9 @@ def make_room(connection: Connection, folder: str, size_bytes: int, *, keep: Ite
 
 
 def clean(connection: Connection) -> Cleaned:
-    """Empty the cache, and remove what broken transfers left.
+    """Empty the cache, and remove what broken transfers left and the engines that TensorRT built.
+
+    Journals stay, and TensorRT's timing caches, which are small and make building the engines again much faster.
 
     Raises:
         BoardBusyError: an agent is at work there.
@@ -56,9 +58,11 @@ def clean(connection: Connection) -> Cleaned:
         )
     files = size_bytes = 0
     jobs = [f"jobs/{job}" for job in _listdir(connection, f"{home}/jobs")]
-    for folder in (*FOLDERS, *jobs):
+    engines = [f"tensorrt/{version}" for version in _listdir(connection, f"{home}/tensorrt")]
+    for folder in (*FOLDERS, *engines, *jobs):
         for name, size in _listdir(connection, f"{home}/{folder}").items():
-            if folder in FOLDERS or ".part-" in name:
+            built = folder in engines and name.endswith((".engine", ".engine.json"))
+            if folder in FOLDERS or built or ".part-" in name:
                 connection.remove(f"{home}/{folder}/{name}")
                 files, size_bytes = files + 1, size_bytes + size
     return Cleaned(files, size_bytes)

@@ -45,9 +45,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     remove.set_defaults(run=_remove)
 
     clean = actions.add_parser(
-        "clean", help="free a board's disk: models and agents that can be sent again",
-        description="Remove the models, inputs and agents that earlier jobs left on a board, and what broken transfers "
-        "left. Journals stay.",
+        "clean", help="free a board's disk: models and agents that can be sent again, engines that can be built again",
+        description="Remove the models, inputs, agents and engines that earlier jobs left on a board, and what broken "
+        "transfers left. Journals stay.",
     )  # fmt: skip
     clean.add_argument("host", metavar="HOST")
     clean.set_defaults(run=_clean)

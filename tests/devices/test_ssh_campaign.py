@@ -248,10 +248,15 @@ def test_cleaning_frees_the_cache_and_keeps_what_was_measured(board, connection,
     campaign.follow(tmp_path / "here.jsonl")
     tools.wait_for(lambda: not connection.signal(agent_pid(board), 0), "the agent's end")
     (on_board(board, "journal.jsonl.part-0123")).write_bytes(b"left by a broken link")
+    built = board.home / ".lightnas-edge" / "tensorrt" / "8.2.1-sm53"
+    built.mkdir(parents=True)
+    for name in ("a-fp16.engine", "a-fp16.engine.json", "timing.cache"):
+        (built / name).write_bytes(b"TensorRT's")
 
     cleaned = devices.clean(connection)
 
-    assert cleaned.files == 4  # two models, the agent, and the part
+    assert cleaned.files == 6  # two models, the agent, the part, an engine and its passport
+    assert [path.name for path in built.iterdir()] == ["timing.cache"]
     assert on_board(board, "journal.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
     assert not list((board.home / ".lightnas-edge" / "models").iterdir())
     campaign.start()
