@@ -102,7 +102,7 @@ def write_latency(task: Task, networks: Path, operators: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument("--seeds", type=int, default=2, metavar="N")
     parser.add_argument("--latency", type=Path, nargs=2, metavar=("NETWORKS", "OPERATORS"), help="journals")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -102,8 +102,8 @@ def scored(space: Space, preference: Preference, candidates: Sequence[Candidate]
     """(C,) smaller is better: a candidate's loss on held-out images, less what its operators are believed to be worth.
 
     Two estimates of the same loss with equal weight: its own measurement knows how its operators get on with each other,
-    the belief rests on the losses of hundreds of paths. On the benchmark with known truth the networks chosen by the
-    first alone were 2.1 points below the best, by both 1.9, by the second alone 1.8, each ± 0.2 (30 searches).
+    the belief rests on the losses of hundreds of paths. By the first alone the benchmark with known truth ends no better,
+    and rather worse, than without any comparison (docs/search.md).
     """
     worth = [
         preference.mean[np.arange(len(space.layers)), each.selection.architecture.indices(space)].sum()

@@ -208,8 +208,7 @@ class SharedLearner(Learner):
     What helps the images does not depend on a budget or a board, so there is one belief; what an operator costs does,
     so every budget has multipliers of its own. They shape what is probable for a budget, and not the paths that are
     trained: candidates that are trained less than others look worse than they are. With paths kept near the budgets the
-    network found was 7.1 ± 2.3 points of accuracy below the best (6 searches), little better than chance
-    (benchmarks/bench_search.py).
+    networks found were little better than chance (docs/search.md, against known truth).
     """
 
     def __init__(self, around: Surroundings, budgets: Sequence[Budget]) -> None:
