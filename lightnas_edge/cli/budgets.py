@@ -169,6 +169,8 @@ def boards_of_run(run: Path) -> list[Board]:
             name = str(record.get("board") or "board")
             board = boards.setdefault(json.dumps(predictor.fingerprint, sort_keys=True), Board(name))
             board.predictors.setdefault(predictor.metric, predictor)
+            if board.table is None and (folder / "lut.jsonl").exists():
+                board.table = folder / "lut.jsonl"
     if not boards:
         raise RunError(f"{run} holds no predictor", hint="name one with --predictor")
     return list(boards.values())

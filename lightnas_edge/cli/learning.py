@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lightnas_edge.cli.console import ms, progress
+from lightnas_edge.errors import RunError
 
 Event = dict[str, Any]
 
@@ -40,6 +42,50 @@ def learning_progress(title: str, *, budget: tuple[float, str] | None = None) ->
             bar(min(done, total), total, text)
 
         yield draw
+
+
+@contextmanager
+def tensorboard(folder: Path | None) -> Iterator[Callable[[Event], None]]:
+    """Something to call with every event, that writes scalars for TensorBoard below `folder`; None writes nothing.
+
+    Raises:
+        RunError: the package that writes them is not installed.
+    """
+    if folder is None:
+        yield lambda event: None
+        return
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise RunError(
+            "--tensorboard needs the package tensorboardX", hint="pip install 'lightnas-edge[tensorboard]'"
+        ) from error
+    done = 0
+
+    def write(event: Event) -> None:
+        nonlocal done
+        if event["kind"] == "start":
+            done = _steps(event, event["epoch"]) + event["step"]
+        elif event["kind"] == "step":
+            done += 1
+            for name in ("loss", "accuracy", "sampled_ms"):
+                writer.add_scalar(f"{event['phase']}/{name}", event[name], done)
+        elif event["kind"] == "epoch":
+            epoch = event["epoch"] + 1
+            for name in ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss", "entropy"):
+                if event.get(name) is not None:
+                    writer.add_scalar(f"epoch/{name}", event[name], epoch)
+            for budget in event["budgets"]:
+                for metric, value in budget["derived"].items():
+                    writer.add_scalar(f"{budget['name']}/{metric}", value, epoch)
+                    writer.add_scalar(f"{budget['name']}/lambda of {metric}", budget["lambda"][metric], epoch)
+            writer.flush()
+
+    writer = SummaryWriter(str(folder))
+    try:
+        yield write
+    finally:
+        writer.close()
 
 
 def _steps(start: Event, epochs: int) -> int:

@@ -20,7 +20,7 @@ from lightnas_edge.cli.budgets import (
     require_metrics,
 )
 from lightnas_edge.cli.console import ms, note, percent, print_json, print_table, say, warn
-from lightnas_edge.cli.learning import learning_progress
+from lightnas_edge.cli.learning import learning_progress, tensorboard
 from lightnas_edge.cli.options import add_space, count, share
 from lightnas_edge.errors import BudgetError, RunError
 from lightnas_edge.runs import NETWORKS, read_run
@@ -92,6 +92,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--train-precision", default="fp32", choices=("fp32", "bf16", "auto"),
         help="of the search's arithmetic; auto tries which is quickest (default: fp32)",
     )  # fmt: skip
+    group.add_argument(
+        "--tensorboard", action="store_true", help="write RUN/search/tensorboard beside the metrics; needs tensorboardX"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -138,8 +141,16 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
             for predictor in boards[0].predictors.values():
                 keep_predictor(run, predictor)
     ranks.wait()
-    with _progress(budgets) as draw:
-        results = run_search(run, space.with_classes(len(data.classes)), data, budgets, config, on_event=draw)
+    board = run / "search" / "tensorboard" if arguments.tensorboard and ranks.first else None
+    with _progress(budgets) as draw, tensorboard(board) as write:
+
+        def tell(event: dict[str, Any]) -> None:
+            draw(event)
+            write(event)
+
+        results = run_search(run, space.with_classes(len(data.classes)), data, budgets, config, on_event=tell)
+    if ranks.first and len(budgets) > 1:
+        _keep_tables(run, boards, budgets)
     return run, results
 
 
@@ -166,7 +177,21 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     data = load_data(source, space=space, seed=int(record["data"]["seed"]), workers=arguments.workers)
     _warn(boards, space, data)
     with _progress(budgets) as draw:
-        return run, add_budgets(run, space, data, budgets, config, on_event=draw)
+        results = add_budgets(run, space, data, budgets, config, on_event=draw)
+    _keep_tables(run, boards, budgets)
+    return run, results
+
+
+def _keep_tables(run: Path, boards: Sequence[Board], budgets: Sequence[Budget]) -> None:
+    """Beside every network, the latency's predictor and the table of its board: what `verify` compares with."""
+    from lightnas_edge.search import keep_predictor, keep_table
+
+    for budget in budgets:
+        board = next(each for each in boards if budget.board in (None, each.name))
+        for predictor in board.predictors.values():
+            keep_predictor(run / NETWORKS / budget.name, predictor)
+        if board.table is not None:
+            keep_table(run / NETWORKS / budget.name, board.table)
 
 
 def _asked(

@@ -2,7 +2,7 @@
 
 from lightnas_edge.search.config import METHODS, PUBLISHED, Published, SearchConfig
 from lightnas_edge.search.constraints import Budget, Constraint
-from lightnas_edge.search.results import SearchResult, begin_run, keep_predictor, read_front
+from lightnas_edge.search.results import SearchResult, begin_run, keep_predictor, keep_table, read_front
 from lightnas_edge.search.search import add_budgets, check_budgets, run_search
 from lightnas_edge.search.selection import Selection, check_budget, select
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_budget",
     "check_budgets",
     "keep_predictor",
+    "keep_table",
     "read_front",
     "run_search",
     "select",

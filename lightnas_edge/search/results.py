@@ -140,11 +140,17 @@ def begin_run(
     resumed = create_run(folder, {**_question(space, data, config), **_asked(budgets)}, fresh=fresh)
     if len(budgets) == 1:
         _keep_predictors(folder, budgets[0].constraints)
-    if table is not None and not (folder / "lut.jsonl").exists():
+    if table is not None:
+        keep_table(folder, table)
+    return resumed
+
+
+def keep_table(folder: Path, table: Path) -> None:
+    """A copy of the look-up table in a run that has none, so that `verify` can tell drift from the network."""
+    if not (folder / "lut.jsonl").exists():
         part = folder / "lut.jsonl.part"
         shutil.copyfile(table, part)
         part.replace(folder / "lut.jsonl")
-    return resumed
 
 
 def write_results(folder: Path, results: Sequence[SearchResult], *, added: bool = False) -> list[Path]:

@@ -1,0 +1,138 @@
+"""`search` at the command line: many targets and boards, budgets added later, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from lightnas_edge.cli import main
+from lightnas_edge.cli.budgets import targets
+from lightnas_edge.predictor.files import load_predictor
+from tests.search.problems import predictor
+from tests.search.test_many_budgets import other_board
+
+QUICK = ["--data", "digits", "--epochs", "2", "--batch-size", "64", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory):
+    """Predictor files of two boards of the small space."""
+    folder = tmp_path_factory.mktemp("boards")
+    for name, held in (("near", predictor()), ("far", other_board())):
+        held.save(folder / f"{name}.predictor.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(boards, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search") / "run"
+    named = f"{boards / 'near.predictor.json'},{boards / 'far.predictor.json'}"
+    code = main([
+        "search", "--boards", named, "--targets", "8:10:2", "--params-m", "0.5", "--tensorboard", "--out", str(folder), *QUICK,
+    ])  # fmt: skip
+    assert code == 0
+    return folder
+
+
+def test_boards_times_targets_each_get_a_network(run):
+    networks = json.loads((run / "front.json").read_text())["networks"]
+
+    assert [row["name"] for row in networks] == ["far-8ms", "far-10ms", "near-8ms", "near-10ms"]
+    for row in networks:
+        assert set(row["metrics"]) == {"latency_ms", "params_m"}
+        assert all(metric["value"] <= metric["target"] for metric in row["metrics"].values())
+    assert (run / "front.svg").read_text().startswith("<svg")
+    assert load_predictor(run / "networks" / "far-8ms" / "predictor.json").fingerprint == {"board": "other"}
+
+
+def test_tensorboard_gets_a_file(run):
+    assert list((run / "search" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_network_of_many_is_trained_like_any_other(run, capsys):
+    code = main(["train", str(run / "networks" / "near-8ms"), "--epochs", "1", "--batch-size", "64"])
+
+    assert code == 0
+    assert "trained 1 epochs" in capsys.readouterr().out
+
+
+def test_a_budget_is_added_for_the_boards_of_the_run_or_for_another(run, boards, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+
+    assert main(["search", "--from", str(copy), "--latency-ms", "9", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"far-9ms", "near-9ms"} <= {row["name"] for row in told["networks"]}
+
+    near = str(boards / "near.predictor.json")
+    assert main(["search", "--from", str(copy), "--predictor", near, "--latency-ms", "7"]) == 0
+    assert "networks/7ms/architecture.json" in capsys.readouterr().out
+
+
+def test_a_name_that_is_taken_is_not_overwritten(run, capsys):
+    assert main(["search", "--from", str(run), "--latency-ms", "8"]) == 1
+
+    assert "already holds a network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--latency-ms", "0.5"], 3, "they reach from 1 to 17 ms"),
+        (["--latency-ms", "1.5", "--params-m", "0.000001"], 3, "no network of space small keeps params_m"),
+        (["--latency-ms", "9", "--targets", "8,9"], 2, "--targets and --latency-ms both name latencies"),
+        ([], 2, "a search needs a budget"),
+        (["--energy-mj", "100"], 1, "no predictor of energy_mj for near"),
+        (["--targets", "8,9", "--method", "lightnas"], 2, "searches once per budget; 2 were asked for"),
+        (["--latency-ms", "9", "--space", "tiny"], 1, "was fitted for space 'small'"),
+    ],
+)
+def test_what_cannot_be_searched_is_told_before_anything_is_read(boards, tmp_path, capsys, arguments, code, told):
+    out = tmp_path / "run"
+
+    found = main(["search", "--predictor", str(boards / "near.predictor.json"), "--out", str(out), *QUICK, *arguments])
+
+    assert (found, out.exists()) == (code, False)
+    assert told in capsys.readouterr().err
+
+
+def test_a_data_set_of_one_class_is_refused(boards, tmp_path, capsys):
+    from PIL import Image
+
+    (tmp_path / "images" / "train" / "only").mkdir(parents=True)
+    for name in "ab":
+        Image.new("RGB", (16, 16)).save(tmp_path / "images" / "train" / "only" / f"{name}.png")
+
+    found = main([
+        "search", "--predictor", str(boards / "near.predictor.json"), "--latency-ms", "9", "--data", str(tmp_path / "images"),
+        "--out", str(tmp_path / "run"),
+    ])  # fmt: skip
+
+    assert found == 1
+    assert "only one class, 'only': there is nothing to tell apart" in capsys.readouterr().err
+
+
+def test_targets_are_lists_or_ranges():
+    assert targets("20:30:2") == [20, 22, 24, 26, 28, 30]
+    assert targets("0.3:0.5:0.1") == pytest.approx([0.3, 0.4, 0.5])
+    assert targets("20,24.5") == [20, 24.5]
+    for text in ("30:20:2", "20:30", "a", "20:30:0", "1:1000000:0.1"):
+        with pytest.raises(Exception, match=r"expected 20,22,24 or 20:30:2|makes"):
+            targets(text)
+
+
+def test_two_processes_search_at_the_command_line(boards, tmp_path):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python",
+        sys.executable, "-c", "import sys; from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))",
+        "search", "--predictor", str(boards / "near.predictor.json"), "--latency-ms", "9", "--out", str(tmp_path / "run"),
+        *QUICK, "--device", "cpu",
+    ]  # fmt: skip
+
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.count("found ") == 1
+    assert (tmp_path / "run" / "architecture.json").exists()
