@@ -114,7 +114,7 @@ def scored(space: Space, preference: Preference, candidates: Sequence[Candidate]
 
 
 def affordable(config: SearchConfig, data: DataSet, warmup_epochs: int, operators: int, share: float) -> int:
-    """How many candidates can be compared for this share of the search's own arithmetic; at least two.
+    """How many candidates can be compared for this share of the search's own arithmetic.
 
     Counted in forward passes of an image: a weight step is three (there and back), a validation path one.
     """
@@ -122,4 +122,4 @@ def affordable(config: SearchConfig, data: DataSet, warmup_epochs: int, operator
     searching = config.epochs - warmup_epochs
     whole = 3 * train * (operators * warmup_epochs + searching) + config.paths * validation * searching
     one = min(train, CALIBRATION_IMAGES) + min(validation, HELD_OUT_IMAGES)
-    return max(2, min(config.candidates, int(share * whole / one)))
+    return min(config.candidates, int(share * whole / one))

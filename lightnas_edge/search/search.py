@@ -472,19 +472,22 @@ class _Search:
 
     def conclude(self, *, added: bool = False) -> list[SearchResult]:
         """Choose a network for every budget; the first rank writes them."""
-        results = [self._choose(index, budget) for index, budget in enumerate(self.learner.budgets)]
+        # A search compares two networks at least; one that is added shall stay cheap, and goes without where it must.
+        least = 1 if added else 2
+        results = [self._choose(index, budget, least) for index, budget in enumerate(self.learner.budgets)]
         if self.ranks.first:
             write_results(self.run_dir, results, added=added)
         self.ranks.wait()
         return results
 
-    def _choose(self, index: int, budget: Budget) -> SearchResult:
+    def _choose(self, index: int, budget: Budget, least: int) -> SearchResult:
         began_s = time.monotonic()
         count = 1
         if self.config.method != LIGHTNAS:
-            count = affordable(
+            held = affordable(
                 self.config, self.data, self.schedule.warmup_epochs, len(self.space.operators), COMPARISON_SHARE
             )
+            count = max(min(least, self.config.candidates), held)
         belief = self.learner.preference()
         selections = shortlist(self.space, belief, budget, self.config, count)
         candidates = [Candidate(selection) for selection in selections]
