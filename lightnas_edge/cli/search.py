@@ -241,8 +241,20 @@ def _tell(folder: Path, results: Sequence[SearchResult], arguments: argparse.Nam
     else:
         _tell_many(folder, results)
     for result in results:
+        _doubts(result)
         if not result.chosen.selection.exact:
             note(f"{result.budget.name}: its predictor is not linear; the network is the best that was found")
+
+
+def _doubts(result: SearchResult) -> None:
+    """A prediction that is a guess is called one."""
+    for constraint in result.budget.constraints:
+        predictor = constraint.predictor
+        if predictor.support is not None and predictor.outside(result.architecture.one_hot(predictor.space)[None])[0]:
+            warn(
+                f"{result.budget.name}: the network lies outside what was measured for {constraint.metric}, so its "
+                "prediction is a guess; `lightnas-edge sample --adaptive` measures such networks"
+            )
 
 
 def _place(folder: Path, result: SearchResult, below: bool) -> Path:

@@ -1,4 +1,4 @@
-"""How paths are sampled so that they stay near a budget: one multiplier per constraint, solved for.
+"""What is probable for a budget, given what is believed of operators: one multiplier per constraint, solved for.
 
 Of all distributions that pick every layer's operator by itself and whose expected cost keeps the budgets, the one nearest to
 what is preferred has
@@ -6,7 +6,8 @@ what is preferred has
     p[layer, operator] ~ exp(preference - sum over constraints of lam * cost / target)
 
 with multipliers that are the minimum of a convex function: the published gradient ascent on lambda climbs the same
-function a step at a time. A multiplier above zero says that its constraint binds.
+function a step at a time. A multiplier above zero says that its constraint binds. The shared method shows these and
+trains every path alike.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _RANDOM = 20  # networks per unknown for the straight line through a predictor t
 
 @dataclass(frozen=True)
 class LinearCost:
-    """A constraint as the sampler sees it, in units of its target: constant + sum of (L, K) costs."""
+    """A constraint in units of its target: constant + sum of (L, K) costs."""
 
     constant: float
     cost: Array
