@@ -2,7 +2,7 @@
 
 Times are of the processor, since a machine with other work would favour whichever came later. Few images and few epochs, the
 same for all: what counts is the time and whether budgets are kept, not how accurate a
-network would be. Takes about half an hour on two cores; not part of `make bench` unless named:
+network would be. Takes ten minutes of a core; not part of `make bench` unless named:
 
     python -m benchmarks targets
 """

@@ -26,7 +26,7 @@ def learning_progress(title: str, *, budget: tuple[float, str] | None = None) ->
                 done = before + event["step"]
             elif event["kind"] == "step":
                 done += 1
-                text = f"epoch {event['epoch'] + 1}  loss {event['loss']:.3f}"
+                text = f"epoch {event['epoch'] + 1}  loss {event['loss']:.3f}  {100 * event['accuracy']:.0f} % right"
                 if budget is not None:
                     text += f"  {ms(event['derived_ms'])} of {budget[0]:g} {budget[1]}  lambda {event['lambda']:.3f}"
             elif event["kind"] == "candidate":
