@@ -67,9 +67,7 @@ def create_run(folder: Path, asked: dict[str, Any], *, fresh: bool = False) -> b
         held = read_json(record_path, kind="run")
         differing = [name for name in asked if json.loads(json.dumps(asked[name])) != held.get(name)]
         if differing:
-            changes = "\n".join(
-                f"  {name}: was {_brief(held.get(name))}, now {_brief(asked[name])}" for name in differing
-            )
+            changes = "\n".join(line for name in differing for line in _changes(name, held.get(name), asked[name]))
             raise RunError(
                 f"{folder} holds another search\n{changes}",
                 hint="choose another --out, or --fresh to begin anew (the old one is kept beside as .old)",
@@ -98,6 +96,15 @@ def read_architecture(folder: Path, space: Space) -> Architecture:
             f"{folder} holds no network yet", hint="the search has not ended: run the same `lightnas-edge search` again"
         )
     return Architecture.load(path, space)
+
+
+def _changes(name: str, held: Any, asked: Any) -> list[str]:
+    """A line for everything that differs; of two tables of fields, for every field."""
+    if isinstance(held, dict) and isinstance(asked, dict):
+        asked = json.loads(json.dumps(asked))
+        fields = [field for field in {**held, **asked} if held.get(field) != asked.get(field)]
+        return [line for field in fields for line in _changes(f"{name}.{field}", held.get(field), asked.get(field))]
+    return [f"  {name}: was {_brief(held)}, now {_brief(asked)}"]
 
 
 def _brief(value: Any) -> str:

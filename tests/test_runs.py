@@ -27,6 +27,16 @@ def test_another_question_is_refused_naming_what_differs(tmp_path):
         create_run(tmp_path / "run", {**ASKED, "seed": 1})
 
 
+def test_of_a_configuration_only_what_differs_is_named(tmp_path):
+    config = {f"a_long_name_{index}": index for index in range(20)}
+    create_run(tmp_path / "run", {**ASKED, "config": {**config, "confidence": None}})
+
+    with pytest.raises(RunError) as caught:
+        create_run(tmp_path / "run", {**ASKED, "config": {**config, "confidence": 0.9}})
+
+    assert str(caught.value).splitlines()[1:] == ["  config.confidence: was null, now 0.9"]
+
+
 def test_fresh_keeps_the_old_run_beside(tmp_path):
     create_run(tmp_path / "run", ASKED)
 

@@ -37,11 +37,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         raise _disk_trouble(path, error) from error
 
 
-def load_checkpoint(path: Path, *, schema: int) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, schema: int, oldest: int = 1) -> dict[str, Any]:
     """A checkpoint as it was saved; nothing but tensors and plain values is unpickled.
 
     Raises:
-        RunError: it is damaged or of a newer schema.
+        RunError: it is damaged, of a newer schema, or of one before `oldest`.
     """
     remedy = "--fresh begins anew"
     try:
@@ -51,10 +51,15 @@ def load_checkpoint(path: Path, *, schema: int) -> dict[str, Any]:
     if not isinstance(state, dict) or not isinstance(state.get("schema"), int) or state["schema"] > schema:
         found = state.get("schema") if isinstance(state, dict) else None
         raise RunError(f"the checkpoint {path} has schema {found!r}; this program reads up to {schema}", hint=remedy)
+    if state["schema"] < oldest:
+        raise RunError(
+            f"the checkpoint {path} was written by an earlier version (schema {state['schema']}); this one reads {oldest}",
+            hint=remedy,
+        )
     return state
 
 
-def require_same(held: dict[str, Any], asked: dict[str, Any], what: str) -> None:
+def require_same(held: dict[str, Any], asked: dict[str, Any], what: str, hint: str = "--fresh begins anew") -> None:
     """A run is gone on with only under the question it began with.
 
     Raises:
@@ -63,7 +68,7 @@ def require_same(held: dict[str, Any], asked: dict[str, Any], what: str) -> None
     differing = [name for name in sorted({*held, *asked}) if held.get(name) != asked.get(name)]
     if differing:
         changes = "\n".join(f"  {name}: was {held.get(name)!r}, now {asked.get(name)!r}" for name in differing)
-        raise RunError(f"{what} was begun differently\n{changes}", hint="--fresh begins anew")
+        raise RunError(f"{what} was begun differently\n{changes}", hint=hint)
 
 
 class MetricsLog:

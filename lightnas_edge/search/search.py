@@ -94,7 +94,7 @@ def add_budgets(
     """Networks for further budgets, other boards included, from a finished search; nothing is trained.
 
     Args:
-        config: as the search was run; confidence and candidates may differ.
+        config: as the search was run; confidence, candidates, device and two_sided may differ.
         budgets: the further ones, with predictors of the same layers and operators.
 
     Raises:
@@ -200,7 +200,7 @@ class _Search:
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
         position = 0
         if resume and self.checkpoint_path.exists():
-            position = self._restore(load_checkpoint(self.checkpoint_path, schema=SCHEMA))
+            position = self._restore(load_checkpoint(self.checkpoint_path, schema=SCHEMA, oldest=SCHEMA))
         else:
             self.ranks.wait()
             if self.ranks.first:
@@ -239,12 +239,13 @@ class _Search:
         remedy = "run the same `lightnas-edge search` again: it goes on to its end"
         if not self.checkpoint_path.exists():
             raise RunError(f"{self.run_dir} holds no search that has begun", hint=remedy)
-        state = load_checkpoint(self.checkpoint_path, schema=SCHEMA)
-        own = {"budgets", "predictors", "processes"}
+        state = load_checkpoint(self.checkpoint_path, schema=SCHEMA, oldest=SCHEMA)
+        own = {"budgets", "predictors", "processes", "device", "two_sided"}  # none of them shaped the weights
         require_same(
             {name: value for name, value in state["identity"].items() if name not in own},
             {name: value for name, value in self.identity.items() if name not in own},
             f"the search in {self.run_dir}",
+            hint="networks are added with the space and the images that the search had; else search anew",
         )
         if state["epoch"] < self.config.epochs:
             raise RunError(
@@ -265,7 +266,7 @@ class _Search:
         if self.config.precision != "auto":
             return Execution(half=self.config.precision == "bf16")
         side = self.space.input_size
-        count = max(2, self.config.batch // self.ranks.world)
+        count = max(2, self.config.batch // self.ranks.world // self.config.parts)  # what is in memory at once
         images = torch.randn(count, 3, side, side, device=self.device)
         labels = torch.randint(self.space.classes, (count,), device=self.device)
         with torch.random.fork_rng():

@@ -70,9 +70,10 @@ def weight_step(
         ranks: whose gradients are averaged before the step.
     """
     losses, correct = [], []
+    parts = max(1, min(parts, len(labels) // 2))  # batch norm needs two images
     optimiser.zero_grad(set_to_none=True)
     for path in paths:
-        for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+        for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             share = len(some_labels) / len(labels)
             with execution.context(images.device):
                 logits = supernet(some_images, path).float()

@@ -11,6 +11,7 @@ from lightnas_edge.nn import Supernet
 from lightnas_edge.search import SearchConfig, run_search
 from lightnas_edge.search.execution import PLAIN, Execution, quickest_execution
 from lightnas_edge.search.steps import weight_step
+from lightnas_edge.space import Space
 from tests.search.problems import CONFIG, SPACE, budget, data
 
 PATH = [0, 1, 2, 0]
@@ -37,6 +38,21 @@ def test_gradients_of_the_pieces_add_up_to_those_of_the_batch(parts):
 
     for one, other in zip(whole, pieces, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+
+
+def test_no_piece_of_a_batch_is_a_single_image():
+    """Seven images in two to four pieces: batch norm cannot take one image of one pixel."""
+    space = Space.from_json({**SPACE.to_json(), "input_size": 8})
+    torch.manual_seed(0)
+    supernet = Supernet(space).train()
+    seen = []
+    supernet.stem.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.0)
+
+    for parts in (2, 3, 4):
+        weight_step(supernet, optimiser, torch.randn(7, 3, 8, 8), torch.arange(7), [PATH], parts=parts)
+
+    assert seen == [4, 3, 3, 2, 2, 3, 2, 2]
 
 
 @pytest.mark.parametrize("more", [{"parts": 2}, {"precision": "bf16"}, {"precision": "auto"}])

@@ -224,6 +224,16 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         search(tmp_path)
 
 
+def test_a_checkpoint_of_an_earlier_version_is_called_one(tmp_path):
+    (tmp_path / "search").mkdir()
+    torch.save({"schema": 1, "identity": {}}, tmp_path / "search" / "checkpoint.pt")
+
+    with pytest.raises(RunError, match=r"written by an earlier version \(schema 1\)") as caught:
+        search(tmp_path)
+
+    assert "--fresh" in caught.value.hint
+
+
 def test_a_loss_that_is_no_number_stops_the_search_and_spares_the_checkpoint(tmp_path, monkeypatch):
     from lightnas_edge.search import search as module
 
