@@ -35,11 +35,19 @@ _SUFFIXES = (".predictor.json", ".lut.jsonl", ".json", ".jsonl")
 
 @dataclass
 class Board:
-    """A board as the search knows it: predictors by metric, and the table behind them where it is known."""
+    """A board as the search knows it: predictors by metric, and the table behind them where it is known.
+
+    `name` tells its networks from another board's; empty where a finished search had one board alone.
+    """
 
     name: str
     predictors: dict[str, Predictor] = field(default_factory=dict)
     table: Path | None = None
+    folder: str = ""  # of its file
+
+    @property
+    def fingerprint(self) -> str:
+        return json.dumps(next(iter(self.predictors.values())).fingerprint, sort_keys=True)
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +120,8 @@ def read_boards(arguments: argparse.Namespace, metrics: Sequence[str], space: Sp
 
     Raises:
         SpaceError: a table or a host without --space.
+        PredictorError: two files for the same metric of one board.
+        BudgetError: boards that cannot be told apart by their names.
     """
     if space is None and arguments.space is not None:
         space = load_space(arguments.space)
@@ -123,16 +133,34 @@ def read_boards(arguments: argparse.Namespace, metrics: Sequence[str], space: Sp
     for source in sources:
         found = _read(source, space, metrics)
         space = space or next(iter(found.predictors.values())).space
-        prints = next(iter(found.predictors.values())).fingerprint
-        known = boards.setdefault(json.dumps(prints, sort_keys=True), found)
+        known = boards.setdefault(found.fingerprint, found)
         if known is not found:
-            known.predictors |= found.predictors
+            twice = sorted(known.predictors.keys() & found.predictors.keys())
+            if twice and _is_predictor(source):
+                raise PredictorError(
+                    f"{source}: a second predictor of {', '.join(twice)} for the same board in the same state",
+                    hint="name one file for each metric",
+                )
+            known.predictors = found.predictors | known.predictors  # what was fitted goes before a table's sum
             known.table = known.table or found.table
+    _tell_apart(list(boards.values()))
     return list(boards.values())
 
 
-def budgets_of(boards: Sequence[Board], limits: Sequence[dict[str, float]]) -> list[Budget]:
-    """One for every board and set of limits."""
+def _tell_apart(boards: Sequence[Board]) -> None:
+    """Files of the same name (every run holds a predictor.json) are told apart by their folders."""
+    names = [board.name for board in boards]
+    for board in boards:
+        if names.count(board.name) > 1 and board.folder:
+            board.name = f"{board.folder}-{board.name}"
+    names = [board.name for board in boards]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BudgetError(f"two boards are called {', '.join(twice)}", hint="rename their files: networks are named so")
+
+
+def budgets_of(boards: Sequence[Board], limits: Sequence[dict[str, float]], *, named: bool) -> list[Budget]:
+    """One for every board and set of limits; `named`: after the board too."""
     from lightnas_edge.predictor import CountedPredictor
     from lightnas_edge.search import Budget, Constraint
 
@@ -146,7 +174,7 @@ def budgets_of(boards: Sequence[Board], limits: Sequence[dict[str, float]]) -> l
             )
             first = constraints[0]
             name = f"{first.target:g}{first.unit}"
-            if len(boards) > 1:
+            if named and board.name:
                 budgets.append(Budget(f"{board.name}-{name}", constraints, board.name))
             else:
                 budgets.append(Budget(name, constraints))
@@ -166,7 +194,7 @@ def boards_of_run(run: Path) -> list[Board]:
         record, space = read_run(folder)
         for path in sorted(folder.glob("predictor*.json")):
             predictor = load_predictor(path, space)
-            name = str(record.get("board") or "board")
+            name = str(record.get("board") or "")
             board = boards.setdefault(json.dumps(predictor.fingerprint, sort_keys=True), Board(name))
             board.predictors.setdefault(predictor.metric, predictor)
             if board.table is None and (folder / "lut.jsonl").exists():
@@ -178,18 +206,17 @@ def boards_of_run(run: Path) -> list[Board]:
 
 def _read(source: str | Path, space: Space | None, metrics: Sequence[str]) -> Board:
     import luts
-    from lightnas_edge.predictor import load_predictor, lut_predictor, reference_predictor
+    from lightnas_edge.predictor import load_predictor, lut_predictor
 
     path, name = Path(source), Path(source).name
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
-    name = "".join(character if character.isalnum() or character in "-._" else "-" for character in name)
-    # Tables that come with the project are predictors already.
-    if reference_predictor(path) or (path.is_file() and path.name.endswith(".json")) or path.suffix == ".json":
+    name, folder = _plain(name), _plain(path.parent.name)
+    if _is_predictor(source):
         predictor = load_predictor(path, space)
         held = predictor.fit.get("lut")
         beside = path.parent / str(held)
-        return Board(name, {predictor.metric: predictor}, beside if held and beside.is_file() else None)
+        return Board(name, {predictor.metric: predictor}, beside if held and beside.is_file() else None, folder)
     if space is None:
         raise SpaceError("a table does not say what space to search", hint="add --space NAME or --space FILE")
     table = path
@@ -197,7 +224,19 @@ def _read(source: str | Path, space: Space | None, metrics: Sequence[str]) -> Bo
         table = complete_table(str(source), space, energy=any("energy" in metric for metric in metrics))
     lut = luts.read(table)
     wanted = {"latency_ms", *(metric for metric in metrics if metric in luts.METRICS)}
-    return Board(name, {metric: lut_predictor(space, lut, metric=metric) for metric in sorted(wanted)}, table)
+    return Board(name, {metric: lut_predictor(space, lut, metric=metric) for metric in sorted(wanted)}, table, folder)
+
+
+def _is_predictor(source: str | Path) -> bool:
+    """Tables that come with the project are predictors already."""
+    from lightnas_edge.predictor import reference_predictor
+
+    return bool(reference_predictor(Path(source))) or Path(source).suffix == ".json"
+
+
+def _plain(name: str) -> str:
+    """For the name of a folder."""
+    return "".join(character if character.isalnum() or character in "-._" else "-" for character in name)
 
 
 def require_metrics(board: Board, metrics: Sequence[str]) -> None:
@@ -207,7 +246,8 @@ def require_metrics(board: Board, metrics: Sequence[str]) -> None:
     lacking = [metric for metric in metrics if metric in METRICS and metric not in board.predictors]
     if lacking:
         raise PredictorError(
-            f"no predictor of {', '.join(lacking)} for {board.name}; there is one of {', '.join(board.predictors)}",
+            f"no predictor of {', '.join(lacking)} for {board.name or 'the board of the run'}; "
+            f"there is one of {', '.join(board.predictors)}",
             hint="\n".join(
                 f"lightnas-edge fit --metric {metric} ... makes one; give it beside with --predictor"
                 for metric in lacking

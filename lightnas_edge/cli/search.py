@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from lightnas_edge.search import Budget, SearchResult
     from lightnas_edge.space import Space
 
+# What a finished search has settled, by the name of its argument: no part of --from.
+_OF_THE_SEARCH = (
+    "method", "epochs", "warmup_epochs", "batch_size", "accumulate", "architecture_batch_size", "weight_lr", "seed",
+    "train_precision", "tensorboard", "fresh",
+)  # fmt: skip
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
@@ -75,14 +81,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     group.add_argument("--weight-lr", type=float, default=0.1, metavar="R", help="default: 0.1")
     group.add_argument(
-        "--confidence", type=share, metavar="P", help="keep the budgets with this probability (default: on average)"
+        "--confidence",
+        type=share,
+        metavar="P",
+        help="keep the budgets with this probability (default: on average; with --from as the search)",
     )
     group.add_argument(
         "--two-sided", action=argparse.BooleanOptionalAction,
         help="use the first budget as well as keep it, as published (default: only with --method lightnas)",
     )  # fmt: skip
     group.add_argument(
-        "--candidates", type=count, default=16, metavar="N",
+        "--candidates", type=count, metavar="N",
         help="networks compared on held-out images before one is chosen, at most (default: 16)",
     )  # fmt: skip
     group.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
@@ -95,7 +104,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument(
         "--tensorboard", action="store_true", help="write RUN/search/tensorboard beside the metrics; needs tensorboardX"
     )
-    parser.set_defaults(run=_run)
+    held = {name: parser.get_default(name) for name in _OF_THE_SEARCH}
+    parser.set_defaults(run=_run, of_the_search=held)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -120,7 +130,8 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         method=arguments.method, epochs=arguments.epochs, warmup_epochs=arguments.warmup_epochs,
         batch=arguments.batch_size, architecture_batch=arguments.architecture_batch_size,
         weight_lr=arguments.weight_lr, seed=arguments.seed, confidence=arguments.confidence, device=arguments.device,
-        two_sided=arguments.two_sided, candidates=arguments.candidates, parts=arguments.accumulate,
+        two_sided=arguments.two_sided, candidates=arguments.candidates or SearchConfig.candidates,
+        parts=arguments.accumulate,
         precision=arguments.train_precision,
     )  # fmt: skip
     boards, budgets = _asked(arguments)
@@ -157,6 +168,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
 def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     """Further networks from a finished search: its data and configuration hold."""
     from lightnas_edge.data import load_data
+    from lightnas_edge.nn import Ranks
     from lightnas_edge.search import SearchConfig, add_budgets
     from lightnas_edge.search.results import open_network_run
 
@@ -164,21 +176,31 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     for name in ("out", "space"):
         if getattr(arguments, name) is not None:
             raise RunError(f"--{name} does not go with --from", hint=f"the networks go below {run}")
+    held = [name for name, default in arguments.of_the_search.items() if getattr(arguments, name) != default]
+    if held:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in held)
+        raise RunError(
+            f"{named}: does not go with --from", hint="nothing is trained, so these stay as the search had them"
+        )
     record, space = read_run(run)
     known = {each.name for each in fields(SearchConfig)}
+    asked = {name: getattr(arguments, name) for name in ("confidence", "candidates", "two_sided")}
     config = replace(
         SearchConfig(**{name: value for name, value in record["config"].items() if name in known}),
-        confidence=arguments.confidence, candidates=arguments.candidates, device=arguments.device,
+        device=arguments.device, **{name: value for name, value in asked.items() if value is not None},
     )  # fmt: skip
     boards, budgets = _asked(arguments, space, run)
     for budget in budgets:
         open_network_run(run, budget.name)
+    ranks = Ranks()
+    ranks.wait()  # before the first one writes them
     source = arguments.data or record["data"]["source"]
     data = load_data(source, space=space, seed=int(record["data"]["seed"]), workers=arguments.workers)
     _warn(boards, space, data)
     with _progress(budgets) as draw:
         results = add_budgets(run, space, data, budgets, config, on_event=draw)
-    _keep_tables(run, boards, budgets)
+    if ranks.first:
+        _keep_tables(run, boards, budgets)
     return run, results
 
 
@@ -187,7 +209,7 @@ def _keep_tables(run: Path, boards: Sequence[Board], budgets: Sequence[Budget]) 
     from lightnas_edge.search import keep_predictor, keep_table
 
     for budget in budgets:
-        board = next(each for each in boards if budget.board in (None, each.name))
+        board = boards[0] if len(boards) == 1 else next(each for each in boards if (each.name or None) == budget.board)
         for predictor in board.predictors.values():
             keep_predictor(run / NETWORKS / budget.name, predictor)
         if board.table is not None:
@@ -197,11 +219,21 @@ def _keep_tables(run: Path, boards: Sequence[Board], budgets: Sequence[Budget]) 
 def _asked(
     arguments: argparse.Namespace, space: Space | None = None, run: Path | None = None
 ) -> tuple[list[Board], list[Budget]]:
-    """Boards and budgets; those of a finished run where the arguments name no board."""
+    """Boards and budgets; those of a finished run where the arguments name no board.
+
+    A board that the run knew keeps the name it had there (that of a search of one board has none) and what the run
+    holds of it.
+    """
     limits = asked_limits(arguments)
     boards = read_boards(arguments, list(limits[0]), space)
-    if not boards and run is not None:
-        boards = boards_of_run(run)
+    if run is not None:
+        known = boards_of_run(run)
+        for board in boards:
+            for held in known:
+                if held.fingerprint == board.fingerprint:
+                    board.name, board.table = held.name, board.table or held.table
+                    board.predictors = held.predictors | board.predictors
+        boards = boards or known
     if not boards:
         raise BudgetError(
             "whose latency? no predictor, table or board was named",
@@ -209,7 +241,7 @@ def _asked(
         )
     for board in boards:
         require_metrics(board, list(limits[0]))
-    return boards, budgets_of(boards, limits)
+    return boards, budgets_of(boards, limits, named=run is not None or len(boards) > 1)
 
 
 def _warn(boards: Sequence[Board], space: Space, data: DataSet) -> None:

@@ -146,7 +146,7 @@ class AdditivePredictor(Predictor):
         values, vectors = np.linalg.eigh(self.covariance)
         kept = values > 1e-14 * max(float(values[-1]), 1e-300)
         root = vectors[:, kept] * np.sqrt(values[kept])
-        places = self.terms.spread_out(root).reshape(-1, root.shape[1])
+        places = self.terms.spread_out(root).reshape(self.terms.position.size, root.shape[1])
         return np.concatenate([root[:1], places])
 
     def torch_module(self) -> torch.nn.Module:

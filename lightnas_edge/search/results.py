@@ -169,6 +169,7 @@ def write_results(folder: Path, results: Sequence[SearchResult], *, added: bool 
             place.mkdir(parents=True, exist_ok=True)
             if held is not None and not (place / "run.json").exists():
                 question = {name: held[name] for name in ("space", "data", "config", "seed")}
+                question["config"] = {**question["config"], "confidence": result.confidence}  # may be its own
                 board = result.budget.board
                 create_run(place, {**question, **_asked([result.budget]), "search": "../..", "board": board})
                 _keep_predictors(place, result.budget.constraints)

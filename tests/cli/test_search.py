@@ -68,7 +68,54 @@ def test_a_budget_is_added_for_the_boards_of_the_run_or_for_another(run, boards,
 
     near = str(boards / "near.predictor.json")
     assert main(["search", "--from", str(copy), "--predictor", near, "--latency-ms", "7"]) == 0
-    assert "networks/7ms/architecture.json" in capsys.readouterr().out
+    assert "networks/near-7ms/architecture.json" in capsys.readouterr().out
+
+
+def test_a_second_board_is_added_to_a_search_of_one(boards, tmp_path, capsys):
+    near, far = str(boards / "near.predictor.json"), str(boards / "far.predictor.json")
+    run = str(tmp_path / "run")
+    assert main(["search", "--predictor", near, "--targets", "8,10", "--out", run, "--device", "cpu", *QUICK]) == 0
+
+    assert main(["search", "--from", run, "--predictor", far, "--targets", "8,10"]) == 0
+    assert main(["search", "--from", run, "--boards", f"{far},{near}", "--latency-ms", "9"]) == 0
+    capsys.readouterr()
+    assert main(["search", "--from", run, "--latency-ms", "7", "--json"]) == 0
+
+    networks = json.loads(capsys.readouterr().out)["networks"]
+    boards_of = {row["name"]: row["board"] for row in networks}
+    near_ones, far_ones = ("8ms", "10ms", "9ms", "7ms"), ("far-8ms", "far-10ms", "far-9ms", "far-7ms")
+    assert boards_of == {**dict.fromkeys(near_ones, "imagined"), **dict.fromkeys(far_ones, "far")}
+    for name, board in boards_of.items():
+        held = load_predictor(tmp_path / "run" / "networks" / name / "predictor.json")
+        assert held.fingerprint == {"board": "other" if board == "far" else "imagined"}
+
+
+def test_what_a_search_has_settled_does_not_go_with_from(run, capsys):
+    assert main(["search", "--from", str(run), "--latency-ms", "9", "--epochs", "7", "--seed", "3"]) == 1
+
+    assert "--epochs, --seed: does not go with --from" in capsys.readouterr().err
+
+
+def test_two_files_for_one_metric_of_one_board_are_refused(boards, tmp_path, capsys):
+    near = str(boards / "near.predictor.json")
+
+    assert main(["search", "--predictor", near, "--predictor", near, "--latency-ms", "9", *QUICK]) == 1
+
+    assert "a second predictor of latency_ms" in capsys.readouterr().err
+
+
+def test_files_of_the_same_name_are_told_apart_by_their_folders(boards, tmp_path, capsys):
+    for name in ("near", "far"):
+        (tmp_path / name).mkdir()
+        shutil.copy(boards / f"{name}.predictor.json", tmp_path / name / "predictor.json")
+    named = ",".join(str(tmp_path / name / "predictor.json") for name in ("near", "far"))
+
+    assert (
+        main(["search", "--boards", named, "--latency-ms", "8", "--out", str(tmp_path / "run"), *QUICK, "--json"]) == 0
+    )
+
+    networks = json.loads(capsys.readouterr().out)["networks"]
+    assert {row["name"] for row in networks} == {"near-predictor-8ms", "far-predictor-8ms"}
 
 
 def test_a_name_that_is_taken_is_not_overwritten(run, capsys):

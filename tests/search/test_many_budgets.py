@@ -113,6 +113,19 @@ def test_what_is_preferred_for_a_budget_that_is_added_is_what_the_search_preferr
     assert not again.others
 
 
+def test_an_added_budget_may_have_another_device_confidence_and_use_of_its_budget(run):
+    folder, _ = run
+    config = dataclasses.replace(CONFIG, device="cpu", confidence=0.9, two_sided=True)
+
+    (result,) = add_budgets(folder, SPACE, data(), [budget(9.0, "used")], config)
+
+    assert 0.995 * 9.0 <= result.upper["latency_ms"] <= 9.0
+    assert read_run(folder / "networks" / "used")[0]["config"]["confidence"] == 0.9
+    with pytest.raises(RunError, match="seed: was 0, now 1") as caught:
+        add_budgets(folder, SPACE, data(), [budget(8.0, "other")], dataclasses.replace(CONFIG, seed=1))
+    assert "--fresh" not in caught.value.hint
+
+
 def test_the_belief_maximised_is_the_one_that_was_saved(run):
     folder, results = run
     losses = PathLosses(SPACE)
