@@ -16,7 +16,7 @@ from lightnas_edge.cli.console import Bar, ms, note, print_json, progress, say, 
 from lightnas_edge.cli.measuring import job_folder, measure_with_progress, tell_table
 from lightnas_edge.cli.options import add_board, add_host, board_settings, count, sudo_password
 from lightnas_edge.profiling import Protocol, Settings, write_profile_job
-from lightnas_edge.runs import read_json, read_run
+from lightnas_edge.runs import read_architecture, read_json, read_run
 from lightnas_edge.space import ShapedOperator, Space
 
 
@@ -69,6 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     named = run_folder if run_folder.name else run_folder.resolve()  # "." has no name
     out = arguments.out or named.with_name(named.name + "-refined")
     run, space = read_run(run_folder)
+    read_architecture(run_folder, space)
     if _predictor(run_folder)["simulated"]:
         warn("the run's predictor comes from a SIMULATED board: nothing that follows is a measurement")
     data = load_data(arguments.data or run["data"]["source"], space=space, seed=run["seed"], workers=arguments.workers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from lightnas_edge.deploy.judge import CONFIDENCE, Judgement, judge, result_line
 from lightnas_edge.errors import VerifyError
 from lightnas_edge.predictor import load_predictor
 from lightnas_edge.profiling import Protocol, Settings, measure, network_key, sentinels, write_verify_job
-from lightnas_edge.runs import read_json, read_run, write_json
+from lightnas_edge.runs import read_architecture, read_json, read_run, write_json
 from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train import load_network
 
@@ -49,9 +49,13 @@ def run_settings(run_dir: Path, *, rounds: int = ROUNDS, seed: int = 0) -> Setti
     """How the run's predictor was measured: engine, precision, batch, threads. Verifying under others proves nothing.
 
     Raises:
-        RunError: the run has no predictor.
+        RunError: the run has no network, or several below it; or no predictor.
     """
-    record = read_json(run_dir / "predictor.json", kind="predictor", remedy="`lightnas-edge search` writes it")
+    read_architecture(run_dir, read_run(run_dir)[1])
+    path = run_dir / "predictor.json"
+    if not path.exists():  # the latency was not predicted; another metric was, on the same board in the same state
+        path = next(iter(sorted(run_dir.glob("predictor-*.json"))), path)
+    record = read_json(path, kind="predictor", remedy="`lightnas-edge search` writes it")
     # How much is measured must not follow what is seen: no extra rounds.
     return Settings.like(record["fingerprint"], Protocol(rounds=rounds, seed=seed, extra_rounds=0))
 
@@ -74,18 +78,27 @@ def verify_network(
     A verification that was cut short is gone on with; one that was finished is made anew, its journal kept as `.old`.
 
     Args:
-        target_ms: the budget; the run's own when None.
+        target_ms: the latency's budget; the run's own when None. Other budgets of the run are not judged.
         settings: how to measure; as the run's predictor was measured when None.
         data: where the images now are, if not where they were for the search.
         sudo_password: where the settings change the board and its sudo asks for one.
         images: how many validation images are scored on the board, at most.
 
     Raises:
-        VerifyError: nothing exported, the file has changed since, or the board could not run it.
+        VerifyError: the run has no budget for the latency, nothing is exported, the file has changed since, or the board
+            could not run it.
         DeviceError: the board is unreachable or busy.
     """
     run, space = read_run(run_dir)
-    target_ms = float(run["targets"]["latency_ms"]) if target_ms is None else target_ms
+    read_architecture(run_dir, space)
+    targets = dict(run["targets"])
+    asked_ms = targets.pop("latency_ms", None)
+    target_ms = asked_ms if target_ms is None else target_ms
+    if target_ms is None:
+        raise VerifyError(
+            f"{run_dir} was searched for {_listed(targets)}, and only a latency is judged",
+            hint="name one: --latency-ms MS",
+        )
     settings = run_settings(run_dir) if settings is None else settings
     model = _exported_model(run_dir, settings.batch)
     network = load_network(run_dir)
@@ -114,11 +127,14 @@ def verify_network(
         )
     entry = table.networks[key]
     drift, warnings = _drift(run_dir, table, network.space)
-    judgement = judge(entry, target_ms=target_ms, drift=drift, confidence=confidence)
+    judgement = judge(entry, target_ms=float(target_ms), drift=drift, confidence=confidence)
     reference = pytorch_outputs(network, inputs) if count else None
     agreement = None if outputs is None or reference is None else compare_outputs(reference, outputs)
     judgement = with_agreement(judgement, agreement)
     warnings += [f"{key}: {warning}" for warning in _brief(entry.warnings)]
+    unjudged = {metric: target for metric, target in targets.items() if metric in luts.METRICS}
+    if unjudged:
+        warnings.append(f"the verdict is about the latency; not judged: {_listed(unjudged)}")
     if agreement is None:
         warnings.append("the outputs were not compared: the board returned none")
 
@@ -193,6 +209,10 @@ def _drift(run_dir: Path, table: luts.Lut, space: Space) -> tuple[luts.Ratio | N
         return None, [f"verified on another board or in another state than the table's, so drift is unknown: {error}"]
     except luts.LutMissError as error:
         return None, [f"drift is unknown: {error}"]
+
+
+def _listed(targets: Mapping[str, float]) -> str:
+    return " and ".join(f"{metric} {target:g}" for metric, target in targets.items())
 
 
 def _brief(warnings: Sequence[str]) -> list[str]:

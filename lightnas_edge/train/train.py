@@ -88,8 +88,9 @@ def load_network(run_dir: Path) -> Network:
     from safetensors.torch import load_file
 
     remedy = f"train it: lightnas-edge train {run_dir}"
-    record = read_json(run_dir / "train" / "result.json", kind="train", remedy=remedy)
     _, space = read_run(run_dir)
+    read_architecture(run_dir, space)
+    record = read_json(run_dir / "train" / "result.json", kind="train", remedy=remedy)
     space = space.with_classes(len(record["classes"]))
     network = Network(space, read_architecture(run_dir, space))
     if record["architecture"] != [operator.name for operator in network.architecture.operators]:

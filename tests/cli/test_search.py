@@ -118,6 +118,14 @@ def test_files_of_the_same_name_are_told_apart_by_their_folders(boards, tmp_path
     assert {row["name"] for row in networks} == {"near-predictor-8ms", "far-predictor-8ms"}
 
 
+@pytest.mark.parametrize("command", [["train"], ["export"], ["verify", "--host", "localhost"], ["refine"]])
+def test_of_several_networks_one_must_be_named(run, capsys, command):
+    assert main([command[0], str(run), *command[1:]]) == 1
+
+    told = capsys.readouterr().err
+    assert "networks: name one of them" in told and "near-8ms" in told
+
+
 def test_a_name_that_is_taken_is_not_overwritten(run, capsys):
     assert main(["search", "--from", str(run), "--latency-ms", "8"]) == 1
 

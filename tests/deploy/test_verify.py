@@ -145,6 +145,26 @@ def test_settings_follow_the_predictor(exported):
     assert settings.protocol.rounds == 7
 
 
+def test_a_budget_for_something_else_is_not_judged_and_said_to_be_so(exported, monkeypatch, board):
+    monkeypatch.setattr(verify, "measure", board())
+    record = json.loads((exported / "run.json").read_text())
+    (exported / "run.json").write_text(json.dumps({**record, "targets": {"energy_mj": 40.0, "params_m": 1.0}}))
+
+    with pytest.raises(VerifyError, match="was searched for energy_mj 40 and params_m 1, and only a latency is judged"):
+        verify_network(exported, LOCAL, settings=SETTINGS)
+    found = verify_network(exported, LOCAL, settings=SETTINGS, target_ms=0.5, images=40)
+
+    assert found.judgement.verdict == "met"
+    assert found.record["warnings"] == ["the verdict is about the latency; not judged: energy_mj 40"]
+
+
+def test_settings_follow_another_metrics_predictor_where_the_latency_has_none(exported):
+    record = {"kind": "predictor", "schema": 1, "fingerprint": {"backend": "tensorrt", "precision": "fp16", "batch": 8}}
+    (exported / "predictor-energy_mj.json").write_text(json.dumps(record))
+
+    assert run_settings(exported).batch == 8
+
+
 def test_a_second_verification_measures_anew(exported, monkeypatch, board):
     asked = []
 

@@ -99,6 +99,9 @@ def test_weights_of_another_architecture_are_refused(whole, tmp_path):
 
 
 def test_without_training_there_is_nothing_to_load(tmp_path):
+    create_run_files(tmp_path, data())
+    write_json(tmp_path / "architecture.json", FOUND.to_json())
+
     with pytest.raises(RunError) as caught:
         load_network(tmp_path)
 
