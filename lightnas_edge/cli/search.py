@@ -304,9 +304,8 @@ def _tell_one(folder: Path, result: SearchResult, below: bool) -> None:
             else f", at most {ms(result.upper[metric])} {unit} with confidence {result.confidence:g}"
         )
         named = "" if metric == "latency_ms" else f"{metric} "
-        parts.append(
-            f"{named}predicted {ms(result.predicted[metric])} {unit}{upper}, target {constraint.target:g} {unit}"
-        )
+        kind = "SIMULATED, predicted" if constraint.predictor.simulated else "predicted"
+        parts.append(f"{named}{kind} {ms(result.predicted[metric])} {unit}{upper}, target {constraint.target:g} {unit}")
     say(f"{'; '.join(parts)}: {_place(folder, result, below) / 'architecture.json'}")
     if len(parts) > 1:
         say(f"{result.binding} leaves the least room: {percent(result.used[result.binding])} of it is used")
@@ -330,4 +329,6 @@ def _tell_many(folder: Path, results: Sequence[SearchResult]) -> None:
         rows.append(row)
     print_table(columns, rows)
     bound = "" if results[0].confidence is None else f" (upper bounds with confidence {results[0].confidence:g})"
+    if any(result.simulated for result in results):
+        say("SIMULATED: a board of these does not exist; nothing here is a measurement")
     say(f"{len(results)} networks from one search{bound}: {folder / 'front.json'}, {folder / 'front.svg'}")

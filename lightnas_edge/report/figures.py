@@ -118,21 +118,23 @@ def front_plot(networks: Sequence[Record]) -> Markup:
     metric = next(iter(networks[0]["metrics"]))
     boards = list(dict.fromkeys(str(row["board"]) for row in networks))
     with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, 3.6)
+        figure = _figure(_WIDTH, 3.8, top=0.28 + 0.2 * (len(boards) // 3))
         axes = figure.subplots()
         for board, colour, marker in zip(boards, itertools.cycle((PREDICTED, SECOND, MUTED)), itertools.cycle("osD^v")):
             mine = [row for row in rows if str(row["board"]) == board and metric in row["metrics"]]
             x = [row["metrics"][metric]["value"] for row in mine]
             y = [100 * row["supernet"]["accuracy"] for row in mine]
-            axes.plot(x, y, marker + "-", color=colour, linewidth=1.0, label=f"{board}, predicted")
+            told = "SIMULATED" if any(row.get("simulated") for row in mine) else "predicted"
+            axes.plot(x, y, marker + "-", color=colour, linewidth=1.0, label=f"{board}, {told}")
             for row, left, up in zip(mine, x, y, strict=True):
                 target = row["metrics"][metric]["target"]
                 axes.plot([left, target], [up, up], color=TARGET, linewidth=0.8)
                 axes.plot([target], [up], "|", color=TARGET, markersize=9)
         axes.plot([], [], "|", color=TARGET, label="its budget")
-        axes.set_xlabel(f"{metric}, predicted")
+        simulated = any(row.get("simulated") for row in networks)
+        axes.set_xlabel(f"{metric}, predicted{' (SIMULATED boards)' if simulated else ''}")
         axes.set_ylabel("supernet's accuracy in %")
-        _legend_above(axes, 4)
+        _legend_above(axes, 3)
         return _svg(figure, "front", f"{len(rows)} networks of one search: predicted {metric} and accuracy")
 
 

@@ -48,6 +48,11 @@ class SearchResult:
         return self.chosen.selection.architecture
 
     @property
+    def simulated(self) -> bool:
+        """Whether a predictor comes from a board that does not exist."""
+        return any(constraint.predictor.simulated for constraint in self.budget.constraints)
+
+    @property
     def predicted(self) -> dict[str, float]:
         """Metric -> prediction, in the unit of its name."""
         return _named(self.budget, self.chosen.selection.predicted)
@@ -81,7 +86,12 @@ class SearchResult:
             }
             for metric, target in self.budget.targets.items()
         }
-        predicted: dict[str, Any] = {"confidence": self.confidence, "metrics": metrics, "binding": self.binding}
+        predicted: dict[str, Any] = {
+            "confidence": self.confidence,
+            "simulated": self.simulated,
+            "metrics": metrics,
+            "binding": self.binding,
+        }
         if "latency_ms" in metrics:
             latency = metrics["latency_ms"]
             predicted |= {
@@ -195,6 +205,7 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
                 "name": choice.get("budget", place.name),
                 "folder": str(place.relative_to(folder)),
                 "board": run.get("board") or (run.get("fingerprint") or {}).get("board"),
+                "simulated": bool(predicted.get("simulated")),
                 "operators": record["operators"],
                 "metrics": predicted["metrics"],
                 "binding": predicted["binding"],
