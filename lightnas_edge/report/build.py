@@ -116,6 +116,8 @@ def _line(story: Story) -> str:
     """The one line that tells the whole truth."""
     if story.verification is not None:
         return result_line(story.verification)
+    if story.front and story.architecture is None:
+        return f"{len(story.front)} networks of one search: each has a report of its own"
     predicted = "nothing predicted yet" if story.predicted_ms is None else f"predicted {_ms(story.predicted_ms)} ms"
     target = "no target" if story.target_ms is None else f"target {_ms(story.target_ms)} ms"
     return f"{predicted}, not measured, {target}: not verified"
@@ -202,8 +204,10 @@ def _final_point(story: Story) -> tuple[float, float] | None:
 def _asked(story: Story) -> Record:
     data = story.run.get("data") or {}
     classes = data.get("classes") or []
+    targets = story.run.get("targets") or {}
     return {
-        "latency_ms": (story.run.get("targets") or {}).get("latency_ms"),
+        "latency_ms": targets.get("latency_ms"),
+        "targets": targets,
         "space": story.space.name,
         "layers": len(story.space.layers),
         "operators": [operator.name for operator in story.space.operators],

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import luts
 from lightnas_edge.errors import LightnasEdgeError
-from lightnas_edge.runs import read_architecture, read_json, read_run
+from lightnas_edge.runs import NETWORKS, read_architecture, read_json, read_run
 from lightnas_edge.space import Architecture, ShapedOperator, Space, macs_m, parameters_m
 
 Record = dict[str, Any]
@@ -148,11 +148,14 @@ def read_story(folder: Path) -> Story:
         return None
 
     origin = (run.get("refined_from") or {}).get("run")
+    below = sorted(str(path.parent) for path in (folder / NETWORKS).glob("*/architecture.json"))
+    several = bool(below) and not (folder / "architecture.json").exists()
     search = f"it is told in {origin}, which this run was refined from" if origin else _SEARCH
-    architecture = part("network", "architecture.json", search, lambda path: read_architecture(path.parent, space))
+    found = f"each of the {len(below)} networks has its own, for example {below[0]}" if several else search
+    architecture = part("network", "architecture.json", found, lambda path: read_architecture(path.parent, space))
     predicted = part("predicted", "architecture.json", search, _read_predicted) if architecture else None
     lut = part("lut", "lut.jsonl", "search with `--lut` or `--host`, so that the table is kept with the run", luts.read)
-    predictor = part("predictor", "predictor.json", search, lambda path: read_json(path, kind="predictor"))
+    predictor = part("predictor", "predictor.json", found, lambda path: read_json(path, kind="predictor"))
     refined = None
     if origin:
         refine = f"run `lightnas-edge refine` again, with --out {name}"
@@ -160,20 +163,20 @@ def read_story(folder: Path) -> Story:
     choice = part("choice", "architecture.json", search, _read_choice) if architecture else None
     lines = part("search", f"{_searched_in(run)}search/metrics.jsonl", search, _read_lines) or []
     if choice is not None:
-        _speak_of(str(choice.get("budget")), lines)
+        _speak_of(str(choice.get("budget")), lines, first=_is_of_first_board(folder, run), missing=missing)
     front = part("front", "front.json", search, _read_networks) if (folder / "front.json").exists() else None
-    train = f"run `lightnas-edge train {name}`"
+    train = found if several else f"run `lightnas-edge train {name}`"
     training = part("training", "train/metrics.jsonl", train, _read_lines) or []
     trained = part("trained", "train/result.json", train, _read_object)
     export = part(
         "export",
         "export/export.json",
-        f"run `lightnas-edge export {name}`",
+        found if several else f"run `lightnas-edge export {name}`",
         lambda path: read_json(path, kind="export"),
     )
-    verify = f"run `lightnas-edge verify {name}`"
+    verify = found if several else f"run `lightnas-edge verify {name}`"
     verification = part("verification", "verify/verification.json", verify, _read_verification)
-    steps = [line for line in lines if line.get("kind") == "step"]
+    steps = [] if "search" in missing else [line for line in lines if line.get("kind") == "step"]
     epochs = [line for line in lines if line.get("kind") == "epoch"]
     if not steps:
         missing.setdefault("search", f"not available: {search}")
@@ -226,17 +229,36 @@ def _searched_in(run: Record) -> str:
     return "../../" if run.get("search") == "../.." else ""
 
 
-def _speak_of(budget: str, lines: list[Record]) -> None:
-    """Of several budgets, the multiplier and the most probable network of this one, epoch by epoch."""
-    epochs: dict[Any, Record] = {}
+def _is_of_first_board(folder: Path, run: Record) -> bool:
+    """Whether the latencies in the search's metrics are of this run's board: they are of the first budget's."""
+    path = folder / _searched_in(run) / "run.json"
+    try:
+        searched = read_json(path, kind="run")
+    except LightnasEdgeError:
+        return False
+    asked = (searched.get("budgets") or [searched])[0]
+    return bool(asked.get("fingerprint") == run.get("fingerprint"))
+
+
+def _speak_of(budget: str, lines: list[Record], *, first: bool, missing: dict[str, str]) -> None:
+    """Leave in the lines of a search what is about this budget: they are written for the first one.
+
+    Epochs tell the multiplier and the most probable network of every budget that the search knew.
+    """
+    told = [line for line in lines if line.get("budgets")]
+    if not told or told[0]["budgets"][0].get("name") == budget:
+        return
+    epochs = {line.get("epoch"): row for line in told for row in line["budgets"] if row.get("name") == budget}
     for line in lines:
-        for row in line.get("budgets") or []:
-            if row.get("name") == budget and len(line["budgets"]) > 1:
-                epochs[line.get("epoch")] = row
-    for line in lines:
-        if row := epochs.get(line.get("epoch")):
-            line["derived_ms"] = next(iter(row["derived"].values()))
-            line["lambda"] = next(iter(row["lambda"].values()))
+        row = epochs.get(line.get("epoch")) or {}
+        line["derived_ms"] = next(iter((row.get("derived") or {}).values()), None)
+        line["lambda"] = next(iter((row.get("lambda") or {}).values()), None)
+        if not first:
+            line["sampled_ms"] = None
+        line.pop("probabilities", None)
+    missing["probabilities"] = "not available: the search notes them for the first of its budgets"
+    if not epochs:
+        missing["search"] = "not available: this network was added when the search had ended"
 
 
 def _read_verification(path: Path) -> Record:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lightnas_edge.report import build_report, draw_front
-from lightnas_edge.search import begin_run, read_front, run_search
+from lightnas_edge.search import add_budgets, begin_run, read_front, run_search
 from tests.search.problems import CONFIG, SPACE, budget, data
 
 
@@ -49,8 +49,25 @@ def test_the_report_of_the_whole_search_shows_the_front(run):
 
     report = build_report(folder)
 
-    assert "All networks of this search" in report.html.read_text()
-    assert "network" in report.missing
+    assert "4 networks of one search" in report.line
+    for text in (report.html.read_text(), report.markdown.read_text()):
+        assert "All networks of this search" in text
+        assert all(f"networks/{target}ms" in text for target in (4, 6, 9, 12))
+        assert "lightnas-edge verify" not in text and "to its end" not in text
+    assert "each of the 4 networks has its own, for example" in report.missing["network"]
+
+
+def test_a_network_that_was_added_does_not_show_the_path_of_another(tmp_path):
+    first, second = budget(6.0, "6ms"), budget(9.0, "9ms")
+    begin_run(tmp_path, SPACE, data(), [first], CONFIG)
+    run_search(tmp_path, SPACE, data(), first, CONFIG)
+    add_budgets(tmp_path, SPACE, data(), [second], CONFIG)
+
+    own, added = build_report(tmp_path), build_report(tmp_path / "networks" / "9ms")
+
+    assert not {"search", "probabilities"} & own.missing.keys()
+    assert "added when the search had ended" in added.missing["search"]
+    assert "probabilities" in added.missing
 
 
 def test_the_front_is_a_picture_of_its_own(run, tmp_path):
