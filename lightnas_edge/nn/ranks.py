@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightnas_edge.errors import RunError
+
 _PATIENCE = timedelta(minutes=10)  # for a rank that does not answer: it may be reading a slow disk
 
 
@@ -64,7 +66,11 @@ class Ranks:
 
 @contextmanager
 def joined_ranks(device: str = "auto") -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started; alone where there is no torchrun."""
+    """Join the processes that `torchrun` started; alone where there is no torchrun.
+
+    Raises:
+        RunError: a peer ended while this process waited for it.
+    """
     if not dist.is_available() or not dist.is_torchelastic_launched():
         yield Ranks()
         return
@@ -75,5 +81,9 @@ def joined_ranks(device: str = "auto") -> Iterator[Ranks]:
     dist.init_process_group(**arguments)
     try:
         yield Ranks()
+    except RuntimeError as error:  # gloo has no type of its own
+        if "Connection closed by peer" not in str(error) and "Connection reset by peer" not in str(error):
+            raise
+        raise RunError("another process of this run has ended", hint="what it said stands beside this") from error
     finally:
         dist.destroy_process_group()

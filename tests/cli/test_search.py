@@ -179,15 +179,28 @@ def test_targets_are_lists_or_ranges():
 
 
 def test_two_processes_search_at_the_command_line(boards, tmp_path):
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python",
-        sys.executable, "-c", "import sys; from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))",
-        "search", "--predictor", str(boards / "near.predictor.json"), "--latency-ms", "9", "--out", str(tmp_path / "run"),
-        *QUICK, "--device", "cpu",
-    ]  # fmt: skip
-
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    ran = two_processes(boards, tmp_path / "run")
 
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.count("found ") == 1
     assert (tmp_path / "run" / "architecture.json").exists()
+
+
+def test_what_the_first_process_refuses_is_told_once_and_without_a_traceback_of_the_other(boards, tmp_path):
+    (tmp_path / "something.txt").write_text("else")
+
+    ran = two_processes(boards, tmp_path)
+
+    assert ran.returncode != 0
+    assert ran.stderr.count("is not empty and holds no run") == 1
+    assert "RuntimeError" not in ran.stderr
+
+
+def two_processes(boards, out):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python",
+        sys.executable, "-c", "import sys; from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))",
+        "search", "--predictor", str(boards / "near.predictor.json"), "--latency-ms", "9", "--out", str(out),
+        *QUICK, "--device", "cpu",
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
