@@ -246,12 +246,17 @@ def _speak_of(budget: str, lines: list[Record], *, first: bool, missing: dict[st
     Epochs tell the multiplier and the most probable network of every budget that the search knew.
     """
     told = [line for line in lines if line.get("budgets")]
-    if not told or told[0]["budgets"][0].get("name") == budget:
+    if not told:
+        return
+    if next(iter(told[0]["budgets"][0].get("derived") or {}), None) != "latency_ms":
+        for line in lines:  # the first of its limits, in another unit
+            line["derived_ms"] = line["sampled_ms"] = None
+    if told[0]["budgets"][0].get("name") == budget:
         return
     epochs = {line.get("epoch"): row for line in told for row in line["budgets"] if row.get("name") == budget}
     for line in lines:
         row = epochs.get(line.get("epoch")) or {}
-        line["derived_ms"] = next(iter((row.get("derived") or {}).values()), None)
+        line["derived_ms"] = (row.get("derived") or {}).get("latency_ms")
         line["lambda"] = next(iter((row.get("lambda") or {}).values()), None)
         if not first:
             line["sampled_ms"] = None

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from lightnas_edge.report import build_report, draw_front
-from lightnas_edge.search import add_budgets, begin_run, read_front, run_search
+from lightnas_edge.predictor import CountedPredictor
+from lightnas_edge.report import build_report, draw_front, read_story
+from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from tests.search.problems import CONFIG, SPACE, budget, data
 
 
@@ -36,8 +37,6 @@ def test_the_path_of_a_budget_is_its_own(run):
     folder, results = run
     epochs = [json.loads(line) for line in (folder / "search" / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in epochs if line["kind"] == "epoch"][-1]
-    from lightnas_edge.report import read_story
-
     for index, result in enumerate(results):
         story = read_story(folder / "networks" / result.budget.name)
         assert story.epochs[-1]["lambda"] == last["budgets"][index]["lambda"]["latency_ms"]
@@ -68,6 +67,19 @@ def test_a_network_that_was_added_does_not_show_the_path_of_another(tmp_path):
     assert not {"search", "probabilities"} & own.missing.keys()
     assert "added when the search had ended" in added.missing["search"]
     assert "probabilities" in added.missing
+
+
+def test_without_a_latency_among_the_limits_no_other_number_is_drawn_as_one(tmp_path):
+    small = Budget("small", (Constraint(CountedPredictor(SPACE, "params_m"), 0.004),))
+    begin_run(tmp_path, SPACE, data(), [small], CONFIG)
+    run_search(tmp_path, SPACE, data(), small, CONFIG)
+
+    report = build_report(tmp_path)
+
+    story = read_story(tmp_path)
+    assert all(step["derived_ms"] is None and step["sampled_ms"] is None for step in story.steps)
+    assert "search" not in report.missing
+    assert "params_m 0.004" in report.markdown.read_text() and "no latency was asked for" in report.markdown.read_text()
 
 
 def test_the_front_is_a_picture_of_its_own(run, tmp_path):
