@@ -284,7 +284,14 @@ def _environment(*, html_page: bool) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        ms=_ms, percent=_percent, plain=_plain, plus_minus=_plus_minus, md=_markdown, code=_code, when=_when
+        ms=_ms,
+        percent=_percent,
+        plain=_plain,
+        short=_short,
+        plus_minus=_plus_minus,
+        md=_markdown,
+        code=_code,
+        when=_when,
     )
     return environment
 
@@ -308,6 +315,11 @@ def _plus_minus(part: Record) -> str:
         return f"{centre} ms"
     digits = len(centre.partition(".")[2])
     return f"{centre} ± {max((interval[1] - interval[0]) / 2, 10.0**-digits):.{digits}f} ms"
+
+
+def _short(value: Any, unknown: str = "unknown") -> str:
+    """Three digits, since a decomposition knows no more."""
+    return f"{value:.3g}" if isinstance(value, float) else _plain(value, unknown)
 
 
 def _plain(value: Any, unknown: str = "unknown") -> str:

@@ -272,9 +272,9 @@ def test_the_ledger_tells_where_networks_differ_from_the_sum(run_folder):
     _, page = page_of(run_folder)
 
     assert "Where networks differ from the sum of the table" in page.text
-    assert "per block" in page.text and "-0.1834" in page.text
+    assert "per block" in page.text and "-0.183" in page.text
     text = (run_folder / "report.md").read_text()
-    assert "| per block | -0.1834 | 0.01 | -0.21 | -0.15 |" in text
+    assert "| per block | -0.183 | 0.01 | -0.21 | -0.15 |" in text
 
 
 def test_a_network_unlike_all_that_were_measured_is_warned_of(run_folder):
