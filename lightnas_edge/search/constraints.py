@@ -44,7 +44,8 @@ class Budget:
     The first constraint is the one by which networks are called cheaper. `board`: whose, where a search has several.
 
     Raises:
-        BudgetError: no constraint, two on the same metric, or predictors of different spaces.
+        BudgetError: no constraint, two on the same metric, predictors of different spaces, or a name that cannot be a
+            folder's.
     """
 
     name: str
@@ -59,6 +60,8 @@ class Budget:
         if twice:
             raise BudgetError(f"two budgets for {', '.join(twice)} of one network", hint="name each metric once")
         require_one_space(self.constraints)
+        if self.name in ("", ".", "..") or set(self.name) & set("/\\\0"):
+            raise BudgetError(f"a budget's name becomes that of a folder, which {self.name!r} cannot be")
 
     @property
     def targets(self) -> dict[str, float]:

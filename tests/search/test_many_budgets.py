@@ -149,6 +149,12 @@ def test_the_published_method_serves_one_budget(tmp_path):
         add_budgets(tmp_path, SPACE, data(), BUDGETS[:1], published)
 
 
+@pytest.mark.parametrize("name", ["", "..", "../elsewhere", "a/b", "a\\b"])
+def test_a_name_that_would_lead_out_of_the_run_is_refused(name):
+    with pytest.raises(BudgetError, match="becomes that of a folder"):
+        budget(6.0, name)
+
+
 def test_one_budget_that_cannot_be_kept_stops_all_before_any_training(tmp_path):
     with pytest.raises(InfeasibleBudgetError, match="they reach from 1 to 17 ms"):
         run_search(tmp_path, SPACE, data(), [budget(6.0, "a"), budget(0.5, "b")], CONFIG)
