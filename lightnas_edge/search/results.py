@@ -222,10 +222,13 @@ def write_front(folder: Path) -> None:
 
 def open_network_run(folder: Path, name: str) -> None:
     """Raises RunError when a run below already has that name."""
-    if (folder / NETWORKS / name / "architecture.json").exists():
+    place = folder / NETWORKS / name
+    if (place / "architecture.json").exists():
+        targets = read_json(place / "run.json", kind="run").get("targets") or {}
+        limits = " and ".join(f"{metric} {target:g}" for metric, target in targets.items())
         raise RunError(
-            f"{folder / NETWORKS / name} already holds a network",
-            hint="it was found before; remove that folder to choose again",
+            f"{place} already holds a network, found for {limits}",
+            hint="rename or remove that folder to choose again, or under other limits beside the first",
         )
 
 

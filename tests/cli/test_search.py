@@ -129,7 +129,7 @@ def test_of_several_networks_one_must_be_named(run, capsys, command):
 def test_a_name_that_is_taken_is_not_overwritten(run, capsys):
     assert main(["search", "--from", str(run), "--latency-ms", "8"]) == 1
 
-    assert "already holds a network" in capsys.readouterr().err
+    assert "already holds a network, found for latency_ms 8 and params_m 0.5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
