@@ -137,6 +137,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     boards, budgets = _asked(arguments)
     space = next(iter(boards[0].predictors.values())).space
     check_budgets(space, budgets, config)  # before anything else is read or written
+    _tell_idle(budgets)
     if arguments.data is None:
         raise BudgetError("a search learns from images", hint="add --data DIR, or --data digits to try")
     data = load_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
@@ -252,6 +253,23 @@ def _warn(boards: Sequence[Board], space: Space, data: DataSet) -> None:
         )
     if any(predictor.simulated for board in boards for predictor in board.predictors.values()):
         warn("a predictor comes from a SIMULATED board: nothing that follows is a measurement")
+
+
+def _tell_idle(budgets: Sequence[Budget]) -> None:
+    """A limit that the dearest network keeps decides nothing; better known before a night of search."""
+    from lightnas_edge.predictor import reachable_range
+
+    highest: dict[int, float] = {}
+    for budget in budgets:
+        for constraint in budget.constraints:
+            predictor = constraint.predictor
+            most = highest.get(id(predictor)) or reachable_range(predictor).highest
+            highest[id(predictor)] = most
+            if constraint.target >= most:
+                note(
+                    f"{budget.name}: every network keeps {constraint}, the dearest takes {most:.4g} {constraint.unit}: "
+                    "this limit decides nothing"
+                )
 
 
 def _progress(budgets: Sequence[Budget]) -> AbstractContextManager[Callable[[dict[str, Any]], None]]:

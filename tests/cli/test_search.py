@@ -153,6 +153,21 @@ def test_what_cannot_be_searched_is_told_before_anything_is_read(boards, tmp_pat
     assert told in capsys.readouterr().err
 
 
+def test_a_limit_that_decides_nothing_is_told_before_the_search(boards, tmp_path, capsys):
+    main([
+        "search", "--predictor", str(boards / "near.predictor.json"), "--latency-ms", "17", "--params-m", "0.0001",
+        "--out", str(tmp_path / "run"), *QUICK,
+    ])  # fmt: skip
+    assert "decides nothing" not in capsys.readouterr().err, "a search that is refused has nothing to tell"
+
+    assert main([
+        "search", "--predictor", str(boards / "near.predictor.json"), "--latency-ms", "17", "--out", str(tmp_path / "run"),
+        *QUICK,
+    ]) == 0  # fmt: skip
+    told = capsys.readouterr().err
+    assert "17ms: every network keeps latency_ms 17 ms, the dearest takes 17 ms: this limit decides nothing" in told
+
+
 def test_a_data_set_of_one_class_is_refused(boards, tmp_path, capsys):
     from PIL import Image
 
