@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-from lightnas_edge.cli.console import duration, note, print_table
+from lightnas_edge.cli._console import duration, note, print_table
 
 
 def main(argv: list[str]) -> int:

@@ -15,10 +15,9 @@ import numpy as np
 
 import devices
 import luts
-from lightnas_edge.predictor import Predictor, evaluate, fit_additive, lut_predictor
-from lightnas_edge.profiling import (
+from lightnas_edge.measuring import (
     Job,
-    Protocol,
+    MeasurementProtocol,
     Settings,
     measure,
     network_key,
@@ -26,6 +25,7 @@ from lightnas_edge.profiling import (
     write_profile_job,
     write_sample_job,
 )
+from lightnas_edge.predictor import Predictor, evaluate, fit_additive, lut_predictor
 from lightnas_edge.space import load_space
 
 NETWORKS = 40
@@ -68,7 +68,7 @@ def rows() -> list[tuple[str, str, str]]:
 
 
 def _settings(rounds: int) -> Settings:
-    return Settings(protocol=Protocol(rounds=rounds))
+    return Settings(protocol=MeasurementProtocol(rounds=rounds))
 
 
 def _only(table: luts.Lut, keys: list[str]) -> luts.Lut:

@@ -11,8 +11,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import devices
+from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, write_profile_job
 from lightnas_edge.predictor import lut_predictor
-from lightnas_edge.profiling import Protocol, Settings, measure, write_profile_job
 from lightnas_edge.space import load_space
 
 ARCHITECTURES = 200_000
@@ -21,7 +21,7 @@ ARCHITECTURES = 200_000
 def rows() -> list[tuple[str, str, str]]:
     space = load_space("lightnas")
     with tempfile.TemporaryDirectory() as scratch:
-        settings = Settings(backend="simulated", protocol=Protocol(rounds=3))
+        settings = Settings(backend="simulated", protocol=MeasurementProtocol(rounds=3))
         job = write_profile_job(Path(scratch) / "job", space, settings)
         board = devices.connect("virtual:jetson-agx-xavier")
         predictor = lut_predictor(space, measure(board, job, Path(scratch) / "t.lut.jsonl", fresh=True))

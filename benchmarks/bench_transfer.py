@@ -22,7 +22,7 @@ import pytest
 import devices
 from devices import Campaign
 from devices.ssh import SshConnection
-from lightnas_edge.profiling import Protocol, Settings, write_profile_job
+from lightnas_edge.measuring import MeasurementProtocol, Settings, write_profile_job
 from lightnas_edge.space import load_space
 from tests.devices.sshd import SSHD, Sshd, end_agents, set_up_user, write_python_wrapper
 
@@ -33,7 +33,9 @@ def rows() -> list[tuple[str, str, str]]:
     if SSHD is None:
         return [("everything", "not measured: no OpenSSH server; apt-get install openssh-server", "-")]
     with tempfile.TemporaryDirectory() as scratch, _board(Path(scratch)) as (board, connection):
-        job = write_profile_job(Path(scratch) / "job", load_space("lightnas"), Settings(protocol=Protocol(rounds=2)))
+        job = write_profile_job(
+            Path(scratch) / "job", load_space("lightnas"), Settings(protocol=MeasurementProtocol(rounds=2))
+        )
         models = sorted((job.folder / "models").iterdir())
         size = sum(model.stat().st_size for model in models)
         archive = devices.build_agent_archive(Path(scratch) / "agent.pyz")
@@ -69,7 +71,7 @@ def _board(scratch: Path) -> Iterator[tuple[Sshd, SshConnection]]:
             (scratch / "user" / ".ssh" / "known_hosts").write_text(board.known_hosts_line)
             user, host, port = board.address.replace(":", "@").split("@")
             python = str(write_python_wrapper(scratch / "python3"))
-            devices.add_board(devices.Board("bench", host, user=user, port=int(port), python=python))
+            devices.add_board(devices.InventoryEntry("bench", host, user=user, port=int(port), python=python))
             connection = devices.connect("bench")
             assert isinstance(connection, SshConnection)
             with connection:
@@ -149,8 +151,8 @@ def _pull_grown(board: Sshd, connection: SshConnection, scratch: Path) -> tuple[
     return listed - begun, fetched - listed, grown
 
 
-def _held(connection: SshConnection, name: str) -> devices.HeldJob:
-    jobs, _ = devices.held_jobs(connection)
+def _held(connection: SshConnection, name: str) -> devices.RemoteJob:
+    jobs, _ = devices.remote_jobs(connection)
     return next(job for job in jobs if job.job == name)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import luts
 from lightnas_edge.predictor import fit_additive
 from lightnas_edge.predictor.evaluate import CONFIDENCE
-from lightnas_edge.predictor.observations import observe
+from lightnas_edge.predictor.observations import load_observations
 from lightnas_edge.space import load_space
 
 COUNTS = (10, 20, 30, 50, 100)
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
         return 2
     lut, networks = (luts.read(Path(name)) for name in arguments)
     space = load_space(str(lut.header["space"]))
-    observations = observe(space, [networks], lut)
+    observations = load_observations(space, [networks], lut)
     print(
         f"{len(observations)} networks of {space.name}; share inside the 90 % interval, its spread over {SEEDS} draws, MAPE"
     )

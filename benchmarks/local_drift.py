@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 import luts
-from lightnas_edge.cli.console import print_table, say
+from lightnas_edge.cli._console import print_table, say
 
 WINDOWS = (5, 9, 15, 31)  # visits
 QUANTILES = (0.1, 0.25, 0.5)

@@ -79,10 +79,10 @@ def write_latency(task: Task, networks: Path, operators: Path) -> None:
     """Measured latency of all networks, and the predictor that a user would have: the table and 60 of them."""
     import luts
     from lightnas_edge.predictor import fit_additive
-    from lightnas_edge.predictor.observations import observe
+    from lightnas_edge.predictor.observations import load_observations
 
     table = luts.read(operators)
-    seen = observe(task.space, [luts.read(networks)], table)
+    seen = load_observations(task.space, [luts.read(networks)], table)
     with (FOLDER / "latency.csv").open("w") as file:
         file.write(
             "# every network of small.toml measured on one machine: lightnas-edge sample --count 256, ONNX Runtime, CPU,\n"

@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks import predict_board, predict_local, predict_tables
 from benchmarks.figures import Drawing
 from benchmarks.verdicts import Section
-from lightnas_edge.cli.console import duration, note, print_table
+from lightnas_edge.cli._console import duration, note, print_table
 from lightnas_edge.errors import LightnasEdgeError
 
 SETS: dict[str, Callable[[Drawing], Section]] = {

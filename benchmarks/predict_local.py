@@ -16,17 +16,17 @@ import devices
 import luts
 from benchmarks.figures import Drawing, Panel
 from benchmarks.verdicts import Row, Section, at_least, at_most, covered, told
-from lightnas_edge.predictor import Observations, fit_additive, load_predictor, lut_predictor, observe
-from lightnas_edge.predictor.evaluate import Scores, score
-from lightnas_edge.profiling import (
+from lightnas_edge.measuring import (
     Job,
-    Protocol,
+    MeasurementProtocol,
     Settings,
     measure,
     sample_architectures,
     write_profile_job,
     write_sample_job,
 )
+from lightnas_edge.predictor import Observations, fit_additive, load_observations, load_predictor, lut_predictor
+from lightnas_edge.predictor.evaluate import Scores, score
 from lightnas_edge.space import Space, load_space
 
 ARCHITECTURES = 200_000
@@ -69,7 +69,7 @@ def measured(drawing: Drawing) -> Section:
         for name, count in SPACES.items():
             table, passes = _tables(name, count, folder, Path(scratch))
             repeated = luts.repeatability(*passes).networks
-            networks = observe(table[0], [passes[0]], table[1])
+            networks = load_observations(table[0], [passes[0]], table[1])
             rows.append(told(f"{name}: the same networks measured again", 100 * repeated, "{:.2f} %"))
             for what in ("sum of the table", "calibrated"):
                 found = [_held_out(*table, networks, seed, what == "calibrated") for seed in range(DRAWS)]
@@ -88,7 +88,7 @@ def measured(drawing: Drawing) -> Section:
 
 def _tables(name: str, count: int, folder: Path, scratch: Path) -> tuple[tuple[Space, luts.Lut], list[luts.Lut]]:
     space = load_space(name)
-    settings = Settings(protocol=Protocol(rounds=ROUNDS))
+    settings = Settings(protocol=MeasurementProtocol(rounds=ROUNDS))
     operators = write_profile_job(scratch / f"{name}-operators", space, settings)
     networks = write_sample_job(
         scratch / f"{name}-networks", space, settings, sample_architectures(space, count, seed=1)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from benchmarks import recorded
 from benchmarks.figures import Drawing, Panel
 from benchmarks.verdicts import Row, Section, at_least, at_most, covered, told
+from lightnas_edge.predictor.external_tables import read_external_table
 from lightnas_edge.predictor.features import ADDITIVE, Features, first_rows, fit_features, fit_transfer
-from lightnas_edge.predictor.foreign import read_foreign
 from lightnas_edge.predictor.metrics import UNITS
 
 Array = NDArray[np.float64]
@@ -54,7 +54,7 @@ def cells(drawing: Drawing) -> Section:
     title = "NAS-Bench-201 on a Jetson TX2, five-fold, seeds 0 to 2"
     if skipped := recorded.missing("nb201_tx2/measurements.csv"):
         return Section(title, skipped=skipped)
-    table = read_foreign(recorded.folder() / "nb201_tx2" / "measurements.csv")
+    table = read_external_table(recorded.folder() / "nb201_tx2" / "measurements.csv")
     repeats = np.stack([values for (_, metric), values in table.values.items() if metric == "latency_ms"])
     rows = np.flatnonzero(np.isfinite(repeats).all(axis=0))
     features, repeats = table.features.take(rows), repeats[:, rows]
@@ -129,7 +129,7 @@ def blocks(drawing: Drawing) -> Section:
     title = "Once-for-all blocks, AGX Xavier and TX2, seeds 0 to 2; random blocks of seeds 0 to 7"
     if skipped := recorded.missing("ofa_block_lut/lut.csv"):
         return Section(title, skipped=skipped)
-    table = read_foreign(recorded.folder() / "ofa_block_lut" / "lut.csv")
+    table = read_external_table(recorded.folder() / "ofa_block_lut" / "lut.csv")
     boards = sorted({board for board, _ in table.values})
     metrics = sorted({metric for _, metric in table.values}, reverse=True)
     rows: list[Row] = []

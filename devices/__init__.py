@@ -2,7 +2,6 @@
 
 from devices.cache import Cleaned, clean
 from devices.connection import Completed, Connection, LocalConnection, connect
-from devices.deploy import Campaign, Status, build_agent_archive, probe
 from devices.errors import (
     AgentError,
     AuthenticationError,
@@ -12,13 +11,13 @@ from devices.errors import (
     HostKeyError,
     InventoryError,
 )
-from devices.held import ContradictionError, HeldJob, fetch_journal, held_jobs
-from devices.inventory import Board, add_board, inventory_path, read_inventory, remove_board
+from devices.inventory import InventoryEntry, add_board, inventory_path, read_inventory, remove_board
+from devices.remote_agent import Campaign, Status, build_agent_archive, probe
+from devices.remote_job import ContradictionError, RemoteJob, fetch_journal, remote_jobs
 
 __all__ = [
     "AgentError",
     "AuthenticationError",
-    "Board",
     "BoardBusyError",
     "BoardUnreachableError",
     "Campaign",
@@ -27,19 +26,20 @@ __all__ = [
     "Connection",
     "ContradictionError",
     "DeviceError",
-    "HeldJob",
     "HostKeyError",
+    "InventoryEntry",
     "InventoryError",
     "LocalConnection",
+    "RemoteJob",
     "Status",
     "add_board",
     "build_agent_archive",
     "clean",
     "connect",
     "fetch_journal",
-    "held_jobs",
     "inventory_path",
     "probe",
     "read_inventory",
+    "remote_jobs",
     "remove_board",
 ]

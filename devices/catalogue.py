@@ -80,7 +80,7 @@ class Software:
 
 
 @dataclass(frozen=True)
-class Board:
+class BoardModel:
     """One board of the catalogue."""
 
     name: str
@@ -112,14 +112,14 @@ class Board:
         return next((software for software in self.software if software.l4t == l4t), None)
 
 
-def load_catalogue(folder: Traversable | None = None) -> dict[str, Board]:
+def load_catalogue(folder: Traversable | None = None) -> dict[str, BoardModel]:
     """All boards by name, sorted.
 
     Raises:
         CatalogueError: any file with any fault; the message names them all.
     """
     folder = folder if folder is not None else resources.files("devices") / "catalog"
-    boards: dict[str, Board] = {}
+    boards: dict[str, BoardModel] = {}
     faults: list[str] = []
     files = {file.name.removesuffix(".json"): file for file in folder.iterdir() if file.name.endswith(".json")}
     for name, file in sorted(files.items()):
@@ -141,7 +141,9 @@ def load_catalogue(folder: Traversable | None = None) -> dict[str, Board]:
     return boards
 
 
-def match(compatible: Sequence[str], model: str | None, boards: Mapping[str, Board] | None = None) -> Board | None:
+def match(
+    compatible: Sequence[str], model: str | None, boards: Mapping[str, BoardModel] | None = None
+) -> BoardModel | None:
     """The board that a device tree describes, or None.
 
     Args:
@@ -339,9 +341,9 @@ def _get(record: dict[str, Any], name: str) -> Any:
     return value
 
 
-def _board(record: dict[str, Any]) -> Board:
+def _board(record: dict[str, Any]) -> BoardModel:
     power, identity = record["power"], record["identity"]
-    return Board(
+    return BoardModel(
         name=record["name"],
         title=record["title"],
         model=identity["device_tree_model"],

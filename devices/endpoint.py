@@ -12,7 +12,7 @@ import paramiko
 
 from devices.errors import BoardUnreachableError
 from devices.host_keys import HostKey, KnownKeys, host_name_in_known_hosts, read_known_hosts
-from devices.inventory import Board, read_inventory
+from devices.inventory import InventoryEntry, read_inventory
 
 _ADDRESS = re.compile(
     r"(?:(?P<user>[^@:\s]+)@)?(?:\[(?P<bracketed>[^\]\s]+)\]|(?P<host>[^\s:\[\]@]+)|(?P<bare>[0-9a-fA-F:.%\w]*:[^\s@]*:[^\s@]*))"
@@ -38,7 +38,7 @@ class Endpoint:
     key_files: tuple[Path, ...] = ()
     only_keys: bool = False
     jumps: tuple[Endpoint, ...] = ()
-    board: Board | None = None
+    board: InventoryEntry | None = None
 
     def known_keys(self) -> KnownKeys:
         """The host keys that may be accepted: a pinned board's own key alone, else what is known about the address."""
@@ -58,7 +58,7 @@ class Endpoint:
         return known
 
 
-def resolve(text: str, board: Board | None = None) -> Endpoint:
+def resolve(text: str, board: InventoryEntry | None = None) -> Endpoint:
     """Where a host name leads.
 
     Args:
@@ -88,7 +88,7 @@ def split_address(text: str) -> tuple[str | None, str, int | None]:
     return match["user"], host, port
 
 
-def _resolve(text: str, config: paramiko.SSHConfig, board: Board | None, seen: list[str]) -> Endpoint:
+def _resolve(text: str, config: paramiko.SSHConfig, board: InventoryEntry | None, seen: list[str]) -> Endpoint:
     if text in seen or len(seen) >= _LONGEST_CHAIN:
         raise BoardUnreachableError(f"~/.ssh/config leads in a circle: {' -> '.join([*seen, text])}")
     user, host, port = split_address(text)

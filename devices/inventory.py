@@ -36,7 +36,7 @@ _RESERVED = ("localhost",)
 
 
 @dataclass(frozen=True)
-class Board:
+class InventoryEntry:
     """One of the user's boards. What is None is left to ~/.ssh/config and the defaults."""
 
     name: str
@@ -54,7 +54,7 @@ class Board:
         return HostKey.parse(self.host_key).fingerprint if self.host_key else ""
 
 
-_FIELDS = {field.name: int if field.name == "port" else str for field in fields(Board) if field.name != "name"}
+_FIELDS = {field.name: int if field.name == "port" else str for field in fields(InventoryEntry) if field.name != "name"}
 
 
 def inventory_path() -> Path:
@@ -64,7 +64,7 @@ def inventory_path() -> Path:
     return folder / "lightnas-edge" / "boards.toml"
 
 
-def read_inventory(path: Path | None = None) -> dict[str, Board]:
+def read_inventory(path: Path | None = None) -> dict[str, InventoryEntry]:
     """The user's boards by name; none when there is no file.
 
     Raises:
@@ -80,7 +80,7 @@ def read_inventory(path: Path | None = None) -> dict[str, Board]:
     return _parse(text, path)
 
 
-def add_board(board: Board, path: Path | None = None, *, replace: bool = False) -> Path:
+def add_board(board: InventoryEntry, path: Path | None = None, *, replace: bool = False) -> Path:
     """Write a board into the file, which keeps its comments; the file's path.
 
     Args:
@@ -110,7 +110,7 @@ def add_board(board: Board, path: Path | None = None, *, replace: bool = False) 
     return path
 
 
-def remove_board(name: str, path: Path | None = None) -> Board:
+def remove_board(name: str, path: Path | None = None) -> InventoryEntry:
     """Take a board out of the file, which keeps everything else; the board that was removed.
 
     Raises:
@@ -124,7 +124,7 @@ def remove_board(name: str, path: Path | None = None) -> Board:
     return boards[name]
 
 
-def _without(text: str, name: str, boards: dict[str, Board], path: Path) -> str:
+def _without(text: str, name: str, boards: dict[str, InventoryEntry], path: Path) -> str:
     """The file's text without one board's table; checked to hold all the others unchanged."""
     lines = text.splitlines(keepends=True)
     header = re.compile(rf"""\s*\[\s*boards\s*\.\s*["']?{re.escape(name)}["']?\s*\]""")
@@ -146,7 +146,7 @@ def _without(text: str, name: str, boards: dict[str, Board], path: Path) -> str:
     return after
 
 
-def _parse(text: str, path: Path) -> dict[str, Board]:
+def _parse(text: str, path: Path) -> dict[str, InventoryEntry]:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
@@ -166,7 +166,7 @@ def _parse(text: str, path: Path) -> dict[str, Board]:
         faults += [f"boards.{name}: {fault}" for fault in _faults(name, table)]
     if faults:
         raise InventoryError(f"{path} is faulty\n" + "\n".join(f"  {fault}" for fault in faults))
-    return {name: Board(name, **table) for name, table in tables.items()}
+    return {name: InventoryEntry(name, **table) for name, table in tables.items()}
 
 
 def _faults(name: str, table: Any) -> list[str]:
@@ -200,7 +200,7 @@ def _faults(name: str, table: Any) -> list[str]:
     return found
 
 
-def _those(boards: dict[str, Board]) -> str:
+def _those(boards: dict[str, InventoryEntry]) -> str:
     return "there are: " + ", ".join(boards) if boards else "it has none; `lightnas-edge boards add NAME HOST` adds one"
 
 

@@ -24,7 +24,7 @@ SCHEMA = 1  # of the root; another one is made anew
 
 
 @dataclass(frozen=True)
-class _Invention:
+class VirtualBoardSpec:
     """What the catalogue does not say. Powers in mW at full clock and use; total first: the whole module."""
 
     model: str
@@ -46,19 +46,19 @@ class _Invention:
 
 
 _BOARDS = {
-    "jetson-nano": _Invention(
+    "jetson-nano": VirtualBoardSpec(
         "NVIDIA Jetson Nano Developer Kit", "p3448-0000", "32.7.6", "sys/devices/57000000.gpu/devfreq/57000000.gpu",
         (76.8, 921.6, 12), ("0xd07", 4, 102000, 1479000), 50, 10, 11, 70, 3.5, 1400, 350, 3300, 1500, 5000,
     ),
-    "jetson-tx2": _Invention(
+    "jetson-tx2": VirtualBoardSpec(
         "quill", "p3310-1000", "32.7.6", "sys/devices/17000000.gp10b/devfreq/17000000.gp10b",
         (114.75, 1300.5, 14), ("0xd07", 6, 345600, 2035200), 80, 22, 8, 55, 2.5, 2300, 600, 6500, 2500, 19000,
     ),
-    "jetson-agx-xavier": _Invention(
+    "jetson-agx-xavier": VirtualBoardSpec(
         "Jetson-AGX", "p2888-0004", "35.6.4", "sys/devices/17000000.gv11b/devfreq/17000000.gv11b",
         (114.75, 1377, 14), ("0x004", 8, 115200, 2265600), 180, 50, 5, 40, 1.5, 4700, 1500, 14000, 4500, 19000,
     ),
-    "jetson-orin-nano": _Invention(
+    "jetson-orin-nano": VirtualBoardSpec(
         "NVIDIA Jetson Orin Nano Developer Kit", "p3767-0005", "36.4.7",
         "sys/devices/platform/bus@0/17000000.gpu/devfreq/17000000.gpu",
         (306, 1020, 8), ("0xd42", 6, 115200, 1728000), 160, 28, 5, 35, 2.8, 4300, 900, 7000, 2600, 5000,

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 # Inside lightnas_edge, from left to right: a part imports only from its left.
 PARTS = [
-    "_version", "errors", "space", "runs", "graph", "data", "nn", "profiling",
+    "_version", "errors", "space", "runs", "graph", "data", "nn", "measuring",
     "predictor", "search", "train", "refine", "deploy", "report", "cli",
 ]  # fmt: skip
 # What each top-level package may import of ours.

@@ -35,12 +35,12 @@ def _all_commands() -> argparse.ArgumentParser:
         demo,
         export,
         fit,
-        foreign,
+        import_,
         lut,
         probe,
         profile,
         pull,
-        reach,
+        range,
         refine,
         report,
         sample,
@@ -59,7 +59,7 @@ def _all_commands() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     # The order of the story.
     for command in (
-        demo, space, boards, probe, profile, pull, lut, sample, fit, foreign, reach, search, refine, train, export, verify, report,
+        demo, space, boards, probe, profile, pull, lut, sample, fit, import_, range, search, refine, train, export, verify, report,
     ):  # fmt: skip
         command.add_parser(commands)
     return parser
@@ -111,7 +111,7 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def _tell(error: Exception, hint: str, exit_code: int) -> int:
-    from lightnas_edge.cli.console import note
+    from lightnas_edge.cli._console import note
 
     message = error.args[0] if len(error.args) == 1 else error  # a KeyError's str() would quote it
     note(f"{type(error).__name__}: {message}")

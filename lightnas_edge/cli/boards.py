@@ -7,8 +7,8 @@ import sys
 from dataclasses import asdict
 
 import devices
-from devices import Board
-from lightnas_edge.cli.console import note, print_json, print_table, say
+from devices import InventoryEntry
+from lightnas_edge.cli._console import note, print_json, print_table, say
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,12 +69,12 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    from devices import trust  # brings paramiko, which takes a while to import
+    from devices import pinning  # brings paramiko, which takes a while to import
 
-    board = trust.planned_board(
+    board = pinning.planned_board(
         arguments.name, arguments.address, key=arguments.key, board=arguments.board, python=arguments.python
     )
-    offered = trust.offered_host_key(board)
+    offered = pinning.offered_host_key(board)
     say(f"{arguments.name} ({_address(board)}): {offered.key.type} {offered.key.fingerprint}")
     if arguments.fingerprint is not None:
         if arguments.fingerprint != offered.key.fingerprint:
@@ -88,7 +88,7 @@ def _add(arguments: argparse.Namespace) -> int:
             note("this key is known already")
         elif not arguments.yes and not _confirmed():
             return 1
-    path = trust.pin_board(board, offered.key)
+    path = pinning.pin_board(board, offered.key)
     say(f"added to {path}")
     connection = devices.connect(arguments.name)
     say(f"logged in; the agent will run in {connection.python()}, in {connection.home()}")
@@ -121,6 +121,6 @@ def _clean(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _address(board: Board) -> str:
+def _address(board: InventoryEntry) -> str:
     user = f"{board.user}@" if board.user else ""
     return f"{user}{board.host}{f':{board.port}' if board.port else ''}"

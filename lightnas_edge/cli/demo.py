@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from lightnas_edge.cli.console import duration, say
+from lightnas_edge.cli._console import duration, say
 from lightnas_edge.errors import RunError
 
 SPACE = "tiny"

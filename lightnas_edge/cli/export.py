@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lightnas_edge.cli.console import say
-from lightnas_edge.cli.options import count
+from lightnas_edge.cli._console import say
+from lightnas_edge.cli._options import count
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import luts
-from lightnas_edge.cli.console import note, percent, print_json, print_table, say, warn
-from lightnas_edge.cli.options import add_classes, add_space, chosen_space, read_prior
+from lightnas_edge.cli._console import note, percent, print_json, print_table, say, warn
+from lightnas_edge.cli._options import add_classes, add_space, chosen_space, read_prior
 from lightnas_edge.space import Space
 
 if TYPE_CHECKING:
-    from lightnas_edge.predictor import Comparison, CurvePoint, Ledger, Predictor
+    from lightnas_edge.predictor import CurvePoint, MethodComparison, Predictor, ResidualDecomposition
 
 METHODS = {
     "lut": "LUT alone",
@@ -109,10 +109,10 @@ def _fit(
     metric: str,
     out: Path,
 ) -> dict[str, Any]:
-    from lightnas_edge.predictor import fit_best, learning_curve, observe
+    from lightnas_edge.predictor import fit_best, learning_curve, load_observations
 
     prior = read_prior(arguments.prior, space)
-    observed = observe(space, samples, lut, metric=metric) if samples else None
+    observed = load_observations(space, samples, lut, metric=metric) if samples else None
     curve = []
     if observed is not None and arguments.curve:
         curve = learning_curve(space, lut, observed, prior=prior, seed=arguments.seed)
@@ -139,7 +139,7 @@ def _fit(
     return {"kind": "fit", "metric": metric, "predictor": str(out), "fit": predictor.fit}
 
 
-def _tell(predictor: Predictor, comparison: Comparison, out: Path) -> None:
+def _tell(predictor: Predictor, comparison: MethodComparison, out: Path) -> None:
     if comparison.rows:
         columns = [
             f"{predictor.metric} of networks held out", "from", f"RMSE {predictor.unit}", "MAPE", "bias", "within 1 %",
@@ -167,7 +167,7 @@ def _tell(predictor: Predictor, comparison: Comparison, out: Path) -> None:
     say(f"{simulated}predictor ({predictor.fit.get('chosen', predictor.fit.get('method'))}): {out}")
 
 
-def _tell_ledger(ledger: Ledger) -> None:
+def _tell_ledger(ledger: ResidualDecomposition) -> None:
     from lightnas_edge.predictor import CAUSES
 
     print_table([f"measured less the table's sum, {ledger.unit}", "mean", "", "of the sum", "least", "most"], [

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import luts
-from lightnas_edge.cli.console import known, ms, note, percent, print_json, print_table, say, warn
+from lightnas_edge.cli._console import known, ms, note, percent, print_json, print_table, say, warn
 from lightnas_edge.space import load_space
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import devices
 from devices import AgentError
-from lightnas_edge.cli.console import print_json, say
-from lightnas_edge.cli.options import add_host
+from lightnas_edge.cli._console import print_json, say
+from lightnas_edge.cli._options import add_host
 
 _LABEL = 11  # width
 ROOM_MB = 500.0  # for the agent, a space's models and journals, and the engines that TensorRT keeps

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import devices
 import luts
-from lightnas_edge.cli.console import known, percent, print_json, say
-from lightnas_edge.cli.measuring import job_folder, measure_with_progress, tell_table
-from lightnas_edge.cli.options import (
+from lightnas_edge.cli._console import known, percent, print_json, say
+from lightnas_edge.cli._measuring import job_folder, measure_with_progress, tell_table
+from lightnas_edge.cli._options import (
     add_classes,
     add_host,
     add_measuring,
@@ -20,7 +20,7 @@ from lightnas_edge.cli.options import (
     sudo_password,
     table_path,
 )
-from lightnas_edge.profiling import select_operators, write_profile_job
+from lightnas_edge.measuring import select_operators, write_profile_job
 
 DESCRIPTION = "Measure every operator of a search space on a board, one by one, into a look-up table (LUT)."
 

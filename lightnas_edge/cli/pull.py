@@ -8,10 +8,10 @@ from typing import Any
 
 import devices
 import luts
-from devices import HeldJob
-from lightnas_edge.cli.console import note, print_json, say, warn
-from lightnas_edge.cli.options import add_host
-from lightnas_edge.cli.tables import fetch_table
+from devices import RemoteJob
+from lightnas_edge.cli._console import note, print_json, say, warn
+from lightnas_edge.cli._options import add_host
+from lightnas_edge.cli._tables import fetch_table
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     connection = devices.connect(arguments.host)
-    jobs, faults = devices.held_jobs(connection)
+    jobs, faults = devices.remote_jobs(connection)
     for fault in faults:
         warn(f"{arguments.host}: {fault}")
     chosen = [job for job in jobs if arguments.space in (None, job.space)]
@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def _pull(connection: devices.Connection, host: str, job: HeldJob, folder: Path) -> dict[str, Any]:
+def _pull(connection: devices.Connection, host: str, job: RemoteJob, folder: Path) -> dict[str, Any]:
     """One table: its file, what was new, what it holds."""
     path, fetched = fetch_table(connection, host, job, folder)
     lut = luts.read(path)

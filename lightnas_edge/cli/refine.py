@@ -12,10 +12,10 @@ from typing import Any
 
 import devices
 import luts
-from lightnas_edge.cli.console import Bar, ms, note, print_json, progress, say, warn
-from lightnas_edge.cli.measuring import job_folder, measure_with_progress, tell_table
-from lightnas_edge.cli.options import add_board, add_host, board_settings, count, sudo_password
-from lightnas_edge.profiling import Protocol, Settings, write_profile_job
+from lightnas_edge.cli._console import Bar, ms, note, print_json, progress, say, warn
+from lightnas_edge.cli._measuring import job_folder, measure_with_progress, tell_table
+from lightnas_edge.cli._options import add_board, add_host, board_settings, count, sudo_password
+from lightnas_edge.measuring import MeasurementProtocol, Settings, write_profile_job
 from lightnas_edge.runs import read_architecture, read_json, read_run
 from lightnas_edge.space import ShapedOperator, Space
 
@@ -106,7 +106,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace, space: Space, operators: Sequence[ShapedOperator], table: Path) -> luts.Lut:
     settings = Settings.like(
-        _predictor(arguments.run_folder)["fingerprint"], Protocol(rounds=arguments.rounds, seed=arguments.seed)
+        _predictor(arguments.run_folder)["fingerprint"],
+        MeasurementProtocol(rounds=arguments.rounds, seed=arguments.seed),
     )
     settings = replace(settings, **board_settings(arguments))
     started_s = time.monotonic()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import devices
 import luts
-from lightnas_edge.cli.console import note, percent, print_json, print_table, say, warn
-from lightnas_edge.cli.measuring import job_folder, measure_with_progress, tell_table
-from lightnas_edge.cli.options import (
+from lightnas_edge.cli._console import note, percent, print_json, print_table, say, warn
+from lightnas_edge.cli._measuring import job_folder, measure_with_progress, tell_table
+from lightnas_edge.cli._options import (
     add_classes,
     add_host,
     add_measuring,
@@ -30,7 +30,7 @@ from lightnas_edge.cli.options import (
     table_path,
 )
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.profiling import (
+from lightnas_edge.measuring import (
     Job,
     Settings,
     reference_architectures,
@@ -41,7 +41,7 @@ from lightnas_edge.runs import write_json
 from lightnas_edge.space import Architecture, Space
 
 if TYPE_CHECKING:
-    from lightnas_edge.predictor import Standing
+    from lightnas_edge.predictor import FitProgress
 
 _SCHEMA = 1
 _COUNT, _MOST = 10, 60
@@ -169,7 +169,7 @@ class _Adaptive:
         self._is_whole = True
 
     def run(self) -> int:
-        from lightnas_edge.predictor import choose_batch, fit_additive, observe, stand, why_stop
+        from lightnas_edge.predictor import assess, choose_batch, fit_additive, load_observations, stopping_reason
 
         record = self._load()
         planned = [Architecture.from_names(self._space, names) for names in record["planned"]]
@@ -179,30 +179,30 @@ class _Adaptive:
             note("no table of operators to start from: the networks alone have to tell (lightnas-edge profile)")
         table = luts.read(self._table) if record["curve"] else None
         stop: str | None = None
-        standing: Standing | None = None
+        fit_progress: FitProgress | None = None
         while stop is None:
             if planned:
                 table = self._measure(planned, len(table.networks) if table else 0)
             assert table is not None
-            observations = observe(self._space, [table], self._lut, metric=self._metric)
+            observations = load_observations(self._space, [table], self._lut, metric=self._metric)
             predictor = fit_additive(self._space, self._lut, observations, prior=self._prior)
-            standing = stand(predictor, observations, self._around)
-            if not record["curve"] or record["curve"][-1]["networks"] != standing.networks:
-                record["curve"].append(standing.to_json())
-            note(f"{standing.networks} networks: {_plus_minus(standing)}")
-            stop = why_stop(standing, self._until, self._most)
+            fit_progress = assess(predictor, observations, self._around)
+            if not record["curve"] or record["curve"][-1]["networks"] != fit_progress.networks:
+                record["curve"].append(fit_progress.to_json())
+            note(f"{fit_progress.networks} networks: {_plus_minus(fit_progress)}")
+            stop = stopping_reason(fit_progress, self._until, self._most)
             planned = []
             if stop is None:
                 known = {Architecture.from_indices(self._space, row) for row in observations.indices}
                 known |= {Architecture.from_names(self._space, names) for names in record["tried"]}
-                wanted = min(self._batch, self._most - standing.networks)
+                wanted = min(self._batch, self._most - fit_progress.networks)
                 planned = choose_batch(predictor, known, wanted, self._around)
                 stop = None if planned else "count"
             names = [[operator.name for operator in architecture.operators] for architecture in planned]
             record.update(planned=names, tried=record["tried"] + names, stopped=stop)
             self._save(record)
-        assert standing is not None and stop is not None
-        self._tell(record, standing, stop)
+        assert fit_progress is not None and stop is not None
+        self._tell(record, fit_progress, stop)
         return 0 if self._is_whole else 1
 
     def _measure(self, planned: Sequence[Architecture], done: int) -> luts.Lut:
@@ -225,7 +225,7 @@ class _Adaptive:
         return lut
 
     def _load(self) -> dict[str, Any]:
-        from lightnas_edge.predictor import Standing
+        from lightnas_edge.predictor import FitProgress
 
         asked = {"metric": self._metric, "around": self._around, "until": self._until}
         empty = {
@@ -240,7 +240,7 @@ class _Adaptive:
             record = json.loads(self._path.read_text(encoding="utf-8"))
             kept = {name: list(record[name]) for name in ("curve", "planned", "tried")}
             for point in kept["curve"]:
-                Standing(**point)
+                FitProgress(**point)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PredictorError(
                 f"cannot go on with {self._path}: {type(error).__name__}: {error}",
@@ -253,7 +253,7 @@ class _Adaptive:
     def _save(self, record: dict[str, Any]) -> None:
         write_json(self._path, record)
 
-    def _tell(self, record: dict[str, Any], standing: Standing, stop: str) -> None:
+    def _tell(self, record: dict[str, Any], fit_progress: FitProgress, stop: str) -> None:
         if self._arguments.json:
             print_json(record)
             return
@@ -270,9 +270,9 @@ class _Adaptive:
         said = _ENDS[stop].format(until=percent(self._until, 1), most=self._most)
         around = f" near {self._around:g} {luts.METRICS[self._metric]}" if self._around else ""
         simulated = "SIMULATED: " if self._connection.backend == "simulated" else ""
-        say(f"{simulated}{standing.networks} networks, {_plus_minus(standing)}{around}: {said}")
-        say(f"measured again, a network would differ by {percent(standing.repeatability, 2)}: {self._table}")
+        say(f"{simulated}{fit_progress.networks} networks, {_plus_minus(fit_progress)}{around}: {said}")
+        say(f"measured again, a network would differ by {percent(fit_progress.repeatability, 2)}: {self._table}")
 
 
-def _plus_minus(standing: Standing) -> str:
-    return f"± {percent(standing.half_width, 2)} (at best ± {percent(standing.floor, 2)})"
+def _plus_minus(fit_progress: FitProgress) -> str:
+    return f"± {percent(fit_progress.half_width, 2)} (at best ± {percent(fit_progress.floor, 2)})"

@@ -9,8 +9,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightnas_edge.cli.budgets import (
-    Board,
+from lightnas_edge.cli._budgets import (
+    BoardPredictors,
     add_limits,
     add_sources,
     asked_limits,
@@ -19,9 +19,9 @@ from lightnas_edge.cli.budgets import (
     read_boards,
     require_metrics,
 )
-from lightnas_edge.cli.console import ms, note, percent, print_json, print_table, say, warn
-from lightnas_edge.cli.learning import learning_progress, tensorboard
-from lightnas_edge.cli.options import add_space, count, share
+from lightnas_edge.cli._console import ms, note, percent, print_json, print_table, say, warn
+from lightnas_edge.cli._learning import learning_progress, tensorboard
+from lightnas_edge.cli._options import add_space, count, share
 from lightnas_edge.errors import BudgetError, RunError
 from lightnas_edge.runs import NETWORKS, read_run
 
@@ -205,7 +205,7 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     return run, results
 
 
-def _keep_tables(run: Path, boards: Sequence[Board], budgets: Sequence[Budget]) -> None:
+def _keep_tables(run: Path, boards: Sequence[BoardPredictors], budgets: Sequence[Budget]) -> None:
     """Beside every network, the latency's predictor and the table of its board: what `verify` compares with."""
     from lightnas_edge.search import keep_predictor, keep_table
 
@@ -219,7 +219,7 @@ def _keep_tables(run: Path, boards: Sequence[Board], budgets: Sequence[Budget]) 
 
 def _asked(
     arguments: argparse.Namespace, space: Space | None = None, run: Path | None = None
-) -> tuple[list[Board], list[Budget]]:
+) -> tuple[list[BoardPredictors], list[Budget]]:
     """Boards and budgets; those of a finished run where the arguments name no board.
 
     A board that the run knew keeps the name it had there (that of a search of one board has none) and what the run
@@ -245,7 +245,7 @@ def _asked(
     return boards, budgets_of(boards, limits, named=run is not None or len(boards) > 1)
 
 
-def _warn(boards: Sequence[Board], space: Space, data: DataSet) -> None:
+def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet) -> None:
     if space.classes != len(data.classes):
         warn(
             f"the table's head has {space.classes} classes, the data has {len(data.classes)}: predictions include the "
@@ -300,7 +300,10 @@ def _doubts(result: SearchResult) -> None:
     """A prediction that is a guess is called one."""
     for constraint in result.budget.constraints:
         predictor = constraint.predictor
-        if predictor.support is not None and predictor.outside(result.architecture.one_hot(predictor.space)[None])[0]:
+        if (
+            predictor.applicability is not None
+            and predictor.outside(result.architecture.one_hot(predictor.space)[None])[0]
+        ):
             warn(
                 f"{result.budget.name}: the network lies outside what was measured for {constraint.metric}, so its "
                 "prediction is a guess; `lightnas-edge sample --adaptive` measures such networks"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lightnas_edge.cli.console import print_json, print_table, say
+from lightnas_edge.cli._console import print_json, print_table, say
 from lightnas_edge.space import built_in_spaces, load_space
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lightnas_edge.cli.console import percent, say
-from lightnas_edge.cli.learning import learning_progress
-from lightnas_edge.cli.options import count
+from lightnas_edge.cli._console import percent, say
+from lightnas_edge.cli._learning import learning_progress
+from lightnas_edge.cli._options import count
 from lightnas_edge.runs import read_architecture, read_run
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import devices
 from devices import Status
-from lightnas_edge.cli.console import note, percent, print_json, progress, say, warn
-from lightnas_edge.cli.options import add_board, add_host, board_settings, count, milliseconds, sudo_password
+from lightnas_edge.cli._console import note, percent, print_json, progress, say, warn
+from lightnas_edge.cli._options import add_board, add_host, board_settings, count, milliseconds, sudo_password
 
 _EXIT = {"met": 0, "missed": 3, "inconclusive": 3}
 

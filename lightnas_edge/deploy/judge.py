@@ -18,7 +18,7 @@ Verdict = Literal["met", "missed", "inconclusive"]
 
 CONFIDENCE = 0.95
 LEAST_ROUNDS = 5  # resampling fewer blocks than this gives intervals that are too narrow by far
-MOST_RESTLESS = 0.10  # the median above the low quantile: beyond it other work, not the network, shapes the samples
+NOISE_LIMIT = 0.10  # the median above the low quantile: beyond it other work, not the network, shapes the samples
 MOST_DRIFT = 0.10  # beyond it the sentinels no longer stand for the network: caches and clocks differ, not just speed
 _RESAMPLES = 4000
 
@@ -201,11 +201,11 @@ def _decide(
         )
     if corrected is not None and drift is not None and raw != verdict:
         restless = measured.latency_ms / (corrected.latency_ms * drift.value) - 1
-        if restless > MOST_RESTLESS:
+        if restless > NOISE_LIMIT:
             return (
                 "inconclusive",
                 f"the machine was restless: the median is {100 * restless:.0f} % above the table's estimator, beyond "
-                f"the limit of {100 * MOST_RESTLESS:.0f} %, and as measured the budget is {_stands(raw)}",
+                f"the limit of {100 * NOISE_LIMIT:.0f} %, and as measured the budget is {_stands(raw)}",
                 "stop other work on the machine and verify again",
             )
     low, high = decisive.interval_ms

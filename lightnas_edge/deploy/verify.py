@@ -19,8 +19,8 @@ from lightnas_edge.deploy.compare import Agreement, compare_outputs
 from lightnas_edge.deploy.export import load_run_data, pytorch_outputs
 from lightnas_edge.deploy.judge import CONFIDENCE, Judgement, judge, result_line
 from lightnas_edge.errors import VerifyError
+from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, network_key, sentinels, write_verify_job
 from lightnas_edge.predictor import load_predictor
-from lightnas_edge.profiling import Protocol, Settings, measure, network_key, sentinels, write_verify_job
 from lightnas_edge.runs import read_architecture, read_json, read_run, write_json
 from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train import load_network
@@ -57,7 +57,7 @@ def run_settings(run_dir: Path, *, rounds: int = ROUNDS, seed: int = 0) -> Setti
         path = next(iter(sorted(run_dir.glob("predictor-*.json"))), path)
     record = read_json(path, kind="predictor", remedy="`lightnas-edge search` writes it")
     # How much is measured must not follow what is seen: no extra rounds.
-    return Settings.like(record["fingerprint"], Protocol(rounds=rounds, seed=seed, extra_rounds=0))
+    return Settings.like(record["fingerprint"], MeasurementProtocol(rounds=rounds, seed=seed, extra_rounds=0))
 
 
 def verify_network(

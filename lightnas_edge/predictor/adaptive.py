@@ -29,7 +29,7 @@ _LEAST = 20  # networks before noise and doubt can be told apart
 
 
 @dataclass(frozen=True)
-class Standing:
+class FitProgress:
     """Where a predictor stands after so many networks. All but `networks` are relative to the predicted value."""
 
     networks: int
@@ -47,7 +47,7 @@ class Standing:
         }
 
 
-def stand(predictor: AdditivePredictor, observations: Observations, around: float | None = None) -> Standing:
+def assess(predictor: AdditivePredictor, observations: Observations, around: float | None = None) -> FitProgress:
     """
     Args:
         around: a value of the metric; the networks one wants to know are those near it, or all of the space when None.
@@ -64,7 +64,7 @@ def stand(predictor: AdditivePredictor, observations: Observations, around: floa
         float(np.median(quantile * part / predicted)) for part in (predictor.noise, predictor.misfit, measuring)
     )
     told = (predictor.fit.get("leave_one_out") or {}).get("rmse")
-    return Standing(
+    return FitProgress(
         len(observations),
         float(np.median(quantile * predictor.deviation(one_hot) / predicted)),
         floor,
@@ -75,13 +75,13 @@ def stand(predictor: AdditivePredictor, observations: Observations, around: floa
     )
 
 
-def why_stop(standing: Standing, until: float, most: int) -> str | None:
+def stopping_reason(progress: FitProgress, until: float, most: int) -> str | None:
     """`reached`, `noise` or `misfit` (what is left, and which part of it is larger), `count`, or None to go on."""
-    if standing.half_width <= until:
+    if progress.half_width <= until:
         return "reached"
-    if standing.networks >= _LEAST and standing.half_width <= _FLOOR * standing.floor:
-        return "noise" if standing.measuring >= standing.misfit else "misfit"
-    return "count" if standing.networks >= most else None
+    if progress.networks >= _LEAST and progress.half_width <= _FLOOR * progress.floor:
+        return "noise" if progress.measuring >= progress.misfit else "misfit"
+    return "count" if progress.networks >= most else None
 
 
 def choose_batch(

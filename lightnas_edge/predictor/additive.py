@@ -34,11 +34,11 @@ from scipy import linalg
 import luts
 from lightnas_edge.errors import FingerprintError, PredictorError
 from lightnas_edge.predictor._evidence import JITTER, most_likely_widths
+from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
 from lightnas_edge.predictor.calibration import calibrate, leave_one_out
 from lightnas_edge.predictor.metrics import checked
-from lightnas_edge.predictor.observations import Observations, observe
-from lightnas_edge.predictor.support import Support
+from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.space import SE_REDUCTION, Architecture, Operator, ShapedOperator, Space
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class AdditivePredictor(Predictor):
         noise: float,
         *,
         misfit: float | None = None,
-        support: Support | None = None,
+        support: ApplicabilityDomain | None = None,
         terms: Terms | None = None,
     ) -> None:
         super().__init__(space, origin)
@@ -119,7 +119,7 @@ class AdditivePredictor(Predictor):
         self.covariance = covariance
         self.noise = noise
         self.misfit = noise if misfit is None else misfit
-        self.support = support
+        self.applicability = support
         self._cost = self.terms.spread_out(mean)  # (L, K)
 
     def predict(self, one_hot: NDArray[Any]) -> Array:
@@ -181,7 +181,7 @@ class AdditivePredictor(Predictor):
         mean, covariance = _condition(self.mean, self.covariance, counts, value, variance)
         networks = int(self.fit.get("networks") or 0) + len(value)
         origin = replace(self.origin, fit={**self.fit, "networks": networks, "held_out": None})
-        support = self.support and self.support.extended(value, counts[:, 1:].sum(axis=1))
+        support = self.applicability and self.applicability.extended(value, counts[:, 1:].sum(axis=1))
         return AdditivePredictor(
             self.space, origin, mean, covariance, self.noise, misfit=self.misfit, support=support, terms=self.terms
         )
@@ -194,7 +194,7 @@ class AdditivePredictor(Predictor):
             "covariance_lower": [float(value) for value in self.covariance[lower]],
             "noise": self.noise,
             "misfit": self.misfit,
-            "support": self.support and self.support.to_json(),
+            "support": self.applicability and self.applicability.to_json(),
         }
 
 
@@ -242,7 +242,7 @@ def fit_additive(
                 )
             )
     else:
-        observations = observe(space, samples, lut, metric=metric or "latency_ms") if samples else None
+        observations = load_observations(space, samples, lut, metric=metric or "latency_ms") if samples else None
     metric = checked(metric or (observations.metric if observations else "latency_ms"))
     if prior is not None:
         if lut is not None or observations is None:
@@ -286,7 +286,7 @@ def _fit(
         prior = _informed_prior(terms, entries, first)
         mean, covariance, widths = _posterior(prior, terms, observations)
     noise = misfit = widths.pop("noise")
-    support = Support()
+    support = ApplicabilityDomain()
     told: dict[str, Any] = {}
     if observations is not None:
         # What a measurement will show: the misfit of the model, and the error of measuring as it was here.
@@ -298,7 +298,7 @@ def _fit(
         # Scaling all of it leaves every later update as it is, and makes every interval as wide as it should have been.
         covariance, noise, misfit = found.scale**2 * covariance, found.scale * noise, found.scale * misfit
         blocks = counts[:, 1:].sum(axis=1)
-        support = Support(
+        support = ApplicabilityDomain(
             (float(observations.value.min()), float(observations.value.max())),
             (int(blocks.min()), int(blocks.max())),
             found.scale * float(alone.doubt.max()),

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lightnas_edge.errors import FingerprintError, PredictorError
+from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.calibration import LEAST_DEGREES
 from lightnas_edge.predictor.metrics import UNITS
-from lightnas_edge.predictor.support import Support
 from lightnas_edge.space import Architecture, Space
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Predictor(ABC):
     def __init__(self, space: Space, origin: Origin) -> None:
         self.space = space
         self.origin = origin
-        self.support: Support | None = None
+        self.applicability: ApplicabilityDomain | None = None
 
     @property
     def metric(self) -> str:
@@ -150,10 +150,10 @@ class Predictor(ABC):
         Everything is outside where no whole network was measured; a file that does not say what was measured flags nothing.
         """
         one_hot = self._flat(one_hot).reshape(np.shape(one_hot))
-        if self.support is None:
+        if self.applicability is None:
             return np.zeros(len(one_hot), dtype=bool)
         blocks = np.tensordot(one_hot, self.is_block, axes=2)
-        return self.support.outside(self.predict(one_hot), blocks, self._doubt(one_hot), one_hot)
+        return self.applicability.outside(self.predict(one_hot), blocks, self._doubt(one_hot), one_hot)
 
     @cached_property
     def is_block(self) -> Array:

@@ -13,16 +13,16 @@ from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.additive import AdditivePredictor, fit_additive, lut_predictor
 from lightnas_edge.predictor.base import Predictor
 from lightnas_edge.predictor.evaluate import CONFIDENCE, Scores, score
-from lightnas_edge.predictor.ledger import Ledger, additivity_ledger
 from lightnas_edge.predictor.mlp import LEAST_NETWORKS, MlpPredictor, fit_mlp
-from lightnas_edge.predictor.observations import Observations, observe
+from lightnas_edge.predictor.observations import Observations, load_observations
+from lightnas_edge.predictor.residuals import ResidualDecomposition, decompose_residuals
 from lightnas_edge.space import Space
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodScore:
     """A method, and how it did on networks held out in turn."""
 
     method: str
@@ -36,12 +36,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MethodComparison:
     """Best first. `skipped` says which methods could not be tried, and why; `ledger` is there with a table."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[MethodScore, ...]
     skipped: tuple[str, ...] = ()
-    ledger: Ledger | None = None
+    ledger: ResidualDecomposition | None = None
 
     @property
     def best(self) -> str | None:
@@ -72,7 +72,7 @@ def compare(
     baseline: bool = False,
     metric: str = "latency_ms",
     prior: AdditivePredictor | None = None,
-) -> Comparison:
+) -> MethodComparison:
     """k-fold over networks: each network is predicted once, by predictors that have not seen it.
 
     The same network measured twice stays in one fold. The LUT alone is fitted to nothing and judged on all networks.
@@ -82,7 +82,9 @@ def compare(
         metric: what to read of the files; observations bring their own.
         prior: another board's predictor, carried over by the networks.
     """
-    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut, metric=metric)
+    observations = (
+        samples if isinstance(samples, Observations) else load_observations(space, samples, lut, metric=metric)
+    )
     parts = _folds(observations, folds, seed)
     skipped = []
     rows = []
@@ -98,11 +100,11 @@ def compare(
         scores, points = _held_out(fit, observations, parts)
         # What a simulated board taught would make a predictor of measurements a simulated one, for a small gain.
         invented = name == CARRIED and prior is not None and prior.simulated and not observations.simulated
-        rows.append(Row(name, scores, 0 if name == LUT_ALONE else least, points, may_serve=not invented))
+        rows.append(MethodScore(name, scores, 0 if name == LUT_ALONE else least, points, may_serve=not invented))
     if baseline and len(parts) >= 2:
         rows.append(_boosted(observations, parts, seed, least))
     rows.sort(key=lambda row: row.scores.rmse)
-    return Comparison(tuple(rows), tuple(skipped))
+    return MethodComparison(tuple(rows), tuple(skipped))
 
 
 def fit_best(
@@ -116,7 +118,7 @@ def fit_best(
     baseline: bool = False,
     metric: str = "latency_ms",
     prior: AdditivePredictor | None = None,
-) -> tuple[AdditivePredictor | MlpPredictor, Comparison]:
+) -> tuple[AdditivePredictor | MlpPredictor, MethodComparison]:
     """The method with the least held-out error, fitted to all networks; scores and choice are in `predictor.fit`.
 
     Args:
@@ -129,8 +131,10 @@ def fit_best(
     """
     if lut is not None and not samples:
         alone = lut_predictor(space, lut, metric=metric)
-        return alone, Comparison((), ("no networks were measured: the table alone, unchecked",))
-    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut, metric=metric)
+        return alone, MethodComparison((), ("no networks were measured: the table alone, unchecked",))
+    observations = (
+        samples if isinstance(samples, Observations) else load_observations(space, samples, lut, metric=metric)
+    )
     comparison = compare(space, lut, observations, seed=seed, folds=folds, baseline=baseline, prior=prior)
     best = comparison.best or (CARRIED if prior is not None else CALIBRATED if lut is not None else SAMPLES_ALONE)
     if len(comparison.rows) == 1 and best == LUT_ALONE:
@@ -145,7 +149,7 @@ def fit_best(
         # More networks held out than those that stopped the training, by networks trained as this one was.
         predictor.calibrate(np.array([measured - predicted for predicted, measured in row.points]))
     if lut is not None:
-        comparison = replace(comparison, ledger=additivity_ledger(space, lut, observations))
+        comparison = replace(comparison, ledger=decompose_residuals(space, lut, observations))
     fit = {
         **predictor.fit,
         "chosen": chosen,
@@ -251,7 +255,7 @@ def _held_out(
 
 def _boosted(
     observations: Observations, parts: Sequence[np.ndarray[Any, np.dtype[np.int64]]], seed: int, trained_on: int
-) -> Row:
+) -> MethodScore:
     """scikit-learn's GradientBoostingRegressor with its own defaults, on the one-hot codes."""
     from sklearn.ensemble import GradientBoostingRegressor
 
@@ -261,7 +265,7 @@ def _boosted(
         trees = GradientBoostingRegressor(random_state=seed).fit(_flat(seen), seen.value)
         predicted[part] = trees.predict(_flat(observations.take(part)))
     scores = score(predicted, unknown, unknown, observations)
-    return Row(BOOSTING, scores, trained_on, _points(predicted, observations), may_serve=False)
+    return MethodScore(BOOSTING, scores, trained_on, _points(predicted, observations), may_serve=False)
 
 
 def _flat(observations: Observations) -> np.ndarray[Any, Any]:

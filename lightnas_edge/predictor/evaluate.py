@@ -14,7 +14,7 @@ from scipy import stats
 import luts
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.base import Array, Predictor
-from lightnas_edge.predictor.observations import Observations, observe
+from lightnas_edge.predictor.observations import Observations, load_observations
 
 CONFIDENCE = 0.9  # of the interval whose coverage is reported
 
@@ -58,7 +58,7 @@ def evaluate(
     if isinstance(samples, Observations):
         observations = samples
     else:
-        observations = observe(predictor.space, samples, lut, metric=predictor.metric)
+        observations = load_observations(predictor.space, samples, lut, metric=predictor.metric)
     if observations.metric != predictor.metric:
         raise PredictorError(
             f"the predictor is of {predictor.metric}, the measured networks are of {observations.metric}"

@@ -11,10 +11,10 @@ import numpy as np
 
 from lightnas_edge.errors import PredictorError, SpaceError
 from lightnas_edge.predictor.additive import AdditivePredictor, Terms
+from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import SCHEMA, Origin, Predictor
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.predictor.mlp import MlpPredictor, decode
-from lightnas_edge.predictor.support import Support
 from lightnas_edge.space import Space
 
 
@@ -146,13 +146,13 @@ def _additive(faults: list[str], parameters: dict[str, Any], space: Space, origi
     )
 
 
-def _support(faults: list[str], parameters: dict[str, Any], space: Space) -> Support | None:
+def _support(faults: list[str], parameters: dict[str, Any], space: Space) -> ApplicabilityDomain | None:
     if parameters.get("support") is None:
         return None
     try:
-        return Support.from_json(parameters["support"], (len(space.layers), len(space.operators)))
+        return ApplicabilityDomain.from_json(parameters["support"], (len(space.layers), len(space.operators)))
     except ValueError as error:
-        faults.append(f"parameters.support: {error}")
+        faults.append(f"parameters.applicability: {error}")
         return None
 
 

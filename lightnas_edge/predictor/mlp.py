@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 import luts
 from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
 from lightnas_edge.predictor.calibration import LEAST_DEGREES, Calibration, calibrate
-from lightnas_edge.predictor.observations import Observations, observe
-from lightnas_edge.predictor.support import Support
+from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.space import Space
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ class MlpPredictor(Predictor):
         scale: float,
         residual: float,
         *,
-        support: Support | None = None,
+        support: ApplicabilityDomain | None = None,
     ) -> None:
         super().__init__(space, origin)
-        self.support = support
+        self.applicability = support
         self.layers = list(layers)
         self.mean = mean
         self.scale = scale
@@ -87,7 +87,7 @@ class MlpPredictor(Predictor):
             "mean": self.mean,
             "scale": self.scale,
             "residual": self.residual,
-            "support": self.support and self.support.to_json(),
+            "support": self.applicability and self.applicability.to_json(),
             "layers": [{"weight": _encode(weight), "bias": _encode(bias)} for weight, bias in self.layers],
         }
 
@@ -115,7 +115,9 @@ def fit_mlp(
     """
     from lightnas_edge.predictor._torch import train_mlp
 
-    observations = samples if isinstance(samples, Observations) else observe(space, samples, lut, metric=metric)
+    observations = (
+        samples if isinstance(samples, Observations) else load_observations(space, samples, lut, metric=metric)
+    )
     if len(observations) < LEAST_NETWORKS:
         raise PredictorError(
             f"the MLP needs at least {LEAST_NETWORKS} measured networks, found {len(observations)}",
@@ -141,7 +143,7 @@ def fit_mlp(
     predictor.calibrate(kept.value - predictor.predict(kept.one_hot))
     one_hot = observations.one_hot
     blocks = np.tensordot(one_hot, predictor.is_block, axes=2)
-    predictor.support = Support(
+    predictor.applicability = ApplicabilityDomain(
         (float(observations.value.min()), float(observations.value.max())),
         (int(blocks.min()), int(blocks.max())),
         seen=np.asarray(one_hot.any(axis=0)),

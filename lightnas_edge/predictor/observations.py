@@ -55,7 +55,7 @@ class Observations:
         )
 
 
-def observe(
+def load_observations(
     space: Space, samples: Sequence[luts.Lut], lut: luts.Lut | None = None, *, metric: str = "latency_ms"
 ) -> Observations:
     """Every measured network of the files, with the drift between the files divided out.

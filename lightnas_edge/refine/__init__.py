@@ -3,11 +3,11 @@
 from lightnas_edge.refine.channels import Channels, Grid
 from lightnas_edge.refine.latency import Latency
 from lightnas_edge.refine.proxy import TrainingLossSum
-from lightnas_edge.refine.refine import Comparison, RefineConfig, Refinement, refine_network
+from lightnas_edge.refine.refine import AccuracyComparison, RefineConfig, Refinement, refine_network
 
 __all__ = [
+    "AccuracyComparison",
     "Channels",
-    "Comparison",
     "Grid",
     "Latency",
     "RefineConfig",

@@ -24,10 +24,10 @@ import luts
 from lightnas_edge._version import __version__
 from lightnas_edge.data import DataSet
 from lightnas_edge.errors import InfeasibleBudgetError, RunError
+from lightnas_edge.measuring import sentinels
 from lightnas_edge.nn.loop import MetricsLog, require_same
 from lightnas_edge.predictor import Predictor, load_predictor
 from lightnas_edge.predictor.metrics import COUNTED
-from lightnas_edge.profiling import sentinels
 from lightnas_edge.refine.channels import Channels, Grid
 from lightnas_edge.refine.evolution import evolve
 from lightnas_edge.refine.latency import Latency
@@ -87,7 +87,7 @@ class RefineConfig:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AccuracyComparison:
     """A choice beside the unrefined network, on seeds that chose neither. Scores: lower is better."""
 
     scores: tuple[float, ...]  # by seed
@@ -137,7 +137,7 @@ class Refinement:
     channels: Channels
     space: Space
     architecture: Architecture
-    comparison: Comparison
+    comparison: AccuracyComparison
     predicted_ms: float
     upper_ms: float | None
     unrefined_ms: float  # predicted, of the network as it was
@@ -316,7 +316,9 @@ class _Scores:
         self._on_event({"kind": "end", "done": self._done, "total": self._total})
 
 
-def _compare(scored: dict[Channels, float], scores: _Scores, config: RefineConfig) -> tuple[Channels, Comparison]:
+def _compare(
+    scored: dict[Channels, float], scores: _Scores, config: RefineConfig
+) -> tuple[Channels, AccuracyComparison]:
     """The best finalist beside the unrefined network, on seeds that chose neither."""
     unrefined, *others = scored
     finalists = sorted(others, key=scored.__getitem__)[: config.finalists]
@@ -329,7 +331,7 @@ def _compare(scored: dict[Channels, float], scores: _Scores, config: RefineConfi
     # Seed by seed, so that images are loaded once for all that see them.
     table = {seed: [scores.of(channels, seed) for channels in (unrefined, *finalists)] for seed in seeds}
     columns = [tuple(row) for row in zip(*table.values(), strict=True)]
-    comparisons = [Comparison(column, columns[0], len(finalists)) for column in columns[1:]]
+    comparisons = [AccuracyComparison(column, columns[0], len(finalists)) for column in columns[1:]]
     best = min(range(len(finalists)), key=lambda index: comparisons[index].difference)
     return finalists[best], comparisons[best]
 

@@ -2,6 +2,6 @@
 
 from lightnas_edge.report.build import Report, build_report
 from lightnas_edge.report.figures import draw_front
-from lightnas_edge.report.story import Story, read_story
+from lightnas_edge.report.snapshot import RunSnapshot, read_snapshot
 
-__all__ = ["Report", "Story", "build_report", "draw_front", "read_story"]
+__all__ = ["Report", "RunSnapshot", "build_report", "draw_front", "read_snapshot"]

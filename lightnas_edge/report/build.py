@@ -21,7 +21,7 @@ from lightnas_edge.deploy import result_line
 from lightnas_edge.errors import ArchitectureError, PredictorError
 from lightnas_edge.predictor import CAUSES, load_predictor
 from lightnas_edge.report import figures
-from lightnas_edge.report.story import Record, Story, read_story
+from lightnas_edge.report.snapshot import Record, RunSnapshot, read_snapshot
 from lightnas_edge.runs import write_json
 
 SCHEMA = 1
@@ -45,85 +45,87 @@ def build_report(run_dir: Path) -> Report:
     Raises:
         RunError: the folder is no run directory.
     """
-    story = read_story(run_dir)
-    record = _record(story)
-    values = {"story": story, "record": record, "version": __version__, "causes": CAUSES}
-    page = _environment(html_page=True).get_template("report.html").render(plots=_plots(story), **values)
+    snapshot = read_snapshot(run_dir)
+    record = _record(snapshot)
+    values = {"snapshot": snapshot, "record": record, "version": __version__, "causes": CAUSES}
+    page = _environment(html_page=True).get_template("report.html").render(plots=_plots(snapshot), **values)
     text = _environment(html_page=False).get_template("report.md").render(**values)
     paths = {suffix: run_dir / f"report.{suffix}" for suffix in ("html", "md", "json")}
     _replace(paths["html"], page)
     _replace(paths["md"], text)
     write_json(paths["json"], record)
-    return Report(paths["html"], paths["md"], paths["json"], record["line"], dict(story.missing))
+    return Report(paths["html"], paths["md"], paths["json"], record["line"], dict(snapshot.missing))
 
 
-def _record(story: Story) -> Record:
+def _record(snapshot: RunSnapshot) -> Record:
     """Everything the page tells, as plain JSON."""
-    lut = story.lut
-    fit = (story.predictor or {}).get("fit") or {}
-    verification = dict(story.verification) if story.verification else None
+    lut = snapshot.lut
+    fit = (snapshot.predictor or {}).get("fit") or {}
+    verification = dict(snapshot.verification) if snapshot.verification else None
     if verification:
         verification["measured"] = {k: v for k, v in verification["measured"].items() if k != "samples_ms"}
     record = {
         "kind": "report",
         "schema": SCHEMA,
         "version": __version__,
-        "run": story.folder.resolve().name,
-        "title": f"{story.space.name} on {_board(story)}",
+        "run": snapshot.folder.resolve().name,
+        "title": f"{snapshot.space.name} on {_board(snapshot)}",
         "verdict": verification["verdict"] if verification else None,
-        "line": _line(story),
-        "simulated": story.simulated,
-        "asked": _asked(story),
+        "line": _line(snapshot),
+        "simulated": snapshot.simulated,
+        "asked": _asked(snapshot),
         "network": {
-            "operators": [operator.name for operator in story.architecture.operators],
-            "macs_m": story.cost[0] if story.cost else None,
-            "parameters_m": story.cost[1] if story.cost else None,
-            "table_sum_ms": story.table_sum_ms,
-            "blocks": [asdict(row) for row in story.rows],
+            "operators": [operator.name for operator in snapshot.architecture.operators],
+            "macs_m": snapshot.cost[0] if snapshot.cost else None,
+            "parameters_m": snapshot.cost[1] if snapshot.cost else None,
+            "table_sum_ms": snapshot.table_sum_ms,
+            "blocks": [asdict(row) for row in snapshot.rows],
         }
-        if story.architecture
+        if snapshot.architecture
         else None,
-        "refined": story.refined,
-        "predicted_ms": story.predicted_ms,
-        "budgets": _budgets(story),
-        "choice": story.choice,
-        "front": story.front or None,
+        "refined": snapshot.refined,
+        "predicted_ms": snapshot.predicted_ms,
+        "budgets": _budgets(snapshot),
+        "choice": snapshot.choice,
+        "front": snapshot.front or None,
         "fit": fit or None,
-        "trained": _last(story),
-        "export": story.export,
+        "trained": _last(snapshot),
+        "export": snapshot.export,
         "verification": verification,
         "provenance": {
-            "fingerprint": _fingerprint(story),
+            "fingerprint": _fingerprint(snapshot),
             "board": lut.header.get("board") if lut else None,
             "runtime": lut.header.get("runtime") if lut else None,
             "protocol": lut.header.get("protocol") if lut else None,
             "table": {"created": lut.header.get("created"), "entries": len(lut.entries), "visits": len(lut.visits)}
             if lut
             else None,
-            "seed": story.run.get("seed"),
-            "config": story.run.get("config"),
-            "written_by": story.run.get("version"),
-            "created": story.run.get("created"),
+            "seed": snapshot.run.get("seed"),
+            "config": snapshot.run.get("config"),
+            "written_by": snapshot.run.get("version"),
+            "created": snapshot.run.get("created"),
         },
-        "warnings": _warnings(story),
-        "missing": story.missing,
+        "warnings": _warnings(snapshot),
+        "missing": snapshot.missing,
     }
     finite: Record = _finite(record)
     return finite
 
 
-def _line(story: Story) -> str:
+def _line(snapshot: RunSnapshot) -> str:
     """The one line that tells the whole truth."""
-    if story.verification is not None:
-        return result_line(story.verification)
-    if story.front and story.architecture is None:
-        return f"{len(story.front)} networks of one search: each has a report of its own"
-    predicted = "nothing predicted yet" if story.predicted_ms is None else f"predicted {_ms(story.predicted_ms)} ms"
-    target = "no target" if story.target_ms is None else f"target {_ms(story.target_ms)} ms"
+    if snapshot.verification is not None:
+        return result_line(snapshot.verification)
+    if snapshot.front and snapshot.architecture is None:
+        return f"{len(snapshot.front)} networks of one search: each has a report of its own"
+    predicted = (
+        "nothing predicted yet" if snapshot.predicted_ms is None else f"predicted {_ms(snapshot.predicted_ms)} ms"
+    )
+    target = "no target" if snapshot.target_ms is None else f"target {_ms(snapshot.target_ms)} ms"
     return f"{predicted}, not measured, {target}: not verified"
 
 
-def _plots(story: Story) -> dict[str, Markup]:
+def _plots(snapshot: RunSnapshot) -> dict[str, Markup]:
     """Every plot that there is data for. A record too odd to be drawn costs its plot alone, and is named."""
     plots: dict[str, Markup] = {}
 
@@ -131,29 +133,29 @@ def _plots(story: Story) -> dict[str, Markup]:
         try:
             plots[name] = plot()
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            story.missing.setdefault(
+            snapshot.missing.setdefault(
                 name, f"not available: its records cannot be drawn ({type(error).__name__}: {error})"
             )
 
-    if story.steps:
-        draw("search", lambda: figures.search_plot(story.steps, story.epochs, story.target_ms))
-    if any(line.get("probabilities") for line in story.epochs):
-        operators = [operator.name for operator in story.space.operators]
-        chosen = [operator.name for operator in story.architecture.operators] if story.architecture else None
-        draw("probabilities", lambda: figures.probability_map(story.epochs, operators, chosen))
-    if len(story.front) > 1:
-        draw("front", lambda: figures.front_plot(story.front))
-    if story.training:
-        draw("training", lambda: figures.training_plot(story.training))
-    if any(row.latency_ms is not None for row in story.rows):
-        draw("breakdown", lambda: figures.breakdown_plot(story.rows))
-    bars = _bars(story)
+    if snapshot.steps:
+        draw("search", lambda: figures.search_plot(snapshot.steps, snapshot.epochs, snapshot.target_ms))
+    if any(line.get("probabilities") for line in snapshot.epochs):
+        operators = [operator.name for operator in snapshot.space.operators]
+        chosen = [operator.name for operator in snapshot.architecture.operators] if snapshot.architecture else None
+        draw("probabilities", lambda: figures.probability_map(snapshot.epochs, operators, chosen))
+    if len(snapshot.front) > 1:
+        draw("front", lambda: figures.front_plot(snapshot.front))
+    if snapshot.training:
+        draw("training", lambda: figures.training_plot(snapshot.training))
+    if any(row.latency_ms is not None for row in snapshot.rows):
+        draw("breakdown", lambda: figures.breakdown_plot(snapshot.rows))
+    bars = _bars(snapshot)
     if bars:
-        draw("intervals", lambda: figures.intervals_plot(bars, story.target_ms))
-    points = _points(story)
+        draw("intervals", lambda: figures.intervals_plot(bars, snapshot.target_ms))
+    points = _points(snapshot)
     if points:
-        draw("scatter", lambda: figures.predicted_measured_plot(points, _final_point(story)))
-    verification = story.verification
+        draw("scatter", lambda: figures.predicted_measured_plot(points, _final_point(snapshot)))
+    verification = snapshot.verification
     if verification:
         measured = verification["measured"]
         draw(
@@ -165,29 +167,29 @@ def _plots(story: Story) -> dict[str, Markup]:
     return plots
 
 
-def _bars(story: Story) -> list[tuple[str, float, list[float] | None, bool]]:
+def _bars(snapshot: RunSnapshot) -> list[tuple[str, float, list[float] | None, bool]]:
     bars: list[tuple[str, float, list[float] | None, bool]] = []
-    if story.table_sum_ms is not None:
-        bars.append(("sum of the table", story.table_sum_ms, None, False))
-    if story.predicted_ms is not None:
+    if snapshot.table_sum_ms is not None:
+        bars.append(("sum of the table", snapshot.table_sum_ms, None, False))
+    if snapshot.predicted_ms is not None:
         bars.append(
             (
                 "predicted",
-                story.predicted_ms,
-                ((story.verification or {}).get("predicted") or {}).get("interval_ms"),
+                snapshot.predicted_ms,
+                ((snapshot.verification or {}).get("predicted") or {}).get("interval_ms"),
                 False,
             )
         )
     for name, key in (("measured, median", "measured"), ("drift-corrected", "corrected")):
-        part = (story.verification or {}).get(key)
+        part = (snapshot.verification or {}).get(key)
         if part:
             bars.append((name, part["latency_ms"], part.get("interval_ms"), True))
     return bars
 
 
-def _points(story: Story) -> list[tuple[float, float]]:
+def _points(snapshot: RunSnapshot) -> list[tuple[float, float]]:
     """(predicted, measured) of networks held out of the fit, where the predictor's file lists them."""
-    points = ((story.predictor or {}).get("fit") or {}).get("points") or []
+    points = ((snapshot.predictor or {}).get("fit") or {}).get("points") or []
     return [
         (float(point["predicted"]), float(point["measured"]))
         for point in points
@@ -195,35 +197,37 @@ def _points(story: Story) -> list[tuple[float, float]]:
     ]
 
 
-def _final_point(story: Story) -> tuple[float, float] | None:
-    if story.verification is None or story.predicted_ms is None:
+def _final_point(snapshot: RunSnapshot) -> tuple[float, float] | None:
+    if snapshot.verification is None or snapshot.predicted_ms is None:
         return None
-    return story.predicted_ms, float((story.verification["corrected"] or story.verification["measured"])["latency_ms"])
+    return snapshot.predicted_ms, float(
+        (snapshot.verification["corrected"] or snapshot.verification["measured"])["latency_ms"]
+    )
 
 
-def _asked(story: Story) -> Record:
-    data = story.run.get("data") or {}
+def _asked(snapshot: RunSnapshot) -> Record:
+    data = snapshot.run.get("data") or {}
     classes = data.get("classes") or []
-    targets = story.run.get("targets") or {}
+    targets = snapshot.run.get("targets") or {}
     return {
         "latency_ms": targets.get("latency_ms"),
         "targets": targets,
-        "space": story.space.name,
-        "layers": len(story.space.layers),
-        "operators": [operator.name for operator in story.space.operators],
-        "input_size": story.space.input_size,
+        "space": snapshot.space.name,
+        "layers": len(snapshot.space.layers),
+        "operators": [operator.name for operator in snapshot.space.operators],
+        "input_size": snapshot.space.input_size,
         "data": data.get("source"),
         "classes": len(classes) if isinstance(classes, list) else classes,
         "train_images": data.get("train_images", data.get("train")),
         "validation_images": data.get("validation_images", data.get("validation")),
-        "seed": story.run.get("seed"),
-        "host": story.run.get("host"),
+        "seed": snapshot.run.get("seed"),
+        "host": snapshot.run.get("host"),
     }
 
 
-def _budgets(story: Story) -> list[Record]:
+def _budgets(snapshot: RunSnapshot) -> list[Record]:
     """Every budget of the network: what is predicted, and how much of the target that takes."""
-    predicted = story.predicted or {}
+    predicted = snapshot.predicted or {}
     metrics = predicted.get("metrics")
     if not isinstance(metrics, dict):
         return []
@@ -234,40 +238,40 @@ def _budgets(story: Story) -> list[Record]:
     return rows
 
 
-def _last(story: Story) -> Record | None:
-    if story.trained:
-        return story.trained
-    return story.training[-1] if story.training else None
+def _last(snapshot: RunSnapshot) -> Record | None:
+    if snapshot.trained:
+        return snapshot.trained
+    return snapshot.training[-1] if snapshot.training else None
 
 
-def _fingerprint(story: Story) -> Record:
-    for record in (story.verification, story.predictor):
+def _fingerprint(snapshot: RunSnapshot) -> Record:
+    for record in (snapshot.verification, snapshot.predictor):
         if record and record.get("fingerprint"):
             return dict(record["fingerprint"])
-    return dict(story.lut.fingerprint) if story.lut else {}
+    return dict(snapshot.lut.fingerprint) if snapshot.lut else {}
 
 
-def _board(story: Story) -> str:
-    fingerprint = _fingerprint(story)
-    return str(fingerprint.get("board") or story.run.get("host") or "an unknown board")
+def _board(snapshot: RunSnapshot) -> str:
+    fingerprint = _fingerprint(snapshot)
+    return str(fingerprint.get("board") or snapshot.run.get("host") or "an unknown board")
 
 
-def _warnings(story: Story) -> list[str]:
-    warnings = list((story.verification or {}).get("warnings") or [])
-    if story.predictor and story.architecture:
+def _warnings(snapshot: RunSnapshot) -> list[str]:
+    warnings = list((snapshot.verification or {}).get("warnings") or [])
+    if snapshot.predictor and snapshot.architecture:
         try:
-            predictor = load_predictor(story.folder / "predictor.json")
-            outside = bool(predictor.outside(story.architecture.one_hot(predictor.space)[None])[0])
+            predictor = load_predictor(snapshot.folder / "predictor.json")
+            outside = bool(predictor.outside(snapshot.architecture.one_hot(predictor.space)[None])[0])
         except (PredictorError, ArchitectureError):
             outside = False  # a predictor that cannot be used is told of elsewhere
         if outside:
             warnings.append(
                 "the network found is outside what was measured to fit the predictor: its prediction is a guess"
             )
-    if story.lut:
-        warnings += [f"{story.lut.path.name}, line {fault.line}: {fault.what}" for fault in story.lut.faults]
-        keys = [row.key for row in story.rows if row.latency_ms is not None]
-        warnings += [f"{key}: {text}" for key in dict.fromkeys(keys) for text in story.lut.entries[key].warnings[:1]]
+    if snapshot.lut:
+        warnings += [f"{snapshot.lut.path.name}, line {fault.line}: {fault.what}" for fault in snapshot.lut.faults]
+        keys = [row.key for row in snapshot.rows if row.latency_ms is not None]
+        warnings += [f"{key}: {text}" for key in dict.fromkeys(keys) for text in snapshot.lut.entries[key].warnings[:1]]
     return warnings
 
 

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lightnas_edge.report.story import NetworkRow, Record
+from lightnas_edge.report.snapshot import NetworkRow, Record
 
 MOST_POINTS = 600  # per series: more cannot be told apart, and the page stays small
 MOST_COLUMNS = 30  # of the map of probabilities

@@ -15,7 +15,7 @@ from lightnas_edge.nn import Supernet
 from lightnas_edge.search.config import SearchConfig
 from lightnas_edge.search.constraints import Budget
 from lightnas_edge.search.execution import PLAIN, Execution
-from lightnas_edge.search.preference import Preference
+from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection, select
 from lightnas_edge.space import Space
 
@@ -37,7 +37,7 @@ class Candidate:
 
 
 def shortlist(
-    space: Space, preference: Preference, budget: Budget, config: SearchConfig, count: int
+    space: Space, preference: OperatorPosterior, budget: Budget, config: SearchConfig, count: int
 ) -> list[Selection]:
     """Networks that may be the best within the budget, the one preferred most on average first.
 
@@ -98,7 +98,7 @@ def compare(
     return found
 
 
-def scored(space: Space, preference: Preference, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+def scored(space: Space, preference: OperatorPosterior, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
     """(C,) smaller is better: a candidate's loss on held-out images, less what its operators are believed to be worth.
 
     Two estimates of the same loss with equal weight: its own measurement knows how its operators get on with each other,

@@ -29,10 +29,10 @@ from lightnas_edge.search.candidates import Candidate, affordable, compare, scor
 from lightnas_edge.search.config import LIGHTNAS, PUBLISHED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, require_one_space
 from lightnas_edge.search.execution import Execution, quickest_execution
-from lightnas_edge.search.learners import Learner, LightNasLearner, SharedLearner, Surroundings, predicted
 from lightnas_edge.search.results import SearchResult, write_results
 from lightnas_edge.search.selection import check_budget
 from lightnas_edge.search.steps import Outcome, weight_step
+from lightnas_edge.search.strategies import LightNasStrategy, SearchContext, SearchStrategy, SharedStrategy, predicted
 from lightnas_edge.space import Architecture, Space
 
 SCHEMA = 2
@@ -169,8 +169,10 @@ class _Search:
             weight_decay=PUBLISHED.weight_decay,
             foreach=True,  # not fused: that one fails when candidates meet their first gradient at different steps
         )
-        self.around = Surroundings(space, config, self.schedule, torch.Generator().manual_seed(config.seed), self.ranks)
-        kind: type[Learner] = LightNasLearner if config.method == LIGHTNAS else SharedLearner
+        self.around = SearchContext(
+            space, config, self.schedule, torch.Generator().manual_seed(config.seed), self.ranks
+        )
+        kind: type[SearchStrategy] = LightNasStrategy if config.method == LIGHTNAS else SharedStrategy
         self.learner = kind(self.around, budgets)
         self.first = budgets[0].constraints
         self.epoch, self.phase, self.step = 0, "warmup", 0  # what comes next

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.commands import run
 
-Story = namedtuple("Story", "folder told")
+RunSnapshot = namedtuple("RunSnapshot", "folder told")
 
 
 @pytest.fixture(scope="session")
@@ -52,4 +52,4 @@ def story(tmp_path_factory):
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-    return Story(folder, told)
+    return RunSnapshot(folder, told)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import luts
-from lightnas_edge.profiling import network_key, reference_architectures
+from lightnas_edge.measuring import network_key, reference_architectures
 from lightnas_edge.space import load_space
 from tests.cli.commands import run
 

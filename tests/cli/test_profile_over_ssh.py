@@ -32,7 +32,9 @@ def board(tmp_path, monkeypatch):
     user, _, port = server.address.replace(":", "@").split("@")
     python = str(write_python_wrapper(tmp_path / "python3"))
     key = str(HostKey.parse((tmp_path / "board" / "host_key.pub").read_text()))
-    devices.add_board(devices.Board("bench", "127.0.0.1", user=user, port=int(port), python=python, host_key=key))
+    devices.add_board(
+        devices.InventoryEntry("bench", "127.0.0.1", user=user, port=int(port), python=python, host_key=key)
+    )
     yield server
     end_agents(server)
     server.stop()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lightnas_edge.cli import main
-from lightnas_edge.cli.budgets import targets
+from lightnas_edge.cli._budgets import targets
 from lightnas_edge.predictor.files import load_predictor
 from tests.search.problems import predictor
 from tests.search.test_many_budgets import other_board

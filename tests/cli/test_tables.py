@@ -11,9 +11,9 @@ import devices
 import luts
 from devices import BoardUnreachableError, Campaign, ssh
 from devices.host_keys import HostKey
-from lightnas_edge.cli.tables import complete_table
+from lightnas_edge.cli._tables import complete_table
 from lightnas_edge.errors import RunError
-from lightnas_edge.profiling import Protocol, Settings, select_operators, sentinels, write_profile_job
+from lightnas_edge.measuring import MeasurementProtocol, Settings, select_operators, sentinels, write_profile_job
 from lightnas_edge.space import load_space
 from tests.cli.commands import run
 from tests.devices.sshd import Sshd, end_agents, needs_sshd, set_up_user, write_python_wrapper
@@ -32,7 +32,7 @@ def board(tmp_path, monkeypatch):
     server = Sshd(tmp_path / "board", set_up_user(tmp_path / "user", monkeypatch)).start()
     user, _, port = server.address.replace(":", "@").split("@")
     devices.add_board(
-        devices.Board(
+        devices.InventoryEntry(
             "bench",
             "127.0.0.1",
             user=user,
@@ -53,7 +53,7 @@ def measured_elsewhere(board, tmp_path):
     """Has the board measure for somebody else, whose table is of no concern here; returns the campaign's job."""
 
     def measure(*, only=(), follow=True, rounds=1, name="elsewhere", **settings):
-        settings = Settings(protocol=Protocol(rounds=rounds, warmup_ms=0.5, min_sample_ms=0.5), **settings)
+        settings = Settings(protocol=MeasurementProtocol(rounds=rounds, warmup_ms=0.5, min_sample_ms=0.5), **settings)
         job = write_profile_job(tmp_path / name, SPACE, settings, operators=select_operators(SPACE, only))
         with devices.connect("bench") as connection:
             campaign = Campaign(connection, job.folder)
@@ -102,7 +102,7 @@ def test_a_job_at_work_on_the_table_is_waited_for_whoever_started_it(board, meas
     measured_elsewhere(rounds=15, follow=False)
     with devices.connect("bench") as connection:
         # A board lists a job from its first line on.
-        _wait_until(lambda: devices.held_jobs(connection)[0])
+        _wait_until(lambda: devices.remote_jobs(connection)[0])
 
     path = complete_table("bench", SPACE)
 
@@ -127,7 +127,7 @@ def test_several_tables_of_one_space_are_told_apart_or_asked_about(board, measur
 def test_a_table_of_another_space_with_the_same_name_is_not_taken(board, measured_elsewhere, capsys, monkeypatch):
     measured_elsewhere()
     wider = SPACE.with_classes(SPACE.classes + 1)
-    monkeypatch.setattr("lightnas_edge.cli.tables.measure_with_progress", _refuse)
+    monkeypatch.setattr("lightnas_edge.cli._tables.measure_with_progress", _refuse)
 
     with pytest.raises(_NothingHeldError):
         complete_table("bench", wider)

@@ -16,8 +16,8 @@ import luts
 from devices import Connection
 from lightnas_edge.data import DataSet, load_data
 from lightnas_edge.deploy import export
+from lightnas_edge.measuring import Job
 from lightnas_edge.nn import Network
-from lightnas_edge.profiling import Job
 from lightnas_edge.runs import write_json
 from lightnas_edge.space import Architecture, Space
 

@@ -7,12 +7,12 @@ import pytest
 import devices
 from lightnas_edge.deploy import export_network, run_settings, verify, verify_network
 from lightnas_edge.errors import RunError, VerifyError
+from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, sentinels, write_profile_job
 from lightnas_edge.predictor import lut_predictor
-from lightnas_edge.profiling import Protocol, Settings, measure, sentinels, write_profile_job
 from lightnas_edge.space import Space
 
 LOCAL = devices.connect("localhost")
-SETTINGS = Settings(protocol=Protocol(rounds=6, min_sample_ms=0.5, warmup_ms=1.0))
+SETTINGS = Settings(protocol=MeasurementProtocol(rounds=6, min_sample_ms=0.5, warmup_ms=1.0))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import devices
-from lightnas_edge.profiling import Protocol, Settings, write_profile_job
+from lightnas_edge.measuring import MeasurementProtocol, Settings, write_profile_job
 from lightnas_edge.space import load_space
 from profiler import clocks
 
@@ -23,7 +23,7 @@ def board(tmp_path, monkeypatch):
 
 
 def campaign(board, folder, *, rounds=2, password=None, **setup):
-    protocol = Protocol(rounds=rounds, samples_per_visit=2, min_sample_ms=1.0, extra_rounds=0)
+    protocol = MeasurementProtocol(rounds=rounds, samples_per_visit=2, min_sample_ms=1.0, extra_rounds=0)
     settings = Settings(backend="simulated", precision="fp16", protocol=protocol, **setup)
     job = write_profile_job(folder / "job", SPACE, settings, operators=SPACE.shaped_operators()[::8])
     return devices.Campaign(board, job.folder, password)

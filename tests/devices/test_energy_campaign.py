@@ -1,7 +1,7 @@
 """Energy from the flag to the table, on a virtual board."""
 
 import devices
-from lightnas_edge.profiling import Protocol, Settings, measure, write_profile_job
+from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, write_profile_job
 from lightnas_edge.space import load_space
 
 SPACE = load_space("tiny")
@@ -9,7 +9,7 @@ OPERATORS = SPACE.shaped_operators()[::6]
 
 
 def profile(connection, folder, energy_rounds):
-    protocol = Protocol(rounds=3, samples_per_visit=2, min_sample_ms=1.0, extra_rounds=0)
+    protocol = MeasurementProtocol(rounds=3, samples_per_visit=2, min_sample_ms=1.0, extra_rounds=0)
     settings = Settings(backend="simulated", precision="fp16", protocol=protocol, energy_rounds=energy_rounds)
     job = write_profile_job(folder / "job", SPACE, settings, operators=OPERATORS)
     return measure(connection, job, folder / "table.lut.jsonl")

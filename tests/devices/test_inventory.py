@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from devices import Board, InventoryError, add_board, inventory_path, read_inventory, remove_board
+from devices import InventoryEntry, InventoryError, add_board, inventory_path, read_inventory, remove_board
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGErbTW7ZbvT6Hpxfb8vWRB8FKVqMLAQ0Ei8rAbyxmo2"
 BY_HAND = """\
@@ -39,8 +39,10 @@ def test_no_file_means_no_boards(tmp_path):
 
 def test_boards_are_read_with_what_is_left_open_as_none(path):
     assert read_inventory(path) == {
-        "nano": Board("nano", "192.168.55.1", user="nvidia"),
-        "agx.lab": Board("agx.lab", "agx", port=2222, board="jetson-agx-xavier", python="/opt/python3.8/bin/python3"),
+        "nano": InventoryEntry("nano", "192.168.55.1", user="nvidia"),
+        "agx.lab": InventoryEntry(
+            "agx.lab", "agx", port=2222, board="jetson-agx-xavier", python="/opt/python3.8/bin/python3"
+        ),
     }
 
 
@@ -57,7 +59,9 @@ def test_the_file_stands_in_xdg_config_home_or_else_in_dot_config(tmp_path, monk
 
 
 def test_adding_keeps_what_was_written_by_hand(path):
-    added = Board("orin", "orin.local", user="u", port=22, key='~/a "key"\\x', board="jetson-orin-nano", host_key=KEY)
+    added = InventoryEntry(
+        "orin", "orin.local", user="u", port=22, key='~/a "key"\\x', board="jetson-orin-nano", host_key=KEY
+    )
 
     add_board(added, path)
 
@@ -68,7 +72,7 @@ def test_adding_keeps_what_was_written_by_hand(path):
 def test_the_first_board_makes_the_file_for_its_owner_alone(tmp_path):
     path = tmp_path / "new" / "boards.toml"
 
-    add_board(Board("nano", "h"), path)
+    add_board(InventoryEntry("nano", "h"), path)
 
     assert path.read_text() == 'kind = "boards"\nschema = 1\n\n[boards.nano]\nhost = "h"\n'
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -90,7 +94,7 @@ def test_a_link_to_the_file_stays_a_link(tmp_path, path):
     link = tmp_path / "linked.toml"
     link.symlink_to(path)
 
-    add_board(Board("orin", "o"), link)
+    add_board(InventoryEntry("orin", "o"), link)
 
     assert link.is_symlink()
     assert "orin" in read_inventory(path)
@@ -107,7 +111,7 @@ def test_a_board_written_in_another_form_is_left_to_its_author(tmp_path):
 
 def test_a_name_is_given_once(path):
     with pytest.raises(InventoryError, match="has a board nano already") as caught:
-        add_board(Board("nano", "h"), path)
+        add_board(InventoryEntry("nano", "h"), path)
     assert "boards remove nano" in caught.value.hint
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import devices
-from devices import AgentError, BoardBusyError, Campaign, HeldJob, ssh
+from devices import AgentError, BoardBusyError, Campaign, RemoteJob, ssh
 from devices.host_keys import HostKey
 from lightnas_edge.cli import main
 from tests.devices.sshd import Sshd, end_agents, needs_sshd, set_up_user, write_python_wrapper
@@ -28,7 +28,7 @@ def board(tmp_path, monkeypatch):
     server = Sshd(tmp_path / "board", set_up_user(tmp_path / "user", monkeypatch)).start()
     user, _, port = server.address.replace(":", "@").split("@")
     devices.add_board(
-        devices.Board(
+        devices.InventoryEntry(
             "bench",
             "127.0.0.1",
             user=user,
@@ -291,14 +291,14 @@ def test_what_a_board_holds_is_listed_and_a_grown_journal_moves_only_its_new_byt
     board, connection, write_job, tmp_path
 ):
     measured(connection, write_job, tmp_path, rounds=1)
-    (held,), faults = devices.held_jobs(connection)
+    (held,), faults = devices.remote_jobs(connection)
     first = devices.fetch_journal(connection, held, tmp_path / "pulled.jsonl")
     measured(connection, write_job, tmp_path, rounds=3)
-    (grown,), _ = devices.held_jobs(connection)
+    (grown,), _ = devices.remote_jobs(connection)
     second = devices.fetch_journal(connection, grown, tmp_path / "pulled.jsonl")
 
     assert faults == []
-    assert isinstance(held, HeldJob)
+    assert isinstance(held, RemoteJob)
     assert (held.job, held.purpose, held.space, held.precision) == ("00112233445566ff", "profile", "tiny", "fp32")
     assert first == held.size_bytes
     assert second == grown.size_bytes - held.size_bytes
@@ -308,7 +308,7 @@ def test_what_a_board_holds_is_listed_and_a_grown_journal_moves_only_its_new_byt
 
 def test_a_file_with_other_measurements_is_left_alone(board, connection, write_job, tmp_path):
     measured(connection, write_job, tmp_path, rounds=1)
-    (held,), _ = devices.held_jobs(connection)
+    (held,), _ = devices.remote_jobs(connection)
     (tmp_path / "other.jsonl").write_bytes(b'{"kind":"lut"}\n')
 
     with pytest.raises(devices.ContradictionError, match="hold different measurements"):
@@ -336,10 +336,10 @@ def test_names_from_a_board_never_leave_the_folder(board, connection, changes, f
     record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime"}
     record["protocol"] = {"rounds": 2, "seed": 0}
     (folder / "manifest.json").write_text(json.dumps(record))
-    assert len(devices.held_jobs(connection)[0]) == 1
+    assert len(devices.remote_jobs(connection)[0]) == 1
     (folder / "manifest.json").write_text(json.dumps(record | changes))
 
-    jobs, faults = devices.held_jobs(connection)
+    jobs, faults = devices.remote_jobs(connection)
 
     assert jobs == []
     assert fault in faults[0]
@@ -353,7 +353,7 @@ def test_a_manifest_that_is_none_is_told_and_harms_nothing(board, connection, co
     (folder / "journal.jsonl").write_bytes(b"{}\n")
     (folder / "manifest.json").write_bytes(content)
 
-    jobs, faults = devices.held_jobs(connection)
+    jobs, faults = devices.remote_jobs(connection)
 
     assert jobs == []
     assert "00112233445566ff/manifest.json" in faults[0]
@@ -375,7 +375,7 @@ def test_a_lock_that_names_nobody_holds_nobody_off(board, connection, write_job,
 
 @pytest.mark.parametrize("content", GARBAGE)
 def test_a_status_that_is_none_is_no_status(board, connection, write_job, tmp_path, monkeypatch, content):
-    monkeypatch.setattr(devices.deploy, "START_LIMIT_S", 0.2)
+    monkeypatch.setattr(devices.remote_agent, "START_LIMIT_S", 0.2)
     on_board(board, "").mkdir(parents=True)
     on_board(board, "status.json").write_bytes(content)
     on_board(board, "agent.log").write_bytes(b"the log\n" * 100_000)

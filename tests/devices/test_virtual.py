@@ -12,8 +12,8 @@ import devices
 import luts
 from devices.virtual import NAMES
 from lightnas_edge import graph
-from lightnas_edge.profiling import (
-    Protocol,
+from lightnas_edge.measuring import (
+    MeasurementProtocol,
     Settings,
     measure,
     sample_architectures,
@@ -25,7 +25,7 @@ from lightnas_edge.space import load_space
 from profiler import journal
 
 SPACE = load_space("tiny")
-QUICK = Protocol(rounds=4, samples_per_visit=3, min_sample_ms=1.0, extra_rounds=0)
+QUICK = MeasurementProtocol(rounds=4, samples_per_visit=3, min_sample_ms=1.0, extra_rounds=0)
 
 
 @pytest.fixture
@@ -154,7 +154,9 @@ def test_a_hot_room_makes_it_throttle_and_the_visits_say_so(board, tmp_path):
 
 def test_what_varied_is_measured_again_after_the_board_has_cooled(board, tmp_path):
     """Two minutes of work warm the board; before each extra visit it rests, and starts cooler than it ended."""
-    protocol = Protocol(rounds=8, samples_per_visit=3, min_sample_ms=3000.0, extra_rounds=2, spread_limit=1e-9)
+    protocol = MeasurementProtocol(
+        rounds=8, samples_per_visit=3, min_sample_ms=3000.0, extra_rounds=2, spread_limit=1e-9
+    )
     settings = Settings(backend="simulated", precision="fp16", batch=64, protocol=protocol)
     job = write_profile_job(tmp_path / "job", SPACE, settings, operators=[])
     manifest = json.loads((job.folder / "manifest.json").read_text())

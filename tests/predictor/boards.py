@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import luts
+from lightnas_edge.measuring.jobs import network_key
 from lightnas_edge.predictor import Observations
-from lightnas_edge.profiling.jobs import network_key
 from lightnas_edge.space import Architecture, Space
 from tests.luts.journals import FINGERPRINT, write_measured
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.predictor import Standing, choose_batch, fit_additive, stand, why_stop
+from lightnas_edge.predictor import FitProgress, assess, choose_batch, fit_additive, stopping_reason
 from lightnas_edge.predictor.adaptive import wanted_networks
 from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import one_hot_of
@@ -43,9 +43,9 @@ def fitted(indices, seed=1):
 )
 def test_when_to_stop(networks, half_width, floor, measuring, expected):
     misfit = np.sqrt(floor**2 - measuring**2)
-    standing = Standing(networks, half_width, floor, misfit, measuring, 0.01, 0.003)
+    progress = FitProgress(networks, half_width, floor, misfit, measuring, 0.01, 0.003)
 
-    assert why_stop(standing, until=0.01, most=60) == expected
+    assert stopping_reason(progress, until=0.01, most=60) == expected
 
 
 def test_the_standing_is_what_the_predictor_states():
@@ -53,13 +53,13 @@ def test_the_standing_is_what_the_predictor_states():
     one_hot = one_hot_of(SPACE, wanted_networks(predictor, None))
     low, high = predictor.interval(one_hot, 0.9)
 
-    standing = stand(predictor, data)
+    progress = assess(predictor, data)
 
-    assert standing.networks == 60
-    assert standing.half_width == pytest.approx(float(np.median((high - low) / 2 / predictor.predict(one_hot))))
-    assert 0 < standing.floor < standing.half_width
-    assert np.hypot(standing.misfit, standing.measuring) == pytest.approx(standing.floor)
-    assert math.isnan(standing.repeatability) and standing.to_json()["repeatability"] is None
+    assert progress.networks == 60
+    assert progress.half_width == pytest.approx(float(np.median((high - low) / 2 / predictor.predict(one_hot))))
+    assert 0 < progress.floor < progress.half_width
+    assert np.hypot(progress.misfit, progress.measuring) == pytest.approx(progress.floor)
+    assert math.isnan(progress.repeatability) and progress.to_json()["repeatability"] is None
 
 
 def test_a_batch_holds_nothing_that_is_known():

@@ -7,7 +7,7 @@ import pytest
 
 import luts
 from lightnas_edge.errors import FingerprintError, PredictorError
-from lightnas_edge.predictor import fit_additive, lut_predictor, next_networks, observe, reachable_range
+from lightnas_edge.predictor import fit_additive, load_observations, lut_predictor, next_networks, reachable_range
 from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.space import Architecture, load_space
@@ -115,7 +115,7 @@ def test_networks_measured_on_a_slower_day_are_brought_to_the_tables_day(tmp_pat
         tmp_path / "s", SPACE, networks, lambda a: sum_ms(SPACE, TABLE_MS, a), SENTINELS, drift=lambda r: 1.08
     )
 
-    observations = observe(SPACE, [slow], lut)
+    observations = load_observations(SPACE, [slow], lut)
 
     expected = [sum_ms(SPACE, TABLE_MS, network) for network in networks]
     assert sorted(observations.value) == pytest.approx(sorted(expected))
@@ -126,7 +126,7 @@ def test_networks_without_shared_operators_say_that_the_drift_is_unknown(tmp_pat
     lut = profile(tmp_path / "t", SPACE)
     bare = sample(tmp_path / "s", SPACE, random_architectures(SPACE, 3), lambda a: 1.0)
 
-    assert observe(SPACE, [bare], lut).notes == ("s: shares no operator with t; drift between them unknown",)
+    assert load_observations(SPACE, [bare], lut).notes == ("s: shares no operator with t; drift between them unknown",)
 
 
 def test_networks_of_another_board_are_refused_with_the_fields(tmp_path):
@@ -143,7 +143,7 @@ def test_networks_of_another_space_are_refused_all_in_one_message(tmp_path):
     samples = sample(tmp_path / "s", SPACE, random_architectures(SPACE, 3), lambda a: 1.0)
 
     with pytest.raises(PredictorError, match="3 measured networks do not fit space tiny"):
-        observe(load_space("tiny"), [samples])
+        load_observations(load_space("tiny"), [samples])
 
 
 def test_a_file_without_networks_says_how_to_get_some(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor import evaluate, fit_additive, fit_best, fit_mlp, load_predictor, lut_predictor
 from lightnas_edge.predictor.additive import Terms
+from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.calibration import calibrate, leave_one_out
-from lightnas_edge.predictor.support import Support
 from lightnas_edge.space import Architecture
 from tests.predictor.boards import observed, profile, small_space
 
@@ -99,7 +99,7 @@ def test_a_table_alone_has_seen_no_network(tmp_path):
     predictor.save(tmp_path / "p.json")
     assert predictor.outside(query).all() and load_predictor(tmp_path / "p.json").outside(query).all()
     measured = predictor.updated_with(Architecture.from_indices(SPACE, np.zeros(8, dtype=int)), 1.2, 0.001)
-    assert measured.support.value == (1.2, 1.2) and measured.support.blocks == (8, 8)
+    assert measured.applicability.value == (1.2, 1.2) and measured.applicability.blocks == (8, 8)
 
 
 def test_measuring_a_network_brings_it_inside():
@@ -135,21 +135,21 @@ def test_a_damaged_support_is_named(tmp_path):
     record["parameters"]["support"]["value"] = [3, 2]
     (tmp_path / "p.json").write_text(json.dumps(record))
 
-    with pytest.raises(PredictorError, match=r"parameters.support: value: expected two numbers.*\[3, 2\]"):
+    with pytest.raises(PredictorError, match=r"parameters.applicability: value: expected two numbers.*\[3, 2\]"):
         load_predictor(tmp_path / "p.json")
 
 
 def test_a_file_from_before_flags_nothing():
     indices, value = networks(20, seed=1)
     predictor = fit_additive(SPACE, None, observed(SPACE, indices, value))
-    predictor.support = None
+    predictor.applicability = None
 
     assert not predictor.outside(one_hot_of(SPACE, np.full((1, 8), 2))).any()
 
 
 def test_the_edges_of_support_can_be_checked_by_hand():
     """Measured 1 to 2 ms with 3 to 6 blocks: 0.9 to 2.1 ms and 2 to 7 blocks are inside."""
-    support = Support((1.0, 2.0), (3, 6), doubt=0.1)
+    support = ApplicabilityDomain((1.0, 2.0), (3, 6), doubt=0.1)
     value, blocks = np.array([0.91, 0.89, 2.09, 2.11, 1.5, 1.5, 1.5]), np.array([3, 3, 6, 6, 2, 1, 8])
 
     found = support.outside(value, blocks, np.full(7, 0.1), np.zeros((7, 1, 1)))

@@ -7,8 +7,8 @@ import pytest
 
 import luts
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.predictor import evaluate, fit_additive, fit_best, load_predictor, lut_predictor, observe
-from lightnas_edge.profiling.jobs import network_key
+from lightnas_edge.measuring.jobs import network_key
+from lightnas_edge.predictor import evaluate, fit_additive, fit_best, load_observations, load_predictor, lut_predictor
 from tests.luts.journals import header, visit, write
 from tests.predictor.boards import random_architectures, small_space, sum_ms, table_truth_ms
 
@@ -74,7 +74,9 @@ def test_net_energy_and_tail_latency_have_values_of_their_own(tmp_path):
 
 
 def test_a_day_that_took_more_energy_is_told_by_the_sentinels(tmp_path):
-    observations = observe(SPACE, [networks(tmp_path / "s", times=1.1)], table(tmp_path / "t"), metric="energy_mj")
+    observations = load_observations(
+        SPACE, [networks(tmp_path / "s", times=1.1)], table(tmp_path / "t"), metric="energy_mj"
+    )
 
     truth = [energy_mj(sum_ms(SPACE, TRUTH, network)) for network in NETWORKS]
     assert sorted(observations.value) == pytest.approx(sorted(truth))
@@ -93,7 +95,7 @@ def test_a_table_with_holes_in_a_metric_is_refused_with_the_keys(tmp_path):
 
 
 def test_networks_without_the_metric_are_left_out_and_named(tmp_path):
-    observations = observe(SPACE, [networks(tmp_path / "s", without=2)], metric="energy_mj")
+    observations = load_observations(SPACE, [networks(tmp_path / "s", without=2)], metric="energy_mj")
 
     left_out = ", ".join(network_key(network) for network in NETWORKS[:2])
     assert len(observations) == 18
@@ -113,9 +115,9 @@ def test_a_metric_is_not_judged_by_another(tmp_path):
 
     assert evaluate(predictor, samples).rmse < 0.1 * float(np.mean([energy_mj(1.0)]))
     with pytest.raises(PredictorError, match="of energy_mj, the measured networks are of latency_ms"):
-        evaluate(predictor, observe(SPACE, samples))
+        evaluate(predictor, load_observations(SPACE, samples))
     with pytest.raises(PredictorError, match="are of latency_ms, not of energy_mj"):
-        fit_additive(SPACE, None, observe(SPACE, samples), metric="energy_mj")
+        fit_additive(SPACE, None, load_observations(SPACE, samples), metric="energy_mj")
 
 
 def test_a_metric_that_does_not_exist_is_refused(tmp_path):

@@ -13,7 +13,7 @@ import luts
 from lightnas_edge.data import load_data
 from lightnas_edge.errors import InfeasibleBudgetError, RunError
 from lightnas_edge.predictor import load_predictor
-from lightnas_edge.refine import Comparison, Grid, TrainingLossSum, refine_network
+from lightnas_edge.refine import AccuracyComparison, Grid, TrainingLossSum, refine_network
 from lightnas_edge.refine.evolution import evolve
 from lightnas_edge.runs import read_architecture, read_run, write_json
 from lightnas_edge.search import read_front
@@ -130,20 +130,20 @@ def test_a_training_that_diverges_has_the_worst_score(monkeypatch):
 
 
 def test_a_difference_within_the_noise_is_no_verdict():
-    assert Comparison((9.0, 11.0, 10.0), (10.0, 10.0, 10.0), 3).verdict == "inconclusive"
+    assert AccuracyComparison((9.0, 11.0, 10.0), (10.0, 10.0, 10.0), 3).verdict == "inconclusive"
 
 
 def test_a_difference_beyond_the_noise_is_one():
-    assert Comparison((8.0, 8.1, 8.05), (10.0, 10.1, 10.0), 3).verdict == "better"
-    assert Comparison((12.0, 12.1, 12.05), (10.0, 10.1, 10.0), 3).verdict == "worse"
-    assert Comparison((float("inf"), 12.1), (10.0, 10.1), 1).verdict == "worse"
+    assert AccuracyComparison((8.0, 8.1, 8.05), (10.0, 10.1, 10.0), 3).verdict == "better"
+    assert AccuracyComparison((12.0, 12.1, 12.05), (10.0, 10.1, 10.0), 3).verdict == "worse"
+    assert AccuracyComparison((float("inf"), 12.1), (10.0, 10.1), 1).verdict == "worse"
 
 
 def test_more_finalists_need_more_evidence():
     scores, unrefined = (8.0, 9.0, 8.2), (10.0, 10.1, 10.0)
 
-    assert Comparison(scores, unrefined, 1).better
-    assert not Comparison(scores, unrefined, 10).better
+    assert AccuracyComparison(scores, unrefined, 1).better
+    assert not AccuracyComparison(scores, unrefined, 10).better
 
 
 # -- the whole -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lightnas_edge.predictor import CountedPredictor
-from lightnas_edge.report import build_report, draw_front, read_story
+from lightnas_edge.report import build_report, draw_front, read_snapshot
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from tests.search.problems import CONFIG, SPACE, budget, data
 
@@ -38,9 +38,9 @@ def test_the_path_of_a_budget_is_its_own(run):
     epochs = [json.loads(line) for line in (folder / "search" / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in epochs if line["kind"] == "epoch"][-1]
     for index, result in enumerate(results):
-        story = read_story(folder / "networks" / result.budget.name)
-        assert story.epochs[-1]["lambda"] == last["budgets"][index]["lambda"]["latency_ms"]
-        assert story.epochs[-1]["derived_ms"] == last["budgets"][index]["derived"]["latency_ms"]
+        snapshot = read_snapshot(folder / "networks" / result.budget.name)
+        assert snapshot.epochs[-1]["lambda"] == last["budgets"][index]["lambda"]["latency_ms"]
+        assert snapshot.epochs[-1]["derived_ms"] == last["budgets"][index]["derived"]["latency_ms"]
 
 
 def test_the_report_of_the_whole_search_shows_the_front(run):
@@ -76,8 +76,8 @@ def test_without_a_latency_among_the_limits_no_other_number_is_drawn_as_one(tmp_
 
     report = build_report(tmp_path)
 
-    story = read_story(tmp_path)
-    assert all(step["derived_ms"] is None and step["sampled_ms"] is None for step in story.steps)
+    snapshot = read_snapshot(tmp_path)
+    assert all(step["derived_ms"] is None and step["sampled_ms"] is None for step in snapshot.steps)
     assert "search" not in report.missing
     assert "params_m 0.004" in report.markdown.read_text() and "no latency was asked for" in report.markdown.read_text()
 

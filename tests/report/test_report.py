@@ -10,7 +10,7 @@ import pytest
 import luts
 from lightnas_edge.errors import RunError
 from lightnas_edge.predictor import lut_predictor
-from lightnas_edge.report import build_report, read_story
+from lightnas_edge.report import build_report, read_snapshot
 from lightnas_edge.space import load_space
 
 PARTS = {
@@ -145,7 +145,7 @@ def test_every_plot_and_table_can_be_read_aloud(built):
 def test_an_absent_part_is_named_with_the_command_that_makes_it(run_folder, part):
     (run_folder / part).unlink()
 
-    assert any(PARTS[part] in text for text in read_story(run_folder).missing.values())
+    assert any(PARTS[part] in text for text in read_snapshot(run_folder).missing.values())
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -153,10 +153,10 @@ def test_an_absent_part_is_named_with_the_command_that_makes_it(run_folder, part
 def test_a_damaged_part_costs_itself_alone(run_folder, part, content):
     (run_folder / part).write_text(content)
 
-    story = read_story(run_folder)
+    snapshot = read_snapshot(run_folder)
 
-    assert story.missing
-    assert len(story.rows) == (0 if part == "architecture.json" else 11)
+    assert snapshot.missing
+    assert len(snapshot.rows) == (0 if part == "architecture.json" else 11)
 
 
 @pytest.mark.parametrize("content", [None, "[]"])
@@ -193,7 +193,7 @@ def test_a_torn_line_of_a_search_that_still_runs_does_no_harm(run_folder):
     metrics = run_folder / "search/metrics.jsonl"
     metrics.write_text(metrics.read_text()[:-40])
 
-    assert read_story(run_folder).steps
+    assert read_snapshot(run_folder).steps
 
 
 def test_text_from_files_never_becomes_markup(run_folder):
@@ -235,7 +235,7 @@ def test_an_identity_and_a_missing_entry_are_no_zeros(run_folder):
     assert page.text.count("identity: adds no node") == 2
     assert page.text.count("not in the table") == 1
     assert "Sum of the table" not in page.text
-    assert read_story(run_folder).table_sum_ms is None
+    assert read_snapshot(run_folder).table_sum_ms is None
 
 
 def test_the_json_holds_what_the_page_tells_and_the_markdown_its_numbers(run_folder):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lightnas_edge.search.candidates import Candidate, scored
-from lightnas_edge.search.preference import Preference
+from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection
 from lightnas_edge.space import Architecture
 from tests.search.problems import SPACE
@@ -17,7 +17,7 @@ def candidate(indices, loss):
 def test_the_measured_loss_and_the_belief_about_the_operators_count_alike():
     mean = np.zeros((4, 3))
     mean[0] = [0.3, 0.1, -0.4]
-    belief = Preference(mean, np.zeros((12, 1)))
+    belief = OperatorPosterior(mean, np.zeros((12, 1)))
 
     scores = scored(
         SPACE, belief, [candidate([0, 1, 1, 1], 1.0), candidate([1, 1, 1, 1], 0.9), candidate([2, 1, 1, 1], 0.2)]

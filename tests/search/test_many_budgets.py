@@ -15,7 +15,7 @@ from lightnas_edge.predictor.base import Origin
 from lightnas_edge.runs import read_architecture, read_run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from lightnas_edge.search.candidates import compare
-from lightnas_edge.search.preference import PathLosses
+from lightnas_edge.search.posterior import PathLosses
 from lightnas_edge.search.search import COMPARISON_SHARE
 from lightnas_edge.search.selection import select
 from tests.search.problems import CONFIG, COST_MS, SPACE, budget, data, predictor

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import devices
 import luts
-from devices import BoardUnreachableError, Campaign, Connection, HeldJob, HostKeyError
-from lightnas_edge.cli.console import note, progress, warn
-from lightnas_edge.cli.measuring import job_folder, measure_with_progress, tell_table
-from lightnas_edge.cli.options import ENERGY_ROUNDS, table_path
+from devices import BoardUnreachableError, Campaign, Connection, HostKeyError, RemoteJob
+from lightnas_edge.cli._console import note, progress, warn
+from lightnas_edge.cli._measuring import job_folder, measure_with_progress, tell_table
+from lightnas_edge.cli._options import ENERGY_ROUNDS, table_path
 from lightnas_edge.errors import RunError
-from lightnas_edge.profiling import Protocol, Settings, profile_job_name, write_profile_job
+from lightnas_edge.measuring import MeasurementProtocol, Settings, profile_job_name, write_profile_job
 from lightnas_edge.space import ShapedOperator, Space
 
 _KINDS = {"profile": "", "sample": "-networks"}  # in the names of tables, as `profile` and `sample` give them
 
 
-def fetch_table(connection: Connection, host: str, held: HeldJob, folder: Path) -> tuple[Path, int]:
+def fetch_table(connection: Connection, host: str, held: RemoteJob, folder: Path) -> tuple[Path, int]:
     """Bring one table up to what the board holds: its file, and the bytes that were new.
 
     A file that holds other measurements is left alone; the board's go beside it.
@@ -36,11 +36,11 @@ def fetch_table(connection: Connection, host: str, held: HeldJob, folder: Path) 
         return beside, devices.fetch_journal(connection, held, beside)
 
 
-def held_settings(held: HeldJob) -> Settings:
+def held_settings(held: RemoteJob) -> Settings:
     """What a held job was measured with, so that it can be gone on with."""
     return Settings(
         backend=held.backend, precision=held.precision, batch=held.batch, threads=held.threads,
-        protocol=Protocol(rounds=held.rounds, seed=held.seed),
+        protocol=MeasurementProtocol(rounds=held.rounds, seed=held.seed),
         lock_clocks=held.lock_clocks, power_mode=held.power_mode,
     )  # fmt: skip
 
@@ -102,9 +102,9 @@ def complete_table(
 
 def _held(
     connection: Connection, host: str, space: Space, precision: str | None, batch: int | None, threads: int | None
-) -> HeldJob | None:
+) -> RemoteJob | None:
     """The board's table of this very space; None when it holds none."""
-    jobs, faults = devices.held_jobs(connection)
+    jobs, faults = devices.remote_jobs(connection)
     for fault in faults:
         warn(f"{host}: {fault}")
     # The name of a job is made of all that its numbers depend on, so that an equal name means an equal space.
@@ -126,7 +126,7 @@ def _held(
     return mine[0] if mine else None
 
 
-def _state(job: HeldJob) -> str:
+def _state(job: RemoteJob) -> str:
     parts = [
         job.backend,
         f"{job.threads} thread{'s'[: job.threads > 1]}",

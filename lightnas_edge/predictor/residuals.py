@@ -35,7 +35,7 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class ResidualDecomposition:
     """n measured networks against the sum of one table, on one board with one engine."""
 
     networks: int
@@ -72,7 +72,7 @@ class Ledger:
         )
 
 
-def additivity_ledger(space: Space, lut: luts.Lut, observations: Observations) -> Ledger:
+def decompose_residuals(space: Space, lut: luts.Lut, observations: Observations) -> ResidualDecomposition:
     """What whole networks cost beyond the sum of the table's entries, both signs, split as far as the networks tell.
 
     Where every network has the same number of blocks, what is paid once and what is paid per block cannot be told apart; they
@@ -94,7 +94,7 @@ def additivity_ledger(space: Space, lut: luts.Lut, observations: Observations) -
     order = np.argsort(split.per_operator)[::-1]
     shown = [index for index in order if counts[:, index].any()]
     ends = dict.fromkeys([*shown[:_LARGEST], *shown[-_LARGEST:]])
-    return Ledger(
+    return ResidualDecomposition(
         len(observations), observations.metric, luts.METRICS[observations.metric], observations.fingerprint,
         float(observations.value.mean()), float(split.sums.mean()), float(counts.sum(axis=1).mean()),
         int((observations.value > split.sums).sum()), int((observations.value < split.sums).sum()),

@@ -8,7 +8,7 @@ from pathlib import Path
 from devices.endpoint import Endpoint, resolve, split_address
 from devices.errors import HostKeyError, InventoryError
 from devices.host_keys import HostKey, check
-from devices.inventory import Board, add_board, inventory_path, read_inventory
+from devices.inventory import InventoryEntry, add_board, inventory_path, read_inventory
 from devices.ssh import fetch_host_key
 
 
@@ -47,7 +47,7 @@ class OfferedKey:
 
 def planned_board(
     name: str, address: str | None, *, key: str | None = None, board: str | None = None, python: str | None = None
-) -> Board:
+) -> InventoryEntry:
     """The board that is to be added; without an address, the one of boards.toml that has no pinned key yet.
 
     Raises:
@@ -64,10 +64,10 @@ def planned_board(
             hint=f"lightnas-edge boards remove {name}, or another name",
         )
     user, host, port = split_address(address)
-    return Board(name, host, user=user, port=port, key=key, board=board, python=python)
+    return InventoryEntry(name, host, user=user, port=port, key=key, board=board, python=python)
 
 
-def offered_host_key(board: Board) -> OfferedKey:
+def offered_host_key(board: InventoryEntry) -> OfferedKey:
     """Connect without logging in, to see the host key.
 
     Raises:
@@ -77,6 +77,6 @@ def offered_host_key(board: Board) -> OfferedKey:
     return OfferedKey(fetch_host_key(endpoint), endpoint)
 
 
-def pin_board(board: Board, key: HostKey) -> Path:
+def pin_board(board: InventoryEntry, key: HostKey) -> Path:
     """Write a board with its host key into boards.toml, in place of an entry of its name; the file."""
     return add_board(replace(board, host_key=str(key)), replace=True)

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 import luts
-from lightnas_edge.cli.console import ms, note, print_json, say
-from lightnas_edge.cli.options import add_classes, add_space, chosen_space
+from lightnas_edge.cli._console import ms, note, print_json, say
+from lightnas_edge.cli._options import add_classes, add_space, chosen_space
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

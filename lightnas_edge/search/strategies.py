@@ -19,7 +19,7 @@ from lightnas_edge.search.config import PUBLISHED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, Constraint
 from lightnas_edge.search.distribution import LinearCost, PathDistribution, nearest_within
 from lightnas_edge.search.execution import Execution
-from lightnas_edge.search.preference import PathLosses, Preference
+from lightnas_edge.search.posterior import OperatorPosterior, PathLosses
 from lightnas_edge.search.steps import (
     Multiplier,
     Outcome,
@@ -39,7 +39,7 @@ LEAN = 2.0
 
 
 @dataclass
-class Surroundings:
+class SearchContext:
     """What every step needs beside the batch."""
 
     space: Space
@@ -50,13 +50,13 @@ class Surroundings:
     execution: Execution = field(default_factory=Execution)
 
 
-class Learner(ABC):
+class SearchStrategy(ABC):
     """Chooses the paths of weight steps and learns from validation batches.
 
     An implementation guarantees: all ranks hold the same numbers; `state` is all that a resumed run needs.
     """
 
-    def __init__(self, around: Surroundings, budgets: Sequence[Budget]) -> None:
+    def __init__(self, around: SearchContext, budgets: Sequence[Budget]) -> None:
         self.around, self.budgets = around, tuple(budgets)
 
     def warmup_paths(self) -> list[Path]:
@@ -80,7 +80,7 @@ class Learner(ABC):
         """(L, K) how probable each operator is for that budget; as published, paths are sampled so."""
 
     @abstractmethod
-    def preference(self) -> Preference:
+    def preference(self) -> OperatorPosterior:
         """What the selection maximises, with its doubt."""
 
     @abstractmethod
@@ -108,10 +108,10 @@ class Learner(ABC):
         """What a finished search has learned, for other budgets."""
 
 
-class LightNasLearner(Learner):
+class LightNasStrategy(SearchStrategy):
     """The published rules: alpha by Adam, one multiplier per constraint by gradient ascent; one budget."""
 
-    def __init__(self, around: Surroundings, budgets: Sequence[Budget]) -> None:
+    def __init__(self, around: SearchContext, budgets: Sequence[Budget]) -> None:
         super().__init__(around, budgets)
         (budget,) = budgets
         self.constraints = budget.constraints
@@ -166,9 +166,9 @@ class LightNasLearner(Learner):
     def probabilities(self, budget: int = 0) -> Array:
         return np.asarray(torch.softmax(self.alpha.double(), -1).numpy())
 
-    def preference(self) -> Preference:
+    def preference(self) -> OperatorPosterior:
         logs = torch.log_softmax(self.alpha.double(), -1).numpy()
-        return Preference(logs, np.zeros((logs.size, 1)))
+        return OperatorPosterior(logs, np.zeros((logs.size, 1)))
 
     def derived(self) -> list[Path]:
         return [[int(index) for index in self.alpha.argmax(-1)]]
@@ -202,7 +202,7 @@ class LightNasLearner(Learner):
         raise BudgetError("the preferences of the published method hold the cost of one board and target")
 
 
-class SharedLearner(Learner):
+class SharedStrategy(SearchStrategy):
     """One supernet for all budgets: every path is as likely as another, and their losses tell what operators are worth.
 
     What helps the images does not depend on a budget or a board, so there is one belief; what an operator costs does,
@@ -211,7 +211,7 @@ class SharedLearner(Learner):
     networks found were little better than chance (docs/search.md, against known truth).
     """
 
-    def __init__(self, around: Surroundings, budgets: Sequence[Budget]) -> None:
+    def __init__(self, around: SearchContext, budgets: Sequence[Budget]) -> None:
         super().__init__(around, budgets)
         self.losses = PathLosses(around.space)
         self._costs = [[LinearCost.of(constraint) for constraint in budget.constraints] for budget in budgets]
@@ -256,7 +256,7 @@ class SharedLearner(Learner):
     def probabilities(self, budget: int = 0) -> Array:
         return self._distributions[budget].probabilities
 
-    def preference(self) -> Preference:
+    def preference(self) -> OperatorPosterior:
         return self._belief
 
     def derived(self) -> list[Path]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightnas_edge.cli.options import milliseconds, positive
-from lightnas_edge.cli.tables import complete_table
+from lightnas_edge.cli._options import milliseconds, positive
+from lightnas_edge.cli._tables import complete_table
 from lightnas_edge.errors import BudgetError, PredictorError, RunError, SpaceError
 from lightnas_edge.runs import NETWORKS, read_run
 from lightnas_edge.space import Space, load_space
@@ -34,7 +34,7 @@ _SUFFIXES = (".predictor.json", ".lut.jsonl", ".json", ".jsonl")
 
 
 @dataclass
-class Board:
+class BoardPredictors:
     """A board as the search knows it: predictors by metric, and the table behind them where it is known.
 
     `name` tells its networks from another board's; empty where a finished search had one board alone.
@@ -112,7 +112,9 @@ def asked_limits(arguments: argparse.Namespace) -> list[dict[str, float]]:
     return [{"latency_ms": target, **fixed} for target in arguments.targets]
 
 
-def read_boards(arguments: argparse.Namespace, metrics: Sequence[str], space: Space | None = None) -> list[Board]:
+def read_boards(
+    arguments: argparse.Namespace, metrics: Sequence[str], space: Space | None = None
+) -> list[BoardPredictors]:
     """The boards that were named. Files of equal fingerprint are one board's, with a metric each.
 
     Args:
@@ -129,7 +131,7 @@ def read_boards(arguments: argparse.Namespace, metrics: Sequence[str], space: Sp
     sources += [] if arguments.lut is None else [arguments.lut]
     sources += [] if arguments.host is None else [arguments.host]
     sources += [part for part in (arguments.boards or "").split(",") if part]
-    boards: dict[str, Board] = {}
+    boards: dict[str, BoardPredictors] = {}
     for source in sources:
         found = _read(source, space, metrics)
         space = space or next(iter(found.predictors.values())).space
@@ -147,7 +149,7 @@ def read_boards(arguments: argparse.Namespace, metrics: Sequence[str], space: Sp
     return list(boards.values())
 
 
-def _tell_apart(boards: Sequence[Board]) -> None:
+def _tell_apart(boards: Sequence[BoardPredictors]) -> None:
     """Files of the same name (every run holds a predictor.json) are told apart by their folders."""
     names = [board.name for board in boards]
     for board in boards:
@@ -159,7 +161,7 @@ def _tell_apart(boards: Sequence[Board]) -> None:
         raise BudgetError(f"two boards are called {', '.join(twice)}", hint="rename their files: networks are named so")
 
 
-def budgets_of(boards: Sequence[Board], limits: Sequence[dict[str, float]], *, named: bool) -> list[Budget]:
+def budgets_of(boards: Sequence[BoardPredictors], limits: Sequence[dict[str, float]], *, named: bool) -> list[Budget]:
     """One for every board and set of limits; `named`: after the board too."""
     from lightnas_edge.predictor import CountedPredictor
     from lightnas_edge.search import Budget, Constraint
@@ -181,7 +183,7 @@ def budgets_of(boards: Sequence[Board], limits: Sequence[dict[str, float]], *, n
     return budgets
 
 
-def boards_of_run(run: Path) -> list[Board]:
+def boards_of_run(run: Path) -> list[BoardPredictors]:
     """Those that a finished search knew, by the predictors it keeps.
 
     Raises:
@@ -189,13 +191,13 @@ def boards_of_run(run: Path) -> list[Board]:
     """
     from lightnas_edge.predictor import load_predictor
 
-    boards: dict[str, Board] = {}
+    boards: dict[str, BoardPredictors] = {}
     for folder in [run, *sorted(path.parent for path in (run / NETWORKS).glob("*/run.json"))]:
         record, space = read_run(folder)
         for path in sorted(folder.glob("predictor*.json")):
             predictor = load_predictor(path, space)
             name = str(record.get("board") or "")
-            board = boards.setdefault(json.dumps(predictor.fingerprint, sort_keys=True), Board(name))
+            board = boards.setdefault(json.dumps(predictor.fingerprint, sort_keys=True), BoardPredictors(name))
             board.predictors.setdefault(predictor.metric, predictor)
             if board.table is None and (folder / "lut.jsonl").exists():
                 board.table = folder / "lut.jsonl"
@@ -204,7 +206,7 @@ def boards_of_run(run: Path) -> list[Board]:
     return list(boards.values())
 
 
-def _read(source: str | Path, space: Space | None, metrics: Sequence[str]) -> Board:
+def _read(source: str | Path, space: Space | None, metrics: Sequence[str]) -> BoardPredictors:
     import luts
     from lightnas_edge.predictor import load_predictor, lut_predictor
 
@@ -216,7 +218,9 @@ def _read(source: str | Path, space: Space | None, metrics: Sequence[str]) -> Bo
         predictor = load_predictor(path, space)
         held = predictor.fit.get("lut")
         beside = path.parent / str(held)
-        return Board(name, {predictor.metric: predictor}, beside if held and beside.is_file() else None, folder)
+        return BoardPredictors(
+            name, {predictor.metric: predictor}, beside if held and beside.is_file() else None, folder
+        )
     if space is None:
         raise SpaceError("a table does not say what space to search", hint="add --space NAME or --space FILE")
     table = path
@@ -224,7 +228,9 @@ def _read(source: str | Path, space: Space | None, metrics: Sequence[str]) -> Bo
         table = complete_table(str(source), space, energy=any("energy" in metric for metric in metrics))
     lut = luts.read(table)
     wanted = {"latency_ms", *(metric for metric in metrics if metric in luts.METRICS)}
-    return Board(name, {metric: lut_predictor(space, lut, metric=metric) for metric in sorted(wanted)}, table, folder)
+    return BoardPredictors(
+        name, {metric: lut_predictor(space, lut, metric=metric) for metric in sorted(wanted)}, table, folder
+    )
 
 
 def _is_predictor(source: str | Path) -> bool:
@@ -239,7 +245,7 @@ def _plain(name: str) -> str:
     return "".join(character if character.isalnum() or character in "-._" else "-" for character in name)
 
 
-def require_metrics(board: Board, metrics: Sequence[str]) -> None:
+def require_metrics(board: BoardPredictors, metrics: Sequence[str]) -> None:
     """Raises PredictorError when the board has no predictor of a measured metric."""
     from luts import METRICS
 

@@ -1,9 +1,9 @@
 """From a search space to measurements: job directories, and running them on a board."""
 
-from lightnas_edge.profiling.campaign import measure
-from lightnas_edge.profiling.jobs import (
+from lightnas_edge.measuring.campaign import measure
+from lightnas_edge.measuring.jobs import (
     Job,
-    Protocol,
+    MeasurementProtocol,
     Settings,
     network_key,
     profile_job_name,
@@ -18,7 +18,7 @@ from lightnas_edge.profiling.jobs import (
 
 __all__ = [
     "Job",
-    "Protocol",
+    "MeasurementProtocol",
     "Settings",
     "measure",
     "network_key",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightnas_edge.cli.console import ms, progress
+from lightnas_edge.cli._console import ms, progress
 from lightnas_edge.errors import RunError
 
 Event = dict[str, Any]

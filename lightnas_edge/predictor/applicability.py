@@ -15,7 +15,7 @@ _BLOCKS = 1  # more or fewer than any measured network had
 
 
 @dataclass(frozen=True)
-class Support:
+class ApplicabilityDomain:
     """The measured networks in outline.
 
     Random networks of the measured kind fall outside about as rarely as one of n falls beyond the n - 1 others.
@@ -44,7 +44,7 @@ class Support:
             found |= (one_hot * ~self.seen).any(axis=(1, 2))
         return found
 
-    def extended(self, value: Array, blocks: Array) -> Support:
+    def extended(self, value: Array, blocks: Array) -> ApplicabilityDomain:
         """After more networks were measured: (n,) each."""
         values, numbers = [*(self.value or ()), *value.tolist()], [*(self.blocks or ()), *blocks.tolist()]
         low, high, fewest, most = min(values), max(values), int(min(numbers)), int(max(numbers))
@@ -59,7 +59,7 @@ class Support:
         }
 
     @classmethod
-    def from_json(cls, record: Any, shape: tuple[int, int]) -> Support:
+    def from_json(cls, record: Any, shape: tuple[int, int]) -> ApplicabilityDomain:
         """Raises ValueError saying what is wrong."""
         if not isinstance(record, dict):
             raise ValueError(f"expected a table of fields, found {type(record).__name__}")

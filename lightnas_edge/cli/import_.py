@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lightnas_edge.cli.console import note, percent, print_json, print_table, say
-from lightnas_edge.cli.options import add_space
+from lightnas_edge.cli._console import note, percent, print_json, print_table, say
+from lightnas_edge.cli._options import add_space
 from lightnas_edge.space import load_space
 
 _SPACE = "lightnas"  # the published predictor's own
@@ -59,10 +59,10 @@ def _predictor(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.predictor.external_tables import read_external_table
     from lightnas_edge.predictor.features import LEAST_ROWS, fit_features
-    from lightnas_edge.predictor.foreign import read_foreign
 
-    table = read_foreign(arguments.file)
+    table = read_external_table(arguments.file)
     found = []
     for (board, metric), values in table.values.items():
         rows = table.known((board, metric))

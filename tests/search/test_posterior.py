@@ -9,7 +9,7 @@ from lightnas_edge.predictor import CountedPredictor
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.search.constraints import Constraint
 from lightnas_edge.search.distribution import LinearCost, nearest_within
-from lightnas_edge.search.preference import PathLosses
+from lightnas_edge.search.posterior import PathLosses
 from tests.search.problems import SPACE, predictor
 
 EVERY = np.array(list(itertools.product(range(3), repeat=4)))

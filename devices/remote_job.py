@@ -21,7 +21,7 @@ LARGEST_JOURNAL = 1 << 30
 
 
 @dataclass(frozen=True)
-class HeldJob:
+class RemoteJob:
     """One job on a board whose journal is not empty."""
 
     job: str
@@ -43,7 +43,7 @@ class ContradictionError(DeviceError):
     """A file here and a journal on a board differ in what both hold."""
 
 
-def held_jobs(connection: Connection) -> tuple[list[HeldJob], list[str]]:
+def remote_jobs(connection: Connection) -> tuple[list[RemoteJob], list[str]]:
     """The jobs on a board in order of their names, and what is wrong with those that cannot be used."""
     folder = f"{connection.home()}/jobs"
     jobs, faults = [], []
@@ -63,7 +63,7 @@ def held_jobs(connection: Connection) -> tuple[list[HeldJob], list[str]]:
     return jobs, faults
 
 
-def fetch_journal(connection: Connection, held: HeldJob, path: Path) -> int:
+def fetch_journal(connection: Connection, held: RemoteJob, path: Path) -> int:
     """Bring a file up to a board's journal by fetching what it lacks, whole lines only; the number of bytes fetched.
 
     A file that holds more than the board is left as it is.
@@ -88,7 +88,7 @@ def fetch_journal(connection: Connection, held: HeldJob, path: Path) -> int:
     return len(new)
 
 
-def _held(connection: Connection, folder: str, name: str, sizes: dict[str, int]) -> HeldJob:
+def _held(connection: Connection, folder: str, name: str, sizes: dict[str, int]) -> RemoteJob:
     if sizes["journal.jsonl"] > LARGEST_JOURNAL or sizes.get("manifest.json", 0) > LARGEST_MANIFEST:
         raise ValueError("it or its journal is too large to be one")
     if "manifest.json" not in sizes:
@@ -111,7 +111,7 @@ def _held(connection: Connection, folder: str, name: str, sizes: dict[str, int])
     setup = record.get("board_setup") or {}
     if not isinstance(setup, dict) or not isinstance(setup.get("power_mode"), (str, type(None))):
         raise ValueError(f"board_setup is {_short(setup)}")
-    return HeldJob(
+    return RemoteJob(
         job=name,
         purpose=record["purpose"],
         space=record["space"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from devices import Connection
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.profiling import Protocol, Settings
+from lightnas_edge.measuring import MeasurementProtocol, Settings
 from lightnas_edge.space import Space, load_space
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def settings(arguments: argparse.Namespace, connection: Connection) -> Settings:
         precision=arguments.precision,
         batch=arguments.batch,
         threads=arguments.threads,
-        protocol=Protocol(rounds=arguments.rounds, seed=arguments.seed),
+        protocol=MeasurementProtocol(rounds=arguments.rounds, seed=arguments.seed),
         **board_settings(arguments),
     )
 

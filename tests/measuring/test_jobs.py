@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from lightnas_edge.errors import SpaceError
-from lightnas_edge.profiling import (
-    Protocol,
+from lightnas_edge.measuring import (
+    MeasurementProtocol,
     Settings,
     network_key,
     reference_architectures,
@@ -30,7 +30,7 @@ def manifest(job):
 
 
 def test_a_profile_job_holds_every_operator_once_with_a_model_named_by_its_content(tmp_path):
-    job = write_profile_job(tmp_path, TINY, Settings(protocol=Protocol(rounds=4)))
+    job = write_profile_job(tmp_path, TINY, Settings(protocol=MeasurementProtocol(rounds=4)))
 
     rows = manifest(job)["measurements"]
 
@@ -45,7 +45,7 @@ def test_a_profile_job_holds_every_operator_once_with_a_model_named_by_its_conte
 def test_more_rounds_and_fewer_operators_are_the_same_job(tmp_path):
     """So that `--rounds` and `--only` add to what was measured instead of beginning anew."""
     whole = write_profile_job(tmp_path / "a", TINY, Settings())
-    more = write_profile_job(tmp_path / "b", TINY, Settings(protocol=Protocol(rounds=99, seed=7)))
+    more = write_profile_job(tmp_path / "b", TINY, Settings(protocol=MeasurementProtocol(rounds=99, seed=7)))
     part = write_profile_job(tmp_path / "c", TINY, Settings(), operators=TINY.shaped_operators()[:2])
     other = write_profile_job(tmp_path / "d", TINY, Settings(batch=8))
 

@@ -36,7 +36,7 @@ class NetworkRow:
 
 
 @dataclass(frozen=True)
-class Story:
+class RunSnapshot:
     """The parts of a run. A part is None when `missing` says why and what to do."""
 
     folder: Path
@@ -121,11 +121,11 @@ class Story:
         return macs_m(self.space, self.architecture), parameters_m(self.space, self.architecture)
 
 
-def read_story(folder: Path) -> Story:
+def read_snapshot(folder: Path) -> RunSnapshot:
     """Read every part of a run directory that is there.
 
     Raises:
-        RunError: the folder is no run directory; every other fault is told in `Story.missing`.
+        RunError: the folder is no run directory; every other fault is told in `RunSnapshot.missing`.
     """
     run, space = read_run(folder)
     classes = (run.get("data") or {}).get("classes")
@@ -185,7 +185,7 @@ def read_story(folder: Path) -> Story:
     training = [line for line in training if line.get("kind") == "epoch"]
     if not training:
         missing.setdefault("training", f"not available: {train}")
-    return Story(
+    return RunSnapshot(
         folder=folder,
         run=run,
         space=space,

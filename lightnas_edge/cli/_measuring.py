@@ -11,8 +11,8 @@ from pathlib import Path
 
 import luts
 from devices import Connection, Status
-from lightnas_edge.cli.console import duration, note, percent, progress, say, warn
-from lightnas_edge.profiling import Job, measure
+from lightnas_edge.cli._console import duration, note, percent, progress, say, warn
+from lightnas_edge.measuring import Job, measure
 
 
 @contextmanager

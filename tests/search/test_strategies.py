@@ -5,13 +5,13 @@ import torch
 
 from lightnas_edge.nn import Ranks
 from lightnas_edge.search.config import Schedule
-from lightnas_edge.search.learners import SharedLearner, Surroundings
+from lightnas_edge.search.strategies import SearchContext, SharedStrategy
 from tests.search.problems import CONFIG, SPACE, budget
 
 
 def shared(*targets_ms):
-    around = Surroundings(SPACE, CONFIG, Schedule.of(CONFIG, 4), torch.Generator().manual_seed(0), Ranks())
-    return SharedLearner(around, [budget(target_ms, f"{target_ms} ms") for target_ms in targets_ms])
+    around = SearchContext(SPACE, CONFIG, Schedule.of(CONFIG, 4), torch.Generator().manual_seed(0), Ranks())
+    return SharedStrategy(around, [budget(target_ms, f"{target_ms} ms") for target_ms in targets_ms])
 
 
 def test_every_operator_is_trained_alike_however_tight_the_budget():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import luts
 from devices import Campaign, Connection, Status
-from lightnas_edge.profiling.jobs import Job
+from lightnas_edge.measuring.jobs import Job
 
 
 def measure(

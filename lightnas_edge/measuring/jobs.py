@@ -28,7 +28,7 @@ SENTINELS = 12  # searchable operators that stand in every job of a space and sh
 
 
 @dataclass(frozen=True)
-class Protocol:
+class MeasurementProtocol:
     """How to measure. Only `version` is part of a table's fingerprint: more rounds are the same kind of number.
 
     `min_sample_ms`: repetitions within a sample are calibrated so that one sample lasts at least this long.
@@ -60,13 +60,13 @@ class Settings:
     batch: int = 1
     threads: int = 1
     opset: int = 13
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: MeasurementProtocol = field(default_factory=MeasurementProtocol)
     energy_rounds: int = 0
     lock_clocks: bool = False
     power_mode: str | None = None
 
     @classmethod
-    def like(cls, fingerprint: Mapping[str, Any], protocol: Protocol) -> Settings:
+    def like(cls, fingerprint: Mapping[str, Any], protocol: MeasurementProtocol) -> Settings:
         """As a table with this fingerprint was measured: engine, precision, batch, threads."""
         default = cls()
         return cls(

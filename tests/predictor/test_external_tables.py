@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor.external_tables import read_external_table
 from lightnas_edge.predictor.features import GAUSSIAN, fit_features
-from lightnas_edge.predictor.foreign import read_foreign
 
 BLOCK = "MBConvLayer-input:1_24_112_112-in_ch:24-out_ch:32-mid_ch:144-expand:6-kernel:7-stride:2-use_se:0"
 
@@ -17,7 +17,7 @@ def written(folder, text):
 
 
 def test_a_block_is_read_from_its_key(tmp_path):
-    table = read_foreign(
+    table = read_external_table(
         written(tmp_path, f"board,key,latency_ms,energy_mj\nTX2,{BLOCK},5.1,30.3\nAGX Xavier,{BLOCK},0.99,\n")
     )
 
@@ -42,7 +42,7 @@ def test_a_block_is_read_from_its_key(tmp_path):
     ],
 )
 def test_edges_that_never_reach_the_output_are_no_work(tmp_path, cell, counted):
-    table = read_foreign(written(tmp_path, f"arch_str,latency_ms_cifar10\n{cell},3.2\n"))
+    table = read_external_table(written(tmp_path, f"arch_str,latency_ms_cifar10\n{cell},3.2\n"))
 
     assert table.form == "HW-NAS-Bench"
     assert table.features.traits[0, :5].tolist() == counted  # skip, 1x1, 3x3, pool, none
@@ -51,7 +51,7 @@ def test_edges_that_never_reach_the_output_are_no_work(tmp_path, cell, counted):
 
 
 def test_the_column_names_of_hw_nas_bench_itself_are_understood(tmp_path):
-    table = read_foreign(
+    table = read_external_table(
         written(
             tmp_path, "arch_str,edgegpu_latency,edgegpu_energy\n|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,1,2\n"
         )
@@ -73,18 +73,18 @@ def test_the_column_names_of_hw_nas_bench_itself_are_understood(tmp_path):
 )
 def test_what_cannot_be_read_is_said(tmp_path, text, said):
     with pytest.raises(PredictorError) as caught:
-        read_foreign(written(tmp_path, text))
+        read_external_table(written(tmp_path, text))
 
     assert said in str(caught.value)
 
 
 def test_a_missing_table_is_said(tmp_path):
     with pytest.raises(PredictorError, match="cannot read the table"):
-        read_foreign(tmp_path / "none.csv")
+        read_external_table(tmp_path / "none.csv")
 
 
 def test_recorded_blocks_are_predicted(shared_data):
-    table = read_foreign(shared_data / "ofa_block_lut" / "lut.csv")
+    table = read_external_table(shared_data / "ofa_block_lut" / "lut.csv")
     for metric in ("latency_ms", "energy_mj"):
         rows = table.known(("TX2", metric))
         assert len(rows) > 60
@@ -92,7 +92,7 @@ def test_recorded_blocks_are_predicted(shared_data):
 
 
 def test_recorded_cells_are_predicted(shared_data):
-    table = read_foreign(shared_data / "nb201_tx2" / "measurements.csv")
+    table = read_external_table(shared_data / "nb201_tx2" / "measurements.csv")
     value = np.median(np.stack(list(table.values.values())), axis=0)
 
     predictor = fit_features(table.features, value, relative=False)

@@ -33,7 +33,7 @@ _OPERATORS = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3", "n
 
 
 @dataclass(frozen=True, eq=False)
-class ForeignTable:
+class ExternalTable:
     """n rows that someone else measured.
 
     Args:
@@ -52,7 +52,7 @@ class ForeignTable:
         return np.flatnonzero(np.isfinite(np.stack([self.values[column] for column in columns])).all(axis=0))
 
 
-def read_foreign(path: str | Path) -> ForeignTable:
+def read_external_table(path: str | Path) -> ExternalTable:
     """A table in one of the forms above, which its columns tell.
 
     Raises:
@@ -77,7 +77,7 @@ def read_foreign(path: str | Path) -> ForeignTable:
     )
 
 
-def _once_for_all(path: Path, rows: Sequence[Mapping[str, str]]) -> ForeignTable:
+def _once_for_all(path: Path, rows: Sequence[Mapping[str, str]]) -> ExternalTable:
     keys = list(dict.fromkeys(row["key"] for row in rows))
     place = {key: position for position, key in enumerate(keys)}
     metrics = [metric for metric in ("latency_ms", "energy_mj") if metric in rows[0]]
@@ -89,7 +89,7 @@ def _once_for_all(path: Path, rows: Sequence[Mapping[str, str]]) -> ForeignTable
     blocks = [_block(path, key) for key in keys]
     work = np.array([amounts for amounts, _ in blocks])
     traits = np.array([traits for _, traits in blocks])
-    return ForeignTable("once-for-all", tuple(keys), Features(work, traits), values)
+    return ExternalTable("once-for-all", tuple(keys), Features(work, traits), values)
 
 
 def _block(path: Path, key: str) -> tuple[list[float], list[float]]:
@@ -123,7 +123,7 @@ def _block(path: Path, key: str) -> tuple[list[float], list[float]]:
     return work, [*sizes, float(kernels), float(squeeze), float(kernel), float(stride), float(inverted)]
 
 
-def _hw_nas_bench(path: Path, rows: Sequence[Mapping[str, str]]) -> ForeignTable:
+def _hw_nas_bench(path: Path, rows: Sequence[Mapping[str, str]]) -> ExternalTable:
     named = {name: found for name in rows[0] if (found := _METRIC.fullmatch(name))}
     if not named:
         raise PredictorError(f"{path}: no column names a latency or an energy: {', '.join(rows[0])}")
@@ -134,7 +134,7 @@ def _hw_nas_bench(path: Path, rows: Sequence[Mapping[str, str]]) -> ForeignTable
         values[found["board"] or found["condition"] or "board", metric] = np.array(column)
     cells = [_cell(path, row["arch_str"]) for row in rows]
     features = Features(np.array([work for work, _ in cells]), np.array([traits for _, traits in cells]))
-    return ForeignTable("HW-NAS-Bench", tuple(row["arch_str"] for row in rows), features, values)
+    return ExternalTable("HW-NAS-Bench", tuple(row["arch_str"] for row in rows), features, values)
 
 
 def _cell(path: Path, name: str) -> tuple[list[float], list[float]]:

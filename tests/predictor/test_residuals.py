@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 import devices
-from lightnas_edge.predictor import additivity_ledger, fit_best, observe
-from lightnas_edge.profiling import (
-    Protocol,
+from lightnas_edge.measuring import (
+    MeasurementProtocol,
     Settings,
     measure,
     sample_architectures,
     write_profile_job,
     write_sample_job,
 )
+from lightnas_edge.predictor import decompose_residuals, fit_best, load_observations
 from lightnas_edge.space import load_space
 from tests.predictor.boards import profile, random_architectures, sample, small_space, sum_ms, table_truth_ms
 
@@ -32,7 +32,7 @@ def blocks(architecture):
 def ledger_of(tmp_path, truth, count=30):
     lut = profile(tmp_path / "t", SPACE)
     networks = sample(tmp_path / "s", SPACE, random_architectures(SPACE, count), truth, SENTINELS, noise=0.0005)
-    return additivity_ledger(SPACE, lut, observe(SPACE, [networks], lut))
+    return decompose_residuals(SPACE, lut, load_observations(SPACE, [networks], lut))
 
 
 def test_what_is_paid_once_and_what_is_paid_per_block_are_told_apart(tmp_path):
@@ -86,12 +86,12 @@ def test_a_virtual_board_pays_for_its_synchronisation_once_per_engine(tmp_path, 
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "home"))
     space = load_space("tiny")
     board = devices.connect("virtual:jetson-agx-xavier")
-    settings = Settings(backend="simulated", protocol=Protocol(rounds=3, extra_rounds=0))
+    settings = Settings(backend="simulated", protocol=MeasurementProtocol(rounds=3, extra_rounds=0))
     table = measure(board, write_profile_job(tmp_path / "a", space, settings), tmp_path / "t.lut.jsonl")
     job = write_sample_job(tmp_path / "b", space, settings, sample_architectures(space, 15, 0))
     networks = measure(board, job, tmp_path / "s.lut.jsonl")
 
-    ledger = additivity_ledger(space, table, observe(space, [networks], table))
+    ledger = decompose_residuals(space, table, load_observations(space, [networks], table))
 
     offset, overhead = ledger.causes[0], ledger.causes[1]
     assert (offset.name, overhead.name) == ("offset", "overhead")

@@ -34,7 +34,7 @@ _WORTH, _FIRMNESS = -0.3, 10.0
 
 
 @dataclass(frozen=True)
-class Preference:
+class OperatorPosterior:
     """A normal belief about what each operator is worth: larger is better, in units of the loss.
 
     Shapes: L layers, K operators, R unknowns.
@@ -93,10 +93,10 @@ class PathLosses:
     def __len__(self) -> int:
         return len(self.losses)
 
-    def preference(self) -> Preference:
+    def preference(self) -> OperatorPosterior:
         """The belief after all losses so far; before there are enough, arithmetic alone and without doubt."""
         layers, operators = len(self.space.layers), len(self.space.operators)
-        nothing = Preference(-_WORTH * self._arithmetic, np.zeros((layers * operators, 1)))
+        nothing = OperatorPosterior(-_WORTH * self._arithmetic, np.zeros((layers * operators, 1)))
         if len(self) < _LEAST_PATHS:
             return nothing
         from sklearn.linear_model import BayesianRidge
@@ -122,7 +122,7 @@ class PathLosses:
         mean = -scale * (back @ model.coef_).reshape(layers, operators)
         values, vectors = np.linalg.eigh(np.asarray(model.sigma_))
         root = scale * back @ (vectors * np.sqrt(np.maximum(values, 0.0)))
-        return Preference(mean - mean.mean(axis=1, keepdims=True), root)
+        return OperatorPosterior(mean - mean.mean(axis=1, keepdims=True), root)
 
     def _contrasts(self, told: Array) -> tuple[Array, Array]:
         """(n, F) to (n - batches, F) and their epochs: each path against the mean of those before it in its batch.
