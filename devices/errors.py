@@ -13,15 +13,11 @@
 
 from __future__ import annotations
 
+from lightnas_edge.errors import LightnasEdgeError
 
-class DeviceError(Exception):
-    """Base of the family."""
 
-    exit_code = 1
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+class DeviceError(LightnasEdgeError):
+    """Base of what goes wrong between the host and a board."""
 
 
 class BoardUnreachableError(DeviceError):

@@ -1,6 +1,7 @@
 """Every error that lightnas-edge raises on purpose.
 
     LightnasEdgeError
+    ├── RecordError           a file is not the record that it should be       (ValueError)
     ├── SpaceError            a search space file or name is wrong             (ValueError)
     ├── ArchitectureError     an architecture does not fit its space           (ValueError)
     ├── BudgetError           a budget that is no budget: zero, negative, nan  (ValueError)
@@ -13,8 +14,8 @@
     ├── ExportError           the exported graph is wrong or unsupported
     └── VerifyError           the verification could not be carried out
 
-`luts.LutError` and `devices.DeviceError` are the bases of their own packages, which do not import this one.
-The command line answers all three families alike: message on stderr, exit code from `exit_code`.
+`luts.LutError` and `devices.DeviceError` are branches of the same tree, in the packages that raise them.
+The command line answers all of them alike: message on stderr, exit code from `exit_code`.
 
 Messages say what happened and where; `hint`, when present, says what to do next.
 """
@@ -30,6 +31,10 @@ class LightnasEdgeError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class RecordError(LightnasEdgeError, ValueError):
+    """A file that is missing, unreadable, of another kind or schema, or with wrong content; all faults in one message."""
 
 
 class SpaceError(LightnasEdgeError, ValueError):

@@ -3,14 +3,13 @@
 from luts.compare import (
     Ratio,
     Repeatability,
-    differing_fields,
     drift_ratio,
     merge,
     repeatability,
-    require_equal_fingerprints,
+    require_same_board,
 )
 from luts.energy import Energy
-from luts.errors import LutError, LutFingerprintError, LutFormatError, LutMissError
+from luts.errors import LutError, LutFormatError, LutMissError
 from luts.journal import Fault, Visit, checksum
 from luts.metrics import HOW_TO_MEASURE, METRICS, Quantity
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, read
@@ -25,7 +24,6 @@ __all__ = [
     "Fault",
     "Lut",
     "LutError",
-    "LutFingerprintError",
     "LutFormatError",
     "LutMissError",
     "Quantity",
@@ -33,10 +31,9 @@ __all__ = [
     "Repeatability",
     "Visit",
     "checksum",
-    "differing_fields",
     "drift_ratio",
     "merge",
     "read",
     "repeatability",
-    "require_equal_fingerprints",
+    "require_same_board",
 ]

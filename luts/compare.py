@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from luts.errors import LutError, LutFingerprintError, LutMissError
-from luts.journal import Visit, list_differing
+from lightnas_edge.records.differences import require_equal_fingerprints
+from luts.errors import LutError, LutMissError
+from luts.journal import Visit
 from luts.metrics import Quantity
 from luts.table import Entry, Lut
 
@@ -44,20 +45,15 @@ class Repeatability:
         return ", ".join(parts)
 
 
-def differing_fields(one: Lut, other: Lut) -> list[str]:
-    """`power_mode 'MAXN' and '15W'` for every field of the fingerprints that differs."""
-    return list_differing(one.fingerprint, other.fingerprint)
-
-
-def require_equal_fingerprints(tables: Sequence[Lut]) -> None:
-    """Raises LutFingerprintError, with the fields that differ, unless all tables are of one board in one state."""
+def require_same_board(tables: Sequence[Lut]) -> None:
+    """Raises FingerprintError, with the fields that differ, unless all tables are of one board in one state."""
     for other in tables[1:]:
-        faults = differing_fields(tables[0], other)
-        if faults:
-            raise LutFingerprintError(
-                f"{tables[0].path} and {other.path} are of different boards or states: {'; '.join(faults)}",
-                hint="measure both on the same board, in the same power mode, with the same engine and settings",
-            )
+        require_equal_fingerprints(
+            tables[0].fingerprint,
+            other.fingerprint,
+            f"{tables[0].path} and {other.path}",
+            hint="measure both on the same board, in the same power mode, with the same engine and settings",
+        )
 
 
 def merge(tables: Sequence[Lut]) -> Lut:
@@ -66,11 +62,11 @@ def merge(tables: Sequence[Lut]) -> Lut:
     The header is the first table's, and so is the day that the numbers are of. A visit that stands in several tables counts once.
 
     Raises:
-        LutFingerprintError: the tables are of different boards or states; lists the fields.
+        FingerprintError: the tables are of different boards or states; lists the fields.
     """
     if not tables:
         raise LutError("no table to merge")
-    require_equal_fingerprints(tables)
+    require_same_board(tables)
     visits: dict[tuple[str, str, int], Visit] = {}
     for table in tables:
         for visit in table.visits:
@@ -96,9 +92,9 @@ def drift_ratio(
 
     Raises:
         LutMissError: the tables share none of the keys.
-        LutFingerprintError: they are of different boards or states.
+        FingerprintError: they are of different boards or states.
     """
-    require_equal_fingerprints([reference, other])
+    require_same_board([reference, other])
     wanted = list(reference.entries) if keys is None else list(keys)
     pairs = {
         key: (before, after)
@@ -141,7 +137,7 @@ def repeatability(lut: Lut, other: Lut | None = None, *, metric: str = "latency_
     if other is None:
         one, two, shrink = *_halves(lut), 2.0
     else:
-        require_equal_fingerprints([lut, other])
+        require_same_board([lut, other])
         one, two, shrink = lut, other, math.sqrt(2)
     operators = _deviations(one.entries, two.entries, metric)
     networks = _deviations(one.networks, two.networks, metric)

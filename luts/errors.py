@@ -1,30 +1,23 @@
 """What can be wrong with a look-up table.
 
-LutError
+LutError (a LightnasEdgeError)
 ├── LutFormatError       not a table, or one this program cannot read   (ValueError)
-├── LutFingerprintError  tables of different boards or states would mix (ValueError)
 └── LutMissError         the table does not hold what was asked for     (KeyError)
+
+Tables of different boards or states raise `lightnas_edge.errors.FingerprintError`.
 """
 
 from __future__ import annotations
 
+from lightnas_edge.errors import LightnasEdgeError
 
-class LutError(Exception):
-    """Base of the family. `hint` says what to do next."""
 
-    exit_code = 1
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+class LutError(LightnasEdgeError):
+    """Base of what can be wrong with a look-up table."""
 
 
 class LutFormatError(LutError, ValueError):
     """The file is not a look-up table, or its header is damaged, in other units or of a newer schema."""
-
-
-class LutFingerprintError(LutError, ValueError):
-    """Measurements of different boards, states, engines or protocols; the message lists the fields."""
 
 
 class LutMissError(LutError, KeyError):

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luts.errors import LutFingerprintError, LutFormatError
+from lightnas_edge.errors import FingerprintError
+from lightnas_edge.records.differences import fingerprint_differences
+from luts.errors import LutFormatError
 
 SCHEMA = 1
 UNITS = {"latency": "ms", "energy": "mJ"}
@@ -72,7 +74,7 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Visit], list[Fault], 
 
     Raises:
         LutFormatError: no file, an empty one, no valid header, a newer schema, other units.
-        LutFingerprintError: a second header of another fingerprint.
+        FingerprintError: a second header of another fingerprint.
     """
     try:
         content = path.read_bytes()
@@ -198,21 +200,12 @@ def _check_header(path: Path, number: int, record: dict[str, Any]) -> None:
 
 
 def _check_same_fingerprint(path: Path, number: int, header: dict[str, Any], record: dict[str, Any]) -> None:
-    faults = list_differing(header["fingerprint"], record["fingerprint"])
+    faults = fingerprint_differences(header["fingerprint"], record["fingerprint"])
     if faults:
-        raise LutFingerprintError(
+        raise FingerprintError(
             f"{path} line {number} starts measurements of another board or state than line 1: {'; '.join(faults)}",
             hint="they do not mix: split the file at that line, one table per fingerprint",
         )
-
-
-def list_differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """`power_mode 'MAXN' and '15W'` for every field that differs, sorted by name."""
-    return [
-        f"{name} {one.get(name)!r} and {other.get(name)!r}"
-        for name in sorted({*one, *other})
-        if one.get(name) != other.get(name) or (name in one) != (name in other)
-    ]
 
 
 def _visit(record: dict[str, Any]) -> tuple[Visit | None, str]:

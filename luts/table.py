@@ -352,7 +352,7 @@ def read(path: str | Path) -> Lut:
 
     Raises:
         LutFormatError: no file, an empty one, no valid header, a newer schema, other units.
-        LutFingerprintError: a second header of another board or state in the same file.
+        FingerprintError: a second header of another board or state in the same file.
     """
     path = Path(path)
     header, visits, faults, own = read_journal(path)

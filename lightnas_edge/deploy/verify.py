@@ -18,7 +18,7 @@ from devices import Connection, Status
 from lightnas_edge.deploy.compare import Agreement, compare_outputs
 from lightnas_edge.deploy.export import load_run_data, pytorch_outputs
 from lightnas_edge.deploy.judge import CONFIDENCE, Judgement, judge, result_line
-from lightnas_edge.errors import VerifyError
+from lightnas_edge.errors import FingerprintError, VerifyError
 from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, network_key, sentinels, write_verify_job
 from lightnas_edge.predictor import load_predictor
 from lightnas_edge.runs import read_architecture, read_json, read_run, write_json
@@ -205,7 +205,7 @@ def _drift(run_dir: Path, table: luts.Lut, space: Space) -> tuple[luts.Ratio | N
         ]
     try:
         return luts.drift_ratio(luts.read(path), table, [shaped.key for shaped in sentinels(space)]), []
-    except luts.LutFingerprintError as error:
+    except FingerprintError as error:
         return None, [f"verified on another board or in another state than the table's, so drift is unknown: {error}"]
     except luts.LutMissError as error:
         return None, [f"drift is unknown: {error}"]

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from lightnas_edge.errors import FingerprintError, PredictorError
+from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.calibration import LEAST_DEGREES
 from lightnas_edge.predictor.metrics import UNITS
+from lightnas_edge.records.differences import require_equal_fingerprints
 from lightnas_edge.space import Architecture, Space
 
 if TYPE_CHECKING:
@@ -80,17 +81,13 @@ class Predictor(ABC):
 
     def require_same_board(self, fingerprint: dict[str, Any], what: str) -> None:
         """Raises FingerprintError, with the fields that differ, unless `what` is of this board in this state."""
-        differing = [
-            f"{name} {self.fingerprint.get(name)!r} and {fingerprint.get(name)!r}"
-            for name in sorted({*self.fingerprint, *fingerprint})
-            if self.fingerprint.get(name) != fingerprint.get(name)
-        ]
-        if differing:
-            raise FingerprintError(
-                f"the predictor and {what} are of different boards or states: {'; '.join(differing)}",
-                hint="a predictor speaks for the board and state it was fitted on; fit one for this board, or carry this one "
-                "over: lightnas-edge fit --prior",
-            )
+        require_equal_fingerprints(
+            self.fingerprint,
+            fingerprint,
+            f"the predictor and {what}",
+            hint="a predictor is valid for the board and state it was fitted on; fit one for this board, or transfer this "
+            "one: lightnas-edge fit --prior",
+        )
 
     @abstractmethod
     def predict(self, one_hot: NDArray[Any]) -> Array:

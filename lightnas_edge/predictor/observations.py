@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import luts
-from lightnas_edge.errors import ArchitectureError, FingerprintError, PredictorError
+from lightnas_edge.errors import ArchitectureError, PredictorError
 from lightnas_edge.predictor.base import Array, one_hot_of
 from lightnas_edge.predictor.metrics import checked
+from lightnas_edge.records.differences import require_equal_fingerprints
 from lightnas_edge.space import Architecture, Space
 
 _UNKNOWN_ERROR = 0.02  # relative, of a network measured in one or two rounds: what an unlocked machine shows
@@ -77,12 +78,12 @@ def load_observations(
     without: dict[str, luts.Lut] = {}
     faults: list[str] = []
     for sample in samples:
-        differing = luts.differing_fields(reference, sample)
-        if differing:
-            raise FingerprintError(
-                f"{reference.path} and {sample.path} are of different boards or states: {'; '.join(differing)}",
-                hint="measure the networks where the table was measured, with the same engine and settings",
-            )
+        require_equal_fingerprints(
+            reference.fingerprint,
+            sample.fingerprint,
+            f"{reference.path} and {sample.path}",
+            hint="measure the networks where the table was measured, with the same engine and settings",
+        )
         ratio = _drift(reference, sample, metric, notes)
         for key, entry in sample.networks.items():
             try:

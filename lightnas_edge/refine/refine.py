@@ -169,7 +169,7 @@ def refine_network(
 
     Raises:
         RunError: the run has no network, predictor or table; `out` holds something else.
-        LutFingerprintError: what is measured now is of another board or state than the run's table.
+        FingerprintError: what is measured now is of another board or state than the run's table.
         LutMissError: the board could not run an operator of the network itself.
         InfeasibleBudgetError: neither the network nor its smallest choice keeps the budget.
         DataError: an image cannot be read.
@@ -240,7 +240,7 @@ class _Measuring:
             known = luts.read(self._run_table)
             if not path.exists():  # one operator first: another board is told from the run's before an hour is spent
                 check = path.with_name(f"check-{name}")
-                luts.require_equal_fingerprints([known, self._measure(space, operators[:1], check)])
+                luts.require_same_board([known, self._measure(space, operators[:1], check)])
                 check.unlink()
             self._measure(space, operators, path)
         self.paths.append(path)

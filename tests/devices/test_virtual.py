@@ -12,6 +12,7 @@ import devices
 import luts
 from devices.virtual import NAMES
 from lightnas_edge import graph
+from lightnas_edge.errors import FingerprintError
 from lightnas_edge.measuring import (
     MeasurementProtocol,
     Settings,
@@ -80,7 +81,7 @@ def test_it_cannot_be_mixed_with_what_was_measured(board, tmp_path):
     header["fingerprint"]["simulated"] = header["simulated"] = False
     measured.write_bytes(journal.encode(header) + b"".join(lines[1:]))
 
-    with pytest.raises(luts.LutFingerprintError, match="simulated"):
+    with pytest.raises(FingerprintError, match="simulated"):
         luts.merge([lut, luts.read(measured)])
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 
 import luts
+from lightnas_edge.errors import FingerprintError
 from tests.luts.journals import FINGERPRINT, header, visit, write, write_measured
 
 TRUTH_MS = {f"op{index}@1": 0.1 * 1.2**index for index in range(8)}
@@ -54,7 +55,7 @@ def test_tables_of_different_states_do_not_merge_and_the_fields_are_listed(tmp_p
     two = luts.read(write(tmp_path / "2", header(fingerprint=FINGERPRINT | {"batch": 8, "precision": "fp16"})))
 
     for attempt in (lambda: luts.merge([one, two]), lambda: luts.drift_ratio(one, two)):
-        with pytest.raises(luts.LutFingerprintError, match="batch 1 and 8; precision 'fp32' and 'fp16'"):
+        with pytest.raises(FingerprintError, match="batch 1 and 8; precision 'fp32' and 'fp16'"):
             attempt()
 
 

@@ -8,6 +8,7 @@ import zlib
 import pytest
 
 import luts
+from lightnas_edge.errors import FingerprintError
 from tests.luts.journals import FINGERPRINT, header, seal, visit, write
 
 
@@ -171,7 +172,7 @@ def test_lines_of_another_fingerprint_are_refused_with_the_fields_that_differ(tm
     other = FINGERPRINT | {"power_mode": "15W", "threads": 2}
     path = write(tmp_path / "t.lut.jsonl", header(), visit("a@1", [1.0]), header(fingerprint=other))
 
-    with pytest.raises(luts.LutFingerprintError) as caught:
+    with pytest.raises(FingerprintError) as caught:
         luts.read(path)
 
     assert "line 3" in str(caught.value)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import luts
 from lightnas_edge.data import load_data
-from lightnas_edge.errors import InfeasibleBudgetError, RunError
+from lightnas_edge.errors import FingerprintError, InfeasibleBudgetError, RunError
 from lightnas_edge.predictor import load_predictor
 from lightnas_edge.refine import AccuracyComparison, Grid, TrainingLossSum, refine_network
 from lightnas_edge.refine.evolution import evolve
@@ -264,7 +264,7 @@ def test_the_refined_network_trains_like_any_other(tmp_path):
 def test_another_board_is_told_before_everything_is_measured(tmp_path):
     board = Board(power_mode="15W")
 
-    with pytest.raises(luts.LutFingerprintError, match="power_mode None and '15W'"):
+    with pytest.raises(FingerprintError, match="power_mode None and '15W'"):
         refine(tmp_path, board=board)
 
     assert len(board.asked) == 1

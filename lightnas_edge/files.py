@@ -1,0 +1,74 @@
+"""Writing files so that no reader meets half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, content: str | bytes, *, durable: bool = False) -> None:
+    """Replace a file by rename; the folder is made where it is missing.
+
+    The new content lies in `NAME.part` until it is whole. After a failure the earlier file is unchanged and the part
+    is removed.
+
+    Args:
+        content: text is written as UTF-8.
+        durable: force the content to disk before the rename, for what a power cut must not lose.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, record: Any, *, indent: int | None = 2) -> None:
+    """Replace a JSON file by rename.
+
+    Raises:
+        ValueError: the record holds NaN or infinity; `finite` turns them into null.
+        OSError: the file cannot be written.
+    """
+    write_atomic(path, json.dumps(record, indent=indent, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same JSON value with null in place of every number that is not finite, at any depth; tuples become lists."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def sha256_of(content: bytes) -> str:
+    """64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """64 hex digits of a file's content, read in pieces.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
