@@ -1,42 +1,59 @@
-"""The progress bar of what learns: the search and the training send the same kinds of events."""
+"""Progress of the search and of the training, which send the same kinds of events."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightnas_edge.cli._console import ms, progress
+from lightnas_edge.cli._console import duration, info, ms, progress
 from lightnas_edge.errors import RunError
+
+if TYPE_CHECKING:
+    from lightnas_edge.data import DataSet
+    from lightnas_edge.space import Space
 
 Event = dict[str, Any]
 
 
+def read_data(source: str, *, space: Space, seed: int, workers: int | None) -> DataSet:
+    """The data set, with a line of progress: reading a large folder takes minutes."""
+    from lightnas_edge.data import load_data
+
+    with progress(f"reading {source}"):
+        return load_data(source, space=space, seed=seed, workers=workers)
+
+
 @contextmanager
 def learning_progress(title: str, *, budget: tuple[float, str] | None = None) -> Iterator[Callable[[Event], None]]:
-    """Something to call with every event: steps done and left, the loss, the latency of the network preferred now."""
+    """Call it with every event: it shows steps, loss and accuracy, and the prediction for the network preferred now.
+
+    Args:
+        budget: the first limit and its unit.
+    """
     with progress(title) as bar:
         total, done, text = 1, 0, ""
 
         def draw(event: Event) -> None:
             nonlocal total, done, text
+            if event["kind"] == "estimate":
+                info(_estimate(event))
+                return
             if event["kind"] == "start":
                 before, total = _steps(event, event["epoch"]), _steps(event, event["epochs"])
                 done = before + event["step"]
             elif event["kind"] == "step":
                 done += 1
-                text = f"epoch {event['epoch'] + 1}  loss {event['loss']:.3f}  {100 * event['accuracy']:.0f} % right"
+                text = f"epoch {event['epoch'] + 1}  loss {event['loss']:.3f}  accuracy {100 * event['accuracy']:.0f} %"
                 if budget is not None:
-                    text += f"  {ms(event['derived_ms'])} of {budget[0]:g} {budget[1]}  lambda {event['lambda']:.3f}"
+                    text += f"  {ms(event['derived'])} of {budget[0]:g} {budget[1]}  lambda {event['lambda']:.3f}"
             elif event["kind"] == "candidate":
                 text = f"comparing networks for {event['budget']}: {event['done']} of {event['total']}"
             elif event["kind"] == "precision":
-                text = f"{event['chosen']} is quickest here"
+                text = f"fastest arithmetic: {event['chosen']}"
             elif event.get("validation_accuracy") is not None:
-                text = (
-                    f"epoch {event['epoch'] + 1}  {100 * event['validation_accuracy']:.1f} % of validation images right"
-                )
+                text = f"epoch {event['epoch'] + 1}  validation accuracy {100 * event['validation_accuracy']:.1f} %"
                 if event.get("entropy") is not None:
                     text += f"  entropy {event['entropy']:.2f}"
             bar(min(done, total), total, text)
@@ -46,7 +63,7 @@ def learning_progress(title: str, *, budget: tuple[float, str] | None = None) ->
 
 @contextmanager
 def tensorboard(folder: Path | None) -> Iterator[Callable[[Event], None]]:
-    """Something to call with every event, that writes scalars for TensorBoard below `folder`; None writes nothing.
+    """Call it with every event: it writes scalars for TensorBoard below `folder`; None writes nothing.
 
     Raises:
         RunError: the package that writes them is not installed.
@@ -86,6 +103,16 @@ def tensorboard(folder: Path | None) -> Iterator[Callable[[Event], None]]:
         yield write
     finally:
         writer.close()
+
+
+def _estimate(event: Event) -> str:
+    """`estimate: 34560 steps, 2 h 05 min, 812 MB of memory`; what is unknown is left out."""
+    parts = [f"{event['steps']} steps"]
+    if event.get("seconds") is not None:
+        parts.append(f"about {duration(event['seconds'])}")
+    if event.get("memory_mb") is not None:
+        parts.append(f"{event['memory_mb']:.0f} MB of memory")
+    return f"estimate: {', '.join(parts)}"
 
 
 def _steps(start: Event, epochs: int) -> int:

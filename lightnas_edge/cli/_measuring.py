@@ -1,4 +1,4 @@
-"""Measuring with a progress bar: what `profile`, `sample` and `verify` share."""
+"""Measuring with a progress bar: what `profile`, `sample`, `search --host` and `refine` share."""
 
 from __future__ import annotations
 
@@ -6,108 +6,184 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import luts
 from devices import Connection, Status
-from lightnas_edge.cli._console import duration, note, percent, progress, say, warn
-from lightnas_edge.measuring import Job, measure
+from lightnas_edge.cli._console import Bar, duration, info, percent, print_result, progress, warn
+from lightnas_edge.measuring import Job, Settings, measure
+
+# One visit beside its warm-up and samples: handing over, reading the board's state. Seconds, on an idle workstation.
+_VISIT_OVERHEAD_S = 0.02
+_LOAD_S = 0.1  # one model into ONNX Runtime; TensorRT builds an engine first, which takes far longer
+_BUILD_S = 20.0  # one operator's engine in TensorRT, on the slower boards
+_ENERGY_VISIT_S = 15.0  # settling and steady power: docs/energy.md
+
+
+class CampaignProgress:
+    """The two callbacks of a campaign, one bar for each of its phases. `rounds`: of the job, where it is known."""
+
+    def __init__(self, stack: ExitStack, title: str, rounds: int | None = None) -> None:
+        self._stack, self._title, self._rounds = stack, title, rounds
+        self._phase = ""
+        self._bar: Bar | None = None
+
+    def preparing(self, done: int, total: int) -> None:
+        """Models written."""
+        self._in_phase("preparing models")(done, total)
+
+    def measuring(self, status: Status) -> None:
+        """The board's status."""
+        of = "" if self._rounds is None else f" of {self._rounds}"
+        text = f"round {status.round + 1}{of}  {status.key}"
+        self._in_phase(self._title)(status.done, max(status.total, 1), text, status.eta_s)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._stack.close()
+        self._phase, self._bar = "", None
+
+    def _in_phase(self, title: str) -> Bar:
+        if self._bar is None or title != self._phase:
+            self._stack.close()
+            self._phase, self._bar = title, self._stack.enter_context(progress(title))
+        return self._bar
 
 
 @contextmanager
-def job_folder() -> Iterator[Path]:
-    """A scratch folder for a job directory on this side."""
-    with tempfile.TemporaryDirectory(prefix="lightnas-edge-job-") as folder:
-        yield Path(folder)
+def campaign_progress(title: str, rounds: int | None = None) -> Iterator[CampaignProgress]:
+    with ExitStack() as stack:
+        yield CampaignProgress(stack, title, rounds)
 
 
 def measure_with_progress(
     connection: Connection,
-    write: Callable[[Callable[[int, int], None]], Job],
+    write: Callable[[Path, Callable[[int, int], None]], Job],
     table: Path,
     *,
     title: str,
     fresh: bool,
     sudo_password: str | None = None,
+    announce: Callable[[Job], None] | None = None,
 ) -> tuple[Job, luts.Lut]:
-    """Write the job, run it, draw the bar, say what came of it."""
-    with progress("preparing models") as bar:
-        job = write(lambda done, total: bar(done, total))
-    before = luts.read(table) if table.exists() and not fresh else None
-    with progress(title) as bar:
+    """Write the job into a scratch folder and run it, with a bar.
 
-        def draw(status: Status) -> None:
-            bar(
-                status.done,
-                max(status.total, 1),
-                f"round {status.round + 1} of {job.rounds}  {status.key}",
-                status.eta_s,
-            )
+    Args:
+        write: makes the job, from a folder and a callback.
+        announce: called between writing and measuring.
+    """
+    with tempfile.TemporaryDirectory(prefix="lightnas-edge-job-") as folder:
+        with progress("preparing models") as bar:
+            job = write(Path(folder), lambda done, total: bar(done, total))
+        before = luts.read(table) if table.exists() and not fresh else None
+        if announce is not None:
+            announce(job)
+        with progress(title) as bar:
 
-        lut = measure(connection, job, table, fresh=fresh, on_progress=draw, sudo_password=sudo_password)
+            def draw(status: Status) -> None:
+                text = f"round {status.round + 1} of {job.rounds}  {status.key}"
+                bar(status.done, max(status.total, 1), text, status.eta_s)
+
+            lut = measure(connection, job, table, fresh=fresh, on_progress=draw, sudo_password=sudo_password)
     if before is not None:
-        tell_resumed(before, job)
+        _report_reused(before, job)
     return job, lut
 
 
-def tell_resumed(before: luts.Lut, job: Job) -> None:
-    held = {**before.entries, **before.networks}
-    kept = sum(min(len(held[key].visits), job.rounds) for key in job.keys if key in held)
-    if kept >= job.visits:
-        note(f"everything was already measured ({kept} visits); --fresh measures anew")
-    elif kept:
-        note(f"went on after {kept} of {job.visits} visits")
+def estimated_seconds(operators: int, settings: Settings) -> float:
+    """How long a board measures, at least, before any visit was timed: operators, rounds and the protocol's times."""
+    protocol = settings.protocol
+    visit_s = (protocol.warmup_ms + protocol.samples_per_visit * protocol.min_sample_ms) / 1000 + _VISIT_OVERHEAD_S
+    once_s = _BUILD_S if settings.backend == "tensorrt" else _LOAD_S
+    return operators * (once_s + protocol.rounds * visit_s + settings.energy_rounds * _ENERGY_VISIT_S)
 
 
-def tell_table(job: Job, lut: luts.Lut, *, started_s: float, ended_s: float, energy: bool = False) -> None:
-    """Coverage, repeatability, doubts: the lines that follow a measurement. `energy`: it was asked for."""
-    held = {**lut.entries, **lut.networks}
-    found = sum(key in held for key in job.keys)
+def announce_estimate(operators: int, settings: Settings) -> None:
+    """Before a campaign: what it will take."""
+    energy = f" and {settings.energy_rounds} of energy" if settings.energy_rounds else ""
+    further = f"; unstable operators get up to {settings.protocol.extra_rounds} further rounds"
+    info(
+        f"estimate: {operators} operators x {settings.protocol.rounds} rounds{energy}, about "
+        f"{duration(estimated_seconds(operators, settings))} unless measured before"
+        f"{further if settings.protocol.spread_limit is not None else ''}"
+    )
+
+
+def _report_reused(before: luts.Lut, job: Job) -> None:
+    existing = {**before.entries, **before.networks}
+    reused = sum(min(len(existing[key].visits), job.rounds) for key in job.keys if key in existing)
+    if reused >= job.visits:
+        info(f"all {reused} visits were measured before and are reused; --fresh measures them again")
+    elif reused:
+        info(f"resumed after {reused} of {job.visits} visits")
+
+
+def report_table(
+    job: Job,
+    lut: luts.Lut,
+    *,
+    seconds: float,
+    energy: bool = False,
+    show: Callable[[str], None] = print_result,
+) -> None:
+    """Coverage and warnings after a campaign.
+
+    Args:
+        energy: it was asked for.
+        show: takes the lines that are not warnings.
+    """
+    entries = {**lut.entries, **lut.networks}
+    found = sum(key in entries for key in job.keys)
     verb = "SIMULATED" if lut.simulated else "measured"
-    say(f"{found} of {len(job.keys)} {verb} in {duration(ended_s - started_s)}: {lut.path}")
+    show(f"{found} of {len(job.keys)} {verb} in {duration(seconds)}: {lut.path}")
     for fault in lut.faults:
         warn(f"{lut.path}:{fault.line}: {fault.what}")
     for key, error in lut.failed.items():
-        if key not in held:
+        if key not in entries:
             remedy = f"\n  {error['remedy']}" if error.get("remedy") else ""
             warn(f"{key} could not be measured: {error.get('message', 'no reason given')}{remedy}")
-    measured = [held[key] for key in job.keys if key in held]
+    measured = [entries[key] for key in job.keys if key in entries]
     if energy:
-        _tell_energy(measured, lut)
-    shaky = [entry for entry in measured if entry.unstable]
-    if len(shaky) > max(5, len(measured) // 4):
-        _tell_restless(measured, shaky)
+        _report_energy(measured, lut, show)
+    unstable = [entry for entry in measured if entry.unstable]
+    if len(unstable) > max(5, len(measured) // 4):
+        _warn_unstable_host(measured, unstable)
     else:
-        for entry in shaky:
+        for entry in unstable:
             warn(f"{entry.key} {entry.warnings[0]}")
 
 
-def _tell_energy(measured: Sequence[luts.Entry], lut: luts.Lut) -> None:
+def is_complete(job: Job, lut: luts.Lut) -> bool:
+    """Everything that the job measures is in the table."""
+    return all(key in lut.entries or key in lut.networks for key in job.keys)
+
+
+def _report_energy(measured: Sequence[luts.Entry], lut: luts.Lut, show: Callable[[str], None]) -> None:
     known = [entry for entry in measured if entry.energy_mj is not None]
     if known:
-        say(f"energy of {len(known)} of {len(measured)}")
+        show(f"energy of {len(known)} of {len(measured)}")
     if len(known) == len(measured):
         return
     about = lut.header.get("energy") or {}
     reasons = [about.get("reason")] + [
         (visit.energy or {}).get("reason") for entry in measured for visit in entry.visits
     ]
-    told = [reason for reason in dict.fromkeys(reasons) if reason]
-    warn("energy is not available\n  " + "\n  ".join("\n".join(told).splitlines() or ["no reason was given"]))
+    named = [reason for reason in dict.fromkeys(reasons) if reason]
+    warn("energy is not available\n  " + "\n  ".join("\n".join(named).splitlines() or ["no reason was given"]))
 
 
-def _tell_restless(measured: Sequence[luts.Entry], shaky: Sequence[luts.Entry]) -> None:
-    """When much is unstable, the machine is the trouble and not the operators: one warning instead of many."""
+def _warn_unstable_host(measured: Sequence[luts.Entry], unstable: Sequence[luts.Entry]) -> None:
+    """When many operators are unstable, the cause is the machine: one warning instead of many."""
     spreads = [entry.spread for entry in measured if not math.isnan(entry.spread)]
     if not spreads:
-        warn("measured in too few rounds to know the spread; --rounds 5 or more")
+        warn("too few rounds to know the spread; measure with --rounds 5 or more")
         return
     foreign = [visit.after.get("foreign_cpu") for entry in measured for visit in entry.visits]
     known = [load for load in foreign if load is not None]
-    load = f"; other processes used {statistics.mean(known):.2f} of a core meanwhile" if known else ""
+    load = f"; other processes used {statistics.mean(known):.2f} of a core" if known else ""
     warn(
-        f"{len(shaky)} of {len(measured)} vary by more than {percent(luts.UNSTABLE_SPREAD, 0)} between rounds "
-        f"(typically {percent(statistics.median(spreads))}){load}\n"
-        "  stop other work, lock the clocks or cool the board; or run again with more --rounds: what is there is kept"
+        f"unstable host: {len(unstable)} of {len(measured)} vary by more than {percent(luts.UNSTABLE_SPREAD, 0)} between "
+        f"rounds (median spread {percent(statistics.median(spreads))}){load}\n"
+        "  stop other work, lock the clocks or cool the board; or run again with more --rounds: existing samples are reused"
     )

@@ -3,20 +3,90 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import getpass
 import math
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from devices import Connection
+from lightnas_edge.cli._console import UsageError
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.measuring import MeasurementProtocol, Settings
+from lightnas_edge.measuring.tables import ENERGY_ROUNDS
+from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.space import Space, load_space
 
 if TYPE_CHECKING:
     from lightnas_edge.predictor import AdditivePredictor
 
-ENERGY_ROUNDS = 2
+LARGEST_SEED = 2**31 - 1
+
+
+class _StoreOnce(argparse.Action):
+    """An option with one value: giving it twice is an error, because one of the values would be ignored."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        if option_string is not None:
+            given = vars(namespace).setdefault("given_options", set())
+            if self.dest in given:
+                raise argparse.ArgumentError(self, "given twice; it takes one value")
+            given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Options are written out in full and given once; an unknown choice names the choices."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+        self.register("action", None, _StoreOnce)
+        self.register("action", "store", _StoreOnce)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"invalid choice: {unknown_choice(str(value), action.choices)}")
+
+    def error(self, message: str) -> NoReturn:
+        super().error("\n".join(map(clean_text, message.splitlines())))
+
+
+def unknown_choice(value: str, choices: Iterable[Any]) -> str:
+    """`'serch'; did you mean 'search'? (choose from 'demo', 'search')`."""
+    names = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(value, names, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{value!r}{meant} (choose from {', '.join(map(repr, names))})"
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """What every command takes."""
+    group = parser.add_argument_group("output")
+    loudness = group.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="show debug messages and tracebacks")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="show the result, warnings and errors only")
+    group.add_argument(
+        "--log-file", type=Path, metavar="FILE", help="append everything to FILE, with times and tracebacks"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
+
+
+def add_fresh(group: argparse._ActionsContainer, text: str) -> None:
+    """Either of both, never both."""
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--fresh", action="store_true", help=text)
+    either.add_argument("--resume", action="store_true", help="continue an interrupted run (default)")
 
 
 def milliseconds(text: str) -> float:
@@ -40,8 +110,15 @@ def positive(text: str) -> float:
 
 def count(text: str) -> int:
     """argparse type: a whole number above zero."""
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or not 1 <= int(text) <= LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """argparse type: a whole number, zero included."""
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {LARGEST_SEED}, not {text!r}")
     return int(text)
 
 
@@ -57,7 +134,7 @@ def share(text: str) -> float:
 
 
 def percentage(text: str) -> float:
-    """argparse type: per cent, above 0 and below 100; the share that it is."""
+    """argparse type: per cent, above 0 and below 100; returns the share."""
     try:
         value = float(text.removesuffix("%")) / 100
     except ValueError:
@@ -76,12 +153,12 @@ def add_space(parser: argparse.ArgumentParser, *, required: bool = True) -> None
 
 def add_classes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--classes", type=count, metavar="N", help="of your data: sizes the head (default: the space's own)"
+        "--classes", type=count, metavar="N", help="classes of your data; sets the head (default: the space's own)"
     )
 
 
 def chosen_space(arguments: argparse.Namespace) -> Space:
-    """The space that was named, for as many classes as were asked for."""
+    """The named space, with the number of classes that was given."""
     space = load_space(arguments.space)
     return space if arguments.classes is None else space.with_classes(arguments.classes)
 
@@ -99,15 +176,33 @@ def read_prior(path: Path | None, space: Space) -> AdditivePredictor | None:
     prior = load_predictor(path, space)
     if not isinstance(prior, AdditivePredictor):
         raise PredictorError(
-            f"{path} is of type {prior.type}: only additive predictors carry over",
-            hint="fit one on the other board: lightnas-edge fit --method calibrated, or --method samples",
+            f"{path} is of type {prior.type}: only additive predictors transfer to another board",
+            hint="fit one on the other board: "
+            f"`lightnas-edge fit --space {space.name} --lut FILE --samples FILE --method calibrated`",
         )
     return prior
 
 
-def add_host(parser: argparse.ArgumentParser, *, default: str | None = "localhost") -> None:
-    told = f" (default: {default})" if default else ""
-    parser.add_argument("--host", default=default, metavar="HOST", help=f"the board to measure on{told}")
+def add_host(parser: argparse.ArgumentParser, *, default: str | None = "localhost", shown: str | None = None) -> None:
+    """`shown`: the default as people read it."""
+    parser.add_argument(
+        "--host", default=default, metavar="HOST", help=f"the board to measure on (default: {shown or default})"
+    )
+
+
+def add_workers(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--workers", type=whole, metavar="N", help="processes that decode images; 0: none (default: one per core)"
+    )
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="for training (default: auto, CUDA if present)",
+    )
 
 
 def add_measuring(parser: argparse.ArgumentParser, *, rounds: int) -> None:
@@ -117,35 +212,48 @@ def add_measuring(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     group.add_argument("--batch", type=count, default=1, metavar="N", help="images per inference (default: 1)")
     group.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads of the engine (default: 1)")
     group.add_argument(
-        "--rounds", type=count, default=rounds, metavar="N",
-        help=f"how often everything is measured, in a new order each time (default: {rounds})",
-    )  # fmt: skip
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="order of measuring and random choices (default: 0)"
+        "--rounds", type=count, default=rounds, metavar="N", help=f"visits of every operator (default: {rounds})"
     )
     group.add_argument(
-        "--fresh", action="store_true",
-        help="measure everything anew; the table that is there is kept beside as .old",
-    )  # fmt: skip
+        "--seed",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="of the order of measuring and of random choices (default: 0)",
+    )
+    add_fresh(group, "measure everything again; the earlier table is kept as .old")
     add_board(group)
-    group.add_argument("--resume", action="store_true", help="go on where an earlier run stopped (this is the default)")
 
 
 def add_board(group: argparse._ActionsContainer) -> None:
-    """What may be done to the board, and asked of it, while a campaign runs."""
+    """Energy, and the state of the board while it measures."""
     group.add_argument(
         "--energy", action="store_true",
         help=f"measure energy too, in {ENERGY_ROUNDS} further rounds of about 15 s per operator",
     )  # fmt: skip
-    group.add_argument("--lock-clocks", action="store_true", help="by jetson_clocks; needs sudo; put back afterwards")
     group.add_argument(
-        "--power-mode", metavar="MODE", help="by nvpmodel, name or number; needs sudo; put back afterwards"
+        "--lock-clocks", action="store_true", help="run jetson_clocks for the campaign; needs sudo; restored afterwards"
     )
-    group.add_argument("--ask-sudo-password", action="store_true", help="for a board whose sudo wants one")
+    group.add_argument(
+        "--power-mode",
+        type=_power_mode,
+        metavar="MODE",
+        help="nvpmodel mode, name or number; needs sudo; restored afterwards",
+    )
+    group.add_argument(
+        "--ask-sudo-password", action="store_true", help="ask for it here, for --lock-clocks and --power-mode"
+    )
+
+
+def _power_mode(text: str) -> str:
+    """argparse type: a name or a number of nvpmodel."""
+    if not text or text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"expected the name or the number of a power mode, not {text!r}")
+    return text
 
 
 def settings(arguments: argparse.Namespace, connection: Connection) -> Settings:
-    """How to measure on this board: its usual engine unless another was named."""
+    """How to measure on this board: with its usual engine unless another is named."""
     return Settings(
         backend=arguments.backend or connection.backend,
         precision=arguments.precision,
@@ -166,14 +274,16 @@ def board_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def sudo_password(arguments: argparse.Namespace) -> str | None:
-    """Asked for at the terminal, and only when it is needed."""
+    """Asked for at the terminal, and only when it is needed.
+
+    Raises:
+        UsageError: there is no terminal to ask at.
+    """
     if not arguments.ask_sudo_password:
         return None
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(
+            "--ask-sudo-password needs a terminal to ask at",
+            hint="run the command in a terminal, or allow sudo on the board without a password (docs/measuring.md)",
+        )
     return getpass.getpass(f"sudo password on {arguments.host}: ")
-
-
-def table_path(host: str, space: str, chosen: Settings, kind: str) -> Path:
-    """Where a table goes when the user does not say: the current folder, named after what it holds."""
-    board = "".join(character if character.isalnum() or character in "-." else "-" for character in host)
-    engine = f"{chosen.precision}-b{chosen.batch}-t{chosen.threads}"
-    return Path(f"{board}-{space}-{engine}{kind}.lut.jsonl")

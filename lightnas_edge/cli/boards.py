@@ -1,4 +1,4 @@
-"""`lightnas-edge boards`: the user's own boards, by name."""
+"""`lightnas-edge boards`: your own boards, by name."""
 
 from __future__ import annotations
 
@@ -8,36 +8,40 @@ from dataclasses import asdict
 
 import devices
 from devices import InventoryEntry
-from lightnas_edge.cli._console import note, print_json, print_table, say
+from lightnas_edge.cli._console import info, print_json, print_result, print_table
+from lightnas_edge.cli._options import add_json
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "boards", help="name your boards, and vouch for their host keys",
-        description="Boards reached over SSH, in boards.toml. A board is only talked to when its host key is known: "
-        "`boards add` shows the key's fingerprint, asks, and pins it to the board's name.",
+        "boards", help="name your boards and pin their host keys",
+        description="Boards reached over SSH, in boards.toml. The program connects only to a board with a known "
+        "host key: `boards add` shows the key's fingerprint, asks, and pins it to the board's name.",
         epilog="example: lightnas-edge boards add bench-nano nvidia@192.168.55.1",
     )  # fmt: skip
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
-    listing = actions.add_parser("list", help="the boards there are")
-    listing.add_argument("--json", action="store_true", help="for machines")
+    listing = actions.add_parser("list", help="your boards", description="List the boards of boards.toml.")
+    add_json(listing)
     listing.set_defaults(run=_list)
 
     add = actions.add_parser(
         "add", help="name a board and pin its host key",
-        epilog="compare the fingerprint with the board's own: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+        epilog="compare the fingerprint with the board's own: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub. "
+        "example: lightnas-edge boards add bench-nano nvidia@192.168.55.1",
     )  # fmt: skip
-    add.add_argument("name", metavar="NAME", help="what --host shall call it")
-    add.add_argument("address", nargs="?", metavar="USER@HOST:PORT", help="default: what boards.toml says")
+    add.add_argument("name", metavar="NAME", help="the name for --host")
+    add.add_argument("address", nargs="?", metavar="USER@HOST:PORT", help="default: that of boards.toml")
     add.add_argument("--key", metavar="FILE", help="the private key to log in with (default: as ssh does)")
     add.add_argument("--board", metavar="MODEL", help="its name in the catalogue, such as jetson-agx-xavier")
-    add.add_argument("--python", metavar="PATH", help="what the agent runs in on the board (default: its python3)")
+    add.add_argument(
+        "--python", metavar="PATH", help="the interpreter of the agent on the board (default: its python3)"
+    )
     accepted = add.add_mutually_exclusive_group()
     accepted.add_argument(
         "--fingerprint", metavar="SHA256:...", help="accept the key with this fingerprint, and no other"
     )
-    accepted.add_argument("--yes", action="store_true", help="accept the key unseen, where nobody can stand in between")
+    accepted.add_argument("--yes", action="store_true", help="accept the key unseen; only on a network that you trust")
     add.set_defaults(run=_add)
 
     remove = actions.add_parser("remove", help="forget a board and its host key")
@@ -45,9 +49,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     remove.set_defaults(run=_remove)
 
     clean = actions.add_parser(
-        "clean", help="free a board's disk: models and agents that can be sent again, engines that can be built again",
-        description="Remove the models, inputs, agents and engines that earlier jobs left on a board, and what broken "
-        "transfers left. Journals stay.",
+        "clean", help="free a board's disk; measurements stay",
+        description="Remove the models, inputs, agents and engines of earlier jobs from a board, and the remains of broken "
+        "transfers. They are sent or built again when needed. Journals stay.",
+        epilog="example: lightnas-edge boards clean bench-nano",
     )  # fmt: skip
     clean.add_argument("host", metavar="HOST")
     clean.set_defaults(run=_clean)
@@ -56,9 +61,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _list(arguments: argparse.Namespace) -> int:
     boards = devices.read_inventory()
     if arguments.json:
-        print_json([asdict(board) for board in boards.values()])
+        print_json({"kind": "boards", "boards": [asdict(board) for board in boards.values()]})
     elif not boards:
-        note(f"{devices.inventory_path()} holds no boards; `lightnas-edge boards add NAME USER@HOST` adds one")
+        info(f"{devices.inventory_path()} holds no boards; `lightnas-edge boards add NAME USER@HOST` adds one")
     else:
         rows = [
             [board.name, _address(board), board.board or "", board.fingerprint or "not pinned"]
@@ -75,49 +80,51 @@ def _add(arguments: argparse.Namespace) -> int:
         arguments.name, arguments.address, key=arguments.key, board=arguments.board, python=arguments.python
     )
     offered = pinning.offered_host_key(board)
-    say(f"{arguments.name} ({_address(board)}): {offered.key.type} {offered.key.fingerprint}")
+    print_result(f"{arguments.name} ({_address(board)}): {offered.key.type} {offered.key.fingerprint}")
     if arguments.fingerprint is not None:
         if arguments.fingerprint != offered.key.fingerprint:
             raise devices.HostKeyError(
                 f"{arguments.name} offers the host key {offered.key.fingerprint}, not {arguments.fingerprint}",
-                hint="someone may stand in between, or the fingerprint is another board's; nothing was added",
+                hint="another machine may answer in its place, or the fingerprint is another board's; nothing was added",
             )
     else:
         offered.refuse_change()
         if offered.verdict == "known":
-            note("this key is known already")
+            info("this key is known")
         elif not arguments.yes and not _confirmed():
             return 1
     path = pinning.pin_board(board, offered.key)
-    say(f"added to {path}")
+    print_result(f"added to {path}")
     connection = devices.connect(arguments.name)
-    say(f"logged in; the agent will run in {connection.python()}, in {connection.home()}")
+    print_result(f"logged in; the agent will run in {connection.python()}, in {connection.home()}")
     return 0
 
 
 def _confirmed() -> bool:
     if sys.stdin is None or not sys.stdin.isatty():
         raise devices.HostKeyError(
-            "nobody is there to confirm the host key; nothing was added",
+            "no terminal to confirm the host key at; nothing was added",
             hint="--fingerprint SHA256:... accepts the key with that fingerprint; --yes accepts the key unseen",
         )
-    note("on the board, `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` shows the true one")
+    info("on the board, `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` shows its fingerprint")
     print("is it the same? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() in ("y", "yes"):
         return True
-    note("nothing was added")
+    info("nothing was added")
     return False
 
 
 def _remove(arguments: argparse.Namespace) -> int:
     devices.remove_board(arguments.name)
-    say(f"{arguments.name} is forgotten, and so is its host key")
+    print_result(f"{arguments.name} and its host key are removed")
     return 0
 
 
 def _clean(arguments: argparse.Namespace) -> int:
     cleaned = devices.clean(devices.connect(arguments.host))
-    say(f"{arguments.host}: {cleaned.files} files removed, {cleaned.size_bytes / 1e6:.1f} MB freed; journals stay")
+    print_result(
+        f"{arguments.host}: {cleaned.files} files removed, {cleaned.size_bytes / 1e6:.1f} MB freed; journals stay"
+    )
     return 0
 
 

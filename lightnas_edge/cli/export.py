@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lightnas_edge.cli._console import say
-from lightnas_edge.cli._options import count
+from lightnas_edge.cli._console import print_json, print_result
+from lightnas_edge.cli._options import add_json, count
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "export", help="the trained network as ONNX, checked against PyTorch",
+        description="Write the trained network as an ONNX file and compare its outputs with PyTorch.",
         epilog="example: lightnas-edge export runs/tiny-0.9ms --target tensorrt-8.2",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
-    parser.add_argument("--target", metavar="RUNTIME", help="decides the opset (default: one that all of them read)")
+    parser.add_argument("--target", metavar="RUNTIME", help="sets the opset (default: one that all runtimes read)")
     parser.add_argument(
         "--batch", type=count, metavar="N", help="images per inference (default: as the table was measured)"
     )
     parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
@@ -29,9 +31,12 @@ def _run(arguments: argparse.Namespace) -> int:
     record = export_network(
         arguments.run_folder, target=arguments.target or DEFAULT_TARGET, batch=arguments.batch, data=arguments.data
     )
+    if arguments.json:
+        print_json(record.to_json())
+        return 0
     agreement = record.agreement
-    say(
-        f"exported {record.path} (opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch {record.batch}); differs from "
-        f"PyTorch by at most {agreement.max_abs_difference:.1e} on {agreement.images} images"
+    print_result(
+        f"exported {record.path} (opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch {record.batch}); maximum "
+        f"difference from PyTorch {agreement.max_abs_difference:.1e} (n={agreement.images})"
     )
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,18 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import luts
-from lightnas_edge.cli._console import note, percent, print_json, print_table, say, warn
-from lightnas_edge.cli._options import add_classes, add_space, chosen_space, read_prior
+from lightnas_edge.cli._console import UsageError, info, percent, print_json, print_result, print_table, progress, warn
+from lightnas_edge.cli._options import add_classes, add_json, add_space, chosen_space, read_prior, whole
+from lightnas_edge.records.predictor import COMPONENTS
 from lightnas_edge.space import Space
 
 if TYPE_CHECKING:
-    from lightnas_edge.predictor import CurvePoint, MethodComparison, Predictor, ResidualDecomposition
+    from lightnas_edge.predictor import Predictor
+    from lightnas_edge.records.predictor import CurvePoint, ResidualDecomposition
 
 METHODS = {
     "lut": "LUT alone",
     "calibrated": "LUT calibrated",
     "samples": "samples alone",
-    "prior": "carried over",
+    "prior": "transferred",
     "mlp": "MLP",
 }
 
@@ -30,61 +31,52 @@ METHODS = {
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "fit", help="a predictor from a table and measured networks",
-        description="Fit predictors to a table, to measured networks or to both, score each on networks held out in turn, and "
-        "keep the best. The errors must be read against the repeatability of the measurements, which stands beside them.",
+        description="Fit predictors to a table, to measured networks or to both, score each by cross-validation, and "
+        "keep the best. Compare the errors with the repeatability of the measurements, which is printed with them.",
         epilog="example: lightnas-edge fit --space tiny --lut ops.lut.jsonl --samples nets.lut.jsonl --out tiny.predictor.json",
     )  # fmt: skip
     add_space(parser)
     add_classes(parser)
     parser.add_argument("--lut", type=Path, metavar="FILE", help="from `lightnas-edge profile`")
     parser.add_argument(
-        "--samples",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
+        "--samples", type=Path, action="append", default=[], metavar="FILE",
         help="from `lightnas-edge sample`; may be repeated",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--metric", choices=list(luts.METRICS), action="append", metavar="NAME",
         help=f"{', '.join(luts.METRICS)}; may be repeated, one predictor each (default: latency_ms)",
     )  # fmt: skip
     parser.add_argument(
         "--prior", type=Path, metavar="FILE",
-        help="predictor of another board, power mode or batch size, to be carried over by --samples of this one",
+        help="predictor of another board, power mode or batch size; transferred with --samples of this one",
     )  # fmt: skip
     parser.add_argument(
-        "--curve", action="store_true", help="tell the error against the number of networks, from draws of --samples"
+        "--curve", action="store_true", help="print a learning curve: the error against the number of networks"
     )
     parser.add_argument(
-        "--method", choices=["best", *METHODS], default="best", help="default: best on held-out networks"
+        "--method", choices=["best", *METHODS], default="best", help="default: best, by cross-validation"
     )
     parser.add_argument(
-        "--compare", action="store_true", help="score scikit-learn's gradient boosting beside them (it is never chosen)"
+        "--compare", action="store_true", help="score scikit-learn's gradient boosting too (never chosen)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the folds and the MLP (default: 0)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the folds and the MLP (default: 0)")
     parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
+        "--out", type=Path, metavar="FILE",
         help="the predictor (default: SPACE.predictor.json, or SPACE.METRIC.predictor.json)",
-    )
-    parser.add_argument("--json", action="store_true", help="the comparison, for machines")
+    )  # fmt: skip
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.lut is None and not arguments.samples:
-        note("fit needs --lut, --samples or both")
-        return 2
+        raise UsageError("fit needs --lut, --samples or both")
     for name in ("compare", "curve", "prior"):
         if getattr(arguments, name) and not arguments.samples:
-            note(f"--{name} needs measured networks: give --samples")
-            return 2
+            raise UsageError(f"--{name} needs measured networks: add --samples FILE")
     metrics = list(dict.fromkeys(arguments.metric or ["latency_ms"]))
     if arguments.out and len(metrics) > 1:
-        note("--out names one file: fit one --metric at a time, or leave --out away")
-        return 2
+        raise UsageError("--out names one file: fit one --metric at a time, or leave out --out")
     space = chosen_space(arguments)
     lut = luts.read(arguments.lut) if arguments.lut else None
     samples = [luts.read(path) for path in arguments.samples]
@@ -93,9 +85,14 @@ def _run(arguments: argparse.Namespace) -> int:
             warn(f"{table.path}:{fault.line}: {fault.what}")
     records = []
     for metric in metrics:
-        named = "" if metric == "latency_ms" else f".{metric}"
-        out = arguments.out or Path(f"{space.name}{named}.predictor.json")
-        records.append(_fit(arguments, space, lut, samples, metric, out))
+        suffix = "" if metric == "latency_ms" else f".{metric}"
+        out = arguments.out or Path(f"{space.name}{suffix}.predictor.json")
+        with progress(f"fitting {metric}") as bar:
+            bar(len(records), len(metrics), "predictors")
+            predictor = _fit(arguments, space, lut, samples, metric, out)
+        records.append({"kind": "fit", "metric": metric, "predictor": str(out), "fit": predictor.fit.to_json()})
+        if not arguments.json:
+            _print_fit(predictor, out, compare=arguments.compare)
     if arguments.json:
         print_json(records[0] if len(records) == 1 else records)
     return 0
@@ -108,113 +105,109 @@ def _fit(
     samples: Sequence[luts.Lut],
     metric: str,
     out: Path,
-) -> dict[str, Any]:
+) -> Predictor:
     from lightnas_edge.predictor import fit_best, learning_curve, load_observations
 
     prior = read_prior(arguments.prior, space)
     observed = load_observations(space, samples, lut, metric=metric) if samples else None
-    curve = []
+    changes: dict[str, Any] = {}
     if observed is not None and arguments.curve:
-        curve = learning_curve(space, lut, observed, prior=prior, seed=arguments.seed)
-    predictor, comparison = fit_best(
+        changes["curve"] = tuple(learning_curve(space, lut, observed, prior=prior, seed=arguments.seed))
+    predictor, _ = fit_best(
         space, lut, observed or (), seed=arguments.seed, method=METHODS.get(arguments.method), baseline=arguments.compare,
         metric=metric, prior=prior,
     )  # fmt: skip
-    if curve:
-        predictor.origin = replace(predictor.origin, fit={**predictor.fit, "curve": [one.to_json() for one in curve]})
-    if prior is not None and "prior" in predictor.fit:
-        known = {**predictor.fit["prior"], "file": arguments.prior.name}
-        predictor.origin = replace(predictor.origin, fit={**predictor.fit, "prior": known})
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if prior is not None and predictor.fit.prior is not None:
+        changes["prior"] = predictor.fit.prior.model_copy(update={"file": arguments.prior.name})
     if arguments.lut:
-        # So that a search can take the table along, to see drift when it verifies.
-        beside = os.path.relpath(arguments.lut, out.parent)
-        predictor.origin = replace(predictor.origin, fit={**predictor.fit, "lut": beside})
+        # So that a search can copy the table, to see drift when it verifies.
+        changes["lut"] = os.path.relpath(arguments.lut, out.parent)
+    predictor.origin = replace(predictor.origin, fit=predictor.fit.changed(**changes))
+    out.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(out)
-    if not arguments.json:
-        _tell(predictor, comparison, out)
-        if comparison.ledger is not None and arguments.compare:
-            _tell_ledger(comparison.ledger)
-        _tell_curve(curve)
-    return {"kind": "fit", "metric": metric, "predictor": str(out), "fit": predictor.fit}
+    return predictor
 
 
-def _tell(predictor: Predictor, comparison: MethodComparison, out: Path) -> None:
-    if comparison.rows:
+def _print_fit(predictor: Predictor, out: Path, *, compare: bool) -> None:
+    fit = predictor.fit
+    if fit.comparison:
         columns = [
-            f"{predictor.metric} of networks held out", "from", f"RMSE {predictor.unit}", "MAPE", "bias", "within 1 %",
-            "within 5 %", "within 10 %", "Kendall tau", "in 90 % interval", "outside",
+            f"{predictor.metric}, held-out networks", "trained on", f"RMSE {predictor.unit}", "MAPE", "bias", "within 1 %",
+            "within 5 %", "within 10 %", "Kendall tau", "90 % PI coverage", "extrapolated",
         ]  # fmt: skip
         print_table(columns, [
             [
                 row.method, str(row.trained_on), f"{row.scores.rmse:.3g}", percent(row.scores.mape, 2), percent(row.scores.bias, 2),
-                percent(row.scores.within_1, 0), percent(row.scores.within_5, 0),
-                percent(row.scores.within_10, 0), f"{row.scores.kendall_tau:.3f}",
-                percent(row.scores.coverage_90, 0), percent(row.scores.outside, 0),
+                percent(row.scores.within_1, 0), percent(row.scores.within_5, 0), percent(row.scores.within_10, 0),
+                "not available" if row.scores.kendall_tau is None else f"{row.scores.kendall_tau:.3f}",
+                percent(row.scores.coverage_90, 0), percent(row.scores.extrapolated, 0),
             ]
-            for row in comparison.rows
+            for row in fit.comparison
         ])  # fmt: skip
-        best = comparison.rows[0].scores
-        say(f"{best.n} networks; measured again, a network would differ by {percent(best.repeatability, 2)}")
-    for told in predictor.fit.get("alignment") or ():
-        note(told)
-    for reason in comparison.skipped:
-        note(f"not tried: {reason}")
-    if comparison.ledger is not None:
-        say(str(comparison.ledger))
-    note(_reach(predictor))
+        best = fit.comparison[0].scores
+        print_result(f"{best.n} networks; repeatability: {percent(best.repeatability, 2)}")
+    for line in fit.alignment:
+        info(line)
+    for reason in fit.skipped:
+        info(f"not fitted: {reason}")
+    if fit.residuals is not None:
+        print_result(str(fit.residuals))
+    info(_domain(predictor))
     simulated = "SIMULATED " if predictor.simulated else ""
-    say(f"{simulated}predictor ({predictor.fit.get('chosen', predictor.fit.get('method'))}): {out}")
+    print_result(f"{simulated}predictor ({fit.chosen or fit.method}): {out}")
+    if fit.residuals is not None and compare:
+        _print_residuals(fit.residuals)
+    _print_curve(fit.curve)
 
 
-def _tell_ledger(ledger: ResidualDecomposition) -> None:
-    from lightnas_edge.predictor import CAUSES
-
-    print_table([f"measured less the table's sum, {ledger.unit}", "mean", "", "of the sum", "least", "most"], [
+def _print_residuals(residuals: ResidualDecomposition) -> None:
+    print_table([f"measured less the table's sum, {residuals.unit}", "mean", "", "of the sum", "lowest", "highest"], [
         *(
             [
-                CAUSES[cause.name], f"{cause.mean:+.3g}", "" if math.isnan(cause.error) else f"± {cause.error:.2g}",
-                percent(cause.mean / ledger.table_sum), f"{cause.least:+.3g}", f"{cause.most:+.3g}",
+                COMPONENTS[part.name], f"{part.mean:+.3g}", "" if part.std is None else f"± {part.std:.2g}",
+                percent(part.mean / residuals.table_sum), f"{part.lowest:+.3g}", f"{part.highest:+.3g}",
             ]
-            for cause in ledger.causes
+            for part in residuals.components
         ),
-        ["all of it", f"{ledger.difference:+.3g}", "", percent(ledger.difference / ledger.table_sum), "", ""],
+        ["total", f"{residuals.difference:+.3g}", "", percent(residuals.difference / residuals.table_sum), "", ""],
     ])  # fmt: skip
-    noise = "unknown" if math.isnan(ledger.noise) else f"{ledger.noise:.2g} {ledger.unit}"
-    say(
-        f"{ledger.dearer} networks above their sum, {ledger.cheaper} below; left over {ledger.left_over:.2g} {ledger.unit} "
-        f"(root mean square), noise of measuring {noise}"
+    noise = "unknown" if residuals.repeatability is None else f"{residuals.repeatability:.2g} {residuals.unit}"
+    print_result(
+        f"{residuals.networks_above} networks above their sum, {residuals.networks_below} below; unexplained "
+        f"{residuals.unexplained_rms:.2g} {residuals.unit} (RMS), repeatability {noise}"
     )
-    say("furthest from their entries: " + ", ".join(f"{key} {value:+.2g}" for key, value in ledger.operators))
+    largest = ", ".join(f"{key} {value:+.2g}" for key, value in residuals.operators)
+    print_result(f"largest deviations from their entries: {largest}")
 
 
-def _tell_curve(curve: Sequence[CurvePoint]) -> None:
+def _print_curve(curve: Sequence[CurvePoint]) -> None:
     methods = list(dict.fromkeys(point.method for point in curve))
     counts = list(dict.fromkeys(point.networks for point in curve))
     of = {(point.method, point.networks): point for point in curve}
     if curve:
-        print_table(["MAPE on the others, from", *methods], [
+        print_table(["learning curve: MAPE on the other networks", *methods], [
             [f"{count} network{'s'[: count > 1]}", *(percent(of[method, count].mape, 2) for method in methods)]
             for count in counts
         ])  # fmt: skip
 
 
-def _reach(predictor: Predictor) -> str:
-    """How much of the space is like what was measured."""
+def _domain(predictor: Predictor) -> str:
+    """How much of the space is like the measured networks."""
     import numpy as np
 
     from lightnas_edge.predictor import reachable_range
 
-    if not predictor.fit.get("networks"):
-        return "no whole network was measured: every prediction is outside what was measured (lightnas-edge sample)"
+    if not predictor.fit.networks:
+        return f"extrapolated: 100 % of networks; no whole network was measured (`lightnas-edge sample --space {predictor.space.name}`)"
     space = predictor.space
     indices = np.random.default_rng(0).integers(len(space.operators), size=(2000, len(space.layers)))
-    share = float(predictor.outside(np.eye(len(space.operators))[indices]).mean())
+    share = float(predictor.extrapolated(np.eye(len(space.operators))[indices]).mean())
     ends = reachable_range(predictor)
-    out = [
+    low, high = ("fastest", "slowest") if predictor.unit == "ms" else ("lowest", "highest")
+    beyond = [
         name
-        for name, end in (("cheapest", ends.cheapest), ("dearest", ends.dearest))
-        if predictor.outside(end.one_hot(space)[None])[0]
+        for name, end in ((low, ends.lowest_architecture), (high, ends.highest_architecture))
+        if predictor.extrapolated(end.one_hot(space)[None])[0]
     ]
-    told = f"; so {'are' if len(out) > 1 else 'is'} the {' and the '.join(out)}" if out else ""
-    return f"outside what was measured: {percent(share, 0)} of random networks{told}"
+    also = f", and the {' and the '.join(beyond)} network" if beyond else ""
+    return f"extrapolated: {percent(share, 0)} of random networks{also}"

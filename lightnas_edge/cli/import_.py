@@ -1,4 +1,4 @@
-"""`lightnas-edge import`: what other projects published, as something to predict with."""
+"""`lightnas-edge import`: predictors and tables that other projects published."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lightnas_edge.cli._console import note, percent, print_json, print_table, say
-from lightnas_edge.cli._options import add_space
+from lightnas_edge.cli._console import UsageError, percent, print_json, print_result, print_table
+from lightnas_edge.cli._options import add_json, add_space, whole
 from lightnas_edge.space import load_space
 
 _SPACE = "lightnas"  # the published predictor's own
@@ -19,14 +19,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "import", help="predictors and tables that others published",
         description="Read what other projects published. The LightNAS authors' predictor (npz of w1, b1, w2, b2, w3, b3) becomes a "
         "predictor file that `range` and `search` take. A table of once-for-all blocks or of NAS-Bench-201 cells (CSV) is read, "
-        "checked, and told how well it can be predicted from what its rows compute, on rows held out in turn.",
+        "checked and scored: how well a model predicts held-out rows from what the rows compute (cross-validation).",
         epilog="example: lightnas-edge import lightnas_predictor.npz --out xavier.predictor.json",
     )  # fmt: skip
     parser.add_argument("file", type=Path, metavar="FILE", help="lightnas_predictor.npz, or a table.csv")
     add_space(parser, required=False)
     parser.add_argument("--out", type=Path, metavar="FILE", help="the predictor (default: named after FILE)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the folds (default: 0)")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the folds (default: 0)")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
@@ -34,8 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.file.suffix == ".npz":
         return _predictor(arguments)
     if arguments.out or arguments.space:
-        note("--out and --space go with a predictor (npz); a table is read and judged")
-        return 2
+        raise UsageError("--out and --space need a predictor (npz); a table is scored only")
     return _table(arguments)
 
 
@@ -51,10 +50,10 @@ def _predictor(arguments: argparse.Namespace) -> int:
             {"kind": "import", "predictor": str(out), "fingerprint": predictor.fingerprint, "fit": predictor.fit}
         )
         return 0
-    say(
+    print_result(
         f"{predictor.space.name}, batch {predictor.batch}, {predictor.fingerprint['board']}: {reachable_range(predictor)}"
     )
-    say(f"predictor ({predictor.fit['method']}): {out}")
+    print_result(f"predictor ({predictor.fit['method']}): {out}")
     return 0
 
 
@@ -66,7 +65,7 @@ def _table(arguments: argparse.Namespace) -> int:
     found = []
     for (board, metric), values in table.values.items():
         rows = table.known((board, metric))
-        judged = (
+        score = (
             fit_features(table.features.take(rows), values[rows], seed=arguments.seed)
             if len(rows) >= LEAST_ROWS
             else None
@@ -76,12 +75,12 @@ def _table(arguments: argparse.Namespace) -> int:
             "lowest": float(values[rows].min()) if len(rows) else None,
             "median": float(np.median(values[rows])) if len(rows) else None,
             "highest": float(values[rows].max()) if len(rows) else None,
-            "method": judged and judged.method, "held_out_mape": judged and judged.errors[judged.method],
+            "method": score and score.method, "held_out_mape": score and score.errors[score.method],
         })  # fmt: skip
     if arguments.json:
         print_json({"kind": "import", "form": table.form, "rows": len(table.keys), "columns": found})
         return 0
-    say(f"{table.form}: {len(table.keys)} rows")
+    print_result(f"{table.form}: {len(table.keys)} rows")
     columns = ["board or condition", "metric", "rows", "lowest", "median", "highest", "best model", "held-out MAPE"]
     print_table(columns, [
         [

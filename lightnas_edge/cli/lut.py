@@ -1,15 +1,17 @@
-"""`lightnas-edge lut`: look at a table, check it, take it elsewhere."""
+"""`lightnas-edge lut`: show a table, check it, export it."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import luts
-from lightnas_edge.cli._console import known, ms, note, percent, print_json, print_table, say, warn
-from lightnas_edge.space import load_space
+from lightnas_edge.cli._console import info, ms, percent, print_json, print_result, print_table, warn
+from lightnas_edge.cli._options import add_json
+from lightnas_edge.space import Space, load_space
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,18 +20,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     show = actions.add_parser("show", help="a readable table", epilog="example: lightnas-edge lut show board.lut.jsonl")
     show.add_argument("lut", type=Path, metavar="LUT")
-    show.add_argument("--json", action="store_true", help="for machines")
+    add_json(show)
     show.set_defaults(run=_show)
 
     check = actions.add_parser(
-        "check", help="is it whole, and does it cover a space?",
-        epilog="exit code 0: whole; 1: damaged lines, or operators missing",
+        "check", help="is it undamaged, and does it cover a space?",
+        epilog="exit code 0: complete; 1: damaged lines, or missing operators. example: lightnas-edge lut check board.lut.jsonl",
     )  # fmt: skip
     check.add_argument("lut", type=Path, metavar="LUT")
-    check.add_argument("--space", metavar="NAME|FILE", help="default: the space the table was measured for")
+    check.add_argument("--space", metavar="NAME|FILE", help="default: the space that the table was measured for")
+    add_json(check)
     check.set_defaults(run=_check)
 
-    export = actions.add_parser("export", help="CSV on stdout or into a file")
+    export = actions.add_parser(
+        "export",
+        help="as CSV, on standard output or into a file",
+        epilog="example: lightnas-edge lut export board.lut.jsonl",
+    )
     export.add_argument("lut", type=Path, metavar="LUT")
     export.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
     export.set_defaults(run=_export)
@@ -42,15 +49,15 @@ def _show(arguments: argparse.Namespace) -> int:
         print_json({
             "kind": "lut-summary", "fingerprint": lut.fingerprint,
             "entries": [
-                {"key": entry.key, "latency_ms": entry.latency_ms, "standard_error_ms": known(entry.standard_error_ms),
-                 "spread": known(entry.spread), "samples": len(entry.samples_ms), "unstable": entry.unstable,
+                {"key": entry.key, "latency_ms": entry.latency_ms, "standard_error_ms": entry.standard_error_ms,
+                 "spread": entry.spread, "samples": len(entry.samples_ms), "unstable": entry.unstable,
                  "energy_mj": None if entry.energy_mj is None else asdict(entry.energy_mj)}
                 for entry in entries
             ],
         })  # fmt: skip
         return 0
     described = ", ".join(f"{name} {value}" for name, value in lut.fingerprint.items() if value not in (None, False))
-    say(f"{arguments.lut}: {described}{'  SIMULATED' if lut.simulated else ''}")
+    print_result(f"{arguments.lut}: {described}{'  SIMULATED' if lut.simulated else ''}")
     rows = [
         [
             entry.key, ms(entry.latency_ms), f"± {ms(entry.standard_error_ms)}", percent(entry.spread),
@@ -63,7 +70,7 @@ def _show(arguments: argparse.Namespace) -> int:
         columns.remove("energy")
         rows = [[*row[:5], row[6]] for row in rows]
     print_table(columns, rows)
-    _tell_faults(lut)
+    _warn_faults(lut)
     return 0
 
 
@@ -77,24 +84,49 @@ def _check(arguments: argparse.Namespace) -> int:
     lut = luts.read(arguments.lut)
     space = load_space(arguments.space or str(lut.header["space"]))
     coverage = lut.coverage([shaped.key for shaped in space.shaped_operators()])
-    say(str(coverage))
     lacking = [*coverage.missing, *coverage.failed]
+    if arguments.json:
+        print_json({
+            "kind": "lut-check", "lut": str(arguments.lut), "space": space.name, "found": len(coverage.found),
+            "missing": list(coverage.missing), "failed": list(coverage.failed),
+            "faults": [{"line": fault.line, "what": fault.what} for fault in lut.faults],
+        })  # fmt: skip
+        return 1 if lacking or lut.faults else 0
+    print_result(str(coverage))
     for key in coverage.failed:
         warn(f"{key} failed: {lut.failed[key].get('message', 'no reason given')}")
     if lacking:
-        only = " ".join(f"--only '{key}'" for key in lacking[:3]) if len(lacking) <= 3 else ""
-        note(f"  to fill it: lightnas-edge profile --space {space.name} --out {arguments.lut} {only}".rstrip())
-    _tell_faults(lut)
+        only = [f"--only {key}" for key in map(shlex.quote, lacking)] if len(lacking) <= 3 else []
+        command = [
+            "lightnas-edge profile",
+            "--space",
+            _space_option(arguments, space),
+            "--out",
+            shlex.quote(str(arguments.lut)),
+            *only,
+        ]
+        info(f"  to fill it: `{' '.join(command)}`, with the --host that it was measured on")
+    _warn_faults(lut)
     return 1 if lacking or lut.faults else 0
+
+
+def _space_option(arguments: argparse.Namespace, space: Space) -> str:
+    return shlex.quote(arguments.space or space.name)
 
 
 def _export(arguments: argparse.Namespace) -> int:
     lut = luts.read(arguments.lut)
-    lut.to_frame().to_csv(arguments.out or sys.stdout, index=False)
-    _tell_faults(lut)
+    if arguments.out is not None:
+        lut.to_frame().to_csv(arguments.out, index=False)
+    elif sys.stdout.isatty():  # a file or a pipe gets the values as they are
+        for line in str(lut.to_frame().to_csv(index=False)).splitlines():
+            print_result(line)
+    else:
+        lut.to_frame().to_csv(sys.stdout, index=False)
+    _warn_faults(lut)
     return 0
 
 
-def _tell_faults(lut: luts.Lut) -> None:
+def _warn_faults(lut: luts.Lut) -> None:
     for fault in lut.faults:
         warn(f"{lut.path}:{fault.line}: {fault.what}")

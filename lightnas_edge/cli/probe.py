@@ -1,4 +1,4 @@
-"""`lightnas-edge probe`: what is this board, what can be measured on it, and what will be missing?"""
+"""`lightnas-edge probe`: the board, what can be measured on it, and what is missing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import devices
 from devices import AgentError
-from lightnas_edge.cli._console import print_json, say
-from lightnas_edge.cli._options import add_host
+from lightnas_edge.cli._console import print_json, print_result
+from lightnas_edge.cli._options import add_host, add_json
 
 _LABEL = 11  # width
 ROOM_MB = 500.0  # for the agent, a space's models and journals, and the engines that TensorRT keeps
@@ -18,13 +18,13 @@ ROOM_MB = 500.0  # for the agent, a space's models and journals, and the engines
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "probe", help="what is this board, and what can be measured on it",
-        description="Ask the agent on a board what it finds there, and what will be missing, before hours are spent.",
+        "probe", help="show the board, and what can be measured on it",
+        description="Run the agent on a board and print what it finds there, and what is missing for a campaign.",
         epilog="example: lightnas-edge probe --host localhost",
     )  # fmt: skip
     add_host(parser)
     parser.add_argument("--backend", metavar="NAME", help="engine (default: TensorRT on a Jetson, else ONNX Runtime)")
-    parser.add_argument("--json", action="store_true", help="everything, for machines")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
@@ -35,29 +35,29 @@ def _run(arguments: argparse.Namespace) -> int:
         missing = [lack._asdict() for lack in lacking(found)]
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise AgentError(
-            f"{arguments.host} answers the probe with what no agent of ours says: {err!r}",
-            hint="does something else answer there under the board's name?",
+            f"{arguments.host} answers the probe with a record that no agent writes: {err!r}",
+            hint="check that the address is that of the board",
         ) from err
     if arguments.json:
         print_json({**found, "missing": missing})
     else:
         for line in lines:
-            say(line)
+            print_result(line)
     return 0
 
 
 class Lack(NamedTuple):
-    """Something that will be missing, why, and how to get it."""
+    """Something that is missing, why, and how to get it."""
 
     what: str
     remedy: str
 
 
 def describe(found: dict[str, Any]) -> Iterator[str]:
-    """The lines of a probe's answer, for people."""
+    """The lines of a probe's answer."""
     board, simulated = found["board"], found["fingerprint"].get("simulated")
     title = board["module"] or found["title"] or board["name"]
-    yield f"{title}{' (simulated: every number is invented)' if simulated else ''}"
+    yield f"{title}{' (simulated: no number is measured)' if simulated else ''}"
     for label, text in (
         ("system", _system(found)),
         ("processor", _processor(board)),
@@ -69,9 +69,9 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
         yield f"  {label:<{_LABEL}}{text}"
     lacks = list(lacking(found))
     if not lacks:
-        yield "nothing will be missing"
+        yield "nothing is missing"
         return
-    yield "will be missing:"
+    yield "missing:"
     for lack in lacks:
         yield f"  - {lack.what}"
         if lack.remedy:
@@ -79,7 +79,7 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
 
 
 def lacking(found: dict[str, Any]) -> Iterator[Lack]:
-    """What cannot be had on this board, most important first."""
+    """What is missing on this board, most important first."""
     if found["error"]:
         yield Lack(f"latency: {found['error']['message']}", found["error"]["remedy"])
     if not found["energy"]["available"]:
@@ -95,11 +95,11 @@ def lacking(found: dict[str, Any]) -> Iterator[Lack]:
     clocks, tools = found["fingerprint"]["clocks"], found["tools"]
     if clocks == "floating":
         remedy = (
-            "measure with --lock-clocks" if tools["jetson_clocks"] else "set one frequency by its governor, as root"
+            "measure with --lock-clocks" if tools["jetson_clocks"] else "set one frequency with the governor, as root"
         )
-        yield Lack("steady clocks: they float, so short work is measured at whatever speed they have", remedy)
+        yield Lack("steady clocks: the clocks float, so the speed of short work varies", remedy)
     elif clocks is None:
-        yield Lack("clocks: they cannot be read here", "")
+        yield Lack("clocks: they cannot be read", "")
     if tools["jetson_clocks"] and not tools["sudo_without_password"]:
         yield Lack(
             "clock control without a password",
@@ -109,12 +109,10 @@ def lacking(found: dict[str, Any]) -> Iterator[Lack]:
     if room is not None and room < ROOM_MB:
         yield Lack(
             f"room on the disk: {room:.0f} MB are free",
-            "free at least 500 MB on the board; `lightnas-edge boards clean HOST` removes what earlier jobs left",
+            "free at least 500 MB on the board; `lightnas-edge boards clean HOST` removes the files of earlier jobs",
         )
     if found["state"]["throttled_by"]:
-        yield Lack(
-            f"full speed: throttled for heat by {', '.join(found['state']['throttled_by'])} already", "cool the board"
-        )
+        yield Lack(f"full speed: throttled for heat by {', '.join(found['state']['throttled_by'])}", "cool the board")
     if board_lacks_l4t(found):
         yield Lack(f"JetPack: L4T {found['board']['l4t']} is not in the catalogue of this board", "")
 
@@ -171,7 +169,7 @@ def _temperatures(found: dict[str, Any]) -> str:
         for name, value in found["temperatures_c"].items()
     )
     each = ", ".join(f"{match[1].upper()} {value:.0f} C" for match, value in named if match)
-    return f"{hottest:.0f} C at most{f' ({each})' if each else ''}"
+    return f"maximum {hottest:.0f} C{f' ({each})' if each else ''}"
 
 
 def _engine(found: dict[str, Any]) -> str:
@@ -196,8 +194,8 @@ def _energy(found: dict[str, Any]) -> str:
     steps = [sensor["resolution_mw"].get(label) for label in sensor["total"]]
     step = f"step {sum(steps):.0f} mW" if None not in steps else "step unknown"
     others = len(sensor["rails"]) - len(sensor["total"])
-    beside = f", and {others} rails inside it" if others else ""
-    return f"{sensor['sensor']}: total {total}{beside}; {step}, low-pass {sensor['tau_s']:g} s"
+    rails = f", and {others} rails inside it" if others else ""
+    return f"{sensor['sensor']}: total {total}{rails}; {step}, low-pass {sensor['tau_s']:g} s"
 
 
 def _sudo(found: dict[str, Any]) -> str:
@@ -205,7 +203,7 @@ def _sudo(found: dict[str, Any]) -> str:
     able = [flag for tool, flag in (("jetson_clocks", "--lock-clocks"), ("nvpmodel", "--power-mode")) if tools[tool]]
     if not able:
         return "not needed: this machine has neither jetson_clocks nor nvpmodel"
-    asks = "without a password" if tools["sudo_without_password"] else "asks for a password, or refuses"
+    asks = "without a password" if tools["sudo_without_password"] else "needs a password, or is not allowed"
     return f"{asks}; for {' and '.join(able)}"
 
 

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import devices
 import luts
-from lightnas_edge.cli._console import known, percent, print_json, say
-from lightnas_edge.cli._measuring import job_folder, measure_with_progress, tell_table
+from lightnas_edge.cli._console import percent, print_json, print_result
+from lightnas_edge.cli._measuring import announce_estimate, measure_with_progress, report_table
 from lightnas_edge.cli._options import (
     add_classes,
     add_host,
+    add_json,
     add_measuring,
     add_space,
     chosen_space,
     settings,
     sudo_password,
-    table_path,
 )
 from lightnas_edge.measuring import select_operators, write_profile_job
+from lightnas_edge.measuring.tables import table_path
 
 DESCRIPTION = "Measure every operator of a search space on a board, one by one, into a look-up table (LUT)."
 
@@ -31,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "example: profile-device --host localhost --space tiny"
+    parser.epilog = f"example: {parser.prog} --host localhost --space tiny"
     add_host(parser)
     add_space(parser)
     add_classes(parser)
@@ -43,36 +44,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the table (default: named after host, space, settings)"
     )
-    parser.add_argument("--json", action="store_true", help="the summary, for machines")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     space = chosen_space(arguments)
     operators = select_operators(space, arguments.only)
+    password = sudo_password(arguments)
     connection = devices.connect(arguments.host)
     chosen = settings(arguments, connection)
-    table = arguments.out or table_path(arguments.host, space.name, chosen, "")
-    started_s = time.monotonic()
-    with job_folder() as folder:
-        job, lut = measure_with_progress(
-            connection,
-            lambda tell: write_profile_job(folder, space, chosen, operators=operators, on_progress=tell),
-            table, title=f"measuring {space.name} on {arguments.host}", fresh=arguments.fresh,
-            sudo_password=sudo_password(arguments),
-        )  # fmt: skip
-    ended_s = time.monotonic()
+    table = arguments.out or table_path(arguments.host, space.name, chosen)
+    began_s = time.monotonic()
+    job, lut = measure_with_progress(
+        connection,
+        lambda folder, tell: write_profile_job(folder, space, chosen, operators=operators, on_progress=tell),
+        table, title=f"measuring {space.name} on {arguments.host}", fresh=arguments.fresh, sudo_password=password,
+        announce=lambda job: announce_estimate(len(job.keys), chosen),
+    )  # fmt: skip
+    seconds = time.monotonic() - began_s
     coverage = lut.coverage([shaped.key for shaped in space.shaped_operators()])
     repeatability = luts.repeatability(lut)
     if arguments.json:
         print_json({
             "kind": "profile", "lut": str(table), "found": len(coverage.found), "missing": list(coverage.missing),
-            "failed": list(coverage.failed), "repeatability": known(repeatability.operators), "fingerprint": lut.fingerprint,
+            "failed": list(coverage.failed), "repeatability": repeatability.operators,
+            "fingerprint": lut.fingerprint, "simulated": lut.simulated,
         })  # fmt: skip
     else:
-        tell_table(job, lut, energy=arguments.energy, started_s=started_s, ended_s=ended_s)
-        say(
-            f"{space.name}: {coverage}; measured again, an operator's latency would differ by "
-            f"{percent(repeatability.operators, 2)}"
-        )
+        report_table(job, lut, energy=arguments.energy, seconds=seconds)
+        print_result(f"{space.name}: {coverage}; repeatability: {percent(repeatability.operators, 2)}")
     return 0 if all(key in lut.entries for key in job.keys) else 1

@@ -1,4 +1,4 @@
-"""`lightnas-edge pull`: bring the tables that a board holds."""
+"""`lightnas-edge pull`: fetch the tables that a board holds."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 import devices
 import luts
 from devices import RemoteJob
-from lightnas_edge.cli._console import note, print_json, say, warn
-from lightnas_edge.cli._options import add_host
-from lightnas_edge.cli._tables import fetch_table
+from lightnas_edge.cli._console import info, print_json, print_result, progress, warn
+from lightnas_edge.cli._options import add_host, add_json
+from lightnas_edge.measuring.tables import fetch_table
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "pull", help="bring the tables that a board holds",
-        description="Bring what was measured on a board, by whomever, into tables here. A table that is here already "
-        "gets what it lacks; one that holds other measurements is left alone and the board's goes beside it.",
+        "pull", help="fetch the tables that a board holds",
+        description="Fetch what anybody has measured on a board into tables on this side. An existing table gets the "
+        "lines that it lacks; one with other measurements stays unchanged, and the board's goes to a file of another name.",
         epilog="example: lightnas-edge pull --host jetson.local",
     )  # fmt: skip
     add_host(parser)
     parser.add_argument("--space", metavar="NAME", help="only tables of this space")
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
@@ -35,16 +35,22 @@ def _run(arguments: argparse.Namespace) -> int:
         warn(f"{arguments.host}: {fault}")
     chosen = [job for job in jobs if arguments.space in (None, job.space)]
     arguments.out.mkdir(parents=True, exist_ok=True)
-    pulled = [_pull(connection, arguments.host, job, arguments.out) for job in chosen]
+    pulled = []
+    with progress(f"fetching tables from {arguments.host}") as bar:
+        megabytes, total = 0.0, sum(job.size_bytes for job in chosen) / 1e6
+        for job in chosen:
+            bar(round(megabytes, 1), round(total, 1), f"MB  {job.space} {job.purpose}")
+            pulled.append(_pull(connection, arguments.host, job, arguments.out))
+            megabytes += job.size_bytes / 1e6
     if arguments.json:
         print_json({"kind": "pull", "schema": 1, "host": arguments.host, "tables": pulled})
     else:
         for table in pulled:
-            say(_line(table))
+            print_result(_line(table))
     if not pulled:
         of_space = f" of space {arguments.space}" if arguments.space else ""
-        remedy = f"`lightnas-edge profile --host {arguments.host}` makes some"
-        note(f"{arguments.host} holds no measurements{of_space}; {remedy}")
+        remedy = f"`lightnas-edge profile --host {arguments.host} --space {arguments.space or 'NAME'}` makes some"
+        info(f"{arguments.host} holds no measurements{of_space}; {remedy}")
     return 1 if faults else 0
 
 
@@ -62,5 +68,5 @@ def _pull(connection: devices.Connection, host: str, job: RemoteJob, folder: Pat
 
 def _line(table: dict[str, Any]) -> str:
     simulated = "  SIMULATED" if table["simulated"] else ""
-    held = f"{table['operators']} operators, {table['networks']} networks"
-    return f"{table['lut']}: {held}, {table['bytes']} bytes new{simulated}"
+    content = f"{table['operators']} operators, {table['networks']} networks"
+    return f"{table['lut']}: {content}, {table['bytes']} bytes new{simulated}"

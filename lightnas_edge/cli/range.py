@@ -1,4 +1,4 @@
-"""`lightnas-edge range`: which latencies a space can reach under a predictor."""
+"""`lightnas-edge range`: the smallest and the largest prediction of a space."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 
 import luts
-from lightnas_edge.cli._console import ms, note, print_json, say
-from lightnas_edge.cli._options import add_classes, add_space, chosen_space
+from lightnas_edge.cli._console import UsageError, info, ms, print_json, print_result
+from lightnas_edge.cli._options import add_classes, add_json, add_space, chosen_space
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "range", help="what a space can reach: cheapest, median, dearest",
-        description="The cheapest network of a space, the median of random ones and the dearest, under a predictor. A budget below "
-        "the cheapest cannot be kept by any network.",
+        "range", help="lowest, median and highest prediction of a space",
+        description="The network of a space with the lowest prediction, the median of random ones, and the one with the highest. No "
+        "network keeps a budget below the lowest.",
         epilog="example: lightnas-edge range --predictor tiny.predictor.json",
     )  # fmt: skip
     add_space(parser, required=False)
@@ -22,7 +22,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--predictor", type=Path, metavar="FILE", help="from `lightnas-edge fit`")
     source.add_argument("--lut", type=Path, metavar="FILE", help="a table alone, needs --space; or xavier-lightnas-b8")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
@@ -35,31 +35,35 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.predictor:
         predictor = load_predictor(arguments.predictor, space)
     elif space is None:
-        note("--lut needs --space: a table does not say what space it is to serve")
-        return 2
+        raise UsageError("--lut needs --space: a table does not name a search space")
     else:
         predictor = lut_predictor(space, luts.read(arguments.lut))
     reach = reachable_range(predictor)
-    ends = {"cheapest": (reach.lowest, reach.cheapest), "dearest": (reach.highest, reach.dearest)}
-    beyond = {
-        name: bool(predictor.outside(network.one_hot(predictor.space)[None])[0]) for name, (_, network) in ends.items()
+    ends = {
+        "lowest": (reach.lowest, reach.lowest_architecture),
+        "highest": (reach.highest, reach.highest_architecture),
+    }
+    extrapolated = {
+        name: bool(predictor.extrapolated(network.one_hot(predictor.space)[None])[0])
+        for name, (_, network) in ends.items()
     }
     if arguments.json:
         print_json({
             "kind": "range", "space": predictor.space.name, "batch": predictor.batch, "metric": predictor.metric,
-            "median": {predictor.metric: reach.median},
+            "unit": predictor.unit, "simulated": predictor.simulated, "median": {predictor.metric: reach.median},
             **{
-                name: {predictor.metric: value, "outside": beyond[name], "architecture": network.to_json()}
+                name: {predictor.metric: value, "extrapolated": extrapolated[name], "architecture": network.to_json()}
                 for name, (value, network) in ends.items()
             },
         })  # fmt: skip
         return 0
-    say(f"{predictor.space.name}, batch {predictor.batch}, predicted:")
     unit = predictor.unit
-    say(f"cheapest  {ms(reach.lowest)} {unit}  {reach.cheapest}")
-    say(f"median    {ms(reach.median)} {unit}  of random networks")
-    say(f"dearest   {ms(reach.highest)} {unit}  {reach.dearest}")
-    if any(beyond.values()):
-        named = " and ".join(name for name, is_out in beyond.items() if is_out)
-        note(f"{named}: outside what was measured, so its value is a guess")
+    low, high = ("fastest", "slowest") if unit == "ms" else ("lowest", "highest")
+    print_result(f"{predictor.space.name}, batch {predictor.batch}, {predictor.metric} predicted:")
+    print_result(f"{low:<9}{ms(reach.lowest)} {unit}  {reach.lowest_architecture}")
+    print_result(f"{'median':<9}{ms(reach.median)} {unit}  of random networks")
+    print_result(f"{high:<9}{ms(reach.highest)} {unit}  {reach.highest_architecture}")
+    if any(extrapolated.values()):
+        named = " and ".join(name for name, out in zip((low, high), extrapolated.values(), strict=True) if out)
+        info(f"extrapolated: {named}; no measured network supports the prediction")
     return 0

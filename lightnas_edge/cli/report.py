@@ -1,19 +1,22 @@
-"""`lightnas-edge report`: one HTML file that tells the whole story of a run."""
+"""`lightnas-edge report`: a run as one HTML file, Markdown and JSON."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from lightnas_edge.cli._console import say
+from lightnas_edge.cli._console import print_json, print_result
+from lightnas_edge.cli._options import add_json
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "report", help="the story of a run as one HTML file, Markdown and JSON",
+        "report", help="a run as one HTML file, Markdown and JSON",
+        description="Write report.html, report.md and report.json into a run directory: data, search, network, verdict.",
         epilog="example: lightnas-edge report runs/tiny-0.9ms",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
@@ -21,5 +24,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from lightnas_edge.report import build_report
 
     report = build_report(arguments.run_folder)
-    say(f"report: {report.html}")
+    if arguments.json:
+        print_json(report.record)
+    else:
+        print_result(f"report: {report.html}")
     return 0

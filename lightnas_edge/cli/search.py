@@ -9,39 +9,43 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightnas_edge.cli._budgets import (
-    BoardPredictors,
-    add_limits,
-    add_sources,
-    asked_limits,
-    boards_of_run,
-    budgets_of,
-    read_boards,
-    require_metrics,
+from lightnas_edge.cli._budgets import add_limits, add_sources, named_limits, named_sources
+from lightnas_edge.cli._console import info, ms, percent, print_json, print_result, print_table, warn
+from lightnas_edge.cli._learning import learning_progress, read_data, tensorboard
+from lightnas_edge.cli._measuring import campaign_progress
+from lightnas_edge.cli._options import (
+    add_device,
+    add_fresh,
+    add_json,
+    add_space,
+    add_workers,
+    count,
+    positive,
+    share,
+    whole,
 )
-from lightnas_edge.cli._console import ms, note, percent, print_json, print_table, say, warn
-from lightnas_edge.cli._learning import learning_progress, tensorboard
-from lightnas_edge.cli._options import add_space, count, share
 from lightnas_edge.errors import BudgetError, RunError
-from lightnas_edge.runs import NETWORKS, read_run
+from lightnas_edge.measuring.tables import complete_table
+from lightnas_edge.runs import NETWORKS, Run
+from lightnas_edge.space import Space, load_space
 
 if TYPE_CHECKING:
     from lightnas_edge.data import DataSet
-    from lightnas_edge.search import Budget, SearchResult
-    from lightnas_edge.space import Space
+    from lightnas_edge.search import Budget, SearchResult, Sources
+    from lightnas_edge.search.sources import BoardPredictors
 
-# What a finished search has settled, by the name of its argument: no part of --from.
+# Arguments that --from takes from the finished search.
 _OF_THE_SEARCH = (
     "method", "epochs", "warmup_epochs", "batch_size", "accumulate", "architecture_batch_size", "weight_lr", "seed",
-    "train_precision", "tensorboard", "fresh",
+    "train_precision", "tensorboard", "fresh", "force",
 )  # fmt: skip
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "search", help="search within a latency budget, or many at once",
+        "search", help="search for networks within one budget or several",
         description="Search a space for the network that is most accurate on your data and keeps every budget under its predictor. "
-        "Several targets or boards share one search. Interrupt it whenever you like: the same command goes on from there.",
+        "Several targets or boards share one search. After Ctrl-C the same command continues.",
         epilog="examples: lightnas-edge search --predictor tiny.predictor.json --latency-ms 0.9 --data digits; "
         "lightnas-edge search --lut xavier-lightnas-b8 --targets 20:30:2 --data DIR; "
         "lightnas-edge search --from runs/lightnas-search --latency-ms 25",
@@ -55,14 +59,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_limits(parser)
     parser.add_argument("--data", metavar="DIR", help="folder of images (train/CLASS/*.jpg), or digits")
     parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/SPACE-BUDGET)")
-    parser.add_argument("--json", action="store_true", help="the networks found, for machines")
-    parser.add_argument("--fresh", action="store_true", help="begin anew; what is there is kept beside as .old")
+    add_json(parser)
+    add_fresh(parser, "search from the beginning; the earlier run is kept as .old")
     parser.add_argument(
-        "--resume", action="store_true", help="go on where an earlier run stopped (this is the default)"
+        "--force", action="store_true", help="search under a budget that is not binding: every network keeps it"
     )
-    group = parser.add_argument_group(
-        "the search", "published values unless said otherwise; docs/search.md explains them"
-    )
+    group = parser.add_argument_group("search", "the defaults are the published values; docs/search.md explains them")
     group.add_argument(
         "--method", default="shared", choices=("shared", "lightnas"),
         help="lightnas: the published loop, one budget (default: shared, one supernet for any number)",
@@ -70,42 +72,45 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--epochs", type=count, default=90, metavar="N", help="default: 90")
     group.add_argument("--warmup-epochs", type=count, metavar="N", help="weights only (default: a ninth of the epochs)")
     group.add_argument(
-        "--batch-size", type=count, default=128, metavar="N", help="images of a weight step (default: 128)"
+        "--batch-size", type=count, default=128, metavar="N", help="batch size of weight updates (default: 128)"
     )
     group.add_argument(
         "--accumulate", type=count, default=1, metavar="N",
-        help="run a batch in N pieces whose gradients add up, for less memory (default: 1)",
+        help="split a batch into N micro-batches and add their gradients, for less memory (default: 1)",
     )  # fmt: skip
     group.add_argument(
-        "--architecture-batch-size", type=count, metavar="N", help="images of an architecture step (default: the same)"
+        "--architecture-batch-size",
+        type=count,
+        metavar="N",
+        help="batch size of architecture updates (default: that of weight updates)",
     )
-    group.add_argument("--weight-lr", type=float, default=0.1, metavar="R", help="default: 0.1")
+    group.add_argument("--weight-lr", type=positive, default=0.1, metavar="R", help="default: 0.1")
     group.add_argument(
-        "--confidence",
-        type=share,
-        metavar="P",
-        help="keep the budgets with this probability (default: on average; with --from as the search)",
-    )
+        "--confidence", type=share, metavar="P",
+        help="keep the budgets with this probability (default: the prediction keeps them; with --from, as the search)",
+    )  # fmt: skip
     group.add_argument(
         "--two-sided", action=argparse.BooleanOptionalAction,
-        help="use the first budget as well as keep it, as published (default: only with --method lightnas)",
+        help="pull towards the first budget from below too, as published (default: only with --method lightnas)",
     )  # fmt: skip
     group.add_argument(
         "--candidates", type=count, metavar="N",
-        help="networks compared on held-out images before one is chosen, at most (default: 16)",
+        help="maximum number of networks compared on held-out images (default: 16)",
     )  # fmt: skip
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    group.add_argument("--workers", type=int, metavar="N", help="processes that decode images (default: one per core)")
-    group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    group.add_argument("--seed", type=whole, default=0, metavar="N", help="default: 0")
+    add_workers(group)
+    add_device(group)
     group.add_argument(
         "--train-precision", default="fp32", choices=("fp32", "bf16", "auto"),
-        help="of the search's arithmetic; auto tries which is quickest (default: fp32)",
+        help="of the arithmetic; auto takes the fastest in a short trial (default: fp32)",
     )  # fmt: skip
     group.add_argument(
-        "--tensorboard", action="store_true", help="write RUN/search/tensorboard beside the metrics; needs tensorboardX"
+        "--tensorboard",
+        action="store_true",
+        help="also write the metrics to RUN/search/tensorboard; needs tensorboardX",
     )
-    held = {name: parser.get_default(name) for name in _OF_THE_SEARCH}
-    parser.set_defaults(run=_run, of_the_search=held)
+    defaults = {name: parser.get_default(name) for name in _OF_THE_SEARCH}
+    parser.set_defaults(run=_run, of_the_search=defaults)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -117,14 +122,13 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             folder, results = _search(arguments)
         if ranks.first:
-            _tell(folder, results, arguments)
+            _print(folder, results, arguments)
         return 0
 
 
 def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
-    from lightnas_edge.data import load_data
     from lightnas_edge.nn import Ranks
-    from lightnas_edge.search import SearchConfig, begin_run, check_budgets, keep_predictor, run_search
+    from lightnas_edge.search import SearchConfig, begin_run, check_budgets, run_search
 
     config = SearchConfig(
         method=arguments.method, epochs=arguments.epochs, warmup_epochs=arguments.warmup_epochs,
@@ -134,142 +138,128 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         parts=arguments.accumulate,
         precision=arguments.train_precision,
     )  # fmt: skip
-    boards, budgets = _asked(arguments)
-    space = next(iter(boards[0].predictors.values())).space
+    boards, budgets = _boards_and_budgets(arguments)
+    space = boards[0].space
     check_budgets(space, budgets, config)  # before anything else is read or written
-    _tell_idle(budgets)
+    _check_binding(budgets, force=arguments.force)
     if arguments.data is None:
-        raise BudgetError("a search learns from images", hint="add --data DIR, or --data digits to try")
-    data = load_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
+        raise BudgetError("a search needs images", hint="add --data DIR, or --data digits for a first try")
+    data = read_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
     _warn(boards, space, data)
     default = budgets[0].name if len(budgets) == 1 else "search"
     run = arguments.out or Path("runs") / f"{space.name}-{default}"
     ranks = Ranks()
     if ranks.first:
         table = boards[0].table if len(boards) == 1 else None
-        if begin_run(run, space, data, budgets, config, table=table, fresh=arguments.fresh):
-            note(f"going on with {run}")
-        if len(budgets) == 1:  # the latency's too where it is not limited: verify compares with it
-            for predictor in boards[0].predictors.values():
-                keep_predictor(run, predictor)
+        _, resumed = begin_run(
+            run, space, data, budgets, config, table=table, host=arguments.host, fresh=arguments.fresh
+        )
+        if resumed:
+            info(f"resuming {run}")
     ranks.wait()
     board = run / "search" / "tensorboard" if arguments.tensorboard and ranks.first else None
     with _progress(budgets) as draw, tensorboard(board) as write:
 
-        def tell(event: dict[str, Any]) -> None:
+        def record(event: dict[str, Any]) -> None:
             draw(event)
             write(event)
 
-        results = run_search(run, space.with_classes(len(data.classes)), data, budgets, config, on_event=tell)
-    if ranks.first and len(budgets) > 1:
-        _keep_tables(run, boards, budgets)
+        results = run_search(
+            run, space.with_classes(len(data.classes)), data, budgets, config,
+            sources=_sources(boards, budgets), on_event=record,
+        )  # fmt: skip
     return run, results
 
 
 def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     """Further networks from a finished search: its data and configuration hold."""
-    from lightnas_edge.data import load_data
     from lightnas_edge.nn import Ranks
-    from lightnas_edge.search import SearchConfig, add_budgets
-    from lightnas_edge.search.results import open_network_run
+    from lightnas_edge.search import SearchConfig, add_budgets, require_free_name
 
     run = arguments.earlier
     for name in ("out", "space"):
         if getattr(arguments, name) is not None:
-            raise RunError(f"--{name} does not go with --from", hint=f"the networks go below {run}")
-    held = [name for name, default in arguments.of_the_search.items() if getattr(arguments, name) != default]
-    if held:
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in held)
+            raise RunError(f"--{name} cannot be combined with --from", hint=f"the networks go below {run}")
+    given = [name for name, default in arguments.of_the_search.items() if getattr(arguments, name) != default]
+    if given:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise RunError(
-            f"{named}: does not go with --from", hint="nothing is trained, so these stay as the search had them"
+            f"{named} cannot be combined with --from", hint="nothing is trained; the search's own values apply"
         )
-    record, space = read_run(run)
+    opened = Run.open(run)
+    record, space = opened.record, opened.space
     known = {each.name for each in fields(SearchConfig)}
     asked = {name: getattr(arguments, name) for name in ("confidence", "candidates", "two_sided")}
     config = replace(
-        SearchConfig(**{name: value for name, value in record["config"].items() if name in known}),
+        SearchConfig(**{name: value for name, value in record.config.items() if name in known}),
         device=arguments.device, **{name: value for name, value in asked.items() if value is not None},
     )  # fmt: skip
-    boards, budgets = _asked(arguments, space, run)
+    boards, budgets = _boards_and_budgets(arguments, space, run)
     for budget in budgets:
-        open_network_run(run, budget.name)
+        require_free_name(opened, budget.name)
     ranks = Ranks()
     ranks.wait()  # before the first one writes them
-    source = arguments.data or record["data"]["source"]
-    data = load_data(source, space=space, seed=int(record["data"]["seed"]), workers=arguments.workers)
+    source = arguments.data or record.data.source
+    data = read_data(source, space=space, seed=record.data.seed, workers=arguments.workers)
     _warn(boards, space, data)
     with _progress(budgets) as draw:
-        results = add_budgets(run, space, data, budgets, config, on_event=draw)
-    if ranks.first:
-        _keep_tables(run, boards, budgets)
+        results = add_budgets(run, space, data, budgets, config, sources=_sources(boards, budgets), on_event=draw)
     return run, results
 
 
-def _keep_tables(run: Path, boards: Sequence[BoardPredictors], budgets: Sequence[Budget]) -> None:
-    """Beside every network, the latency's predictor and the table of its board: what `verify` compares with."""
-    from lightnas_edge.search import keep_predictor, keep_table
-
+def _sources(boards: Sequence[BoardPredictors], budgets: Sequence[Budget]) -> Sources:
+    """Of every budget, the predictors and the table of its board: what `verify` compares with."""
+    found = {}
     for budget in budgets:
         board = boards[0] if len(boards) == 1 else next(each for each in boards if (each.name or None) == budget.board)
-        for predictor in board.predictors.values():
-            keep_predictor(run / NETWORKS / budget.name, predictor)
-        if board.table is not None:
-            keep_table(run / NETWORKS / budget.name, board.table)
+        found[budget.name] = (list(board.predictors.values()), board.table)
+    return found
 
 
-def _asked(
+def _boards_and_budgets(
     arguments: argparse.Namespace, space: Space | None = None, run: Path | None = None
 ) -> tuple[list[BoardPredictors], list[Budget]]:
-    """Boards and budgets; those of a finished run where the arguments name no board.
+    """Those that the arguments name; the boards of a finished run where they name none."""
+    from lightnas_edge.search.sources import boards_of_run, make_budgets, merge_with_run, read_boards
 
-    A board that the run knew keeps the name it had there (that of a search of one board has none) and what the run
-    holds of it.
-    """
-    limits = asked_limits(arguments)
-    boards = read_boards(arguments, list(limits[0]), space)
+    limits = named_limits(arguments)
+    metrics = list(limits[0])
+    if space is None and arguments.space is not None:
+        space = load_space(arguments.space)
+    with campaign_progress("measuring the table") as draw:
+
+        def complete(host: str, of: Space) -> Path:
+            return complete_table(
+                host, of, energy=any("energy" in metric for metric in metrics),
+                on_preparing=draw.preparing, on_progress=draw.measuring,
+            )  # fmt: skip
+
+        boards = read_boards(named_sources(arguments), metrics, space, complete_table=complete)
     if run is not None:
-        known = boards_of_run(run)
-        for board in boards:
-            for held in known:
-                if held.fingerprint == board.fingerprint:
-                    board.name, board.table = held.name, board.table or held.table
-                    board.predictors = held.predictors | board.predictors
-        boards = boards or known
+        boards = merge_with_run(boards, boards_of_run(run))
     if not boards:
         raise BudgetError(
-            "whose latency? no predictor, table or board was named",
-            hint="add --predictor FILE, --lut FILE, --host HOST or --boards A,B",
+            "no latency source given", hint="add --predictor FILE, --lut FILE, --host HOST or --boards A,B"
         )
-    for board in boards:
-        require_metrics(board, list(limits[0]))
-    return boards, budgets_of(boards, limits, named=run is not None or len(boards) > 1)
+    return boards, make_budgets(boards, limits, name_boards=run is not None or len(boards) > 1)
+
+
+def _check_binding(budgets: Sequence[Budget], *, force: bool) -> None:
+    """Warn of constraints without effect. Raises BudgetError where no constraint of a budget has one."""
+    from lightnas_edge.search.sources import require_binding, slack_constraints
+
+    for slack in slack_constraints(budgets) if force else require_binding(budgets):
+        warn(str(slack))
 
 
 def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet) -> None:
     if space.classes != len(data.classes):
         warn(
             f"the table's head has {space.classes} classes, the data has {len(data.classes)}: predictions include the "
-            f"table's head; `profile --classes {len(data.classes)}` measures the right one"
+            f"table's head; `lightnas-edge profile --space {space.name} --classes {len(data.classes)}` measures the right one"
         )
-    if any(predictor.simulated for board in boards for predictor in board.predictors.values()):
-        warn("a predictor comes from a SIMULATED board: nothing that follows is a measurement")
-
-
-def _tell_idle(budgets: Sequence[Budget]) -> None:
-    """A limit that the dearest network keeps decides nothing; better known before a night of search."""
-    from lightnas_edge.predictor import reachable_range
-
-    highest: dict[int, float] = {}
-    for budget in budgets:
-        for constraint in budget.constraints:
-            predictor = constraint.predictor
-            most = highest.get(id(predictor)) or reachable_range(predictor).highest
-            highest[id(predictor)] = most
-            if constraint.target >= most:
-                note(
-                    f"{budget.name}: every network keeps {constraint}, the dearest takes {most:.4g} {constraint.unit}: "
-                    "this limit decides nothing"
-                )
+    if any(board.simulated for board in boards):
+        warn("a predictor comes from a SIMULATED board: the results are not measurements")
 
 
 def _progress(budgets: Sequence[Budget]) -> AbstractContextManager[Callable[[dict[str, Any]], None]]:
@@ -277,36 +267,36 @@ def _progress(budgets: Sequence[Budget]) -> AbstractContextManager[Callable[[dic
     return learning_progress("searching", budget=(first.target, first.unit))
 
 
-def _tell(folder: Path, results: Sequence[SearchResult], arguments: argparse.Namespace) -> None:
+def _print(folder: Path, results: Sequence[SearchResult], arguments: argparse.Namespace) -> None:
     from lightnas_edge.report import draw_front
     from lightnas_edge.search import read_front
 
-    networks = read_front(folder)
-    if len(networks) > 1:
-        draw_front(folder / "front.svg", networks)
+    front = read_front(Run.open(folder))
+    if len(front.networks) > 1:
+        draw_front(folder / "front.svg", front.networks)
     if arguments.json:
-        print_json({"kind": "front", "run": str(folder), "networks": networks})
+        print_json({**front.to_json(), "run": str(folder)})
     elif len(results) == 1:
-        _tell_one(folder, results[0], arguments.earlier is not None)
+        _print_one(folder, results[0], arguments.earlier is not None)
     else:
-        _tell_many(folder, results)
+        _print_many(folder, results)
     for result in results:
-        _doubts(result)
+        _warn_extrapolated(result)
         if not result.chosen.selection.exact:
-            note(f"{result.budget.name}: its predictor is not linear; the network is the best that was found")
+            info(f"{result.budget.name}: the predictor is not linear, so the selection is a local search and not exact")
 
 
-def _doubts(result: SearchResult) -> None:
-    """A prediction that is a guess is called one."""
+def _warn_extrapolated(result: SearchResult) -> None:
+    """Predictions that no measured network supports."""
     for constraint in result.budget.constraints:
         predictor = constraint.predictor
         if (
             predictor.applicability is not None
-            and predictor.outside(result.architecture.one_hot(predictor.space)[None])[0]
+            and predictor.extrapolated(result.architecture.one_hot(predictor.space)[None])[0]
         ):
             warn(
-                f"{result.budget.name}: the network lies outside what was measured for {constraint.metric}, so its "
-                "prediction is a guess; `lightnas-edge sample --adaptive` measures such networks"
+                f"{result.budget.name}: the prediction of {constraint.metric} is extrapolated; "
+                f"`lightnas-edge sample --space {predictor.space.name} --adaptive` measures more networks"
             )
 
 
@@ -314,8 +304,8 @@ def _place(folder: Path, result: SearchResult, below: bool) -> Path:
     return folder / NETWORKS / result.budget.name if below else folder
 
 
-def _tell_one(folder: Path, result: SearchResult, below: bool) -> None:
-    say(f"found {result.architecture}")
+def _print_one(folder: Path, result: SearchResult, below: bool) -> None:
+    print_result(f"found {result.architecture}")
     parts = []
     for constraint in result.budget.constraints:
         metric, unit = constraint.metric, constraint.unit
@@ -327,17 +317,17 @@ def _tell_one(folder: Path, result: SearchResult, below: bool) -> None:
         named = "" if metric == "latency_ms" else f"{metric} "
         kind = "SIMULATED, predicted" if constraint.predictor.simulated else "predicted"
         parts.append(f"{named}{kind} {ms(result.predicted[metric])} {unit}{upper}, target {constraint.target:g} {unit}")
-    say(f"{'; '.join(parts)}: {_place(folder, result, below) / 'architecture.json'}")
+    print_result(f"{'; '.join(parts)}: {_place(folder, result, below) / 'architecture.json'}")
     if len(parts) > 1:
-        say(f"{result.binding} leaves the least room: {percent(result.used[result.binding])} of it is used")
+        print_result(f"the tightest limit is {result.binding}: {percent(result.used[result.binding])} used")
 
 
-def _tell_many(folder: Path, results: Sequence[SearchResult]) -> None:
+def _print_many(folder: Path, results: Sequence[SearchResult]) -> None:
     metrics = list(results[0].budget.targets)
     columns = ["network"]
     for constraint in results[0].budget.constraints:
         columns += [f"{constraint.metric}", "target"]
-    columns += ["least room", "used", "supernet, held out", "folder"]
+    columns += ["tightest limit", "used", "supernet accuracy", "folder"]
     rows = []
     for result in results:
         row = [result.budget.name]
@@ -351,5 +341,5 @@ def _tell_many(folder: Path, results: Sequence[SearchResult]) -> None:
     print_table(columns, rows)
     bound = "" if results[0].confidence is None else f" (upper bounds with confidence {results[0].confidence:g})"
     if any(result.simulated for result in results):
-        say("SIMULATED: a board of these does not exist; nothing here is a measurement")
-    say(f"{len(results)} networks from one search{bound}: {folder / 'front.json'}, {folder / 'front.svg'}")
+        print_result("SIMULATED: at least one board is virtual; the predictions do not come from measurements")
+    print_result(f"{len(results)} networks from one search{bound}: {folder / 'front.json'}, {folder / 'front.svg'}")

@@ -5,46 +5,55 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lightnas_edge.cli._console import percent, say
-from lightnas_edge.cli._learning import learning_progress
-from lightnas_edge.cli._options import count
-from lightnas_edge.runs import read_architecture, read_run
+from lightnas_edge.cli._console import percent, print_json, print_result, warn
+from lightnas_edge.cli._learning import learning_progress, read_data
+from lightnas_edge.cli._options import add_device, add_fresh, add_json, add_workers, count, positive
+from lightnas_edge.runs import Run
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "train", help="train the network that was found, from scratch",
-        description="Train the network of a run from scratch. Interrupt it whenever you like: the same command goes on from there.",
+        description="Train the network of a run from scratch. After Ctrl-C the same command continues.",
         epilog="example: lightnas-edge train runs/tiny-0.9ms --epochs 30",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
     parser.add_argument("--epochs", type=count, default=360, metavar="N", help="default: 360, as published")
     parser.add_argument("--batch-size", type=count, default=128, metavar="N", help="default: 128")
-    parser.add_argument("--lr", type=float, metavar="R", help="default: 0.5 * batch / 1024, at least 0.05")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode images (default: one per core)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--fresh", action="store_true", help="begin anew instead of going on")
+    parser.add_argument("--lr", type=positive, metavar="R", help="default: 0.5 * batch / 1024, at least 0.05")
+    add_workers(parser)
+    add_device(parser)
+    add_fresh(parser, "train from the beginning")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lightnas_edge.data import load_data
     from lightnas_edge.train import TrainConfig, train_network
 
-    run, space = read_run(arguments.run_folder)
-    architecture = read_architecture(arguments.run_folder, space)
-    data = load_data(arguments.data or run["data"]["source"], space=space, seed=run["seed"], workers=arguments.workers)
+    run = Run.open(arguments.run_folder)
+    source = arguments.data or run.data.source
+    data = read_data(source, space=run.space, seed=run.record.seed, workers=arguments.workers)
+    if data.classes != run.data.classes:
+        warn(
+            f"{data.source} has {len(data.classes)} classes, the data of the search {len(run.data.classes)}; the weights and "
+            "the export are for the former, the predicted latency is for the latter"
+        )
     config = TrainConfig(
-        epochs=arguments.epochs, batch=arguments.batch_size, lr=arguments.lr, seed=run["seed"], device=arguments.device
+        epochs=arguments.epochs,
+        batch=arguments.batch_size,
+        lr=arguments.lr,
+        seed=run.record.seed,
+        device=arguments.device,
     )
     with learning_progress("training") as draw:
-        result = train_network(
-            arguments.run_folder, space.with_classes(len(data.classes)), architecture, data, config,
-            resume=not arguments.fresh, on_event=draw,
-        )  # fmt: skip
-    say(
-        f"trained {result.epochs} epochs: {percent(result.best_accuracy)} of {len(data.validation)} validation images right "
-        f"(best epoch {result.best_epoch + 1}, chosen on these same images; last epoch {percent(result.last_accuracy)})"
+        record = train_network(run, data, config, resume=not arguments.fresh, on_event=draw).record
+    if arguments.json:
+        print_json(record.to_json())
+        return 0
+    print_result(
+        f"trained {record.epochs} epochs: top-1 accuracy {percent(record.best_accuracy)} (n={len(data.validation)}; best epoch "
+        f"{record.best_epoch + 1}, chosen on these same images; last epoch {percent(record.last_accuracy)})"
     )
     return 0

@@ -8,32 +8,36 @@ from pathlib import Path
 
 import devices
 from devices import Status
-from lightnas_edge.cli._console import note, percent, print_json, progress, say, warn
-from lightnas_edge.cli._options import add_board, add_host, board_settings, count, milliseconds, sudo_password
+from lightnas_edge.cli._console import info, percent, print_json, print_result, progress, warn
+from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, milliseconds, sudo_password
+from lightnas_edge.runs import Run
 
 _EXIT = {"met": 0, "missed": 3, "inconclusive": 3}
+_VIRTUAL = "virtual:"  # the board's name of a virtual board is also its host
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "verify", help="measure the exported network on the board: met, missed or inconclusive",
-        description="Measure the exported network on a board beside the table's sentinel operators, compare its outputs with "
-        "PyTorch, score it on the validation images, and judge it.",
+        description="Measure the exported network on a board together with the table's sentinel operators, compare its outputs "
+        "with PyTorch, score it on the validation images, and judge it.",
         epilog="exit code 0: met; 3: missed or inconclusive. example: lightnas-edge verify runs/tiny-0.9ms --host localhost",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
-    add_host(parser)
+    add_host(parser, default=None, shown="the board of the run's table, or localhost")
     parser.add_argument("--latency-ms", type=milliseconds, metavar="MS", help="default: the budget of the search")
     parser.add_argument("--rounds", type=count, default=40, metavar="N", help="of 5 samples each (default: 40)")
     add_board(parser)
     parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
-    parser.add_argument("--json", action="store_true", help="the whole record, for machines")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from lightnas_edge.deploy import run_settings, verify_network
 
+    arguments.host = arguments.host or _host_of(arguments.run_folder)
+    password = sudo_password(arguments)
     settings = run_settings(arguments.run_folder)
     protocol = replace(settings.protocol, rounds=arguments.rounds)
     settings = replace(settings, protocol=protocol, **board_settings(arguments))
@@ -44,22 +48,31 @@ def _run(arguments: argparse.Namespace) -> int:
 
         found = verify_network(
             arguments.run_folder, devices.connect(arguments.host), target_ms=arguments.latency_ms,
-            settings=settings, data=arguments.data, on_progress=draw, sudo_password=sudo_password(arguments),
+            settings=settings, data=arguments.data, on_progress=draw, sudo_password=password,
         )  # fmt: skip
     if arguments.json:
         print_json(found.record)
         return _EXIT[found.judgement.verdict]
-    say(found.line)
+    print_result(found.line)
     accuracy = found.record["accuracy"]
     if accuracy:
-        say(
-            f"{percent(accuracy['top1'])} of {accuracy['images']} validation images right on the board, "
-            f"{percent(accuracy['pytorch_top1'])} in PyTorch"
+        print_result(
+            f"top-1 accuracy {percent(accuracy['top1'])} on the board, {percent(accuracy['pytorch_top1'])} in PyTorch "
+            f"(n={accuracy['images']})"
         )
     if found.judgement.verdict != "met":
-        note(found.judgement.reason)
+        info(found.judgement.reason)
         if found.judgement.remedy:
-            note(f"  {found.judgement.remedy}")
+            info(f"  {found.judgement.remedy}")
     for warning in dict.fromkeys(found.record["warnings"]):
         warn(warning)
     return _EXIT[found.judgement.verdict]
+
+
+def _host_of(run_folder: Path) -> str:
+    """How the board of the run's table is reached."""
+    record = Run.open(run_folder).record
+    if record.host is not None:
+        return record.host
+    board = str(record.fingerprint.get("board") or "")
+    return board if board.startswith(_VIRTUAL) else "localhost"

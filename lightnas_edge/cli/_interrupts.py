@@ -1,0 +1,72 @@
+"""Ctrl-C is acknowledged at once, whatever the program is doing.
+
+Python runs a signal's handler only between two of its own instructions, which a long step of PyTorch or of the solver
+delays. The byte that the interpreter writes to the wake-up descriptor comes at once, and a thread waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+ACKNOWLEDGED = "Interrupting; press Ctrl-C again to stop immediately"
+_GRACE_S = 2.0  # from the second Ctrl-C to the end of the process
+
+_guards_forks = False
+
+
+@contextlib.contextmanager
+def acknowledge_interrupts() -> Iterator[None]:
+    """Answer the first Ctrl-C on standard error; end the process soon after the second."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _leave_children_alone()
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(read,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(write)
+        watcher.join()
+        os.close(read)
+
+
+def _watch(read: int) -> None:
+    interrupts = 0
+    while True:
+        stopping = interrupts > 1
+        if stopping and not select.select([read], [], [], _GRACE_S)[0]:
+            os._exit(130)
+        signals = os.read(read, 64)
+        if not signals:  # the command has ended
+            return
+        for number in signals:
+            if number != signal.SIGINT:
+                continue
+            interrupts += 1
+            if interrupts == 1:
+                with contextlib.suppress(OSError, ValueError):
+                    print(f"\n{ACKNOWLEDGED}", file=sys.stderr, flush=True)
+
+
+def _leave_children_alone() -> None:
+    """A forked process inherits the descriptor; its own signals are not ours."""
+    global _guards_forks
+    if not _guards_forks:
+        os.register_at_fork(after_in_child=_forget_descriptor)
+        _guards_forks = True
+
+
+def _forget_descriptor() -> None:
+    with contextlib.suppress(ValueError):
+        signal.set_wakeup_fd(-1)
