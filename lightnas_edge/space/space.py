@@ -167,8 +167,9 @@ class Space:
             reader.operator(operator, f"operators[{index}]")
             for index, operator in enumerate(reader.rows("operators", record))
         )
-        if len(set(operators)) != len(operators):
-            reader.faults.append("operators: the same operator is listed twice")
+        named = [str(each) for each in operators if each is not _UNREADABLE]
+        for operator in sorted({each for each in named if named.count(each) > 1}):
+            reader.faults.append(f"operators: {operator} is listed twice")
         layers = []
         channels, size = first_channels, -(-input_size // stem_stride)
         for index, row in enumerate(reader.rows("layers", record)):
@@ -233,6 +234,9 @@ def load_space(name_or_path: str | Path) -> Space:
     return Space.from_json(record, source=str(path))
 
 
+_UNREADABLE = Operator("mbconv", 3, 1)  # stands in for an operator with a faulty name
+
+
 class _Reader:
     """Reads fields and collects what is wrong with them, so that one message can tell all."""
 
@@ -288,7 +292,7 @@ class _Reader:
             return Operator.parse(str(value))
         except SpaceError:
             self.faults.append(f"{where}: unknown operator name {value!r}")
-            return Operator("mbconv", 3, 1)
+            return _UNREADABLE
 
     def unknown(self, table: dict[str, Any], known: set[str], where: str = "") -> None:
         self.faults += [f"{where}{field}: unknown field" for field in sorted(set(table) - known)]
