@@ -89,7 +89,7 @@ def test_a_file_with_faults_is_told_all_of_them_at_once(tmp_path):
     record = load_space("tiny").to_json()
     record["input_size"] = "32"
     record["layers"][3] = {"channels": 0, "stride": 3}
-    record["operators"] = ["mbconv_k4_e3", "mbconv_k9_e3", "mbconv_k3_e1", "skip", "skip"]
+    record["operators"] = ["mbconv_k4_e3", "mbconv_k6_e3", "mbconv_k3_e1", "skip", "skip"]
     record["colour"] = "red"
     file = tmp_path / "bad.json"
     file.write_text(json.dumps(record))
@@ -103,7 +103,7 @@ def test_a_file_with_faults_is_told_all_of_them_at_once(tmp_path):
     assert "layers[3].channels: expected a whole number of at least 1, found 0" in message
     assert "layers[3].stride: expected 1 or 2, found 3" in message
     assert "operators[0]: unknown operator name 'mbconv_k4_e3'" in message
-    assert "operators[1]: unknown operator name 'mbconv_k9_e3'" in message
+    assert "operators[1]: unknown operator name 'mbconv_k6_e3'" in message
     assert "operators: skip is listed twice" in message
     assert message.count("listed twice") == 1
     assert "colour: unknown field" in message
