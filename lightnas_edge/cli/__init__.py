@@ -108,7 +108,7 @@ def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str]
             return _execute(make_parser(), argv, outermost=True)
     except KeyboardInterrupt:
         print(
-            "\ninterrupted; what was measured or trained is kept; the same command continues from there",
+            "\ninterrupted; measurements and checkpoints are kept; the same command continues from there",
             file=sys.stderr,
             flush=True,
         )

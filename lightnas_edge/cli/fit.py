@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for table in [*([lut] if lut else []), *samples]:
         for fault in table.faults:
             warn(f"{table.path}:{fault.line}: {fault.what}")
-    records = []
+    records: list[dict[str, Any]] = []
     for metric in metrics:
         suffix = "" if metric == "latency_ms" else f".{metric}"
         out = arguments.out or Path(f"{space.name}{suffix}.predictor.json")

@@ -47,13 +47,18 @@ def _predictor(arguments: argparse.Namespace) -> int:
     predictor.save(out)
     if arguments.json:
         print_json(
-            {"kind": "import", "predictor": str(out), "fingerprint": predictor.fingerprint, "fit": predictor.fit}
+            {
+                "kind": "import",
+                "predictor": str(out),
+                "fingerprint": predictor.fingerprint,
+                "fit": predictor.fit.to_json(),
+            }
         )
         return 0
     print_result(
         f"{predictor.space.name}, batch {predictor.batch}, {predictor.fingerprint['board']}: {reachable_range(predictor)}"
     )
-    print_result(f"predictor ({predictor.fit['method']}): {out}")
+    print_result(f"predictor ({predictor.fit.method}): {out}")
     return 0
 
 

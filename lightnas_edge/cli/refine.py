@@ -151,11 +151,6 @@ def _measure(
     return lut
 
 
-def _predictor(run: Run) -> PredictorRecord:
-    remedy = "`lightnas-edge search` writes it"
-    return PredictorRecord.load(run.folder / predictor_name("latency_ms"), error=RunError, remedy=remedy)
-
-
 def _factors(text: str) -> tuple[float, ...]:
     """argparse type: positive numbers between commas."""
     try:

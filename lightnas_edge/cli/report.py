@@ -25,7 +25,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     report = build_report(arguments.run_folder)
     if arguments.json:
-        print_json(report.record)
+        files = {"html": str(report.html), "markdown": str(report.markdown), "json": str(report.json)}
+        print_json({"kind": "report-files", "line": report.line, **files, "missing": report.missing})
     else:
         print_result(f"report: {report.html}")
     return 0

@@ -189,9 +189,10 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     opened = Run.open(run)
     record, space = opened.record, opened.space
     known = {each.name for each in fields(SearchConfig)}
+    settled: dict[str, Any] = {name: value for name, value in record.config.items() if name in known}
     asked = {name: getattr(arguments, name) for name in ("confidence", "candidates", "two_sided")}
     config = replace(
-        SearchConfig(**{name: value for name, value in record.config.items() if name in known}),
+        SearchConfig(**settled),
         device=arguments.device, **{name: value for name, value in asked.items() if value is not None},
     )  # fmt: skip
     boards, budgets = _boards_and_budgets(arguments, space, run)

@@ -253,9 +253,10 @@ def _read(
 
 def _table_of(predictor: Predictor, path: Path) -> Path | None:
     """The table that a predictor was fitted to, where it still lies."""
-    name = predictor.fit.get("lut")
-    table = path.parent / str(name)
-    return table if name and table.is_file() else None
+    if predictor.fit.lut is None:
+        return None
+    table = path.parent / predictor.fit.lut
+    return table if table.is_file() else None
 
 
 def _is_predictor(source: str | Path) -> bool:
