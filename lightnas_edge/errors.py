@@ -10,6 +10,7 @@
     ├── PredictorError        a predictor file is wrong or does not fit        (ValueError)
     ├── FingerprintError      records of different boards or states would mix  (ValueError)
     ├── RunError              a run directory is missing a part, or is in use
+    │   └── StaleRecordError  a part was made from other files than those in the run
     ├── DivergedError         training left the finite numbers
     ├── ExportError           the exported graph is wrong or unsupported
     └── VerifyError           the verification could not be carried out
@@ -75,6 +76,10 @@ class FingerprintError(LightnasEdgeError, ValueError):
 
 class RunError(LightnasEdgeError):
     """A run directory that lacks a part, holds a damaged one, or belongs to another command."""
+
+
+class StaleRecordError(RunError):
+    """A record of a run that was made from other files than those that the run holds now."""
 
 
 class DivergedError(LightnasEdgeError):

@@ -28,15 +28,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(arguments: argparse.Namespace) -> int:
     from lightnas_edge.deploy import DEFAULT_TARGET, export_network
 
-    record = export_network(
+    export = export_network(
         arguments.run_folder, target=arguments.target or DEFAULT_TARGET, batch=arguments.batch, data=arguments.data
     )
+    record = export.record
     if arguments.json:
         print_json(record.to_json())
         return 0
     agreement = record.agreement
     print_result(
-        f"exported {record.path} (opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch {record.batch}); maximum "
+        f"exported {export.path} (opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch {record.batch}); maximum "
         f"difference from PyTorch {agreement.max_abs_difference:.1e} (n={agreement.images})"
     )
     return 0

@@ -12,8 +12,7 @@ from lightnas_edge.cli._console import info, percent, print_json, print_result, 
 from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, milliseconds, sudo_password
 from lightnas_edge.runs import Run
 
-_EXIT = {"met": 0, "missed": 3, "inconclusive": 3}
-_VIRTUAL = "virtual:"  # the board's name of a virtual board is also its host
+_EXIT = {"met": 0, "missed": 3, "inconclusive": 3}  # the board's name of a virtual board is also its host
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,11 +33,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lightnas_edge.deploy import run_settings, verify_network
+    from lightnas_edge.deploy import default_host, run_settings, verify_network
 
-    arguments.host = arguments.host or _host_of(arguments.run_folder)
+    run = Run.open(arguments.run_folder)
+    arguments.host = arguments.host or default_host(run)
     password = sudo_password(arguments)
-    settings = run_settings(arguments.run_folder)
+    settings = run_settings(run)
     protocol = replace(settings.protocol, rounds=arguments.rounds)
     settings = replace(settings, protocol=protocol, **board_settings(arguments))
     with progress(f"verifying on {arguments.host}") as bar:
@@ -47,32 +47,23 @@ def _run(arguments: argparse.Namespace) -> int:
             bar(status.done, max(status.total, 1), status.key, status.eta_s)
 
         found = verify_network(
-            arguments.run_folder, devices.connect(arguments.host), target_ms=arguments.latency_ms,
+            run, devices.connect(arguments.host), target_ms=arguments.latency_ms,
             settings=settings, data=arguments.data, on_progress=draw, sudo_password=password,
         )  # fmt: skip
     if arguments.json:
-        print_json(found.record)
+        print_json(found.record.to_json())
         return _EXIT[found.judgement.verdict]
     print_result(found.line)
-    accuracy = found.record["accuracy"]
+    accuracy = found.record.accuracy
     if accuracy:
         print_result(
-            f"top-1 accuracy {percent(accuracy['top1'])} on the board, {percent(accuracy['pytorch_top1'])} in PyTorch "
-            f"(n={accuracy['images']})"
+            f"top-1 accuracy {percent(accuracy.top1)} on the board, {percent(accuracy.pytorch_top1)} in PyTorch "
+            f"(n={accuracy.images})"
         )
     if found.judgement.verdict != "met":
         info(found.judgement.reason)
         if found.judgement.remedy:
             info(f"  {found.judgement.remedy}")
-    for warning in dict.fromkeys(found.record["warnings"]):
+    for warning in dict.fromkeys(found.record.warnings):
         warn(warning)
     return _EXIT[found.judgement.verdict]
-
-
-def _host_of(run_folder: Path) -> str:
-    """How the board of the run's table is reached."""
-    record = Run.open(run_folder).record
-    if record.host is not None:
-        return record.host
-    board = str(record.fingerprint.get("board") or "")
-    return board if board.startswith(_VIRTUAL) else "localhost"

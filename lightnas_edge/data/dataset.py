@@ -13,6 +13,7 @@ import numpy as np
 from lightnas_edge.data.images import ArrayImages, FileImages, Images
 from lightnas_edge.data.loader import MEAN, STANDARD_DEVIATION, Loader, normalise
 from lightnas_edge.errors import DataError
+from lightnas_edge.records.run import DataRecord, Normalisation
 from lightnas_edge.space import Space
 
 DIGITS = "digits"
@@ -26,7 +27,7 @@ class DataSet:
     """Images of two or more classes in a training and a validation part."""
 
     name: str
-    source: str  # as the user named it
+    source: str  # the word `digits`, or the folder as the user named it; a folder of that name is `./digits`
     classes: tuple[str, ...]  # a label is a position in this
     train: Images
     validation: Images
@@ -34,6 +35,7 @@ class DataSet:
     sha256: str  # identity: names, sizes and labels of both parts
     seed: int
     workers: int
+    notes: tuple[str, ...] = ()  # what a person should know about it, in sentences
 
     def train_loader(self, batch: int, *, augment: bool = True, share: tuple[int, int] = (0, 1)) -> Loader:
         """Shuffled, augmented; an incomplete last batch is left out."""
@@ -71,19 +73,21 @@ class DataSet:
         parts = [normalise(pixels).contiguous().numpy() for pixels, _ in loader.batches(0)]
         return np.ascontiguousarray(np.concatenate(parts)), self.validation.labels[chosen]
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "source": self.source,
-            "classes": list(self.classes),
-            "train_images": len(self.train),
-            "validation_images": len(self.validation),
-            "split": self.split,
-            "input_size": self.train.size,
-            "normalisation": {"mean": list(MEAN), "standard_deviation": list(STANDARD_DEVIATION)},
-            "seed": self.seed,
-            "sha256": self.sha256,
-        }
+    @property
+    def record(self) -> DataRecord:
+        """What a run remembers of the data."""
+        return DataRecord(
+            name=self.name,
+            source=self.source,
+            classes=self.classes,
+            train_images=len(self.train),
+            validation_images=len(self.validation),
+            split=self.split,
+            input_size=self.train.size,
+            normalisation=Normalisation(mean=MEAN, standard_deviation=STANDARD_DEVIATION),
+            seed=self.seed,
+            sha256=self.sha256,
+        )
 
 
 class _Subset(Images):
@@ -101,7 +105,8 @@ def load_data(
     """The digits of scikit-learn (`digits`), or a folder of images, at the input size of a space.
 
     Args:
-        source: `digits`, or a folder with train/CLASS/* and val/CLASS/*, or CLASS/* alone.
+        source: the word `digits`, or a folder with train/CLASS/* and val/CLASS/*, or CLASS/* alone. A folder that is
+            called digits is given as `./digits` or as a Path.
         seed: of the split, where there is one, and of order and augmentation.
         workers: processes that decode; by default one for each core, at most 8. Digits are in memory and need none.
         validation_share: of each class, where the folder has no val/.
@@ -112,7 +117,7 @@ def load_data(
     """
     if not 0 < validation_share < 1:
         raise DataError(f"a validation share of {validation_share}: expected a number between 0 and 1")
-    if str(source) == DIGITS:
+    if source == DIGITS:  # a Path is never equal to the word
         return _digits(space.input_size, seed, validation_share)
     if workers is None:
         workers = min(8, len(os.sched_getaffinity(0)))
@@ -140,6 +145,7 @@ def _digits(size: int, seed: int, share: float) -> DataSet:
         hashlib.sha256(pixels.tobytes() + validation.tobytes()).hexdigest(),
         seed,
         0,
+        ("'digits' means scikit-learn's digits; the folder is given as ./digits",) if Path(DIGITS).is_dir() else (),
     )
 
 
@@ -177,9 +183,14 @@ def _folder(folder: Path, size: int, seed: int, workers: int, share: float) -> D
         train_images, validation_images = _take(whole, chosen_train), _take(whole, chosen_validation)
         split = _describe_split(share, seed)
     return DataSet(
-        folder.resolve().name, str(folder), classes, train_images, validation_images, split,
+        folder.resolve().name, _source_of(folder), classes, train_images, validation_images, split,
         _identity(folder, train_images, validation_images), seed, workers,
     )  # fmt: skip
+
+
+def _source_of(folder: Path) -> str:
+    """The folder as text that `load_data` reads as a folder again."""
+    return f"./{folder}" if str(folder) == DIGITS else str(folder)
 
 
 def _scan(folder: Path, faults: list[str]) -> dict[str, list[Path]]:

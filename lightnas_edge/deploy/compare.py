@@ -1,25 +1,10 @@
-"""Do two programs compute the same? PyTorch's logits beside those of an engine, on the same images."""
+"""Do two programs compute the same? PyTorch's logits and those of an engine, on the same images."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far an engine's logits are from PyTorch's. All fields are the worst of all images, but for the last."""
-
-    images: int
-    max_abs_difference: float
-    relative_difference: float  # the above over the largest logit of the reference
-    cosine: float  # of the angle between the two logit vectors of an image
-    top1_agreement: float  # share of images on which both name the same class
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+from lightnas_edge.records.deployment import Agreement
 
 
 def compare_outputs(reference: np.ndarray, outputs: np.ndarray) -> Agreement:

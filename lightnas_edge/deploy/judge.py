@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any, Literal
 
 import numpy as np
 
 import luts
 from lightnas_edge.errors import BudgetError, VerifyError
+from lightnas_edge.records.deployment import DriftRecord, LatencyEstimate, Verdict, VerificationRecord
 from luts.table import QUANTILE
 
-Verdict = Literal["met", "missed", "inconclusive"]
-
 CONFIDENCE = 0.95
-LEAST_ROUNDS = 5  # resampling fewer blocks than this gives intervals that are too narrow by far
-NOISE_LIMIT = 0.10  # the median above the low quantile: beyond it other work, not the network, shapes the samples
-MOST_DRIFT = 0.10  # beyond it the sentinels no longer stand for the network: caches and clocks differ, not just speed
+MIN_ROUNDS = 5  # resampling fewer blocks than this gives intervals that are too narrow by far
+NOISE_LIMIT = 0.10  # of the median above the low quantile: beyond it other work, not the network, shapes the samples
+MAX_DRIFT = 0.10  # beyond it the sentinels no longer represent the network: caches and clocks differ, not speed alone
 _RESAMPLES = 4000
 
 
@@ -39,11 +36,9 @@ class Estimate:
             return "inconclusive"
         return "met" if self.interval_ms[1] <= target_ms else "missed"
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "latency_ms": self.latency_ms,
-            "interval_ms": None if self.interval_ms is None else list(self.interval_ms),
-        }
+    @property
+    def record(self) -> LatencyEstimate:
+        return LatencyEstimate(latency_ms=self.latency_ms, interval_ms=self.interval_ms)
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class Judgement:
     target_ms: float
     confidence: float
     measured: Estimate  # the median of all samples, as the machine was
-    corrected: Estimate | None  # the table's estimator at the speed of the day the table was measured
+    corrected: Estimate | None  # used for the verdict; normalised to the conditions of profiling
     drift: luts.Ratio | None
     p95_ms: float
     n: int
@@ -71,26 +66,16 @@ class Judgement:
     def violation(self) -> float:
         return self.decisive.latency_ms / self.target_ms - 1
 
-    def to_json(self) -> dict[str, Any]:
-        """The part of a verification record that is about latency (docs/formats.md)."""
-        drift = self.drift
-        return {
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "remedy": self.remedy,
-            "target": {"latency_ms": self.target_ms},
-            "violation": self.violation,
-            "confidence": self.confidence,
-            "measured": {**self.measured.to_json(), "p95_ms": self.p95_ms, "n": self.n, "rounds": self.rounds},
-            "drift": drift
-            and {
-                "ratio": drift.value,
-                "interval": list(drift.interval),
-                "confidence": drift.confidence,
-                "sentinels": drift.per_key,
-            },
-            "corrected": self.corrected and self.corrected.to_json(),
-        }
+    @property
+    def drift_record(self) -> DriftRecord | None:
+        if self.drift is None:
+            return None
+        return DriftRecord(
+            ratio=self.drift.value,
+            interval=self.drift.interval,
+            confidence=self.drift.confidence,
+            sentinels=self.drift.per_key,
+        )
 
 
 def judge(
@@ -151,24 +136,23 @@ def judge(
     )
 
 
-def result_line(record: Mapping[str, Any]) -> str:
-    """One line that tells the whole truth of a verification record.
+def result_line(record: VerificationRecord) -> str:
+    """A verification in one line.
 
     `predicted 0.840 ms, measured 0.860 ± 0.020 ms (n=200), target 0.900 ms: met`
     """
-    target_ms = record["target"]["latency_ms"]
-    digits = max(_digits(target_ms), _digits(record["measured"]["latency_ms"]))
-    predicted, measured, corrected = record.get("predicted"), record["measured"], record.get("corrected")
-    parts = [f"predicted {predicted['latency_ms']:.{digits}f} ms"] if predicted else []
-    verb = "SIMULATED" if record.get("simulated") else "measured"
-    parts.append(f"{verb} {_plus_minus(measured, digits)} (n={measured['n']})")
-    if corrected:
-        parts.append(f"drift-corrected {_plus_minus(corrected, digits)}")
-    line = f"{', '.join(parts)}, target {target_ms:.{_digits(target_ms)}f} ms: {record['verdict']}"
-    if record["verdict"] == "missed":
-        line += f" by {100 * ((corrected or measured)['latency_ms'] / target_ms - 1):.1f} %"
-    if record["verdict"] == "inconclusive":
-        line += f" ({record['reason']})"
+    target_ms = record.target.latency_ms
+    digits = max(_digits(target_ms), _digits(record.measured.latency_ms))
+    parts = [f"predicted {record.predicted.latency_ms:.{digits}f} ms"] if record.predicted else []
+    verb = "SIMULATED" if record.simulated else "measured"
+    parts.append(f"{verb} {_plus_minus(record.measured, digits)} (n={record.measured.n})")
+    if record.corrected:
+        parts.append(f"drift-corrected {_plus_minus(record.corrected, digits)}")
+    line = f"{', '.join(parts)}, target {target_ms:.{_digits(target_ms)}f} ms: {record.verdict}"
+    if record.verdict == "missed":
+        line += f" by {100 * record.violation:.1f} %"
+    if record.verdict == "inconclusive":
+        line += f" ({record.reason})"
     return line
 
 
@@ -182,30 +166,30 @@ def _decide(
     if decisive.interval_ms is None:
         return (
             "inconclusive",
-            f"{_counted(rounds, 'round')} measured, and an interval needs at least {LEAST_ROUNDS}",
-            "measure again with more rounds: `lightnas-edge verify --rounds 25`",
+            f"{_counted(rounds, 'round')} measured, and an interval needs at least {MIN_ROUNDS}",
+            "measure again with more rounds: `lightnas-edge verify RUN --rounds 25`",
         )
     agreed = raw == verdict != "inconclusive"
-    if drift is not None and abs(drift.value - 1) > MOST_DRIFT and not agreed:
+    if drift is not None and abs(drift.value - 1) > MAX_DRIFT and not agreed:
         return (
             "inconclusive",
-            f"the machine runs {_slower(drift.value)} than on the table's day, beyond the limit of "
-            f"{100 * MOST_DRIFT:.0f} %",
-            "make the machine quiet, lock its clocks and verify again, or measure the table anew in today's state",
+            f"the machine runs {_slower(drift.value)} than in the reference session of the LUT, beyond the limit of "
+            f"{100 * MAX_DRIFT:.0f} %",
+            "make the machine quiet, lock its clocks and verify again, or re-profile the LUT",
         )
     if {raw, verdict} == {"met", "missed"}:
         return (
             "inconclusive",
-            f"as measured the budget is {raw}, at the speed of the table's day it is {verdict}",
-            "the drift of the machine decides: lock its clocks and verify again, or measure the table anew",
+            f"as measured the budget is {raw}, normalised to profiling conditions it is {verdict}",
+            "the verdict depends on the drift of the machine: lock its clocks and verify again, or re-profile the LUT",
         )
     if corrected is not None and drift is not None and raw != verdict:
-        restless = measured.latency_ms / (corrected.latency_ms * drift.value) - 1
-        if restless > NOISE_LIMIT:
+        noise = measured.latency_ms / (corrected.latency_ms * drift.value) - 1
+        if noise > NOISE_LIMIT:
             return (
                 "inconclusive",
-                f"the machine was restless: the median is {100 * restless:.0f} % above the table's estimator, beyond "
-                f"the limit of {100 * NOISE_LIMIT:.0f} %, and as measured the budget is {_stands(raw)}",
+                f"unstable host: the median is {100 * noise:.0f} % above the low quantile of the samples, beyond the limit "
+                f"of {100 * NOISE_LIMIT:.0f} %, and as measured the budget is {_verdict_in_words(raw)}",
                 "stop other work on the machine and verify again",
             )
     low, high = decisive.interval_ms
@@ -227,9 +211,9 @@ def _decide(
 
 
 def _estimate(rounds: list[np.ndarray], quantile: float, ratios: np.ndarray, confidence: float, seed: int) -> Estimate:
-    """The quantile of all samples, and the interval that follows from drawing rounds and ratios anew."""
+    """The quantile of all samples, and the interval that follows from resampling rounds and ratios."""
     centre = float(np.quantile(np.concatenate(rounds), quantile))
-    if len(rounds) < LEAST_ROUNDS:
+    if len(rounds) < MIN_ROUNDS:
         return Estimate(centre, None)
     table = np.full((len(rounds), max(map(len, rounds))), np.nan)
     for row, samples in enumerate(rounds):
@@ -250,12 +234,12 @@ def _resampled_ratios(drift: luts.Ratio, seed: int) -> np.ndarray:
     return ratios
 
 
-def _plus_minus(part: Mapping[str, Any], digits: int) -> str:
+def _plus_minus(estimate: LatencyEstimate, digits: int) -> str:
     """An uncertainty is never printed as zero."""
-    if not part.get("interval_ms"):
-        return f"{part['latency_ms']:.{digits}f} ms"
-    low, high = part["interval_ms"]
-    return f"{part['latency_ms']:.{digits}f} ± {max((high - low) / 2, 10.0**-digits):.{digits}f} ms"
+    if estimate.interval_ms is None:
+        return f"{estimate.latency_ms:.{digits}f} ms"
+    low, high = estimate.interval_ms
+    return f"{estimate.latency_ms:.{digits}f} ± {max((high - low) / 2, 10.0**-digits):.{digits}f} ms"
 
 
 def _digits(value_ms: float) -> int:
@@ -263,7 +247,7 @@ def _digits(value_ms: float) -> int:
     return min(6, max(1, 2 - math.floor(math.log10(value_ms))))
 
 
-def _stands(verdict: Verdict) -> str:
+def _verdict_in_words(verdict: Verdict) -> str:
     return "neither met nor missed" if verdict == "inconclusive" else verdict
 
 

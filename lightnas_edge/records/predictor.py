@@ -27,7 +27,6 @@ from lightnas_edge.records.run import Metric
 Quantity = Annotated[float, Field(ge=-1e12, le=1e12)]
 Deviation = Annotated[float, Field(ge=0, le=1e12)]
 Covariance = Annotated[float, Field(ge=-1e24, le=1e24)]
-PriorScales = dict[Name, NonNegativeFloat]
 
 COMPONENTS = {
     "fixed_overhead": "fixed overhead",
@@ -162,7 +161,8 @@ class FitRecord(Record):
     method: Text
     networks: Count  # measured networks behind it
     calibration: Calibration | None = None
-    prior_scales: PriorScales = {}  # most probable standard deviation of each part of the prior
+    # Most probable standard deviation of each part of the prior.
+    prior_scales: dict[Name, NonNegativeFloat] = Field(default_factory=dict)
     leave_one_out_rmse: NonNegativeFloat | None = None
     alignment: tuple[Text, ...] = ()  # drift between measurement sessions
     held_out: Scores | None = None

@@ -20,10 +20,11 @@ import luts
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor import AdditivePredictor, Predictor
 from lightnas_edge.predictor.additive import Terms
+from lightnas_edge.records.predictor import FitRecord
 from lightnas_edge.refine.channels import Channels, Grid
 
 # Of the table's entries, where the run's predictor has not learned it from networks: predictor/additive.py.
-_SCALE_WIDTH, _DEVIATION_WIDTH = 0.05, 0.04
+_SCALE_STD, _DEVIATION_STD = 0.05, 0.04
 
 
 class Latency:
@@ -45,13 +46,13 @@ class Latency:
         one_hot = grid.architecture.one_hot(grid.space)[None]
         self.known_ms = float(predictor.predict(one_hot)[0])
         self._known_variance = float(predictor.deviation(one_hot)[0]) ** 2
-        widths = predictor.fit.get("prior_widths") or {}
-        if "scale" not in widths:  # fitted without the table: its deviations are others
-            widths = {}
-        factor = float((predictor.fit.get("calibration") or {}).get("scale", 1.0))
-        self._scale_width = factor * float(widths.get("scale", _SCALE_WIDTH))
-        own = math.hypot(widths.get("deviation", _DEVIATION_WIDTH), widths.get("table", 0.0))
-        self._deviation_width = factor * own
+        scales = predictor.fit.prior_scales
+        if "scale" not in scales:  # fitted without the table: its deviations are others
+            scales = {}
+        calibration = predictor.fit.calibration
+        factor = 1.0 if calibration is None else calibration.scale
+        self._scale_std = factor * scales.get("scale", _SCALE_STD)
+        self._deviation_std = factor * math.hypot(scales.get("deviation", _DEVIATION_STD), scales.get("table", 0.0))
         self._found = Counter(shaped.key for shaped in grid.chain(grid.unchanged))
         table.latencies_ms(list(self._found))
 
@@ -68,7 +69,7 @@ class Latency:
         if blocks != self._found.total() or not self.table.coverage(changed).complete:
             return math.inf, math.inf
         difference_ms = sum(count * self.table.latency_ms(key) for key, count in changed.items())
-        variance = self._known_variance + (self._scale_width * difference_ms) ** 2
+        variance = self._known_variance + (self._scale_std * difference_ms) ** 2
         variance += sum(count**2 * self._own_variance(self.table.entries[key]) for key, count in changed.items())
         return self.known_ms + difference_ms, math.sqrt(variance)
 
@@ -91,13 +92,12 @@ class Latency:
         space, _ = self.grid.network(channels)
         origin = replace(
             self.source.origin,
-            fit={
-                "method": "the found network's prediction, and a table of the changed operators",
-                "networks": int(self.source.fit.get("networks") or 0),
-                "calibration": self.source.fit.get("calibration"),
-                "prior_widths": {"scale": self._scale_width, "deviation": self._deviation_width},
-                "held_out": None,
-            },
+            fit=FitRecord(
+                method="the found network's prediction, and a table of the changed operators",
+                networks=self.source.fit.networks,
+                calibration=self.source.fit.calibration,
+                prior_scales={"scale": self._scale_std, "deviation": self._deviation_std},
+            ),
         )
         keys = Terms.of(space).keys
         row = {key: index + 1 for index, key in enumerate(keys)}
@@ -108,7 +108,7 @@ class Latency:
         entries = {**table.entries, **self.table.entries}  # of two, the one that choices were made by
         mean = np.array([0.0, *(entries[key].latency_ms for key in keys)])
         mean[0] = sum(count * entries[key].latency_ms for key, count in start.items())
-        scale = self._scale_width * mean
+        scale = self._scale_std * mean
         covariance = np.outer(scale, scale)
         mean[0] += self.known_ms
         noise = self.source.noise if isinstance(self.source, AdditivePredictor) else 0.0
@@ -124,4 +124,4 @@ class Latency:
     def _own_variance(self, entry: luts.Entry) -> float:
         """How far an operator may be off in a network, and the error of measuring it."""
         error = entry.standard_error_ms if math.isfinite(entry.standard_error_ms) else 0.05 * entry.latency_ms
-        return (self._deviation_width * entry.latency_ms) ** 2 + error**2
+        return (self._deviation_std * entry.latency_ms) ** 2 + error**2

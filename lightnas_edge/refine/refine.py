@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -24,18 +22,21 @@ import luts
 from lightnas_edge._version import __version__
 from lightnas_edge.data import DataSet
 from lightnas_edge.errors import InfeasibleBudgetError, RunError
+from lightnas_edge.files import finite
 from lightnas_edge.measuring import sentinels
-from lightnas_edge.nn.loop import MetricsLog, require_same
+from lightnas_edge.nn.loop import MetricsLog
 from lightnas_edge.predictor import Predictor, load_predictor
 from lightnas_edge.predictor.metrics import COUNTED
+from lightnas_edge.records.differences import changes, require_equal_fingerprints
+from lightnas_edge.records.run import MetricPrediction, PredictedRecord, RefinedFrom, RefinedRecord, RefinementRecord
 from lightnas_edge.refine.channels import Channels, Grid
 from lightnas_edge.refine.evolution import evolve
 from lightnas_edge.refine.latency import Latency
 from lightnas_edge.refine.proxy import TrainingLossSum
-from lightnas_edge.runs import read_architecture, read_json, read_run, write_json
+from lightnas_edge.runs import LOCK, Run, move_aside, write_lock
+from lightnas_edge.search import keep_predictors
 from lightnas_edge.space import Architecture, ShapedOperator, Space, macs_m, parameters_m
 
-SCHEMA = 1
 LEVEL = 0.05  # of the test whether a choice beats the network by more than the proxy's noise
 Event = dict[str, Any]
 # (space that names the job, operators, table to write or go on with) -> the table
@@ -112,7 +113,7 @@ class AccuracyComparison:
         return self._probability(1.0) < LEVEL
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Literal["better", "worse", "inconclusive"]:
         """`better` or `worse` by more than the proxy's noise, or `inconclusive`."""
         return "better" if self.better else "worse" if self.worse else "inconclusive"
 
@@ -174,13 +175,29 @@ def refine_network(
         InfeasibleBudgetError: neither the network nor its smallest choice keeps the budget.
         DataError: an image cannot be read.
     """
-    run, space = read_run(run_dir)
-    architecture = read_architecture(run_dir, space)
-    predictor = load_predictor(run_dir / "predictor.json", space)
-    table_path = _table_of(run_dir, run, predictor)
+    with write_lock(out, "refine"):
+        return _refine(Run.open(run_dir), out, data, config, measure, fresh=fresh, on_event=on_event)
+
+
+def _refine(
+    run: Run,
+    out: Path,
+    data: DataSet,
+    config: RefineConfig,
+    measure: Measure,
+    *,
+    fresh: bool,
+    on_event: Callable[[Event], None] | None,
+) -> Refinement:
+    space, architecture = run.space, run.architecture
+    path = run.predictors.get("latency_ms")
+    if path is None:
+        raise RunError(f"{run.folder} holds no predictor of the latency", hint="search under --latency-ms")
+    predictor = load_predictor(path, space)
+    table_path = _table_of(run, predictor)
     grid = Grid(space, architecture, factors=config.factors, vary=config.vary)
-    budget = _Budget.of(run, run_dir)
-    folder = _begin(out, _asked(grid, data, config), fresh=fresh)
+    budget = _Budget.of(run)
+    folder = _begin(out, grid, data, config, fresh=fresh)
 
     measuring = _Measuring(table_path, folder, measure, config.rounds)
     table = measuring.measured(_job_space(space), [*grid.shaped_operators(), *sentinels(space)], "operators.lut.jsonl")
@@ -221,7 +238,7 @@ def refine_network(
         grid.size,
         out,
     )
-    _write(found, run, run_dir, latency, measuring, budget)
+    _write(found, run, latency, measuring, budget)
     return found
 
 
@@ -246,14 +263,11 @@ class _Measuring:
         self.paths.append(path)
         return luts.merge([luts.read(path) for path in self.paths])
 
-    def write(self, path: Path) -> None:
+    @property
+    def content(self) -> bytes:
         """All journals as one file: it reads as the merged table."""
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
-            for source in self.paths:
-                content = source.read_bytes()
-                file.write(content if content.endswith(b"\n") else content + b"\n")
-        os.replace(part, path)
+        contents = [path.read_bytes() for path in self.paths]
+        return b"".join(content if content.endswith(b"\n") else content + b"\n" for content in contents)
 
     def _complete(self, path: Path, operators: Sequence[ShapedOperator]) -> bool:
         if not path.exists():
@@ -345,16 +359,16 @@ class _Budget:
     confidence: float | None  # of the latency's bound
 
     @classmethod
-    def of(cls, run: dict[str, Any], run_dir: Path) -> _Budget:
-        targets = {name: value for name, value in (run.get("targets") or {}).items() if value is not None}
+    def of(cls, run: Run) -> _Budget:
+        targets = run.targets
         others = [name for name in targets if name not in ("latency_ms", *COUNTED)]
         if "latency_ms" not in targets or others:
             raise RunError(
-                f"{run_dir} was searched under {', '.join(targets) or 'no budget of its own'}: channels are refined under a "
+                f"{run.folder} was searched under {', '.join(targets) or 'no budget of its own'}: channels are refined under a "
                 f"latency, beside which only {' and '.join(COUNTED)} can be limited",
             )
-        counted = {name: float(targets[name]) for name in COUNTED if name in targets}
-        return cls(float(targets["latency_ms"]), counted, (run.get("config") or {}).get("confidence"))
+        counted = {name: targets[name] for name in COUNTED if name in targets}
+        return cls(targets["latency_ms"], counted, run.found.predicted.confidence)
 
     def keeps(self, latency: Latency, channels: Channels) -> bool:
         if latency.bound_ms(channels, self.confidence) > self.latency_ms:
@@ -385,56 +399,48 @@ def _counts(space: Space, architecture: Architecture) -> dict[str, float]:
     return {"params_m": parameters_m(space, architecture), "macs_m": macs_m(space, architecture)}
 
 
-def _table_of(run_dir: Path, run: dict[str, Any], predictor: Predictor) -> Path:
+def _table_of(run: Run, predictor: Predictor) -> Path:
     """The table behind a run's predictor; a network below a search has it in the search's folder."""
-    paths = [run_dir / "lut.jsonl"]
-    if isinstance(run.get("search"), str):
-        paths.append(run_dir / run["search"] / "lut.jsonl")
-    for path in paths:
-        if path.exists():
-            table = luts.read(path)
-            differing = [
-                name for name in predictor.fingerprint if predictor.fingerprint[name] != table.fingerprint.get(name)
-            ]
-            if not differing:
-                return path
-            raise RunError(
-                f"{path} is of another board or state than the run's predictor: {', '.join(differing)} differ"
-            )
-    raise RunError(
-        f"{run_dir} holds no table (lut.jsonl), so what other channels cost cannot be tied to it",
-        hint="search with `--lut`, or with a predictor that was fitted with `--lut`; or put that table there",
-    )
+    path = run.table
+    if path is None and run.record.search is not None:
+        path = Run.open(run.folder / run.record.search).table
+    if path is None:
+        raise RunError(
+            f"{run.folder} holds no table (lut.jsonl), so the cost of other channels cannot be tied to it",
+            hint="search with --lut, or with a predictor that was fitted with --lut",
+        )
+    require_equal_fingerprints(predictor.fingerprint, luts.read(path).fingerprint, f"the run's predictor and {path}")
+    return path
 
 
-def _asked(grid: Grid, data: DataSet, config: RefineConfig) -> dict[str, Any]:
-    """What scores depend on, beside channels and seed: all else may change, and what is known is used again."""
-    return {
-        "space": grid.space.sha256,
-        "operators": [operator.name for operator in grid.architecture.operators],
-        "data": data.sha256,
-        "data_seed": data.seed,
-        "steps": config.steps,
-        "batch": config.batch,
-        "device": config.device,
-    }
-
-
-def _begin(out: Path, asked: dict[str, Any], *, fresh: bool) -> Path:
-    """`out/refine`, new or gone on with."""
+def _begin(out: Path, grid: Grid, data: DataSet, config: RefineConfig, *, fresh: bool) -> Path:
+    """`out/refine`, new or resumed. Beyond what its record names, scores depend on channels and seed alone."""
     folder = out / "refine"
-    record = folder / "asked.json"
-    if fresh and record.exists():
-        old = out.with_name(out.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(out, old)
-    if record.exists():
-        held = read_json(record, kind="refinement")
-        require_same({name: held.get(name) for name in asked}, asked, f"the refinement in {out}")
+    path = folder / "refinement.json"
+    record = RefinementRecord(
+        version=__version__,
+        space=grid.space.sha256,
+        operators=grid.architecture.names,
+        data=data.sha256,
+        data_seed=data.seed,
+        steps=config.steps,
+        batch=config.batch,
+        device=config.device,
+    )
+    if fresh and path.exists():
+        move_aside(out)
+    if path.exists():
+        earlier = RefinementRecord.load(path, error=RunError, remedy="--fresh begins again")
+        differing = changes(earlier.to_json() | {"version": __version__}, record.to_json())
+        if differing:
+            raise RunError(
+                f"{out} holds another refinement\n" + "\n".join(differing),
+                hint="choose another --out, or --fresh to begin again (the earlier one is kept as .old)",
+            )
         return folder
-    if out.exists() and any(out.iterdir()):
+    if any(entry.name != LOCK for entry in out.iterdir()):
         raise RunError(f"{out} is not empty and holds no refinement", hint="choose another --out")
-    write_json(record, {"kind": "refinement", "schema": SCHEMA, "version": __version__, **asked})
+    record.save(path)
     return folder
 
 
@@ -443,80 +449,61 @@ def _job_space(space: Space) -> Space:
     return replace(space, name=f"{space.name[:57]}-shapes")
 
 
-def _write(
-    found: Refinement,
-    run: dict[str, Any],
-    run_dir: Path,
-    latency: Latency,
-    measuring: _Measuring,
-    budget: _Budget,
-) -> None:
-    """The winner as a run directory; run.json last, so that one that is there is whole."""
-    out = found.folder
-    measuring.write(out / "lut.jsonl")
-    predictor: Predictor = latency.predictor(found.channels, luts.read(out / "lut.jsonl"))
-    predictor.save(out / "predictor.json")
+def _write(found: Refinement, run: Run, latency: Latency, measuring: _Measuring, budget: _Budget) -> None:
+    """The winner as a run directory."""
+    question = {
+        **{
+            name: getattr(run.record, name)
+            for name in ("data", "config", "seed", "targets", "fingerprint", "host", "board")
+        },
+        "space": found.space.to_json(),
+        "refined_from": RefinedFrom(
+            run=os.path.relpath(run.folder, found.folder),
+            space=latency.grid.space.name,
+            operators=latency.grid.architecture.names,
+        ),
+    }
+    refined = Run.write(found.folder, question)
+    table = refined.save_table(measuring.content)
+    predictor: Predictor = latency.predictor(found.channels, luts.read(table))
+    keep_predictors(refined, [predictor])
     counts = _counts(found.space, found.architecture)
     metrics = {
-        "latency_ms": _predicted(found.predicted_ms, found.upper_ms, budget.latency_ms),
-        **{name: _predicted(counts[name], None, target) for name, target in budget.counted.items()},
+        "latency_ms": _prediction(found.predicted_ms, found.upper_ms, budget.latency_ms),
+        **{name: _prediction(counts[name], None, target) for name, target in budget.counted.items()},
     }
-    predicted = {
-        "confidence": budget.confidence,
-        "metrics": metrics,
-        "binding": max(metrics, key=lambda name: _used(metrics[name])),
-        "latency_ms": found.predicted_ms,
-        "upper_ms": found.upper_ms,
-        "target_ms": found.target_ms,
-        "violation": metrics["latency_ms"]["violation"],
-    }
-    write_json(out / "architecture.json", {**found.architecture.to_json(), "predicted": predicted})
-    write_json(out / "refine" / "result.json", _result(found, run_dir))
-    asked = {name: value for name, value in run.items() if name != "search"}  # it is no longer below that one
-    record = {
-        **asked,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        "space": found.space.to_json(),
-        "refined_from": {
-            "run": os.path.relpath(run_dir, out),
-            "space": latency.grid.space.name,
-            "operators": [operator.name for operator in latency.grid.architecture.operators],
-        },
-    }
-    write_json(out / "run.json", record)
+    predicted = PredictedRecord(
+        confidence=budget.confidence,
+        simulated=predictor.simulated,
+        metrics=metrics,
+        binding=max(metrics, key=lambda name: metrics[name].used),
+    )
+    refined.save_refined(_result(found, run))
+    refined.save_found(found.architecture, predicted, None)
 
 
-def _predicted(value: float, upper: float | None, target: float) -> dict[str, float | None]:
-    """As in every architecture.json."""
-    return {"value": value, "upper": upper, "target": target, "violation": value / target - 1}
+def _prediction(value: float, upper: float | None, target: float) -> MetricPrediction:
+    return MetricPrediction(value=value, upper=upper, target=target, violation=value / target - 1)
 
 
-def _used(metric: dict[str, Any]) -> float:
-    """Share of the target that the bound takes."""
-    return float(metric["value"] if metric["upper"] is None else metric["upper"]) / float(metric["target"])
-
-
-def _result(found: Refinement, run_dir: Path) -> dict[str, Any]:
+def _result(found: Refinement, run: Run) -> RefinedRecord:
     comparison = found.comparison
-    finite = np.isfinite(comparison.scores).all() and np.isfinite(comparison.unrefined).all()
-    return {
-        "kind": "refined",
-        "schema": SCHEMA,
-        "run": os.path.relpath(run_dir, found.folder),
-        "widths": list(found.channels.widths),
-        "expansions": list(found.channels.expansions),
-        "proxy": TrainingLossSum.name,
-        "scores": [score if math.isfinite(score) else None for score in comparison.scores],
-        "unrefined_scores": [score if math.isfinite(score) else None for score in comparison.unrefined],
-        "difference": comparison.difference if finite else None,
-        "standard_error": comparison.standard_error if finite else None,
-        "verdict": comparison.verdict,
-        "finalists": comparison.finalists,
-        "scored": found.scored,
-        "choices": found.of,
-        "predicted_ms": found.predicted_ms,
-        "upper_ms": found.upper_ms,
-        "unrefined_predicted_ms": found.unrefined_ms,
-        "target_ms": found.target_ms,
-    }
+    diverged = not np.isfinite([*comparison.scores, *comparison.unrefined]).all()
+    return RefinedRecord(
+        run=os.path.relpath(run.folder, found.folder),
+        widths=found.channels.widths,
+        expansions=found.channels.expansions,
+        proxy=TrainingLossSum.name,
+        scores=tuple(finite(comparison.scores)),
+        unrefined_scores=tuple(finite(comparison.unrefined)),
+        difference=None if diverged else comparison.difference,
+        standard_error=None if diverged else comparison.standard_error,
+        verdict=comparison.verdict,
+        finalists=comparison.finalists,
+        scored=found.scored,
+        choices=found.of,
+        predicted_ms=found.predicted_ms,
+        upper_ms=found.upper_ms,
+        unrefined_predicted_ms=found.unrefined_ms,
+        target_ms=found.target_ms,
+    )

@@ -2,7 +2,15 @@
 
 from lightnas_edge.search.config import METHODS, PUBLISHED, Published, SearchConfig
 from lightnas_edge.search.constraints import Budget, Constraint
-from lightnas_edge.search.results import SearchResult, begin_run, keep_predictor, keep_table, read_front
+from lightnas_edge.search.results import (
+    SearchResult,
+    Sources,
+    begin_run,
+    keep_predictors,
+    keep_table,
+    read_front,
+    require_free_name,
+)
 from lightnas_edge.search.search import add_budgets, check_budgets, run_search
 from lightnas_edge.search.selection import Selection, check_budget, select
 
@@ -15,13 +23,15 @@ __all__ = [
     "SearchConfig",
     "SearchResult",
     "Selection",
+    "Sources",
     "add_budgets",
     "begin_run",
     "check_budget",
     "check_budgets",
-    "keep_predictor",
+    "keep_predictors",
     "keep_table",
     "read_front",
+    "require_free_name",
     "run_search",
     "select",
 ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,25 @@ import numpy as np
 from lightnas_edge.data import DataSet
 from lightnas_edge.errors import RunError
 from lightnas_edge.predictor import CountedPredictor, Predictor
-from lightnas_edge.runs import NETWORKS, create_run, read_json, write_json
+from lightnas_edge.records.run import (
+    BudgetRecord,
+    CandidateRecord,
+    ChoiceRecord,
+    FrontNetwork,
+    FrontRecord,
+    MetricPrediction,
+    NetworkPrediction,
+    PredictedRecord,
+    SupernetScore,
+)
+from lightnas_edge.runs import NETWORKS, Run, write_lock
 from lightnas_edge.search.candidates import Candidate
 from lightnas_edge.search.config import SearchConfig
 from lightnas_edge.search.constraints import Budget, Constraint
 from lightnas_edge.space import Architecture, Space
 
-SCHEMA = 1
+# Budget -> further predictors of its board, and the board's table.
+Sources = Mapping[str, tuple[Sequence[Predictor], Path | None]]
 
 
 @dataclass(frozen=True)
@@ -74,54 +85,51 @@ class SearchResult:
         """The metric that leaves the least room."""
         return max(self.used, key=lambda metric: self.used[metric])
 
-    def to_json(self) -> dict[str, Any]:
-        """architecture.json: the network, with what was predicted of it and why it was chosen."""
+    @property
+    def predicted_record(self) -> PredictedRecord:
         metrics = {
-            metric: {
-                "value": self.predicted[metric],
-                "upper": None if self.upper is None else self.upper[metric],
-                "target": target,
-                "violation": self.predicted[metric] / target - 1,
-                "multiplier": self.multipliers[metric],
-            }
+            metric: MetricPrediction(
+                value=self.predicted[metric],
+                upper=None if self.upper is None else self.upper[metric],
+                target=target,
+                violation=self.predicted[metric] / target - 1,
+                multiplier=self.multipliers[metric],
+            )
             for metric, target in self.budget.targets.items()
         }
-        predicted: dict[str, Any] = {
-            "confidence": self.confidence,
-            "simulated": self.simulated,
-            "metrics": metrics,
-            "binding": self.binding,
-        }
-        if "latency_ms" in metrics:
-            latency = metrics["latency_ms"]
-            predicted |= {
-                "latency_ms": latency["value"],
-                "upper_ms": latency["upper"],
-                "target_ms": latency["target"],
-                "violation": latency["violation"],
-            }
         one_hot = self.derived.one_hot(self.budget.constraints[0].predictor.space)[None]
-        predicted["derived"] = {
-            "operators": _names(self.derived),
-            **{each.metric: float(each.predictor.predict(one_hot)[0]) for each in self.budget.constraints},
-        }
+        derived = {each.metric: float(each.predictor.predict(one_hot)[0]) for each in self.budget.constraints}
+        return PredictedRecord(
+            confidence=self.confidence,
+            simulated=self.simulated,
+            metrics=metrics,
+            binding=self.binding,
+            derived=NetworkPrediction(operators=self.derived.names, metrics=derived),
+        )
+
+    @property
+    def choice_record(self) -> ChoiceRecord:
+        return ChoiceRecord(
+            budget=self.budget.name,
+            exact=self.chosen.selection.exact,
+            preferred=self.preferred.names,
+            supernet=_score(self.chosen),
+            others=tuple(
+                CandidateRecord(
+                    operators=other.selection.architecture.names,
+                    metrics=_named(self.budget, other.selection.predicted),
+                    supernet=_score(other),
+                )
+                for other in self.others
+            ),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The network, with what is predicted of it and why it was chosen."""
         return {
-            **self.architecture.to_json(),
-            "predicted": predicted,
-            "choice": {
-                "budget": self.budget.name,
-                "exact": self.chosen.selection.exact,
-                "preferred": _names(self.preferred),
-                "supernet": _scores(self.chosen),
-                "others": [
-                    {
-                        "operators": _names(other.selection.architecture),
-                        **_named(self.budget, other.selection.predicted),
-                        **_scores(other),
-                    }
-                    for other in self.others
-                ],
-            },
+            "operators": list(self.architecture.names),
+            "predicted": self.predicted_record.to_json(),
+            "choice": self.choice_record.to_json(),
         }
 
 
@@ -133,146 +141,155 @@ def begin_run(
     config: SearchConfig,
     *,
     table: Path | None = None,
+    host: str | None = None,
     fresh: bool = False,
-) -> bool:
-    """Begin a run directory for a search, or go on with the one that is there.
+) -> tuple[Run, bool]:
+    """Begin a run directory for a search, or resume the one in `folder`.
 
     Args:
-        table: the look-up table behind the predictors, to be kept with the run.
-        fresh: move an earlier run to `.old` and begin anew.
+        table: the look-up table behind the predictors; a copy is kept in the run.
+        host: how the board of the table is reached; `verify` measures there.
+        fresh: move an earlier run to `.old` and begin again.
 
     Returns:
-        True when an earlier run with the same question is gone on with.
+        The run, and whether an earlier one under the same question is resumed.
 
     Raises:
-        RunError: the directory holds another search; the fields that differ are named.
+        RunError: the directory holds another search, whose differing fields are named, or another process writes there.
     """
-    resumed = create_run(folder, {**_question(space, data, config), **_asked(budgets)}, fresh=fresh)
-    if len(budgets) == 1:
-        _keep_predictors(folder, budgets[0].constraints)
-    if table is not None:
-        keep_table(folder, table)
-    return resumed
+    with write_lock(folder, "search"):
+        question = {**_question(space, data, config), **_budget_fields(budgets), "host": host}
+        run, resumed = Run.begin(folder, question, fresh=fresh)
+        if len(budgets) == 1:
+            keep_predictors(run, [constraint.predictor for constraint in budgets[0].constraints])
+        if table is not None:
+            keep_table(run, table)
+    return run, resumed
 
 
-def keep_table(folder: Path, table: Path) -> None:
-    """A copy of the look-up table in a run that has none, so that `verify` can tell drift from the network."""
-    if not (folder / "lut.jsonl").exists():
-        part = folder / "lut.jsonl.part"
-        shutil.copyfile(table, part)
-        part.replace(folder / "lut.jsonl")
+def keep_table(run: Run, table: Path) -> None:
+    """A copy of the look-up table in a run that has none, so that `verify` can separate drift from the network."""
+    if not (run.folder / "lut.jsonl").exists():
+        run.save_table(table.read_bytes())
 
 
-def write_results(folder: Path, results: Sequence[SearchResult], *, added: bool = False) -> list[Path]:
+def keep_predictors(run: Run, predictors: Iterable[Predictor]) -> None:
+    """A run carries what its network was predicted with. Counted metrics need no file."""
+    for predictor in predictors:
+        if not isinstance(predictor, CountedPredictor):
+            run.save_predictor(predictor.metric, json.dumps(predictor.to_record().to_json(), allow_nan=False))
+
+
+def write_results(
+    run: Run,
+    results: Sequence[SearchResult],
+    *,
+    sources: Sources | None = None,
+    added: bool = False,
+) -> list[Run]:
     """One network goes into the run itself; several, and those added later, each into a run of its own below it.
 
+    Args:
+        sources: predictors and tables that `verify` compares with, beyond the predictors of the budget.
+
     Returns:
-        The run directory of every result: what train, export and verify take.
+        The run of every result: what train, export and verify take.
     """
-    if len(results) == 1 and not added:
-        write_json(folder / "architecture.json", results[0].to_json())
-        places = [folder]
-    else:
-        places = [folder / NETWORKS / result.budget.name for result in results]
-        held = read_json(folder / "run.json", kind="run") if (folder / "run.json").exists() else None
-        for place, result in zip(places, results, strict=True):
-            place.mkdir(parents=True, exist_ok=True)
-            if held is not None and not (place / "run.json").exists():
-                question = {name: held[name] for name in ("space", "data", "config", "seed")}
-                question["config"] = {**question["config"], "confidence": result.confidence}  # may be its own
-                board = result.budget.board
-                create_run(place, {**question, **_asked([result.budget]), "search": "../..", "board": board})
-                _keep_predictors(place, result.budget.constraints)
-            write_json(place / "architecture.json", result.to_json())
-    write_front(folder)
-    return places
+    sources = sources or {}
+    runs = []
+    with run.writing("search"):
+        for result in results:
+            place = run if len(results) == 1 and not added else _network_run(run, result)
+            predictors, table = sources.get(result.budget.name, ((), None))
+            keep_predictors(place, [*(each.predictor for each in result.budget.constraints), *predictors])
+            if table is not None:
+                keep_table(place, table)
+            place.save_found(result.architecture, result.predicted_record, result.choice_record)
+            runs.append(place)
+        run.save_front(read_front(run))
+    return runs
 
 
-def read_front(folder: Path) -> list[dict[str, Any]]:
-    """The networks of a run and of those below it: name, folder, predictions, supernet's scores; cheapest first."""
+def read_front(run: Run) -> FrontRecord:
+    """The networks of a run and of those below it, in the order of board and target."""
     rows = []
-    for path in [folder / "architecture.json", *sorted((folder / NETWORKS).glob("*/architecture.json"))]:
-        if not path.exists():
+    for place in [run, *run.networks]:
+        if not (place.folder / "architecture.json").exists():
             continue
-        record = json.loads(path.read_text(encoding="utf-8"))
-        predicted, choice = record.get("predicted"), record.get("choice") or {}
-        if not isinstance(predicted, dict) or "metrics" not in predicted:
-            continue
-        place = path.parent
-        run = read_json(place / "run.json", kind="run") if (place / "run.json").exists() else {}
+        found = place.found
         rows.append(
-            {
-                "name": choice.get("budget", place.name),
-                "folder": str(place.relative_to(folder)),
-                "board": run.get("board") or (run.get("fingerprint") or {}).get("board"),
-                "simulated": bool(predicted.get("simulated")),
-                "operators": record["operators"],
-                "metrics": predicted["metrics"],
-                "binding": predicted["binding"],
-                "confidence": predicted["confidence"],
-                "supernet": choice.get("supernet"),
-            }
+            FrontNetwork(
+                name=found.choice.budget if found.choice else place.folder.name,
+                folder=str(place.folder.relative_to(run.folder)),
+                board=place.record.board or _board(place.record.fingerprint),
+                simulated=found.predicted.simulated,
+                operators=found.operators,
+                metrics=found.predicted.metrics,
+                binding=found.predicted.binding,
+                confidence=found.predicted.confidence,
+                supernet=found.choice.supernet if found.choice else None,
+            )
         )
-    return sorted(rows, key=lambda row: (str(row["board"]), [m["target"] for m in row["metrics"].values()]))
+    rows.sort(key=lambda row: (str(row.board), [metric.target for metric in row.metrics.values()]))
+    return FrontRecord(networks=tuple(rows))
 
 
-def write_front(folder: Path) -> None:
-    write_json(folder / "front.json", {"kind": "front", "schema": SCHEMA, "networks": read_front(folder)})
-
-
-def open_network_run(folder: Path, name: str) -> None:
-    """Raises RunError when a run below already has that name."""
-    place = folder / NETWORKS / name
+def require_free_name(run: Run, name: str) -> None:
+    """Raises RunError when a network below the run already has that name."""
+    place = run.folder / NETWORKS / name
     if (place / "architecture.json").exists():
-        targets = read_json(place / "run.json", kind="run").get("targets") or {}
-        limits = " and ".join(f"{metric} {target:g}" for metric, target in targets.items())
+        limits = " and ".join(f"{metric} {target:g}" for metric, target in Run.open(place).targets.items())
         raise RunError(
             f"{place} already holds a network, found for {limits}",
-            hint="rename or remove that folder to choose again, or under other limits beside the first",
+            hint="rename or remove that folder to choose again",
         )
+
+
+def _network_run(run: Run, result: SearchResult) -> Run:
+    """The run of one network of a search with several."""
+    asked = run.record
+    question: dict[str, Any] = {
+        "space": asked.space,
+        "data": asked.data,
+        "config": {**asked.config, "confidence": result.confidence},  # an added budget may have its own
+        "seed": asked.seed,
+        "host": asked.host,
+        **_budget_fields([result.budget]),
+        "search": "../..",
+        "board": result.budget.board,
+    }
+    return Run.begin(run.folder / NETWORKS / result.budget.name, question)[0]
 
 
 def _question(space: Space, data: DataSet, config: SearchConfig) -> dict[str, Any]:
-    return {"space": space.to_json(), "data": data.to_json(), "config": asdict(config), "seed": config.seed}
+    return {"space": space.to_json(), "data": data.record, "config": asdict(config), "seed": config.seed}
 
 
-def _asked(budgets: Sequence[Budget]) -> dict[str, Any]:
+def _budget_fields(budgets: Sequence[Budget]) -> dict[str, Any]:
     if len(budgets) == 1:
         return {"targets": budgets[0].targets, "fingerprint": _fingerprint(budgets[0].constraints)}
     return {
         "targets": {},
-        "budgets": [
-            {"name": budget.name, "targets": budget.targets, "fingerprint": _fingerprint(budget.constraints)}
+        "budgets": tuple(
+            BudgetRecord(name=budget.name, targets=budget.targets, fingerprint=_fingerprint(budget.constraints))
             for budget in budgets
-        ],
+        ),
     }
 
 
 def _fingerprint(constraints: Sequence[Constraint]) -> dict[str, Any]:
-    """The board's: counted metrics have none."""
+    """The board's; counted metrics have none."""
     return next((each.predictor.fingerprint for each in constraints if each.predictor.fingerprint), {})
 
 
-def _keep_predictors(folder: Path, constraints: Sequence[Constraint]) -> None:
-    """A run carries what it was predicted with: `predictor.json` for the latency, others beside it by their metric."""
-    for constraint in constraints:
-        keep_predictor(folder, constraint.predictor)
-
-
-def keep_predictor(folder: Path, predictor: Predictor) -> None:
-    if isinstance(predictor, CountedPredictor):
-        return
-    name = "predictor.json" if predictor.metric == "latency_ms" else f"predictor-{predictor.metric}.json"
-    predictor.save(folder / name)
+def _board(fingerprint: Mapping[str, Any]) -> str | None:
+    board = fingerprint.get("board")
+    return None if board is None else str(board)
 
 
 def _named(budget: Budget, values: Sequence[float]) -> dict[str, float]:
-    return dict(zip(budget.targets, values, strict=True))
+    return {metric: float(value) for metric, value in zip(budget.targets, values, strict=True)}
 
 
-def _names(architecture: Architecture) -> list[str]:
-    return [operator.name for operator in architecture.operators]
-
-
-def _scores(candidate: Candidate) -> dict[str, float | None]:
-    return {"loss": candidate.loss, "accuracy": candidate.accuracy}
+def _score(candidate: Candidate) -> SupernetScore:
+    return SupernetScore(loss=candidate.loss, accuracy=candidate.accuracy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from lightnas_edge.nn.loop import (
     restore_random_state,
     save_checkpoint,
 )
+from lightnas_edge.runs import Run
 from lightnas_edge.search.candidates import Candidate, affordable, compare, scored, shortlist
 from lightnas_edge.search.config import LIGHTNAS, PUBLISHED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, require_one_space
 from lightnas_edge.search.execution import Execution, quickest_execution
-from lightnas_edge.search.results import SearchResult, write_results
+from lightnas_edge.search.results import SearchResult, Sources, begin_run, write_results
 from lightnas_edge.search.selection import check_budget
 from lightnas_edge.search.steps import Outcome, weight_step
 from lightnas_edge.search.strategies import LightNasStrategy, SearchContext, SearchStrategy, SharedStrategy, predicted
@@ -50,6 +52,7 @@ def run_search(
     config: SearchConfig,
     *,
     resume: bool = True,
+    sources: Sources | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> list[SearchResult]:
     """Search for the best network of a space within each budget: one pass, one supernet, however many budgets.
@@ -59,8 +62,10 @@ def run_search(
     never stopped. Under `torchrun` every process calls it alike, and the first one writes.
 
     Args:
+        run_dir: as `begin_run` left it; a new one is begun where there is none.
         space: its number of classes is replaced by that of the data.
         budgets: with predictors of the same layers and operators.
+        sources: what the run of each budget keeps beside its network: see `write_results`.
         on_event: called with every line of the metrics as it is written, and with {"kind": "start", ...} first.
 
     Returns:
@@ -77,9 +82,11 @@ def run_search(
     check_budgets(space, budgets, config)
     space = space.with_classes(len(data.classes))
     with torch.random.fork_rng():
-        search = _Search(run_dir, space, data, budgets, config, on_event or (lambda event: None))
-        search.run(resume=resume)
-        return search.conclude()
+        run = _open_run(run_dir, space, data, budgets, config)
+        search = _Search(run, space, data, budgets, config, on_event or (lambda event: None))
+        with _writing(run):
+            search.run(resume=resume)
+            return search.conclude(sources)
 
 
 def add_budgets(
@@ -89,6 +96,7 @@ def add_budgets(
     budgets: Sequence[Budget],
     config: SearchConfig,
     *,
+    sources: Sources | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> list[SearchResult]:
     """Networks for further budgets, other boards included, from a finished search; nothing is trained.
@@ -108,9 +116,25 @@ def add_budgets(
     check_budgets(space, budgets, config)
     space = space.with_classes(len(data.classes))
     with torch.random.fork_rng():
-        search = _Search(run_dir, space, data, budgets, config, on_event or (lambda event: None))
-        search.open_finished()
-        return search.conclude(added=True)
+        run = Run.open(run_dir)
+        search = _Search(run, space, data, budgets, config, on_event or (lambda event: None))
+        with _writing(run):
+            search.open_finished()
+            return search.conclude(sources, added=True)
+
+
+def _open_run(folder: Path, space: Space, data: DataSet, budgets: Sequence[Budget], config: SearchConfig) -> Run:
+    """The run in a folder, begun by the first rank where there is none."""
+    ranks = Ranks()
+    if ranks.first and not (folder / "run.json").exists():
+        begin_run(folder, space, data, budgets, config)
+    ranks.wait()
+    return Run.open(folder)
+
+
+def _writing(run: Run) -> AbstractContextManager[None]:
+    """The run's lock, on the rank that writes."""
+    return run.writing("search") if Ranks().first else nullcontext()
 
 
 def check_budgets(space: Space, budgets: Sequence[Budget], config: SearchConfig) -> None:
@@ -142,14 +166,14 @@ class _Search:
 
     def __init__(
         self,
-        run_dir: Path,
+        run: Run,
         space: Space,
         data: DataSet,
         budgets: Sequence[Budget],
         config: SearchConfig,
         on_event: Callable[[Event], None],
     ) -> None:
-        self.run_dir, self.space, self.data, self.config = run_dir, space, data, config
+        self.run_record, self.run_dir, self.space, self.data, self.config = run, run.folder, space, data, config
         self.on_event = on_event
         self.ranks = Ranks()
         self.device = choose_device(config.device)
@@ -193,7 +217,7 @@ class _Search:
             "predictors": [predicted(budget.constraints, uniform) for budget in budgets],
             **{name: asked[name] for name in asked if name not in ("checkpoint_s", "confidence", "candidates")},
         }
-        folder = run_dir / "search"
+        folder = run.search_folder
         self.metrics_path, self.checkpoint_path = folder / "metrics.jsonl", folder / "checkpoint.pt"
 
     # -- the loop -----------------------------------------------------------------------------------------
@@ -473,13 +497,13 @@ class _Search:
 
     # -- the networks -----------------------------------------------------------------------------------------
 
-    def conclude(self, *, added: bool = False) -> list[SearchResult]:
+    def conclude(self, sources: Sources | None, *, added: bool = False) -> list[SearchResult]:
         """Choose a network for every budget; the first rank writes them."""
         # A search compares two networks at least; one that is added shall stay cheap, and goes without where it must.
         least = 1 if added else 2
         results = [self._choose(index, budget, least) for index, budget in enumerate(self.learner.budgets)]
         if self.ranks.first:
-            write_results(self.run_dir, results, added=added)
+            write_results(self.run_record, results, sources=sources, added=added)
         self.ranks.wait()
         return results
 

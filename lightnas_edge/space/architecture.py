@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightnas_edge.errors import ArchitectureError, SpaceError
+from lightnas_edge.records.run import ArchitectureRecord
 from lightnas_edge.space.operators import Operator
 
 if TYPE_CHECKING:
     from lightnas_edge.space.space import Space
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -54,31 +53,29 @@ class Architecture:
         return cls.from_indices(space, generator.integers(len(space.operators), size=len(space.layers)))
 
     @classmethod
-    def from_json(cls, record: dict[str, Any], space: Space) -> Architecture:
-        """Raises ArchitectureError when the record is of another space or schema."""
-        if record.get("kind") != "architecture" or record.get("schema") != SCHEMA:
-            raise ArchitectureError(
-                f"not an architecture of schema {SCHEMA}: kind={record.get('kind')!r}, schema={record.get('schema')!r}"
-            )
-        if record.get("space") != space.name:
-            raise ArchitectureError(f"the architecture is of space {record.get('space')!r}, not {space.name!r}")
-        return cls.from_names(space, record["operators"])
+    def from_json(cls, record: Mapping[str, Any], space: Space, *, source: str = "the architecture") -> Architecture:
+        """Raises ArchitectureError when the record is none, or is of another space or schema."""
+        text = json.dumps(record, default=str)
+        return cls._of(ArchitectureRecord.parse(text, source, error=ArchitectureError), space, source)
 
     @classmethod
     def load(cls, path: Path, space: Space) -> Architecture:
-        try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise ArchitectureError(f"cannot read the architecture {path}: {error}") from error
-        return cls.from_json(record, space)
+        """Read a file that a search, or a person, wrote. Raises ArchitectureError."""
+        return cls._of(ArchitectureRecord.load(path, error=ArchitectureError), space, str(path))
+
+    @classmethod
+    def _of(cls, record: ArchitectureRecord, space: Space, source: str) -> Architecture:
+        if record.space != space.name:
+            raise ArchitectureError(f"{source} is of space {record.space!r}, not {space.name!r}")
+        return cls.from_names(space, record.operators)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": "architecture",
-            "schema": SCHEMA,
-            "space": self.space,
-            "operators": [operator.name for operator in self.operators],
-        }
+        return ArchitectureRecord(space=self.space, operators=self.names).to_json()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the operators, layer by layer."""
+        return tuple(operator.name for operator in self.operators)
 
     def paper_names(self) -> list[str]:
         return [operator.paper_name for operator in self.operators]

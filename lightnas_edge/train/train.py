@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from lightnas_edge.data import DataSet, normalise
 from lightnas_edge.errors import DivergedError, RunError
+from lightnas_edge.files import sha256_of
 from lightnas_edge.nn import Network
 from lightnas_edge.nn.loop import (
     Interruptible,
@@ -27,7 +29,8 @@ from lightnas_edge.nn.loop import (
     restore_random_state,
     save_checkpoint,
 )
-from lightnas_edge.runs import read_architecture, read_json, read_run, write_json
+from lightnas_edge.records.deployment import TrainingRecord
+from lightnas_edge.runs import Run
 from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train.config import TrainConfig
 
@@ -40,18 +43,40 @@ BEST_NOTE = "the best epoch is chosen on the validation images, as published: it
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Accuracies are shares of the validation images."""
+    """The record of a training, and where the weights of its best epoch lie."""
 
-    best_accuracy: float
-    best_epoch: int  # 0 is the first; its weights are the ones kept
-    last_accuracy: float
-    epochs: int
-    elapsed_s: float  # over all sessions
+    record: TrainingRecord
     weights: Path
 
 
 def train_network(
-    run_dir: Path,
+    run: Run | Path,
+    data: DataSet,
+    config: TrainConfig,
+    *,
+    resume: bool = True,
+    on_event: Callable[[Event], None] | None = None,
+) -> TrainResult:
+    """Train the network of a run from scratch and keep the weights of its best epoch.
+
+    Writes `train/weights.safetensors` and `train/result.json` in addition to the files of `train_architecture`. Images of other
+    classes than those of the search are recorded with the weights: the export names the classes that were trained.
+
+    Raises:
+        RunError: the run has no network, holds another training, cannot be written, or another process writes there.
+        DivergedError, DataError, KeyboardInterrupt: as `train_architecture`.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    architecture = run.architecture
+    with run.writing("train"):
+        record, weights = train_architecture(
+            run.train_folder, run.space, architecture, data, config, resume=resume, on_event=on_event
+        )
+        return TrainResult(record, run.save_training(record, weights))
+
+
+def train_architecture(
+    folder: Path,
     space: Space,
     architecture: Architecture,
     data: DataSet,
@@ -59,26 +84,31 @@ def train_network(
     *,
     resume: bool = True,
     on_event: Callable[[Event], None] | None = None,
-) -> TrainResult:
-    """Train a network from scratch and keep the weights of its best epoch.
+) -> tuple[TrainingRecord, bytes]:
+    """Train one network of a space from scratch.
 
-    Writes `train/metrics.jsonl`, `train/checkpoint.pt`, `train/weights.safetensors` and `train/result.json` under
-    `run_dir`. Run again with the same arguments it goes on from the last checkpoint; on the CPU with the same bits as
-    if never stopped.
+    Writes `metrics.jsonl` and `checkpoint.pt` in `folder`. Called again with the same arguments it resumes from the
+    last checkpoint; on the CPU with the same bits as if it had not stopped.
+
+    Args:
+        space: its number of classes is replaced by that of the data.
+
+    Returns:
+        The record of the training, and the weights of its best epoch in the form of safetensors.
 
     Raises:
         DivergedError: the loss left the finite numbers.
         DataError: an image cannot be read.
-        RunError: the directory holds another training, or cannot be written.
+        RunError: the folder holds another training, or cannot be written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of the last finished step.
     """
     space = space.with_classes(len(data.classes))
     with torch.random.fork_rng():
-        training = _Training(run_dir, space, architecture, data, config, on_event or (lambda event: None))
+        training = _Training(folder, space, architecture, data, config, on_event or (lambda event: None))
         return training.run(resume=resume)
 
 
-def load_network(run_dir: Path) -> Network:
+def load_network(run: Run | Path) -> Network:
     """The trained network of a run, in evaluation mode on the CPU.
 
     Raises:
@@ -87,19 +117,16 @@ def load_network(run_dir: Path) -> Network:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    remedy = f"train it: lightnas-edge train {run_dir}"
-    _, space = read_run(run_dir)
-    read_architecture(run_dir, space)
-    record = read_json(run_dir / "train" / "result.json", kind="train", remedy=remedy)
-    space = space.with_classes(len(record["classes"]))
-    network = Network(space, read_architecture(run_dir, space))
-    if record["architecture"] != [operator.name for operator in network.architecture.operators]:
-        raise RunError(f"the weights in {run_dir} are of another architecture", hint=remedy)
-    path = run_dir / "train" / "weights.safetensors"
+    run = run if isinstance(run, Run) else Run.open(run)
+    weights = run.weights
+    network = Network(run.space.with_classes(len(weights.record.data.classes)), run.architecture)
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_file(weights.path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise RunError(f"the weights {path} cannot be used: {str(error).splitlines()[0]}", hint=remedy) from error
+        raise RunError(
+            f"the weights {weights.path} cannot be used: {str(error).splitlines()[0]}",
+            hint=f"`lightnas-edge train {shlex.quote(str(run.folder))} --fresh` trains the network again",
+        ) from error
     return network.eval()
 
 
@@ -110,14 +137,14 @@ class _Training:
 
     def __init__(
         self,
-        run_dir: Path,
+        folder: Path,
         space: Space,
         architecture: Architecture,
         data: DataSet,
         config: TrainConfig,
         on_event: Callable[[Event], None],
     ) -> None:
-        self.folder, self.space, self.architecture = run_dir / "train", space, architecture
+        self.folder, self.space, self.architecture = folder, space, architecture
         self.data, self.config, self.on_event = data, config, on_event
         self.device = choose_device(config.device)
         self.train_batches = data.train_loader(config.batch, augment=config.augment)
@@ -147,7 +174,7 @@ class _Training:
             **{name: value for name, value in asdict(config).items() if name != "checkpoint_s"},
         }
 
-    def run(self, *, resume: bool) -> TrainResult:
+    def run(self, *, resume: bool) -> tuple[TrainingRecord, bytes]:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint_path = self.folder / "checkpoint.pt"
         position = 0
@@ -303,42 +330,27 @@ class _Training:
         restore_random_state(state["random"], self.device)
         return int(state["metrics_bytes"])
 
-    def _conclude(self) -> TrainResult:
-        from safetensors.torch import save_file
+    def _conclude(self) -> tuple[TrainingRecord, bytes]:
+        from safetensors.torch import save
 
-        weights = self.folder / "weights.safetensors"
-        part = weights.with_name(weights.name + ".part")
-        # One entry: safetensors writes several in random order, and equal weights shall be equal files.
+        # One entry: safetensors writes several in random order, and equal weights must be equal files.
         description = {"network": json.dumps({**self.architecture.to_json(), "classes": list(self.data.classes)})}
-        save_file({name: value.contiguous() for name, value in self.best.items()}, part, metadata=description)
-        part.replace(weights)
+        weights = save({name: value.contiguous() for name, value in self.best.items()}, metadata=description)
         best = max(self.accuracies)
-        result = TrainResult(
-            best,
-            self.accuracies.index(best),
-            self.accuracies[-1],
-            self.config.epochs,
-            time.monotonic() - self.started,
-            weights,
+        record = TrainingRecord(
+            space_sha256=self.space.sha256,
+            operators=self.architecture.names,
+            data=self.data.record,
+            weights_sha256=sha256_of(weights),
+            best_accuracy=best,
+            best_epoch=self.accuracies.index(best),
+            last_accuracy=self.accuracies[-1],
+            epochs=self.config.epochs,
+            elapsed_s=round(time.monotonic() - self.started, 3),
+            note=BEST_NOTE,
+            config=asdict(self.config),
         )
-        record = {
-            "kind": "train",
-            "schema": SCHEMA,
-            "architecture": self.identity["architecture"],
-            "classes": list(self.data.classes),
-            "best_accuracy": result.best_accuracy,
-            "best_epoch": result.best_epoch,
-            "last_accuracy": result.last_accuracy,
-            "validation_images": len(self.data.validation),
-            "epochs": result.epochs,
-            "elapsed_s": round(result.elapsed_s, 3),
-            "note": BEST_NOTE,
-            "normalisation": self.data.to_json()["normalisation"],
-            "data": self.data.to_json(),
-            "config": asdict(self.config),
-        }
-        write_json(self.folder / "result.json", record)
-        return result
+        return record, weights
 
 
 def _correct(logits: Tensor, labels: Tensor) -> Tensor:

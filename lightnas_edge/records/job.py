@@ -1,0 +1,140 @@
+"""What the host asks of the agent on a board, and what the agent answers while it works.
+
+manifest.json is written by `lightnas_edge.measuring`; status.json, agent.lock and the answers are written by the agent.
+A board may be broken or somebody else's, so nothing that it wrote is used unchecked.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from lightnas_edge.records.base import Count, FreeForm, Positive, Record, Sha256
+from lightnas_edge.records.plain_text import Line, Lines
+
+# What becomes a part of a file's name, here or on the board, and is printed as it is.
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*$", max_length=200)]
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+JobName = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Milliseconds = Annotated[float, Field(ge=0, le=1e12)]
+
+
+class ProtocolRecord(Record):
+    """How to measure. Only `version` is part of a table's fingerprint: more rounds are the same kind of number."""
+
+    version: Positive
+    seed: Count
+    rounds: Positive
+    samples_per_visit: Positive
+    warmup_ms: Milliseconds
+    min_sample_ms: Milliseconds  # repetitions within a sample are calibrated so that one lasts at least this long
+    timeout_s: Annotated[float, Field(gt=0, le=1e9)]  # for one request to the measuring process: load, or one visit
+    spread_limit: Annotated[float, Field(ge=0)] | None = None  # what varies more between rounds gets extra visits
+    extra_rounds: Count = 0  # the most extra visits of an operator
+
+
+class EnergyRequest(Record):
+    """Further rounds in which energy is measured too, and for how long the power must be steady."""
+
+    rounds: Positive
+    steady_s: Annotated[float, Field(ge=3, le=1e6)]
+
+
+class BoardSetup(Record):
+    """How the board is set while the job runs; it is put back afterwards."""
+
+    lock_clocks: bool
+    power_mode: Key | None
+
+
+class Measurement(Record):
+    """An operator or a whole network to measure."""
+
+    key: Key
+    model: Sha256
+    operator: FreeForm | None = None
+    architecture: FreeForm | None = None
+
+    @model_validator(mode="after")
+    def _is_about_one_subject(self) -> Self:
+        if (self.operator is None) == (self.architecture is None):
+            raise ValueError("expected either an operator or an architecture")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_other_subject(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The agent takes the subject by the field that is there."""
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+class Evaluation(Record):
+    """A model to run over inputs; it is not timed."""
+
+    key: Key
+    model: Sha256
+    inputs: Sha256
+    shape: Annotated[tuple[Positive, ...], Field(min_length=2, max_length=8)]
+
+
+class JobManifest(Record):
+    """manifest.json: what an agent measures, and how."""
+
+    kind: Literal["job"] = "job"
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    job: JobName
+    purpose: Literal["profile", "sample", "verify"]
+    space: PlainName
+    space_sha256: Sha256
+    backend: PlainName
+    precision: PlainName
+    batch: Positive
+    threads: Positive
+    protocol: ProtocolRecord
+    energy: EnergyRequest | None = None
+    board_setup: BoardSetup | None = None
+    sentinels: tuple[Key, ...]
+    measurements: tuple[Measurement, ...]
+    evaluations: tuple[Evaluation, ...]
+
+
+class Status(Record):
+    """status.json: how far the agent is. `done`, `total` count visits; `failed` counts keys that failed."""
+
+    kind: Literal["status"] = "status"
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    state: Literal["running", "done", "failed", "interrupted"]
+    session: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
+    done: Count
+    total: Count
+    failed: Count
+    key: Key | Literal[""]  # empty before the first visit
+    round: Count
+    eta_s: Seconds | None
+    pid: Positive
+    message: Line
+
+    @property
+    def final(self) -> bool:
+        return self.state != "running"
+
+
+class LockHolder(Record):
+    """agent.lock: the agent at work on a board."""
+
+    pid: Positive
+    job: JobName
+    started: Annotated[Line, Field(max_length=100)]
+
+
+class AgentFailure(Record):
+    """The agent's own account of why it ended; further fields depend on the failure."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Literal["error"] = "error"
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    code: PlainName
+    message: Line
+    remedy: Lines = ""

@@ -1,0 +1,204 @@
+"""The lines of a journal, which is the look-up table: one header, then one line per visit. Written by the agent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from lightnas_edge.records.base import Count, Fingerprint, FreeForm, Name, Positive, Record, Sha256
+from lightnas_edge.records.job import BoardSetup, Key, ProtocolRecord
+from lightnas_edge.records.plain_text import Line, Lines
+
+# Bounds of what can be a measurement; beyond them, ratios and sums overflow.
+Reading = Annotated[float, Field(gt=-1e12, lt=1e12)]
+Duration = Annotated[float, Field(gt=1e-12, lt=1e12)]
+Session = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"expected [low, high], found {list(interval)}")
+    return interval
+
+
+ReadingInterval = Annotated[tuple[Reading, Reading], AfterValidator(_in_order)]
+
+
+def _names_its_state(fingerprint: Fingerprint) -> Fingerprint:
+    if not fingerprint:
+        raise ValueError("expected a table of fields")
+    batch = fingerprint.get("batch", 1)
+    if batch is not None and (type(batch) is not int or batch < 1):
+        raise ValueError(f"expected a whole number above zero as batch, found {batch!r}")
+    return fingerprint
+
+
+class Units(Record):
+    """Of all numbers in a table. Other units are refused, not converted."""
+
+    latency: Literal["ms"]
+    energy: Literal["mJ"]
+
+
+class SensorRecord(Record):
+    """The power sensor: its rails, which of them add up to the total, and how it sees power."""
+
+    sensor: Line
+    rails: tuple[Line, ...]
+    total: tuple[Line, ...] | None
+    total_reason: Lines | None
+    resolution_mw: dict[Line, Reading | None]
+    tau_s: Reading | None  # of the sensor's low-pass filter
+    min_period_s: Reading | None
+    cumulative: bool
+
+
+class EnergySource(Record):
+    """Whether energy can be measured on the board: by what, or why not."""
+
+    available: bool
+    reason: Lines | None
+    sensor: SensorRecord | None = None
+
+
+class LutHeader(Record):
+    """Line 1: what the numbers depend on. `board` and `runtime` are for people."""
+
+    kind: Literal["lut"] = "lut"
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    created: Line
+    agent_version: Line
+    space: Name
+    space_sha256: Sha256
+    units: Units
+    simulated: bool
+    fingerprint: Annotated[Fingerprint, AfterValidator(_names_its_state)]
+    board: FreeForm
+    board_setup: BoardSetup | None = None
+    runtime: FreeForm
+    protocol: ProtocolRecord
+    sentinels: tuple[Key, ...]
+    energy: EnergySource
+
+
+class MachineState(Record):
+    """The machine before or after a visit; null where it cannot be read."""
+
+    load1: Reading | None = None
+    cpu_mhz: Reading | None = None
+    gpu_mhz: Reading | None = None
+    temperature_c: Reading | None = None
+    memory_available_mb: Reading | None = None
+    swap_used_mb: Reading | None = None
+    over_current_events: Count | None = None  # since boot
+    throttled_by: tuple[Line, ...] | None = None  # cooling devices at work, fans left out
+    foreign_cpu: Reading | None = None  # share of one core that other processes used, after the visit only
+
+
+class EnergyWindows(Record):
+    """[start, end] in seconds from the start of the busy window; null where there was none."""
+
+    idle_before: tuple[Reading, Reading] | None
+    busy: tuple[Reading, Reading]
+    idle_after: tuple[Reading, Reading] | None
+
+
+class EnergyEstimate(Record):
+    """Energy of one batch, measured in one visit: docs/energy.md. What is not known is null, and `reason` says why."""
+
+    gross_mj: Reading | None
+    gross_interval_mj: ReadingInterval | None = None
+    net_mj: Reading | None = None
+    net_interval_mj: ReadingInterval | None = None
+    batch_ms: Reading | None = None
+    runs: Count | None = None
+    power_mw: Reading | None = None
+    idle_before_mw: Reading | None = None
+    idle_after_mw: Reading | None = None
+    idle_drift_mw: Reading | None = None
+    trend_mw_per_s: Reading | None = None
+    resolution_mw: Reading | None = None
+    tau_s: Reading | None = None
+    samples: Count | None = None
+    effective_samples: Reading | None = None
+    steady_s: Reading | None = None
+    confidence: Reading | None = None
+    reason: Lines | None = None
+    warnings: tuple[Line, ...] = ()
+    rails: tuple[Line, ...] | None = None
+    windows: EnergyWindows | None = None
+
+
+class VisitFailure(Record):
+    """Why a visit has no samples."""
+
+    code: Line
+    message: Line
+    remedy: Lines = ""
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class OperatorFacts(Record):
+    """What an operator is, for people; its key identifies it."""
+
+    key: Key | None = None
+    block: Key | None = None
+    in_channels: Positive | None = None
+    out_channels: Positive | None = None
+    stride: Positive | None = None
+    input_size: Positive | None = None
+    hidden_channels: tuple[Positive, ...] | None = None
+
+
+class Visit(Record):
+    """One operator or network, measured once, in one round of one session of the agent."""
+
+    kind: Literal["visit"] = "visit"
+    key: Key
+    operator: OperatorFacts | None = None
+    architecture: FreeForm | None = None  # checked by Architecture.from_json
+    session: Session
+    round: Count
+    t_s: Reading | None = None  # start, monotonic, within the session
+    repeats: Count | None = None  # inferences per sample
+    warmup_ms: tuple[Reading, ...] = ()
+    samples_ms: tuple[Duration, ...]  # every timed sample, in order; empty where `error` says why
+    device_ms: Reading | None = None  # by the device's own clock
+    peak_memory_mb: Annotated[float, Field(gt=0, lt=1e12)] | None = None
+    energy: EnergyEstimate | None = None
+    before: MachineState | None = None
+    after: MachineState | None = None
+    warnings: tuple[Line, ...] = ()
+    error: VisitFailure | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        faults = []
+        if (self.operator is None) == (self.architecture is None):
+            faults.append("expected either an operator or an architecture")
+        if not self.samples_ms and self.error is None:
+            faults.append("samples_ms is empty and no error says why")
+        if self.samples_ms and self.error is not None:
+            faults.append("it has samples and an error")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def group(self) -> tuple[str, int]:
+        """Visits of one group are near each other in time and share the machine's drift."""
+        return self.session, self.round
+
+    @property
+    def is_network(self) -> bool:
+        return self.architecture is not None
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """The operator or the architecture as plain JSON."""
+        if self.operator is not None:
+            return self.operator.model_dump(mode="json", exclude_none=True)
+        return dict(self.architecture or {})

@@ -1,0 +1,246 @@
+"""run.json, architecture.json and front.json: what was asked of a search, and what it found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from lightnas_edge.records.base import (
+    Count,
+    Fingerprint,
+    FreeForm,
+    Integer,
+    Name,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Record,
+    Sha256,
+    Share,
+    Text,
+)
+
+Metric = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Operators = Annotated[tuple[Name, ...], Field(min_length=1, max_length=10_000)]
+Confidence = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Normalisation(Record):
+    """Per colour channel, of pixels scaled to 0..1."""
+
+    mean: tuple[float, float, float]
+    standard_deviation: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+class DataRecord(Record):
+    """A data set and its identity. `source` is the word `digits` or a folder; a folder of that name is `./digits`."""
+
+    name: Text
+    source: Name
+    classes: Annotated[tuple[Text, ...], Field(min_length=2)]
+    train_images: Positive
+    validation_images: Positive
+    split: Text
+    input_size: Positive
+    normalisation: Normalisation
+    seed: Integer
+    sha256: Sha256  # names, sizes and labels of the images of both parts
+
+
+class BudgetRecord(Record):
+    """One of several budgets of a search."""
+
+    name: Name
+    targets: dict[Metric, PositiveFloat]
+    fingerprint: Fingerprint
+
+
+class RefinedFrom(Record):
+    """The network whose channels were refined."""
+
+    run: Text  # folder, relative to the refined run
+    space: Name
+    operators: Operators
+
+
+class RunRecord(Record):
+    """run.json: the question. A directory is resumed only under the same question.
+
+    `targets` is empty where the search had several budgets. `search` leads to the search that a network below
+    `networks/` belongs to.
+    """
+
+    kind: Literal["run"] = "run"
+    schema_: Literal[2] = Field(default=2, alias="schema")
+    created: Text
+    version: Text
+    space: FreeForm  # checked by Space.from_json
+    data: DataRecord
+    config: dict[str, bool | Integer | float | Text | None]  # checked by SearchConfig
+    seed: Integer
+    targets: dict[Metric, PositiveFloat]
+    fingerprint: Fingerprint = Field(default_factory=dict)
+    budgets: tuple[BudgetRecord, ...] = ()
+    host: Name | None = None  # how the board of the table is reached; null where a file was given
+    board: Name | None = None  # the user's name of the board, where one search serves several
+    search: Literal["../.."] | None = None
+    refined_from: RefinedFrom | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the question: equal for runs that asked the same, whenever and by whichever version."""
+        question = self.model_dump(mode="json", exclude={"created", "version"})
+        return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+
+
+class SearchSources(Record):
+    """What an architecture was made from."""
+
+    run_sha256: Sha256
+    data_sha256: Sha256
+    predictor_sha256: dict[Metric, Sha256]  # of the files in the run directory
+    table_sha256: Sha256 | None
+
+
+class MetricPrediction(Record):
+    """One limit: the prediction, its upper bound where a confidence was asked for, and the share that is over."""
+
+    value: float
+    upper: float | None
+    target: PositiveFloat
+    violation: float  # value / target - 1
+    multiplier: float | None = None  # above zero, the constraint shaped the search
+
+    @property
+    def used(self) -> float:
+        """Share of the target that the upper bound takes, or the prediction where there is none."""
+        return (self.value if self.upper is None else self.upper) / self.target
+
+
+class NetworkPrediction(Record):
+    """A network with what is predicted of it, in the unit of each metric."""
+
+    operators: Operators
+    metrics: dict[Metric, float]
+
+
+class PredictedRecord(Record):
+    """What was predicted of the network that was found."""
+
+    confidence: Confidence | None
+    simulated: bool
+    metrics: Annotated[dict[Metric, MetricPrediction], Field(min_length=1)]
+    binding: Metric  # the metric that leaves the least room
+    derived: NetworkPrediction | None = None  # the most probable network, whether or not it keeps the budget
+
+    @property
+    def latency(self) -> MetricPrediction | None:
+        """None where the latency is not limited."""
+        return self.metrics.get("latency_ms")
+
+
+class SupernetScore(Record):
+    """Of a network on held-out images with the supernet's weights; null where it was not scored."""
+
+    loss: float | None
+    accuracy: Share | None
+
+
+class CandidateRecord(NetworkPrediction):
+    """A network that the chosen one was compared with."""
+
+    supernet: SupernetScore
+
+
+class ChoiceRecord(Record):
+    """Why this network."""
+
+    budget: Name
+    exact: bool  # the selection proved that no network of the space scores higher within the budget
+    preferred: Operators  # by the operator scores alone, before candidates were compared
+    supernet: SupernetScore
+    others: tuple[CandidateRecord, ...]
+
+
+class ArchitectureRecord(Record):
+    """One operator per searchable layer. Users may write such a file by hand; other fields are ignored then."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Literal["architecture"] = "architecture"
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    space: Name
+    operators: Operators
+
+
+class FoundNetwork(ArchitectureRecord):
+    """architecture.json of a run: the network found, why, and from what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    predicted: PredictedRecord
+    choice: ChoiceRecord | None = None  # null in a refined run
+    made_from: SearchSources
+
+
+class FrontNetwork(Record):
+    """One network of a search with several."""
+
+    name: Name
+    folder: Text
+    board: Text | None
+    simulated: bool
+    operators: Operators
+    metrics: dict[Metric, MetricPrediction]
+    binding: Metric
+    confidence: Confidence | None
+    supernet: SupernetScore | None
+
+
+class FrontRecord(Record):
+    """front.json: all networks of a search, in the order of board and target."""
+
+    kind: Literal["front"] = "front"
+    schema_: Literal[2] = Field(default=2, alias="schema")
+    networks: tuple[FrontNetwork, ...]
+
+
+class RefinedRecord(Record):
+    """refine/result.json: the channels that were chosen, and the evidence. Scores: lower is better."""
+
+    kind: Literal["refined"] = "refined"
+    schema_: Literal[2] = Field(default=2, alias="schema")
+    run: Text
+    widths: tuple[Positive, ...]
+    expansions: tuple[Count, ...]  # one per layer; 0 for a skip
+    proxy: Name
+    scores: tuple[float | None, ...]  # by seed; null where the training diverged
+    unrefined_scores: tuple[float | None, ...]
+    difference: float | None
+    standard_error: NonNegativeFloat | None
+    verdict: Literal["better", "worse", "inconclusive"]
+    finalists: Positive
+    scored: Count
+    choices: Positive
+    predicted_ms: float
+    upper_ms: float | None
+    unrefined_predicted_ms: float
+    target_ms: PositiveFloat
+
+
+class RefinementRecord(Record):
+    """refine/refinement.json: what the scores depend on. A refinement is resumed only under the same."""
+
+    kind: Literal["refinement"] = "refinement"
+    schema_: Literal[2] = Field(default=2, alias="schema")
+    version: Text
+    space: Sha256
+    operators: Operators
+    data: Sha256
+    data_seed: Integer
+    steps: Positive
+    batch: Positive
+    device: Name
