@@ -5,32 +5,33 @@ import json
 import os
 import platform
 import sys
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
-from profiler import AGENT_VERSION, backends, board, job, power, setup, state, supervisor, worker
-from profiler.errors import AgentError
+from profiler import AGENT_VERSION, backends, board, job, messages, power, setup, state, supervisor, worker
+from profiler.errors import AgentError, SetupError
+from profiler.fields import JsonObject
 from profiler.manifest import read_manifest
 from profiler.system import System
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Run one command; its exit code (docs of profiler.errors)."""
+    """Run one command; its exit code (see profiler/errors.py)."""
     parser = argparse.ArgumentParser(prog="agent", description="Measures models on the machine it runs on.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    probing = commands.add_parser("probe", help="say what this machine is and whether a backend works on it")
+    probing = commands.add_parser("probe", help="describe this machine, and whether a backend works on it")
     probing.add_argument("--backend", default="onnxruntime", choices=backends.names(), help="default: %(default)s")
     probing.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
     probing.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
-    running = commands.add_parser("run", help="carry out a job directory, going on where its journal ends")
+    running = commands.add_parser("run", help="carry out a job directory, from where its journal ends")
     running.add_argument("--job", required=True, metavar="DIR", help="the job directory")
     running.add_argument("--home", metavar="DIR", default=default_home(), help="default: %(default)s")
     running.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
-    setting = commands.add_parser("setup", help="set the board up as a job asks; needs sudo; undone when its run ends")
+    setting = commands.add_parser("setup", help="apply a job's board settings; needs sudo; restored when its run ends")
     setting.add_argument("--job", required=True, metavar="DIR", help="the job directory")
     setting.add_argument("--home", metavar="DIR", default=default_home(), help="default: %(default)s")
     setting.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
     setting.add_argument("--password", action="store_true", help="read sudo's password from standard input")
-    commands.add_parser("guard", help="holds a set-up board; started by `setup`").add_argument("request")
+    commands.add_parser("guard", help="restores a set-up board; started by `setup`").add_argument("request")
     commands.add_parser("version", help="print the agent's version")
     commands.add_parser("worker", help="the measuring process; started by `run`")
     args = parser.parse_args(argv)
@@ -40,10 +41,12 @@ def main(argv: Optional[List[str]] = None) -> int:
         if args.command == "worker":
             return worker.main()
         if args.command == "guard":
-            return setup.guard(json.loads(args.request))
+            return setup.guard(args.request)
         if args.command == "setup":
             password = sys.stdin.readline().rstrip("\n") if args.password else None
-            wanted = read_manifest(args.job)["board_setup"]
+            wanted = read_manifest(args.job).board_setup
+            if wanted is None:
+                raise SetupError("the job in {} changes no setting of the board".format(args.job), "start `agent run`")
             answer = setup.set_up(wanted, args.home, System(args.root), password)
         elif args.command == "probe":
             answer = probe(args.backend, args.threads, System(args.root))
@@ -64,20 +67,19 @@ def default_home() -> str:
     return os.environ.get("LIGHTNAS_EDGE_HOME") or os.path.join(os.path.expanduser("~"), ".lightnas-edge")
 
 
-def probe(backend: str, threads: int, system: System) -> Dict[str, Any]:
-    """What this machine is, its state now, and what can be measured; what is missing is an answer, not an error."""
+def probe(backend: str, threads: int, system: System) -> JsonObject:
+    """This machine, its state now, and what can be measured on it; what is missing is an answer, not an error."""
     description = board.identify(board.load_catalog(), system.proc)
-    own = [os.getpid()]
-    states = state.StateReader(own, description["ignored_thermal_zones"], system.proc, system.sysfs)
+    states = state.StateReader([os.getpid()], description["ignored_thermal_zones"], system.proc, system.sysfs)
     sensors = power.find_sensors(system.sysfs, description)
-    answer = {
+    answer: JsonObject = {
         "kind": "probe",
         "schema": 1,
         "agent_version": AGENT_VERSION,
         "python": {"version": platform.python_version(), "path": sys.executable},
         "board": board.describe(description, system),
         "title": description.get("title"),
-        "state": states.before(),
+        "state": states.before().to_json(),
         "temperatures_c": state.temperatures_c(system.sysfs),
         "disk_free_mb": system.disk_free_mb(default_home()),
         "fingerprint": board.fingerprint(description, system),
@@ -86,29 +88,33 @@ def probe(backend: str, threads: int, system: System) -> Dict[str, Any]:
         "runtime_at": None,
         "error": None,
         "energy": sensors.header(),
-        "missing_sensors": [entry._asdict() for entry in sensors.missing],
+        "missing_sensors": [dict(entry._asdict()) for entry in sensors.missing],
         "power_modes": description.get("power_modes") or [],
         "tools": setup.tools(system),
     }
     sensors.close()
     # In a process of its own, as when measuring: a runtime may take its process down, or hang.
-    asked = supervisor.Supervisor(
-        dict(
-            backend=backend, precision="fp32", batch=1, threads=threads, home=default_home(), root=system.root,
-            board={field: description.get(field) for field in ("ignored_thermal_zones", "power")},
-            warmup_ms=0.0, min_sample_ms=0.0, samples_per_visit=1,
-        ),
-        supervisor.Stop(),
-        supervisor.START_LIMIT_S,
-    )  # fmt: skip
+    configuration = messages.Configure(
+        backend=backend,
+        precision="fp32",
+        batch=1,
+        threads=threads,
+        home=default_home(),
+        root=system.root,
+        board=description,
+        warmup_ms=0.0,
+        min_sample_ms=0.0,
+        samples_per_visit=1,
+    )
+    measuring = supervisor.Supervisor(configuration, supervisor.Stop(), supervisor.START_LIMIT_S)
     try:
-        found = asked.configure()
-        answer["fingerprint"].update(found["fingerprint"])
-        answer["runtime"], answer["runtime_at"] = found["runtime"], found["runtime_at"]
+        found = measuring.configure()
+        answer["fingerprint"].update(found.fingerprint)
+        answer["runtime"], answer["runtime_at"] = found.runtime, found.runtime_at
     except AgentError as err:
         answer["error"] = err.to_json()
     finally:
-        asked.close()
+        measuring.close()
     return answer
 
 

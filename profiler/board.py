@@ -1,19 +1,19 @@
-"""What machine this is. Roots of system files are parameters, so a folder of text files is a board."""
+"""Identifies this machine. Roots of system files are parameters, so a folder of text files can be a board."""
 
-import json
 import os
 import pkgutil
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, cast
 
 from profiler import clocks
 from profiler.errors import AgentError
+from profiler.fields import JsonObject, RecordError, parse
 from profiler.system import THIS_MACHINE, System
 
-Description = Dict[str, Any]
+BoardDescription = Dict[str, Any]  # a file of devices/catalog, which the host checks before it packs it
 
 
-def load_catalog() -> List[Description]:
+def load_catalog() -> List[BoardDescription]:
     """The board descriptions packed into this archive (on the host: devices/catalog/*.json)."""
     try:
         content = pkgutil.get_data("profiler", "catalog.json")
@@ -21,26 +21,32 @@ def load_catalog() -> List[Description]:
         content = None
     if content is None:
         raise AgentError(
-            "this is the agent's source, not its archive: it holds no board descriptions",
+            "this is the agent's source, not its archive: it has no board descriptions",
             "build the archive: python -c 'import devices, pathlib; "
             'devices.build_agent_archive(pathlib.Path("agent.pyz"))\'',
         )
-    return json.loads(content.decode("utf-8"))
+    try:
+        return cast(List[BoardDescription], parse(content))
+    except RecordError as err:
+        raise AgentError("the board descriptions in the agent's archive are damaged: {}".format(err), "send it again")
 
 
-def identify(catalog: List[Description], proc: str = "/proc") -> Description:
+def identify(catalog: List[BoardDescription], proc: str = "/proc") -> BoardDescription:
     """The description of this machine: by the device tree's list of part numbers, else by its model, else the general one.
 
-    The list comes first because the makers of carrier boards rename the model. Its longest fitting beginning wins.
+    The list comes first because the makers of carrier boards rename the model. The longest matching prefix wins.
     """
     parts = (clocks.read_text(os.path.join(proc, "device-tree/compatible")) or "").split("\0")
     model = clocks.read_text(os.path.join(proc, "device-tree/model"))
-    longest, by_parts, by_model, general = 0, None, None, None
+    longest = 0
+    by_parts: Optional[BoardDescription] = None
+    by_model: Optional[BoardDescription] = None
+    general: Optional[BoardDescription] = None
     for description in catalog:
         identity = description["identity"]
-        for beginning in identity.get("compatible") or []:
-            if len(beginning) > longest and any(part.startswith(beginning) for part in parts):
-                longest, by_parts = len(beginning), description
+        for prefix in identity.get("compatible") or []:
+            if len(prefix) > longest and any(part.startswith(prefix) for part in parts):
+                longest, by_parts = len(prefix), description
         pattern = identity["device_tree_model"]
         if pattern is None:
             general = description
@@ -52,18 +58,19 @@ def identify(catalog: List[Description], proc: str = "/proc") -> Description:
     return found
 
 
-def describe(description: Description, system: System = THIS_MACHINE) -> Dict[str, Any]:
-    """Everything about this machine that stays the same during a run, for people; unknown is None."""
+def describe(description: BoardDescription, system: System = THIS_MACHINE) -> JsonObject:
+    """Everything about this machine that stays the same during a run, for people; None: not known."""
     proc, sysfs = system.proc, system.sysfs
     cpus = re.findall(r"^processor\s*:", clocks.read_text(os.path.join(proc, "cpuinfo")) or "", re.MULTILINE)
     l4t = l4t_release(system.etc)
+    mode = power_mode(system)
     return {
         "name": description["name"],
         "model": clocks.read_text(os.path.join(proc, "device-tree/model")),
         "module": _module(description, proc),
         "l4t": l4t,
         "jetpack": jetpack_of(description, l4t),
-        "power_mode": power_mode(system),
+        "power_mode": None if mode is None else mode.to_json(),
         "cpu": cpu_name(proc),
         "cores": len(cpus) or None,
         "gpu": clocks.gpu_state(sysfs),
@@ -76,29 +83,40 @@ def describe(description: Description, system: System = THIS_MACHINE) -> Dict[st
     }
 
 
-def fingerprint(description: Description, system: System = THIS_MACHINE) -> Dict[str, Any]:
-    """The board's part of a table's fingerprint."""
+def fingerprint(description: BoardDescription, system: System = THIS_MACHINE) -> JsonObject:
+    """The board's part of a table's fingerprint. On a virtual board nothing is real, whatever the backend says."""
     mode = power_mode(system)
     return {
-        "board": description["name"],
+        "board": ("virtual:" if system.is_virtual else "") + description["name"],
         "cpu": cpu_name(system.proc),
-        "power_mode": mode and mode["name"],
+        "power_mode": None if mode is None else mode.name,
         "clocks": clocks.clock_state(system.sysfs),
+        "simulated": system.is_virtual,
     }
 
 
-def power_mode(system: System) -> Optional[Dict[str, Any]]:
-    """{"id", "name"} as `nvpmodel -q` gives them, without rights; None where there are no power modes."""
-    return parse_power_mode(system.ask(["nvpmodel", "-q"]) or "")
+class PowerMode(NamedTuple):
+    """The mode that nvpmodel reports."""
+
+    id: Optional[int]
+    name: str
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
 
 
-def parse_power_mode(text: str) -> Optional[Dict[str, Any]]:
-    """The mode in what `nvpmodel -q` prints. Warnings and errors before, between and after the two lines are common."""
+def power_mode(system: System) -> Optional[PowerMode]:
+    """The present mode, which needs no rights to read; None on a machine without power modes."""
+    return parse_power_mode(system.output_of(["nvpmodel", "-q"]) or "")
+
+
+def parse_power_mode(text: str) -> Optional[PowerMode]:
+    """The mode in the output of `nvpmodel -q`. Warnings and errors before, between and after the two lines are common."""
     name = re.search(r"^NV Power Mode:[ \t]*(\S+)[ \t]*$", text, re.MULTILINE)
     if name is None:
         return None
-    number = re.search(r"^(\d+)[ \t]*$", text[name.end() :], re.MULTILINE)
-    return {"id": int(number.group(1)) if number else None, "name": name.group(1)}
+    number = re.search(r"^(\d{1,9})[ \t]*$", text[name.end() :], re.MULTILINE)
+    return PowerMode(int(number.group(1)) if number else None, name.group(1))
 
 
 def l4t_release(etc: str) -> Optional[str]:
@@ -108,11 +126,11 @@ def l4t_release(etc: str) -> Optional[str]:
     return ".".join(found.groups()) if found else None
 
 
-def jetpack_of(description: Description, l4t: Optional[str]) -> Optional[str]:
+def jetpack_of(description: BoardDescription, l4t: Optional[str]) -> Optional[str]:
     """The JetPack label of an L4T release, by the board's description."""
     for row in description.get("software") or []:
         if row["l4t"] == l4t:
-            return row["jetpack"]
+            return cast(str, row["jetpack"])
     return None
 
 
@@ -133,7 +151,7 @@ def memory_mb(proc: str, field: str) -> Optional[float]:
     return round(int(found.group(1)) / 1024, 1) if found else None
 
 
-def _module(description: Description, proc: str) -> Optional[str]:
+def _module(description: BoardDescription, proc: str) -> Optional[str]:
     compatible = (clocks.read_text(os.path.join(proc, "device-tree/compatible")) or "").split("\0")
     for module in description.get("modules") or []:
         if any(name.endswith(module["part"]) for name in compatible):

@@ -1,8 +1,10 @@
-"""Clocks of the CPU and the GPU: what they are, and whether they may move."""
+"""Clocks of the CPU and the GPU: their frequencies, and whether they are locked."""
 
 import glob
 import os
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
+
+from profiler.fields import JsonObject
 
 
 def read_text(path: str) -> Optional[str]:
@@ -50,22 +52,24 @@ GPU_NAMES = (
 
 
 def gpu_clock(sysfs: str) -> Optional[str]:
-    """The folder of the GPU's clock domain: a devfreq device whose node in the device tree is a GPU's; else None."""
+    """The folder of the GPU's clock domain: a devfreq device with a GPU's node in the device tree; else None."""
     for folder in sorted(glob.glob(os.path.join(sysfs, "class/devfreq/*"))):
         name = read_text(os.path.join(folder, "device/of_node/name"))
-        if name is None:  # kernels that hide the node still name the device after it: 17000000.gv11b
+        if name is None:  # kernels that hide the node name the device after it: 17000000.gv11b
             name = os.path.basename(folder).rpartition(".")[2]
         if name in GPU_NAMES:
             return folder
     return None
 
 
-def gpu_state(sysfs: str) -> Optional[Dict[str, Any]]:
+def gpu_state(sysfs: str) -> Optional[JsonObject]:
     """The GPU's clocks in MHz and their governor; None without a GPU whose clock can be read."""
     folder = gpu_clock(sysfs)
     if folder is None:
         return None
-    state = {name + "_mhz": _mhz(os.path.join(folder, name + "_freq")) for name in ("cur", "min", "max")}
+    state: JsonObject = {}
+    for name in ("cur", "min", "max"):
+        state[name + "_mhz"] = _mhz(os.path.join(folder, name + "_freq"))
     available = (read_text(os.path.join(folder, "available_frequencies")) or "").split()
     state["available_mhz"] = [round(int(hz) / 1e6, 3) for hz in available if hz.isdigit()] or None
     state["governor"] = read_text(os.path.join(folder, "governor"))

@@ -9,7 +9,7 @@ import glob
 import os
 import re
 import subprocess
-from typing import Any, Callable, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from profiler.errors import BackendError, MeasureError
 
@@ -25,7 +25,7 @@ _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, and CUDA_ERROR_OUT_OF_MEMORY
 
 
 class CudaError(MeasureError):
-    """A CUDA call failed. Most such errors stay with the process: `fatal` says that it must not be used any more."""
+    """A CUDA call failed. Most such errors stay with the process: `fatal` says that it must end."""
 
     def __init__(self, call: str, code: int, name: str, text: str) -> None:
         out_of_memory = code == _OUT_OF_MEMORY
@@ -54,8 +54,8 @@ class Cuda:
     """
 
     layer = ""  # how the calls reach CUDA, for people
-    runtime_version = None  # type: Optional[str]
-    driver_version = None  # type: Optional[str]
+    runtime_version: Optional[str] = None
+    driver_version: Optional[str] = None
 
     def device(self) -> Device:
         raise NotImplementedError
@@ -66,8 +66,8 @@ class Cuda:
     def free(self, pointer: int) -> None:
         raise NotImplementedError
 
-    def to_device(self, pointer: int, content: Any) -> None:
-        """Copy bytes to the device; returns when they are there."""
+    def to_device(self, pointer: int, content: bytes) -> None:
+        """Copy bytes to the device; returns when the copy is complete."""
         raise NotImplementedError
 
     def from_device(self, pointer: int, size: int) -> bytes:
@@ -103,7 +103,7 @@ def open_cuda() -> Cuda:
         BackendError: there is no CUDA runtime library, or it finds no GPU; the message says which.
     """
     try:
-        import pycuda.driver as driver
+        import pycuda.driver as driver  # type: ignore[import-not-found]  # a board has it, this project does not
     except ImportError:
         return CudaRuntime(load_library())
     return PyCuda(driver)
@@ -147,7 +147,7 @@ class CudaRuntime(Cuda):
     def free(self, pointer: int) -> None:
         self._call("cudaFree", ctypes.c_void_p(pointer))
 
-    def to_device(self, pointer: int, content: Any) -> None:
+    def to_device(self, pointer: int, content: bytes) -> None:
         source = (ctypes.c_char * len(content)).from_buffer_copy(content)
         self._copy(ctypes.c_void_p(pointer), source, len(content), _TO_DEVICE)
 
@@ -196,7 +196,7 @@ class CudaRuntime(Cuda):
         code = getattr(self._library, call)(*arguments)
         if code != 0:
             library = self._library
-            library.cudaGetLastError()  # forget it: what can be survived must not come back with the next call
+            library.cudaGetLastError()  # clear it: an error that the process survives must not come back with the next call
             name, text = library.cudaGetErrorName(code) or b"?", library.cudaGetErrorString(code) or b"?"
             raise CudaError(call, code, name.decode(), text.decode())
 
@@ -208,8 +208,8 @@ class PyCuda(Cuda):
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
-        self._streams = {}  # type: Any  # handle -> pycuda's object, which frees the stream when it goes
-        self._allocations = {}  # type: Any
+        self._streams: Dict[int, Any] = {}  # handle -> pycuda's object, which frees the stream when deleted
+        self._allocations: Dict[int, Any] = {}
         self.driver_version = _try_version(driver.get_driver_version)
         try:
             driver.init()
@@ -235,7 +235,7 @@ class PyCuda(Cuda):
     def free(self, pointer: int) -> None:
         self._call(self._allocations.pop(pointer).free)
 
-    def to_device(self, pointer: int, content: Any) -> None:
+    def to_device(self, pointer: int, content: bytes) -> None:
         self._call(self._driver.memcpy_htod, pointer, content)
 
     def from_device(self, pointer: int, size: int) -> bytes:
@@ -246,7 +246,7 @@ class PyCuda(Cuda):
     def create_stream(self) -> int:
         stream = self._call(self._driver.Stream)
         self._streams[stream.handle] = stream
-        return stream.handle
+        return int(stream.handle)
 
     def destroy_stream(self, stream: int) -> None:
         del self._streams[stream]
@@ -265,7 +265,7 @@ class PyCuda(Cuda):
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         self._call(end.synchronize)
-        return self._call(start.time_till, end)
+        return float(self._call(start.time_till, end))
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -303,7 +303,7 @@ def loaded(maps: str = "/proc/self/maps") -> List[str]:
 
 
 def known_to_loader() -> List[str]:
-    """Paths of the library in the loader's cache. A board may have it there under a number that we do not know."""
+    """Paths of the library in the loader's cache. A board may have it under an unknown number."""
     for command in ("ldconfig", "/sbin/ldconfig"):
         try:
             listing = subprocess.check_output([command, "-p"], stderr=subprocess.DEVNULL).decode("utf-8", "replace")

@@ -1,34 +1,53 @@
-"""Energy of one visit: idle, the engine back to back for seconds, idle again, while a process apart reads the rails."""
+"""Energy of one visit: idle, the engine back to back for seconds, idle again, while a separate process reads the rails."""
 
 import os
-from typing import Any, Callable, Dict
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from profiler import power
 from profiler.backends import Backend, Engine
+from profiler.fields import Fields, JsonObject
 from profiler.system import System
 
-CHUNK_S = 0.05  # the engine runs this long between two looks at the clock
-WARM_UP_S = 0.5  # before the busy window: clocks that float have risen by then
-STALE_S = (
-    10.0  # an idle window that ended longer ago is not the idle of this visit: an engine may have been built since
-)
+CHUNK_S = 0.05  # the engine runs this long between two readings of the clock
+WARM_UP_S = 0.5  # before the busy window: floating clocks have risen by then
+STALE_S = 10.0  # the idle window of the visit before serves this one if it is no older: an engine may be built between
+
+
+class VisitEnergy(NamedTuple):
+    """The journal's `energy` of one visit."""
+
+    energy: power.Energy
+    rails: Optional[List[str]]  # those added; None: nothing was measured
+    windows: Optional[Dict[str, List[float]]]  # idle_before, busy, idle_after: [start, end] in s from the busy start
+
+    @classmethod
+    def read(cls, fields: Fields) -> "VisitEnergy":
+        windows = fields.optional_child("windows")
+        return cls(
+            energy=power.Energy.read(fields),
+            rails=None if fields.is_null("rails") else fields.texts("rails"),
+            windows=None if windows is None else {name: windows.numbers(name) for name in windows.names()},
+        )
+
+    def to_json(self) -> JsonObject:
+        return dict(self.energy.to_json(), rails=self.rails, windows=self.windows)
 
 
 class EnergyMeter:
-    """Measures visits with one sampler, which starts with the first."""
+    """Measures visits with one sampler, which starts at the first."""
 
-    def __init__(self, backend: Backend, system: System, board: Dict[str, Any], home: str) -> None:
+    def __init__(self, backend: Backend, system: System, board: JsonObject, home: str) -> None:
         self._backend = backend
         self._system = system
         self._board = board
         self._path = os.path.join(home, "power.trace")
-        self._sampler = None  # type: Any
-        self._idle = None  # type: Optional[power.Window]
+        self._sampler: Optional[power.Sampler] = None
+        self._idle: Optional[power.Window] = None
         self.busy = power.Window(0.0, 0.0)  # of the last visit
-        self._unfit = None  # type: Optional[str]  # why nothing can be measured
+        self._unfit: Optional[str] = None  # why nothing can be measured
 
-    def measure(self, engine: Engine, steady_s: float, take_samples: Callable[[], None]) -> Dict[str, Any]:
-        """The journal's `energy` of one visit. `take_samples` is called once, the board being as the work left it."""
+    def measure(self, engine: Engine, steady_s: float, take_samples: Callable[[], None]) -> VisitEnergy:
+        """Measure one visit. `take_samples` is called once, right after the work."""
         if self._sampler is None and self._unfit is None:
             sampler = self._backend.power_sampler(self._path, self._system, self._board)
             try:
@@ -36,39 +55,48 @@ class EnergyMeter:
                 self._sampler = sampler
             except power.SamplerError as err:
                 self._unfit = str(err)
-        if self._unfit is not None:
+        sensor = None if self._sampler is None else self._sampler.trace().sensor
+        if self._sampler is None or sensor is None:
             take_samples()
-            return dict(power.Energy(reason=self._unfit).record(), rails=None, windows=None)
-        sensor = self._sampler.trace().sensor
+            return VisitEnergy(power.Energy(reason=self._unfit or "the sampler names no sensor"), None, None)
         clock = self._backend.clock
 
-        def run_for(seconds: float) -> Any:
-            _, chunk, _, _ = back_to_back(engine, WARM_UP_S, 1, clock)
-            runs, _, start_s, end_s = back_to_back(engine, seconds, chunk, clock)
-            self.busy = power.Window(start_s, end_s)
+        def run_for(seconds: float) -> Tuple[int, float, float]:
+            warm_up = back_to_back(engine, WARM_UP_S, 1, clock)
+            work = back_to_back(engine, seconds, warm_up.chunk, clock)
+            self.busy = work.window
             take_samples()
-            return runs, start_s, end_s
+            return work.runs, work.window.start_s, work.window.end_s
 
         before = self._idle
         if before is not None and clock() - before.end_s > STALE_S:
             before = None
         if before is None:
             before = power.idle(power.SETTLE_S + steady_s, self._backend.sleep, clock)
-        found, self._idle = power.measure(
+        found, after = power.measure(
             self._sampler, run_for, sensor, before, steady_s, sleep=self._backend.sleep, clock=clock
         )
+        self._idle = after
         if found.power_mw is not None and found.power_mw <= 0:
             found = power.Energy(reason="the total reads {:.0f} mW while busy".format(found.power_mw))
         zero_s = self.busy.start_s
         windows = {
             name: [round(time_s - zero_s, 3) for time_s in window]
-            for name, window in (("idle_before", before), ("busy", self.busy), ("idle_after", self._idle))
+            for name, window in (("idle_before", before), ("busy", self.busy), ("idle_after", after))
         }
-        return dict(found.record(), rails=sensor["total"], windows=windows)
+        return VisitEnergy(found, list(sensor.total) or None, windows)
 
 
-def back_to_back(engine: Engine, at_least_s: float, chunk: int, clock: Callable[[], float]) -> Any:
-    """Run an engine for so long; (runs, runs that last CHUNK_S, start, end)."""
+class Work(NamedTuple):
+    """The engine running back to back."""
+
+    runs: int
+    chunk: int  # runs that last CHUNK_S
+    window: power.Window
+
+
+def back_to_back(engine: Engine, at_least_s: float, chunk: int, clock: Callable[[], float]) -> Work:
+    """Run an engine for at least that long, `chunk` inferences at first between two readings of the clock."""
     start_s = end_s = clock()
     runs = 0
     while end_s - start_s < at_least_s:
@@ -77,9 +105,9 @@ def back_to_back(engine: Engine, at_least_s: float, chunk: int, clock: Callable[
         end_s = clock()
         if end_s > start_s:
             chunk = max(1, int(runs * CHUNK_S / (end_s - start_s)))
-    return runs, chunk, start_s, end_s
+    return Work(runs, chunk, power.Window(start_s, end_s))
 
 
-def seconds(steady_s: float) -> float:
+def longest_s(steady_s: float) -> float:
     """The longest that one measurement lasts."""
     return 3 * (power.SETTLE_S + steady_s) + 2 * WARM_UP_S + 1.0

@@ -2,20 +2,42 @@
 
 AgentError            ends the run; `exit_code` is the agent's own
 ├── ManifestError     the job cannot be understood                    1
-├── JournalError      the journal cannot be gone on with              1
+├── JournalError      the journal cannot be continued                 1
 ├── BackendError      the engine's library is missing or unfit        1
-├── SetupError        the board cannot be set up as asked             1
+├── SetupError        the board cannot be set up as requested         1
 ├── DiskFullError     nothing more can be written; nothing was lost   74 (EX_IOERR)
 ├── LockedError       another agent runs on this board                75 (EX_TEMPFAIL)
 └── Interrupted       SIGINT or SIGTERM                               130
-MeasureError          costs one visit, which is written with `error`; the run goes on
+MeasureError          costs one visit, which is written with `error`; the run continues
 """
 
-from typing import Any, Dict
+from typing import Any, Dict, NamedTuple
+
+from profiler.fields import Fields, JsonObject, read_record
+
+
+class ErrorRecord(NamedTuple):
+    """An error as it stands in a journal and in the answers between processes."""
+
+    code: str
+    message: str
+    remedy: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "ErrorRecord":
+        return cls(fields.text("code"), fields.text("message"), fields.text("remedy"))
+
+    @classmethod
+    def from_json(cls, value: object) -> "ErrorRecord":
+        """Raises RecordError."""
+        return read_record(value, cls.read)
+
+    def to_json(self) -> Dict[str, str]:
+        return {"code": self.code, "message": self.message, "remedy": self.remedy}
 
 
 class AgentError(Exception):
-    """Base of what ends a run. `remedy` says what to do next."""
+    """Base of what ends a run. `remedy` says what to do next; `details` are further fields of its JSON."""
 
     code = "failed"
     exit_code = 1
@@ -26,16 +48,13 @@ class AgentError(Exception):
         self.remedy = remedy
         self.details = details
 
-    def to_json(self) -> Dict[str, Any]:
-        record = {
-            "kind": "error",
-            "schema": 1,
-            "code": self.code,
-            "message": self.message,
-            "remedy": self.remedy,
-            "exit_code": self.exit_code,
-        }
-        record.update(self.details)
+    @property
+    def record(self) -> ErrorRecord:
+        return ErrorRecord(self.code, self.message, self.remedy)
+
+    def to_json(self) -> JsonObject:
+        record: JsonObject = {"kind": "error", "schema": 1}
+        record.update(self.record.to_json(), exit_code=self.exit_code, **self.details)
         return record
 
 
@@ -73,7 +92,7 @@ class Interrupted(AgentError):
 class MeasureError(Exception):
     """One measurement that failed. `code` is one of timeout, crash, load, run, model.
 
-    `fatal` says that the process cannot go on: a CUDA error, for one, stays until the process ends.
+    `fatal` says that the process must end: a CUDA error, for example, stays until the process ends.
     """
 
     fatal = False
@@ -84,5 +103,9 @@ class MeasureError(Exception):
         self.message = message
         self.remedy = remedy
 
+    @property
+    def record(self) -> ErrorRecord:
+        return ErrorRecord(self.code, self.message, self.remedy)
+
     def to_json(self) -> Dict[str, str]:
-        return {"code": self.code, "message": self.message, "remedy": self.remedy}
+        return self.record.to_json()

@@ -1,38 +1,41 @@
-"""Running a job: rounds of visits in seeded random order, each appended to the journal; then the evaluations."""
+"""Runs a job: rounds of visits in seeded random order, each appended to the journal; then the evaluations."""
 
 import os
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Dict, NamedTuple, Optional, Sequence
 
-from profiler import AGENT_VERSION, board, energy, journal, measure, power, setup, state
-from profiler.errors import AgentError, Interrupted, JournalError, MeasureError
-from profiler.manifest import Manifest, read_manifest
+from profiler import AGENT_VERSION, board, energy, journal, measure, messages, power, setup, state
+from profiler.errors import AgentError, ErrorRecord, Interrupted, JournalError, MeasureError
+from profiler.fields import JsonObject
+from profiler.journal import PastVisit
+from profiler.manifest import Evaluation, Manifest, Measurement, read_manifest
+from profiler.messages import Visited
 from profiler.plan import Plan, Visit
 from profiler.status import Lock, StatusFile
 from profiler.supervisor import Stop, Supervisor
 from profiler.system import THIS_MACHINE, System
 
-FAILURES_LIMIT = 2  # a key that failed this often is left alone for the rest of the session
-WARMER_K, REST_S = 5.0, 5.0  # before an extra visit a board that has warmed by so much rests for so long
-BATCHES_PER_REQUEST = 16  # of an evaluation, so that the time limit is about a bounded piece of work
+FAILURES_LIMIT = 2  # a key that failed this often is skipped for the rest of the session
+WARMER_K, REST_S = 5.0, 5.0  # before an extra visit a board that has warmed by this much rests for this long
+BATCHES_PER_REQUEST = 16  # of an evaluation, so that the time limit covers a bounded piece of work
 
 
-def run(folder: str, home: str, system: System = THIS_MACHINE) -> Dict[str, Any]:
-    """Carry out a job directory, going on where its journal ends; what was done, for standard output.
+def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
+    """Carry out a job directory, from where its journal ends; a summary for standard output.
 
     Raises:
-        AgentError: the run ended early. status.json says so too, except when the job could not be begun:
-            a faulty manifest, or another agent at work.
+        AgentError: the run ended early. status.json says so too, except when the job could not begin: a faulty
+            manifest, or another agent at work.
     """
     manifest = read_manifest(folder)
     os.makedirs(home, exist_ok=True)
-    lock = Lock(os.path.join(home, "agent.lock"), manifest["job"], _now())
+    lock = Lock(os.path.join(home, "agent.lock"), manifest.job, _now())
     try:
         stop = Stop()
         status = StatusFile(os.path.join(folder, "status.json"), os.urandom(4).hex())
         try:
-            if manifest.get("board_setup") is None:
+            if manifest.board_setup is None:
                 leftover = setup.restore_leftover(home, system)
                 if leftover is not None:
                     log(leftover)
@@ -50,7 +53,63 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> Dict[str, Any]
         status.finish("done", message)
     finally:
         lock.release()
-    return {"kind": "run", "schema": 1, "job": manifest["job"], "state": "done", "message": message}
+    return {"kind": "run", "schema": 1, "job": manifest.job, "state": "done", "message": message}
+
+
+class VisitLine(NamedTuple):
+    """The journal's line of one visit: exactly one of `result` and `error` is None."""
+
+    measurement: Measurement
+    session: str
+    round: int
+    t_s: float  # start, within the session
+    result: Optional[Visited]
+    warnings: Sequence[str]
+    error: Optional[ErrorRecord]
+
+    def to_json(self) -> JsonObject:
+        result = self.result
+        record: JsonObject = {
+            "kind": "visit",
+            "key": self.measurement.key,
+            self.measurement.kind: self.measurement.subject,
+            "session": self.session,
+            "round": self.round,
+            "t_s": self.t_s,
+            "repeats": None,
+            "warmup_ms": [],
+            "samples_ms": [],
+            "device_ms": None,
+            "peak_memory_mb": None,
+            "energy": None,
+            "before": None,
+            "after": None,
+            "warnings": list(self.warnings),
+            "error": None if self.error is None else self.error.to_json(),
+        }
+        if result is not None:
+            record.update(
+                repeats=result.repeats,
+                warmup_ms=result.warmup_ms,
+                samples_ms=result.samples_ms,
+                device_ms=result.device_ms,
+                peak_memory_mb=result.peak_memory_mb,
+                energy=None if result.energy is None else result.energy.to_json(),
+            )
+            record.update(result.state.to_json())
+        return record
+
+    @property
+    def past(self) -> PastVisit:
+        """What the plan counts."""
+        result = self.result
+        return PastVisit(
+            key=self.measurement.key,
+            round=self.round,
+            samples_ms=[] if result is None else result.samples_ms,
+            failed=result is None,
+            has_energy=result is not None and result.energy is not None and result.energy.energy.gross_mj is not None,
+        )
 
 
 class Session:
@@ -63,35 +122,50 @@ class Session:
         self._folder = folder
         self._home = home
         self._manifest = manifest
-        self._protocol = manifest["protocol"]
         self._status = status
-        self._session = status.session
+        self._session = status.status.session
         self._stop = stop
-        self._rows = {row["key"]: row for row in manifest["measurements"]}
+        self._measurements = {measurement.key: measurement for measurement in manifest.measurements}
         self._board = board.identify(board.load_catalog(), system.proc)
-        self._energy_asked = manifest.get("energy")  # None: latency alone
-        configuration = {field: manifest[field] for field in ("backend", "precision", "batch", "threads")}
-        configuration.update(
+        protocol = manifest.protocol
+        configuration = messages.Configure(
+            backend=manifest.backend,
+            precision=manifest.precision,
+            batch=manifest.batch,
+            threads=manifest.threads,
             home=home,
             root=system.root,
-            board={field: self._board.get(field) for field in ("ignored_thermal_zones", "power")},
-            warmup_ms=self._protocol["warmup_ms"],
-            min_sample_ms=max(self._protocol["min_sample_ms"], measure.timer_step_s() * 1e3 * measure.TIMER_STEPS),
-            samples_per_visit=self._protocol["samples_per_visit"],
+            board=self._board,
+            warmup_ms=protocol.warmup_ms,
+            min_sample_ms=max(protocol.min_sample_ms, measure.timer_step_s() * 1e3 * measure.TIMER_STEPS),
+            samples_per_visit=protocol.samples_per_visit,
         )
-        self._supervisor = Supervisor(configuration, stop, self._protocol["timeout_s"])
-        self._journal = None  # type: Optional[journal.Journal]
-        self._repeats = {}  # type: Dict[str, int]
-        self._failures = {}  # type: Dict[str, int]
-        self._visit_s = {}  # type: Dict[str, float]  # how long the last visit to a key took
+        self._supervisor = Supervisor(configuration, stop, protocol.timeout_s)
+        self._journal: Optional[journal.Journal] = None
+        self._repeats: Dict[str, int] = {}
+        self._failures: Dict[str, int] = {}
+        self._visit_s: Dict[str, float] = {}  # how long the last visit to a key took
         self._timed_s = 0.0
-        self._first_c = self._last_c = None  # type: Optional[float]  # after the session's first and last visit
+        self._begun_s = time.monotonic()
+        self._simulated = False
+        self._first_c: Optional[float] = None  # after the session's first visit
+        self._last_c: Optional[float] = None  # and after its last
 
     def run(self) -> str:
-        """Everything the job asks for; one line about it."""
-        log("session {} of job {} ({})".format(self._session, self._manifest["job"], self._manifest["purpose"]))
-        past = self._open_journal()
-        self._measure_rounds(Plan(dict(self._manifest, energy=self._energy_asked), past))
+        """Everything in the job; one line about it."""
+        log("session {} of job {} ({})".format(self._session, self._manifest.job, self._manifest.purpose))
+        contents = self._read_journal()
+        header = self._header(self._supervisor.configure())
+        self._check_origin(contents, header)
+        self._journal = journal.Journal(self._journal_path(), contents.end)
+        if contents.origin is None:
+            self._journal.append(header)
+        manifest = self._manifest
+        if manifest.energy is not None and not header["energy"]["available"]:
+            log("energy is not measured: " + header["energy"]["reason"])
+            manifest = manifest._replace(energy=None)
+        self._simulated = header["simulated"]
+        self._measure_rounds(Plan(manifest, contents.visits), self._journal)
         spent_s = time.monotonic() - self._begun_s
         self._journal.sync()
         parts = []
@@ -103,10 +177,9 @@ class Session:
                     100 * self._timed_s / spent_s, spent_s, self._supervisor.load_s
                 )
             )
-        failed = self._failed()
-        if failed:
-            parts.append("failed: " + ", ".join(failed))
-        parts.extend(self._evaluate(row) for row in self._manifest["evaluations"])
+        if self._failures:
+            parts.append("failed: " + ", ".join(sorted(self._failures)))
+        parts.extend(self._evaluate(evaluation) for evaluation in self._manifest.evaluations)
         message = "; ".join(part for part in parts if part)
         log(message or "nothing was left to do")
         return message
@@ -116,183 +189,168 @@ class Session:
         if self._journal is not None:
             self._journal.close()
 
-    def _open_journal(self) -> List[Dict[str, Any]]:
-        """Open the journal, with a header if it has none; the visits that it holds."""
-        path = os.path.join(self._folder, "journal.jsonl")
-        contents = journal.read(path)
+    def _journal_path(self) -> str:
+        return os.path.join(self._folder, "journal.jsonl")
+
+    def _read_journal(self) -> journal.Contents:
+        contents = journal.read(self._journal_path())
         for fault in contents.faults:
             log("journal: " + fault)
-        header = self._header()
-        if contents.header is not None:
-            there = dict(contents.header["fingerprint"], space=contents.header["space_sha256"][:12])
-            here = dict(header["fingerprint"], space=header["space_sha256"][:12])
-            different = journal.differences(there, here)
-            if different:
-                raise JournalError(
-                    "the journal was measured under other conditions: " + ", ".join(different),
-                    "restore them, or start a table of its own (--fresh, or another --out)",
-                )
-        self._journal = journal.Journal(path, contents.end)
-        if contents.header is None:
-            self._journal.append(header)
-        return contents.visits
+        return contents
 
-    def _header(self) -> Dict[str, Any]:
-        about = self._supervisor.configure()
-        fingerprint = dict(board.fingerprint(self._board, self._system), simulated=False)
-        fingerprint.update(about["fingerprint"], protocol=self._protocol["version"])
-        self._simulated = fingerprint["simulated"]
+    def _check_origin(self, contents: journal.Contents, header: JsonObject) -> None:
+        """A journal is only continued under the conditions that it was measured under."""
+        if contents.origin is None:
+            return
+        recorded = dict(contents.origin.fingerprint, space=contents.origin.space_sha256[:12])
+        present = dict(header["fingerprint"], space=header["space_sha256"][:12])
+        different = journal.differences(recorded, present)
+        if different:
+            raise JournalError(
+                "the journal was measured under other conditions: " + ", ".join(different),
+                "restore them, or start a new table (--fresh, or another --out)",
+            )
+
+    def _header(self, about: messages.Configured) -> JsonObject:
+        fingerprint = board.fingerprint(self._board, self._system)
+        simulated = fingerprint["simulated"] or about.fingerprint.get("simulated", False)
+        fingerprint.update(about.fingerprint, protocol=self._manifest.protocol.version, simulated=simulated)
         sensors = power.find_sensors(self._system.sysfs, self._board)
         energy_header = sensors.header()
         sensors.close()
-        if self._energy_asked is not None and not energy_header["available"]:
-            log("energy is not measured: " + energy_header["reason"])
-            self._energy_asked = None
+        setup_of_board = self._manifest.board_setup
         return {
             "kind": "lut",
             "schema": journal.SCHEMA,
             "created": _now(),
             "agent_version": AGENT_VERSION,
-            "space": self._manifest["space"],
-            "space_sha256": self._manifest["space_sha256"],
+            "space": self._manifest.space,
+            "space_sha256": self._manifest.space_sha256,
             "units": {"latency": "ms", "energy": "mJ"},
-            "simulated": self._simulated,
+            "simulated": simulated,
             "fingerprint": fingerprint,
             "board": board.describe(self._board, self._system),
-            "board_setup": self._manifest.get("board_setup"),
-            "runtime": about["runtime"],
-            "protocol": self._protocol,
-            "sentinels": self._manifest["sentinels"],
+            "board_setup": None if setup_of_board is None else setup_of_board.to_json(),
+            "runtime": about.runtime,
+            "protocol": self._manifest.protocol.to_json(),
+            "sentinels": self._manifest.sentinels,
             "energy": energy_header,
         }
 
-    def _measure_rounds(self, plan: Plan) -> None:
+    def _measure_rounds(self, plan: Plan, table: journal.Journal) -> None:
         self._begun_s = time.monotonic()
-        self._status.update(done=plan.done, total=plan.total)
+        self._update_status(plan)
         log("{} of {} visits are in the journal already".format(plan.done, plan.total))
         for visit in plan.visits(self._failures):
             self._stop.check()
             if visit.is_extra and self._is_warm():
-                self._supervisor.ask({"do": "rest", "seconds": REST_S}, REST_S)
+                self._supervisor.rest(REST_S)
             if self._failures.get(visit.key, 0) < FAILURES_LIMIT:
                 started_s = time.monotonic()
                 line = self._visit(visit)
                 self._note_temperature(line)
-                self._journal.append(line)
-                plan.note(line)
+                table.append(line.to_json())
+                plan.note(line.past)
                 self._visit_s[visit.key] = time.monotonic() - started_s
             if self._status.due:
-                self._status.update(
-                    done=plan.done,
-                    total=plan.total,
-                    failed=len(self._failed()),
-                    key=visit.key,
-                    round=visit.round,
-                    eta_s=self._eta_s(plan.left),
-                )
-        if plan.restless:
-            log(plan.restless)
-        self._status.update(done=plan.total, total=plan.total, failed=len(self._failed()), eta_s=0.0)
+                self._update_status(plan, visit)
+        if plan.unstable_host:
+            log(plan.unstable_host)
+        self._status.update(
+            self._status.status._replace(done=plan.total, total=plan.total, failed=len(self._failures), eta_s=0.0)
+        )
 
-    def _note_temperature(self, line: Dict[str, Any]) -> None:
-        now_c = (line["after"] or {}).get("temperature_c")
+    def _update_status(self, plan: Plan, visit: Optional[Visit] = None) -> None:
+        status = self._status.status._replace(done=plan.done, total=plan.total, failed=len(self._failures))
+        if visit is not None:
+            status = status._replace(key=visit.key, round=visit.round, eta_s=self._eta_s(plan.left))
+        self._status.update(status)
+
+    def _note_temperature(self, line: VisitLine) -> None:
+        now_c = None if line.result is None else line.result.state.after.temperature_c
         self._last_c = now_c
         if self._first_c is None:
             self._first_c = now_c
 
     def _is_warm(self) -> bool:
-        """Warmer than at the start of the session: what is measured again is measured after a rest."""
+        """Warmer than at the start of the session: an extra visit comes after a rest."""
         return self._first_c is not None and self._last_c is not None and self._last_c > self._first_c + WARMER_K
 
-    def _visit(self, visit: Visit) -> Dict[str, Any]:
+    def _visit(self, visit: Visit) -> VisitLine:
         """Measure one key once; the journal's line for it, also when it failed."""
-        key, round_ = visit.key, visit.round
-        steady_s = self._energy_asked["steady_s"] if visit.with_energy else None
-        row = self._rows[key]
-        subject = "operator" if "operator" in row else "architecture"
-        line = {
-            "kind": "visit",
-            "key": key,
-            subject: row[subject],
-            "session": self._session,
-            "round": round_,
-            "t_s": round(time.monotonic() - self._begun_s, 3),
-            "repeats": None,
-            "warmup_ms": [],
-            "samples_ms": [],
-            "device_ms": None,
-            "peak_memory_mb": None,
-            "energy": None,
-            "before": None,
-            "after": None,
-            "warnings": [],
-            "error": None,
-        }
-        path = self._path("models", row["model"] + ".onnx")
+        measurement = self._measurements[visit.key]
+        steady_s: Optional[float] = None
+        if visit.with_energy and self._manifest.energy is not None:
+            steady_s = self._manifest.energy.steady_s
+        line = VisitLine(
+            measurement=measurement,
+            session=self._session,
+            round=visit.round,
+            t_s=round(time.monotonic() - self._begun_s, 3),
+            result=None,
+            warnings=(),
+            error=None,
+        )
+        path = self._path("models", measurement.model + ".onnx")
         try:
-            self._supervisor.load(row["model"], path)
-            seen = self._supervisor.ask(
-                {"do": "visit", "model": row["model"], "repeats": self._repeats.get(key), "energy_steady_s": steady_s},
-                0.0 if steady_s is None else energy.seconds(steady_s),
+            self._supervisor.load(measurement.model, path)
+            result = self._supervisor.visit(
+                messages.Visit(measurement.model, self._repeats.get(visit.key), steady_s),
+                0.0 if steady_s is None else energy.longest_s(steady_s),
             )
         except MeasureError as err:
-            self._failures[key] = self._failures.get(key, 0) + 1
-            log("{} failed in round {}: {}: {}".format(key, round_, err.code, err.message))
-            line["error"] = err.to_json()
+            self._failures[visit.key] = self._failures.get(visit.key, 0) + 1
+            log("{} failed in round {}: {}: {}".format(visit.key, visit.round, err.code, err.message))
             if err.code == "model" and os.path.dirname(os.path.dirname(path)) == self._home and os.path.exists(path):
-                os.remove(path)  # not what its name says: without it, the next campaign sends it anew
-            return line
-        self._repeats[key] = seen["repeats"]
-        self._timed_s += seen.pop("timed_s")
-        line.update(seen, warnings=state.warnings_about(seen["before"], seen["after"]))
-        if line["energy"] is not None:
-            line["warnings"] += ["energy: " + warning for warning in line["energy"]["warnings"]]
-        return line
+                os.remove(path)  # it does not match its name: without it, the next campaign sends it again
+            return line._replace(error=err.record)
+        self._repeats[visit.key] = result.repeats
+        self._timed_s += result.timed_s
+        warnings = state.warnings_about(result.state)
+        if result.energy is not None:
+            warnings += ["energy: " + warning for warning in result.energy.energy.warnings]
+        return line._replace(result=result, warnings=warnings)
 
-    def _evaluate(self, row: Dict[str, Any]) -> str:
+    def _evaluate(self, evaluation: Evaluation) -> str:
         """Run one evaluation; what went wrong, or nothing. Its outputs appear whole or not at all."""
-        output = os.path.join(self._folder, "outputs", row["key"] + ".f32")
+        output = os.path.join(self._folder, "outputs", evaluation.key + ".f32")
         part = output + ".part"
         os.makedirs(os.path.dirname(output), exist_ok=True)
         for old in (output, part):
             if os.path.exists(old):
                 os.remove(old)
-        batch = self._manifest["batch"]
+        batch = self._manifest.batch
         size = 4 * batch  # bytes of one batch
-        for side in row["shape"][1:]:
+        for side in evaluation.shape[1:]:
             size *= side
-        batches = row["shape"][0] // batch
-        inputs = self._path("data", row["inputs"] + ".f32")
+        batches = evaluation.shape[0] // batch
+        inputs = self._path("data", evaluation.inputs + ".f32")
         try:
-            self._supervisor.load(row["model"], self._path("models", row["model"] + ".onnx"))
-            self._supervisor.ask({"do": "check", "path": inputs, "sha256": row["inputs"]})
+            self._supervisor.load(evaluation.model, self._path("models", evaluation.model + ".onnx"))
+            self._supervisor.check(inputs, evaluation.inputs)
             for first in range(0, batches, BATCHES_PER_REQUEST):
                 self._stop.check()
-                self._supervisor.ask(
-                    {
-                        "do": "evaluate",
-                        "model": row["model"],
-                        "inputs": inputs,
-                        "offset": first * size,
-                        "size": size,
-                        "batches": min(BATCHES_PER_REQUEST, batches - first),
-                        "output": part,
-                    }
+                self._supervisor.evaluate(
+                    messages.Evaluate(
+                        model=evaluation.model,
+                        inputs=inputs,
+                        offset=first * size,
+                        size=size,
+                        batches=min(BATCHES_PER_REQUEST, batches - first),
+                        output=part,
+                    )
                 )
         except MeasureError as err:
-            log("evaluation of {} failed: {}: {}".format(row["key"], err.code, err.message))
-            return "evaluation of {} failed: {}".format(row["key"], err.message)
+            log("evaluation of {} failed: {}: {}".format(evaluation.key, err.code, err.message))
+            return "evaluation of {} failed: {}".format(evaluation.key, err.message)
         os.rename(part, output)
-        log("evaluated {} on {} inputs".format(row["key"], row["shape"][0]))
+        log("evaluated {} on {} inputs".format(evaluation.key, evaluation.shape[0]))
         return ""
 
     def _path(self, folder: str, name: str) -> str:
         """A content-addressed file: from the job directory, else from what earlier jobs left in the home."""
         local = os.path.join(self._folder, folder, name)
         return local if os.path.exists(local) else os.path.join(self._home, folder, name)
-
-    def _failed(self) -> List[str]:
-        return sorted(self._failures)
 
     def _eta_s(self, left: Dict[str, int]) -> Optional[float]:
         if not self._visit_s:

@@ -1,8 +1,7 @@
 """The journal: one JSON line per visit, each with a checksum, only ever appended to. It is the look-up table.
 
-A line that was cut off by a crash is the last one and is removed on opening. A damaged line in the middle is reported
-and otherwise passed over, so that what it held is measured again; the file keeps it, because copies of the file are
-compared byte by byte.
+A line that a crash cut off is the last one and is removed on opening. A damaged line in the middle is reported and
+skipped, so that its visit is measured again; the file keeps it, because copies of the file are compared byte by byte.
 """
 
 import errno
@@ -10,63 +9,97 @@ import json
 import os
 import time
 import zlib
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Sequence
 
 from profiler.errors import DiskFullError, JournalError
+from profiler.fields import Fields, JsonObject, RecordError, parse, read_record, shown
 
 SCHEMA = 1
 SYNC_INTERVAL_S = 1.0  # a power cut costs at most what was measured in this time; a crash of the agent costs nothing
 _CRC_FIELD = b',"crc32":"'
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-Record = Dict[str, Any]
+
+class Origin(NamedTuple):
+    """What a journal's header says about the conditions of its measurements."""
+
+    fingerprint: JsonObject
+    space_sha256: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Origin":
+        return cls(fields.table("fingerprint"), fields.text("space_sha256"))
+
+
+class PastVisit(NamedTuple):
+    """A visit in the journal, as far as it decides what is left to measure."""
+
+    key: str
+    round: int
+    samples_ms: Sequence[float]  # empty when it failed
+    failed: bool
+    has_energy: bool
+
+    @classmethod
+    def read(cls, fields: Fields) -> "PastVisit":
+        failed = not fields.is_null("error")
+        energy = fields.optional_child("energy")
+        visit = cls(
+            key=fields.text("key"),
+            round=fields.whole("round"),
+            samples_ms=fields.numbers("samples_ms", 0 if failed else 1),
+            failed=failed,
+            has_energy=energy is not None and not energy.is_null("gross_mj"),
+        )
+        fields.choice("kind", ("visit",))
+        return visit
 
 
 class Contents(NamedTuple):
-    """What a journal holds. `end` is the offset in bytes just after the last whole line."""
+    """What a journal contains. `end` is the offset in bytes just after the last whole line."""
 
-    header: Optional[Record]
-    visits: List[Record]
+    origin: Optional[Origin]  # None: the journal is empty
+    visits: List[PastVisit]
     faults: List[str]
     end: int
 
 
-def encode(record: Record) -> bytes:
+def encode(record: JsonObject) -> bytes:
     """The line of a record, newline included; NaN and infinity are refused with ValueError."""
     body = json.dumps(record, separators=(",", ":"), allow_nan=False).encode("ascii")
     return body[:-1] + _CRC_FIELD + "{:08x}".format(zlib.crc32(body) & 0xFFFFFFFF).encode("ascii") + b'"}\n'
 
 
-def decode(line: bytes) -> Record:
+def decode(line: bytes) -> JsonObject:
     """The record of a line.
 
     Raises:
-        ValueError: the line is damaged; the text says how.
+        RecordError: the line is damaged; the text says how.
     """
     at = line.rfind(_CRC_FIELD)
     if at < 0:
-        raise ValueError("no checksum")
-    try:
-        record = json.loads(line.decode("ascii"))
-        stated = int(record["crc32"], 16)
-    except (ValueError, KeyError, TypeError):
-        raise ValueError("not a record")
-    if zlib.crc32(line[:at] + b"}") & 0xFFFFFFFF != stated:
-        raise ValueError("checksum differs")
+        raise RecordError(["no checksum"])
+    if line[at:] != _CRC_FIELD + "{:08x}".format(zlib.crc32(line[:at] + b"}") & 0xFFFFFFFF).encode("ascii") + b'"}':
+        raise RecordError(["checksum differs"])
+    record = parse(line)
+    if not isinstance(record, dict):
+        raise RecordError(["not a record"])
     return record
 
 
 def read(path: str) -> Contents:
-    """Everything readable in a journal; a missing or empty file has no header.
+    """Everything readable in a journal; a missing or empty file has no origin.
 
     Raises:
-        JournalError: the first line is damaged or of a newer schema.
+        JournalError: the file cannot be read, or its first line is damaged or of a newer schema.
     """
     try:
         with open(path, "rb") as file:
             content = file.read()
     except FileNotFoundError:
         content = b""
+    except OSError as err:
+        raise JournalError("cannot read {}: {}".format(path, err.strerror), "check the job directory on the board")
     end = content.rfind(b"\n") + 1
     lines = content[:end].split(b"\n")[:-1]
     faults = []
@@ -74,33 +107,42 @@ def read(path: str) -> Contents:
         faults.append("line {}: cut off after {} bytes; removed".format(len(lines) + 1, len(content) - end))
     if not lines:
         return Contents(None, [], faults, end)
-    remedy = "start afresh (--fresh), or put an undamaged copy of the table in its place"
-    try:
-        header = decode(lines[0])
-    except ValueError as err:
-        raise JournalError("the first line of {} is damaged: {}".format(path, err), remedy)
-    if header.get("kind") != "lut" or not isinstance(header.get("schema"), int):
-        raise JournalError("{} is not a look-up table: kind {!r}".format(path, header.get("kind")), remedy)
-    if header["schema"] > SCHEMA:
-        raise JournalError(
-            "{} has schema {}; this agent knows up to {}".format(path, header["schema"], SCHEMA),
-            "use the version of lightnas-edge that wrote it, or a newer one",
-        )
+    origin = _read_header(path, lines[0])
     visits = []
     for number, line in enumerate(lines[1:], start=2):
         try:
-            visits.append(decode(line))
-        except ValueError as err:
+            visits.append(read_record(decode(line), PastVisit.read))
+        except RecordError as err:
             faults.append("line {}: {}; measured again".format(number, err))
-    return Contents(header, visits, faults, end)
+    return Contents(origin, visits, faults, end)
 
 
-def differences(there: Record, here: Record) -> List[str]:
+def _read_header(path: str, line: bytes) -> Origin:
+    remedy = "start over (--fresh), or put an undamaged copy of the table in its place"
+    try:
+        header = decode(line)
+        schema = header.get("schema")
+        if header.get("kind") != "lut" or type(schema) is not int:
+            raise JournalError(
+                "{} is not a look-up table: kind {}, schema {}".format(path, shown(header.get("kind")), shown(schema)),
+                remedy,
+            )
+        if schema > SCHEMA:
+            raise JournalError(
+                "{} has schema {}; this agent reads up to {}".format(path, schema, SCHEMA),
+                "use the version of lightnas-edge that wrote it, or a newer one",
+            )
+        return read_record(header, Origin.read)
+    except RecordError as err:
+        raise JournalError("the first line of {} is damaged: {}".format(path, err), remedy)
+
+
+def differences(recorded: JsonObject, present: JsonObject) -> List[str]:
     """The fields in which two fingerprints differ, as text."""
     return [
-        "{} ({!r} there, {!r} now)".format(field, there.get(field), here.get(field))
-        for field in sorted(set(there) | set(here))
-        if there.get(field) != here.get(field)
+        "{} (journal: {}, now: {})".format(field, shown(recorded.get(field)), shown(present.get(field)))
+        for field in sorted(set(recorded) | set(present))
+        if recorded.get(field) != present.get(field)
     ]
 
 
@@ -108,14 +150,14 @@ class Journal:
     """A journal open for appending. Each line reaches the system at once, and the disk within SYNC_INTERVAL_S."""
 
     def __init__(self, path: str, end: int) -> None:
-        """Open, and cut off what lies after `end`: the offset that `read` found."""
+        """Open, and cut off everything after `end`: the offset that `read` returned."""
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         self._end = end
         os.ftruncate(self._file, end)
         self._synced = time.monotonic()
 
-    def append(self, record: Record) -> None:
+    def append(self, record: JsonObject) -> None:
         """Write one line, whole or not at all.
 
         Raises:
@@ -134,7 +176,7 @@ class Journal:
             self.sync()
 
     def sync(self) -> None:
-        """Have everything on the disk itself before this returns."""
+        """Returns when everything is on the disk itself."""
         try:
             os.fsync(self._file)
         except OSError as err:

@@ -1,125 +1,237 @@
 """The job's manifest, read and checked: every fault in one message."""
 
-import json
 import os
 import re
-from typing import Any, Dict, List
+from typing import Dict, List, NamedTuple, Optional
 
 from profiler.errors import ManifestError
+from profiler.fields import Fields, JsonObject, RecordError, parse, read_record, shown
 
 SCHEMA = 1
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
-_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*$")  # becomes part of a file's name
+PURPOSES = ("profile", "sample", "verify")
+LEAST_STEADY_S = 3.0  # of power: docs/energy.md
+MOST_ROUNDS = 100000
+LONGEST_S = 1e6
+LARGEST_BYTES = 64 * 2**20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,199}")  # becomes part of a file's name
+_A_NAME = "a name of letters, digits and _ . @ -"
+# Fields that the user sets by an option of a command: the remedy names the option.
+_OPTIONS = {
+    "protocol.seed": "--seed",
+    "protocol.rounds": "--rounds",
+    "batch": "--batch",
+    "threads": "--threads",
+    "backend": "--backend",
+    "precision": "--precision",
+    "board_setup.power_mode": "--power-mode",
+}
 
-Manifest = Dict[str, Any]
+
+class MeasurementProtocol(NamedTuple):
+    """How a job measures."""
+
+    version: int
+    seed: int
+    rounds: int
+    samples_per_visit: int
+    warmup_ms: float
+    min_sample_ms: float
+    timeout_s: float
+    spread_limit: Optional[float]  # None: no extra visits
+    extra_rounds: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> "MeasurementProtocol":
+        protocol = cls(
+            version=fields.whole("version", 1),
+            seed=fields.whole("seed", 0, 2**63 - 1),
+            rounds=fields.whole("rounds", 1, MOST_ROUNDS),
+            samples_per_visit=fields.whole("samples_per_visit", 1),
+            warmup_ms=fields.number("warmup_ms", 0),
+            min_sample_ms=fields.number("min_sample_ms", 0),
+            timeout_s=fields.number("timeout_s", 1e-3, LONGEST_S),
+            spread_limit=fields.optional_number("spread_limit", 0),
+            extra_rounds=fields.whole("extra_rounds", 0, MOST_ROUNDS) if fields.has("extra_rounds") else 0,
+        )
+        fields.refuse_others()
+        return protocol
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
+class EnergyRounds(NamedTuple):
+    """Rounds that measure energy too, after those of latency."""
+
+    rounds: int
+    steady_s: float
+
+    @classmethod
+    def read(cls, fields: Fields) -> "EnergyRounds":
+        energy = cls(fields.whole("rounds", 1, MOST_ROUNDS), fields.number("steady_s", LEAST_STEADY_S, LONGEST_S))
+        fields.refuse_others()
+        return energy
+
+
+class BoardSetup(NamedTuple):
+    """The board's settings while the job runs."""
+
+    lock_clocks: bool
+    power_mode: Optional[str]  # a name or a number; None: as it is
+
+    @classmethod
+    def read(cls, fields: Fields) -> "BoardSetup":
+        setup = cls(fields.flag("lock_clocks"), fields.optional_text("power_mode", _NAME, _A_NAME))
+        fields.refuse_others()
+        return setup
+
+    @classmethod
+    def from_json(cls, value: object) -> "BoardSetup":
+        """Raises RecordError."""
+        return read_record(value, cls.read)
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
+class Measurement(NamedTuple):
+    """A model to measure: one operator at its shape, or one whole network."""
+
+    key: str
+    model: str  # SHA-256 of the ONNX file
+    kind: str  # "operator" or "architecture": the field of the journal that holds `subject`
+    subject: JsonObject  # the host's description; the agent copies it
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Measurement":
+        key, model = fields.text("key", _NAME, _A_NAME), fields.text("model", _SHA256, "a SHA-256")
+        kinds = [kind for kind in ("operator", "architecture") if fields.has(kind)]
+        kind = kinds[0] if kinds else "operator"
+        subject = fields.table(kind) if kinds else {}
+        if len(kinds) != 1:
+            fields.fault(
+                "", "expected one of operator and architecture, found {}".format(" and ".join(kinds) or "none")
+            )
+            fields.is_null("architecture")  # reported already
+        fields.refuse_others()
+        return cls(key, model, kind, subject)
+
+
+class Evaluation(NamedTuple):
+    """A model to run over inputs; not timed."""
+
+    key: str
+    model: str  # SHA-256 of the ONNX file
+    inputs: str  # SHA-256 of the float32 file
+    shape: List[int]  # of the inputs: [N, ...]
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Evaluation":
+        evaluation = cls(
+            fields.text("key", _NAME, _A_NAME),
+            fields.text("model", _SHA256, "a SHA-256"),
+            fields.text("inputs", _SHA256, "a SHA-256"),
+            fields.wholes("shape", 1, "a list of whole numbers above 0"),
+        )
+        fields.refuse_others()
+        return evaluation
+
+
+class Manifest(NamedTuple):
+    """A job: what to measure, how, and with which engine. docs/formats.md has its form on disk."""
+
+    job: str
+    purpose: str
+    space: str
+    space_sha256: str
+    backend: str
+    precision: str
+    batch: int
+    threads: int
+    protocol: MeasurementProtocol
+    energy: Optional[EnergyRounds]  # None: latency alone
+    board_setup: Optional[BoardSetup]  # None: the board stays as it is
+    sentinels: List[str]
+    measurements: List[Measurement]
+    evaluations: List[Evaluation]
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Manifest":
+        fields.choice("kind", ("job",))
+        fields.whole("schema", SCHEMA, SCHEMA)
+        energy, board_setup = fields.optional_child("energy"), fields.optional_child("board_setup")
+        manifest = cls(
+            job=fields.text("job", _NAME, _A_NAME),
+            purpose=fields.choice("purpose", PURPOSES),
+            space=fields.text("space", _NAME, _A_NAME),
+            space_sha256=fields.text("space_sha256", _SHA256, "a SHA-256"),
+            backend=fields.text("backend", _NAME, _A_NAME),
+            precision=fields.text("precision", _NAME, _A_NAME),
+            batch=fields.whole("batch", 1),
+            threads=fields.whole("threads", 1),
+            protocol=MeasurementProtocol.read(fields.child("protocol")),
+            energy=None if energy is None else EnergyRounds.read(energy),
+            board_setup=None if board_setup is None else BoardSetup.read(board_setup),
+            sentinels=fields.texts("sentinels", _NAME, "a list of keys"),
+            measurements=[Measurement.read(row) for row in fields.children("measurements")],
+            evaluations=[Evaluation.read(row) for row in fields.children("evaluations")],
+        )
+        first: Dict[str, int] = {}
+        for index, measurement in enumerate(manifest.measurements):
+            if first.setdefault(measurement.key, index) != index:
+                fields.fault(
+                    "measurements[{}].key".format(index),
+                    "{} is the key of measurements[{}] already".format(shown(measurement.key), first[measurement.key]),
+                )
+        for index, evaluation in enumerate(manifest.evaluations):
+            shape = evaluation.shape
+            if shape and (len(shape) < 2 or shape[0] % manifest.batch != 0):
+                fields.fault(
+                    "evaluations[{}].shape".format(index),
+                    "expected [N, ...] with N a multiple of the batch size {}, found {}".format(manifest.batch, shape),
+                )
+        fields.refuse_others()
+        return manifest
+
+    @classmethod
+    def from_json(cls, value: object) -> "Manifest":
+        """Raises RecordError, with all faults; a newer schema is its only fault, because its fields are unknown."""
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if type(schema) is int and schema > SCHEMA:
+            raise RecordError(
+                ["schema: {}; this agent reads up to {}: update lightnas-edge".format(shown(schema), SCHEMA)]
+            )
+        return read_record(value, cls.read)
 
 
 def read_manifest(folder: str) -> Manifest:
     """The manifest of a job directory.
 
     Raises:
-        ManifestError: it cannot be read, or says something the agent cannot do; all faults together.
+        ManifestError: it cannot be read, or requests something that the agent cannot do; all faults together.
     """
     path = os.path.join(folder, "manifest.json")
     try:
         with open(path, "rb") as file:
-            manifest = json.loads(file.read().decode("utf-8"))
+            content = file.read(LARGEST_BYTES + 1)
     except OSError as err:
         raise ManifestError("cannot read {}: {}".format(path, err.strerror), "give a job directory with --job")
-    except ValueError as err:
-        raise ManifestError("{} is not JSON: {}".format(path, err), "write the job directory again")
-    faults = check(manifest)
-    if faults:
-        raise ManifestError("{}: {}".format(path, "; ".join(faults)), "write the job directory again")
-    return manifest
+    if len(content) > LARGEST_BYTES:
+        raise ManifestError(
+            "{} is larger than {} MB".format(path, LARGEST_BYTES // 2**20), "give a job directory with --job"
+        )
+    try:
+        return Manifest.from_json(parse(content))
+    except RecordError as err:
+        raise ManifestError("{}: {}".format(path, err), _remedy(err.faults))
 
 
-def check(manifest: Any) -> List[str]:
-    """Everything that is wrong with a manifest, each with its field and the value found."""
-    if not isinstance(manifest, dict) or manifest.get("kind") != "job":
-        return ["not a job"]
-    if isinstance(manifest.get("schema"), int) and manifest["schema"] > SCHEMA:
-        return ["schema {}; this agent knows up to {}: update it".format(manifest["schema"], SCHEMA)]
-    faults = []
-
-    def expect(holds: bool, field: str, value: Any, wanted: str) -> None:
-        if not holds:
-            faults.append("{} is {!r}, not {}".format(field, value, wanted))
-
-    expect(manifest.get("schema") == SCHEMA, "schema", manifest.get("schema"), str(SCHEMA))
-    for field in ("job", "space"):
-        expect(_is_name(manifest.get(field)), field, manifest.get(field), "a plain name")
-    purpose = manifest.get("purpose")
-    expect(purpose in ("profile", "sample", "verify"), "purpose", purpose, "profile, sample or verify")
-    expect(_is_sha256(manifest.get("space_sha256")), "space_sha256", manifest.get("space_sha256"), "a SHA-256")
-    for field in ("backend", "precision"):
-        expect(isinstance(manifest.get(field), str), field, manifest.get(field), "text")
-    for field in ("batch", "threads"):
-        expect(_is_count(manifest.get(field), 1), field, manifest.get(field), "a whole number above 0")
-    protocol = manifest.get("protocol")
-    if isinstance(protocol, dict):
-        for field, least in (("version", 1), ("seed", 0), ("rounds", 1), ("samples_per_visit", 1)):
-            expect(_is_count(protocol.get(field), least), "protocol." + field, protocol.get(field), "a whole number")
-        for field in ("warmup_ms", "min_sample_ms"):
-            expect(_is_number(protocol.get(field), 0), "protocol." + field, protocol.get(field), "a number from 0")
-        timeout_s = protocol.get("timeout_s")
-        expect(_is_number(timeout_s, 0) and timeout_s > 0, "protocol.timeout_s", timeout_s, "a number above 0")
-        extra = protocol.get("extra_rounds", 0)
-        expect(_is_count(extra, 0), "protocol.extra_rounds", extra, "a whole number")
-        limit = protocol.get("spread_limit")
-        expect(limit is None or _is_number(limit, 0), "protocol.spread_limit", limit, "null or a number from 0")
-    else:
-        expect(False, "protocol", protocol, "an object")
-    wanted = manifest.get("energy")
-    if wanted is not None:
-        whole = isinstance(wanted, dict) and _is_count(wanted.get("rounds"), 1)
-        whole = whole and _is_number(wanted.get("steady_s"), 3)
-        expect(whole, "energy", wanted, "null or {rounds: at least 1, steady_s: at least 3}")
-    changes = manifest.get("board_setup")
-    if changes is not None:
-        whole = isinstance(changes, dict) and isinstance(changes.get("lock_clocks"), bool)
-        mode = changes.get("power_mode") if whole else ""
-        expect(whole and (mode is None or _is_name(mode)), "board_setup", changes, "null or {lock_clocks, power_mode}")
-    sentinels = manifest.get("sentinels")
-    expect(isinstance(sentinels, list) and all(map(_is_name, sentinels)), "sentinels", sentinels, "a list of keys")
-    seen = set()
-    for where, row in _rows(manifest, "measurements", faults):
-        expect(_is_name(row.get("key")), where + ".key", row.get("key"), "a key")
-        expect(_is_sha256(row.get("model")), where + ".model", row.get("model"), "a SHA-256")
-        subjects = [name for name in ("operator", "architecture") if isinstance(row.get(name), dict)]
-        expect(len(subjects) == 1, where, subjects, "about one operator or one architecture")
-        expect(str(row.get("key")) not in seen, where + ".key", row.get("key"), "new: it stands there twice")
-        seen.add(str(row.get("key")))
-    batch = manifest["batch"] if _is_count(manifest.get("batch"), 1) else 1
-    for where, row in _rows(manifest, "evaluations", faults):
-        expect(_is_name(row.get("key")), where + ".key", row.get("key"), "a key")
-        for field in ("model", "inputs"):
-            expect(_is_sha256(row.get(field)), where + "." + field, row.get(field), "a SHA-256")
-        shape = row.get("shape")
-        whole = isinstance(shape, list) and len(shape) > 1 and all(_is_count(side, 1) for side in shape)
-        expect(whole and shape[0] % batch == 0, where + ".shape", shape, "[N, ...] with N a multiple of the batch size")
-    return faults
-
-
-def _rows(manifest: Manifest, field: str, faults: List[str]) -> List[Any]:
-    rows = manifest.get(field)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        faults.append("{} is not a list of objects".format(field))
-        return []
-    return [("{}[{}]".format(field, index), row) for index, row in enumerate(rows)]
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(_NAME.match(value))
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and bool(_SHA256.match(value))
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: Any, least: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < float("inf")
+def _remedy(faults: List[str]) -> str:
+    """What to do about faults: another value of the options that they come from, else a new job directory."""
+    options = sorted({_OPTIONS[path] for path in (fault.partition(": ")[0] for fault in faults) if path in _OPTIONS})
+    others = [fault for fault in faults if fault.partition(": ")[0] not in _OPTIONS]
+    remedies = ["give another value to " + " and ".join(options)] if options else []
+    if others:
+        remedies.append("write the job directory again")
+    return "; ".join(remedies)

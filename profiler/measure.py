@@ -3,7 +3,9 @@
 import gc
 import math
 import time
-from typing import Any, Callable, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional
+
+from profiler.backends import Engine
 
 TIMER_STEPS = 1000  # a sample lasts at least this many steps of the timer: reading it costs at most 0.1 %
 
@@ -29,7 +31,7 @@ def timer_step_s(clock: Callable[[], float] = time.perf_counter) -> float:
 
 
 def measure(
-    engine: Any,
+    engine: Engine,
     warmup_ms: float,
     min_sample_ms: float,
     samples: int,
@@ -44,7 +46,8 @@ def measure(
         samples: how many samples to take.
         repeats: inferences per sample; None to calibrate, which happens within the warm-up.
     """
-    warmup, taken = [], []
+    warmup: List[float] = []
+    taken: List[float] = []
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -1,19 +1,23 @@
-"""Which key is visited when: the planned rounds, then what varied too much once more, then the rounds with energy.
+"""Which key is visited when: the planned rounds, then extra visits to unstable keys, then the rounds with energy.
 
-A session that only has keys to measure which no earlier session saw could not be compared with those: the drift between
-them would pass for cost. So it visits the sentinels once more beside its own keys.
+A session with new keys only could not be compared with the sessions before it: the drift between them would look like
+cost. Such a session visits the sentinels again, together with its own keys.
 
-Rounds are numbered on: planned ones from 0, those with energy from `rounds`, extra ones from there. Each round has an
-order of its own that depends on the keys, the seed and the round alone, so a resumed run visits what is missing.
+Planned rounds have the numbers from 0, those with energy the numbers from `rounds`, extra ones the numbers after those.
+The order of a round depends on the keys, the seed and the round alone, so a resumed run visits what is missing.
 """
 
 import collections
+import math
 import random
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Counter, DefaultDict, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
-RESTLESS_SHARE = 0.25  # of the keys; when more vary, the machine is the trouble and measuring again does not help
-RESTLESS_LEAST = 5
-FEW_VISITS = 6
+from profiler.journal import PastVisit
+from profiler.manifest import Manifest
+
+UNSTABLE_SHARE = 0.25  # of the keys; when more vary, the host is unstable and measuring again does not help
+UNSTABLE_LEAST = 5  # keys
+FEW_VISITS = 6  # too few for a spread
 LINKS = 4  # keys that two sessions must share for the drift between them to be known
 
 
@@ -27,23 +31,23 @@ class Visit(NamedTuple):
 class Plan:
     """What is left to do, given a manifest and the visits so far."""
 
-    def __init__(self, manifest: Dict[str, Any], past: List[Dict[str, Any]]) -> None:
-        protocol = manifest["protocol"]
-        self._keys = [row["key"] for row in manifest["measurements"]]
-        self._sentinels = [key for key in manifest["sentinels"] if key in self._keys]
-        self._seed = protocol["seed"]
-        self._rounds = protocol["rounds"]
-        self._spread_limit = protocol.get("spread_limit")
-        self._extra_rounds = protocol.get("extra_rounds", 0) if self._spread_limit is not None else 0
-        self._energy_rounds = manifest["energy"]["rounds"] if manifest.get("energy") else 0
-        self._done = set()  # type: Any
-        self._with_energy = collections.Counter()  # type: Any
-        self._centres = collections.defaultdict(list)  # type: Any  # key -> the median of each visit
-        self.restless = ""  # why unstable keys were not measured again
-        for line in past:
-            self.note(line)
-        self.left = {}  # type: Dict[str, int]
-        planned = {}  # type: Dict[str, List[int]]
+    def __init__(self, manifest: Manifest, past: Sequence[PastVisit]) -> None:
+        protocol = manifest.protocol
+        self._keys = [measurement.key for measurement in manifest.measurements]
+        self._sentinels = [key for key in manifest.sentinels if key in self._keys]
+        self._seed = protocol.seed
+        self._rounds = protocol.rounds
+        self._spread_limit = protocol.spread_limit if protocol.spread_limit is not None else math.inf
+        self._extra_rounds = protocol.extra_rounds if protocol.spread_limit is not None else 0
+        self._energy_rounds = manifest.energy.rounds if manifest.energy is not None else 0
+        self._done: Set[Tuple[str, int]] = set()
+        self._with_energy: Counter[str] = collections.Counter()
+        self._centres: DefaultDict[str, List[float]] = collections.defaultdict(list)  # median of each visit
+        self.unstable_host = ""  # why unstable keys are not measured again
+        for visit in past:
+            self.note(visit)
+        self.left: Dict[str, int] = {}
+        planned: Dict[str, List[int]] = {}
         for key in self._keys:
             planned[key] = [round_ for round_ in range(self._rounds) if (key, round_) not in self._done]
             self.left[key] = len(planned[key]) + max(0, self._energy_rounds - self._with_energy[key])
@@ -58,13 +62,13 @@ class Plan:
     def done(self) -> int:
         return self.total - sum(self.left.values())
 
-    def note(self, line: Dict[str, Any]) -> None:
-        """A visit of the journal: what is done need not be done again."""
-        if line["error"] is None:
-            self._done.add((line["key"], line["round"]))
-            self._centres[line["key"]].append(_median(line["samples_ms"]))
-            if line["energy"] is not None and line["energy"]["gross_mj"] is not None:
-                self._with_energy[line["key"]] += 1
+    def note(self, visit: PastVisit) -> None:
+        """Count a visit of the journal as done."""
+        if not visit.failed:
+            self._done.add((visit.key, visit.round))
+            self._centres[visit.key].append(_median(visit.samples_ms))
+            if visit.has_energy:
+                self._with_energy[visit.key] += 1
 
     def visits(self, failures: Dict[str, int]) -> Iterator[Visit]:
         """Everything left, in order. `failures`: keys that failed, which get no extra visits."""
@@ -87,7 +91,7 @@ class Plan:
                     self.left[key] -= 1
 
     def _find_links(self, planned: Dict[str, List[int]]) -> List[str]:
-        """The sentinels, where the planned visits alone would not tie this session to the earlier ones."""
+        """The sentinels, where the planned visits alone would not link this session to the earlier ones."""
         measured = {key for key, centres in self._centres.items() if centres}
         is_new = any(rounds and key not in measured for key, rounds in planned.items())
         shared = [key for key in measured if planned.get(key)]
@@ -101,10 +105,11 @@ class Plan:
             unstable = [
                 key for key in self._keys if key not in failures and spread(self._centres[key]) > self._spread_limit
             ]
-            if len(unstable) > max(RESTLESS_LEAST, RESTLESS_SHARE * len(self._keys)):
-                self.restless = (
-                    "{} of {} keys vary by more than {:g} % between rounds: the machine is restless, they are not "
-                    "measured again".format(len(unstable), len(self._keys), 100 * self._spread_limit)
+            if len(unstable) > max(UNSTABLE_LEAST, UNSTABLE_SHARE * len(self._keys)):
+                self.unstable_host = (
+                    "unstable host: {} of {} keys vary by more than {:g} % between rounds; no extra visits".format(
+                        len(unstable), len(self._keys), 100 * self._spread_limit
+                    )
                 )
                 return
             if not unstable:
@@ -117,23 +122,24 @@ class Plan:
                 yield Visit(key, round_, is_extra=True)
 
 
-def visiting_order(keys: List[str], seed: int, round_: int) -> List[str]:
+def visiting_order(keys: Sequence[str], seed: int, round_: int) -> List[str]:
     """The order of one round: a permutation that depends on the keys, the seed and the round alone."""
     shuffled = sorted(keys)
     random.Random("{}/{}".format(seed, round_)).shuffle(shuffled)
     return shuffled
 
 
-def spread(centres: List[float]) -> float:
-    """Robust relative standard deviation between visits; 0 where they are too few to say."""
+def spread(centres: Sequence[float]) -> float:
+    """Robust relative standard deviation between visits; 0 for fewer than FEW_VISITS."""
     if len(centres) < FEW_VISITS:
         return 0.0
     ordered = sorted(centres)
     quarter = len(ordered) // 4
-    return 0.7413 * (ordered[-1 - quarter] - ordered[quarter]) / _median(ordered)
+    centre = _median(ordered)
+    return 0.7413 * (ordered[-1 - quarter] - ordered[quarter]) / centre if centre > 0 else 0.0
 
 
-def _median(values: List[float]) -> float:
+def _median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -1,11 +1,11 @@
-"""Changing the board for a campaign: power mode and locked clocks, by sudo; put back afterwards, whatever happens.
+"""Changes the board for a campaign: power mode and locked clocks, by sudo; restores both afterwards, in every case.
 
-    agent setup --job DIR    in the foreground, by the host before `agent run`: starts the guard and waits for its word
-    agent guard ...          the guard: root, a session of its own; notes what it found, changes it, waits until no
-                             agent holds the lock any more, and restores
+    agent setup --job DIR    in the foreground, by the host before `agent run`: starts the guard and waits for its answer
+    agent guard ...          the guard: root, in a session of its own; notes what it found, changes it, waits until no
+                             agent has the lock, and restores
 
-The guard outlives a kill -9 of the agent. A power cut outlives the guard: what it noted stays in board-setup.json, and
-the next agent has it restored. A password goes to the standard input of sudo and nowhere else.
+The guard outlives a kill -9 of the agent. A power cut ends the guard too: its note stays in board-setup.json, and the
+next agent restores from it. A password goes to the standard input of sudo and nowhere else.
 """
 
 import fcntl
@@ -15,36 +15,117 @@ import re
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import List, NamedTuple, Optional
 
 from profiler import board, clocks
-from profiler.errors import AgentError, SetupError
+from profiler.errors import AgentError, ErrorRecord, SetupError
+from profiler.fields import Fields, JsonObject, RecordError, parse, read_record
+from profiler.manifest import BoardSetup
+from profiler.status import read_holder
 from profiler.system import System
 
-NOTE = "board-setup.json"  # in the agent's home, while the board is not as it was found
-START_LIMIT_S = 90.0  # from the guard's word to an agent that holds the lock
+NOTE = "board-setup.json"  # in the agent's home, while the board differs from its state before the campaign
+LONGEST_NOTE = 65536
+START_LIMIT_S = 90.0  # from the guard's answer to an agent that has the lock
 POLL_S = 0.2
 SUDO_LIMIT_S = 60.0
 _SUDOERS = "allow it on the board without a password: {} ALL=(root) NOPASSWD: ALL in a file of /etc/sudoers.d"
 
 
-def tools(system: System) -> Dict[str, Any]:
-    """What a set-up would need: programs, and whether sudo works without a password; for the probe."""
-    found = {name: system.tool(name) for name in ("sudo", "nvpmodel", "jetson_clocks")}  # type: Dict[str, Any]
+class SetupNote(NamedTuple):
+    """The board before the guard changed it, as far as it must be restored."""
+
+    power_mode: Optional[int]
+    mode_changed: bool
+    clocks: Optional[str]  # the file that jetson_clocks stored them in
+    boot: Optional[str]  # identity of the boot; after another one the clocks are restored already
+    pid: int  # of the guard
+
+    @classmethod
+    def read(cls, fields: Fields) -> "SetupNote":
+        note = cls(
+            power_mode=fields.optional_whole("power_mode"),
+            mode_changed=fields.flag("mode_changed"),
+            clocks=fields.optional_text("clocks"),
+            boot=fields.optional_text("boot"),
+            pid=fields.whole("pid", 1),
+        )
+        if note.mode_changed and note.power_mode is None:
+            fields.fault("power_mode", "expected a whole number, found null")
+        fields.refuse_others()
+        return note
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
+class GuardRequest(NamedTuple):
+    """The argument of `agent guard`, as JSON."""
+
+    home: str
+    root: str
+    wanted: Optional[BoardSetup]  # None: restore only
+
+    @classmethod
+    def read(cls, fields: Fields) -> "GuardRequest":
+        wanted = fields.optional_child("wanted")
+        return cls(fields.text("home"), fields.text("root"), None if wanted is None else BoardSetup.read(wanted))
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict(), wanted=None if self.wanted is None else self.wanted.to_json())
+
+
+def read_note(path: str) -> Optional[SetupNote]:
+    """The note of a guard; None when the board is as it was.
+
+    Raises:
+        SetupError: it cannot be read, or is damaged.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LONGEST_NOTE)
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise SetupError("cannot read {}: {}".format(path, err.strerror), _BY_HAND.format(path))
+    try:
+        note = read_record(parse(content), SetupNote.read)
+    except RecordError as err:
+        raise SetupError("{} is damaged: {}".format(path, err), _BY_HAND.format(path))
+    # Root restores from this file and removes it: no other file can be meant.
+    if note.clocks not in (None, _stored_clocks(path)):
+        raise SetupError(
+            "{} names another file of clocks than {}".format(path, _stored_clocks(path)), _BY_HAND.format(path)
+        )
+    return note
+
+
+_BY_HAND = "restore the power mode and the clocks by hand (nvpmodel, jetson_clocks, or a reboot), then delete {}"
+
+
+def _stored_clocks(path: str) -> str:
+    return path + ".clocks"
+
+
+def tools(system: System) -> JsonObject:
+    """What a set-up needs: programs, and whether sudo works without a password; for the probe."""
+    found: JsonObject = {}
+    for name in ("sudo", "nvpmodel", "jetson_clocks"):
+        found[name] = system.tool(name)
     found["sudo_without_password"] = None if found["sudo"] is None else _quiet([found["sudo"], "-n", "--", "true"])
     return found
 
 
-def set_up(wanted: Dict[str, Any], home: str, system: System, password: Optional[str]) -> Dict[str, Any]:
-    """Start the guard; what the board was and is now.
+def set_up(wanted: BoardSetup, home: str, system: System, password: Optional[str]) -> JsonObject:
+    """Start the guard; the state of the board before and after.
 
     Raises:
-        SetupError: it cannot be done; the board is as it was.
+        SetupError: it cannot be done; the board is unchanged.
     """
     needed = (
         ["sudo"] * bool(_sudo(system, None))
-        + ["nvpmodel"] * (wanted["power_mode"] is not None)
-        + ["jetson_clocks"] * wanted["lock_clocks"]
+        + ["nvpmodel"] * (wanted.power_mode is not None)
+        + ["jetson_clocks"] * wanted.lock_clocks
     )
     for name in needed:
         if system.tool(name) is None:
@@ -54,16 +135,14 @@ def set_up(wanted: Dict[str, Any], home: str, system: System, password: Optional
             )
     os.makedirs(home, exist_ok=True)
     _wait_for_guard(home)
-    return _as_root(
-        {"do": "hold", "wanted": wanted, "home": os.path.abspath(home), "root": system.root}, system, password
-    )
+    return _as_root(GuardRequest(os.path.abspath(home), system.root, wanted), system, password)
 
 
 def restore_leftover(home: str, system: System) -> Optional[str]:
-    """Have the board as it was before an earlier campaign; one line about it, or None when there was nothing to do.
+    """Restore the board's state from before an earlier campaign; one line about it, or None when there is none.
 
-    A guard that is still there sees by the lock that its agent has gone, and restores; what one that died has left is
-    restored here.
+    A guard that still runs sees by the lock that its agent has ended, and restores; the note of a dead guard is restored
+    here.
     """
     deadline_s = time.monotonic() + SUDO_LIMIT_S
     while _guard_pid(home) is not None and time.monotonic() < deadline_s:
@@ -71,34 +150,39 @@ def restore_leftover(home: str, system: System) -> Optional[str]:
     if not os.path.exists(os.path.join(home, NOTE)):
         return None
     try:
-        _as_root({"do": "restore", "home": os.path.abspath(home), "root": system.root}, system, None)
+        _as_root(GuardRequest(os.path.abspath(home), system.root, None), system, None)
     except SetupError as err:
-        return "an earlier campaign changed the board and could not put it back: {}".format(err.message)
-    return "put back what an earlier campaign had changed on the board"
+        return "warning: the board still has the settings of an earlier campaign: {}; {}".format(
+            err.message, err.remedy
+        )
+    return "restored the board's settings from before an earlier campaign"
 
 
-def guard(request: Dict[str, Any]) -> int:
+def guard(text: str) -> int:
     """The guard's whole life; runs as root. Its first line on standard output is its only one."""
-    system = System(request["root"])
-    path = os.path.join(request["home"], NOTE)
     try:
-        if os.path.exists(path):
-            _restore(path, system)
-        answer = {"kind": "setup", "schema": 1}  # type: Dict[str, Any]
-        if request["do"] == "hold":
+        request = read_record(parse(text.encode("utf-8", "replace")), GuardRequest.read)
+        system = System(request.root)
+        path = os.path.join(request.home, NOTE)
+        _restore(path, system)
+        answer: JsonObject = {"kind": "setup", "schema": 1}
+        if request.wanted is not None:
             answer["before"] = _describe(system)
             try:
-                _apply(request["wanted"], path, system)
+                _apply(request.wanted, path, system)
             except AgentError:
                 _restore(path, system)
                 raise
             answer["now"] = _describe(system)
+    except RecordError as err:
+        print(json.dumps(SetupError("the guard's request is damaged: {}".format(err), "run `agent setup`").to_json()))
+        return SetupError.exit_code
     except AgentError as err:
         print(json.dumps(err.to_json()), flush=True)
         return err.exit_code
     print(json.dumps(answer), flush=True)
-    if request["do"] == "hold":
-        _wait_for_agent(os.path.join(request["home"], "agent.lock"))
+    if request.wanted is not None:
+        _wait_for_agent(os.path.join(request.home, "agent.lock"))
         _restore(path, system)
     return 0
 
@@ -119,53 +203,55 @@ def find_mode(wanted: str, etc: str) -> int:
         "{} ({})".format(name, number) for name, number in sorted(modes.items(), key=lambda item: item[1])
     )
     raise SetupError(
-        "this board has no power mode {!r}".format(wanted), "it has: {}".format(known or "none that it lists")
+        "this board has no power mode {!r}".format(wanted), "it has: {}".format(known or "no modes in nvpmodel.conf")
     )
 
 
-def _apply(wanted: Dict[str, Any], path: str, system: System) -> None:
-    mode = find_mode(wanted["power_mode"], system.etc) if wanted["power_mode"] is not None else None
-    was = board.power_mode(system)
-    if mode is not None and (was is None or was["id"] is None):
-        raise SetupError("nvpmodel does not say the present power mode, so it could not be put back", "see nvpmodel -q")
-    stored = path + ".clocks" if system.tool("jetson_clocks") else None
+def _apply(wanted: BoardSetup, path: str, system: System) -> None:
+    mode = None if wanted.power_mode is None else find_mode(wanted.power_mode, system.etc)
+    before = board.power_mode(system)
+    was = None if before is None else before.id
+    if mode is not None and was is None:
+        raise SetupError("nvpmodel does not report the present power mode, so it cannot be restored", "see nvpmodel -q")
+    stored = _stored_clocks(path) if system.tool("jetson_clocks") else None
     if stored is not None:
         _run(system, ["jetson_clocks", "--store", stored])
-    note = {"power_mode": was and was["id"], "mode_changed": mode is not None, "clocks": stored, "boot": _boot(system)}
+    note = SetupNote(was, mode is not None, stored, _boot(system), os.getpid())
     with open(path, "w", encoding="ascii") as file:
-        json.dump(dict(note, pid=os.getpid()), file)
+        json.dump(note.to_json(), file)
         file.flush()
         os.fsync(file.fileno())
-    if mode is not None and mode != was["id"]:
-        _run(system, ["nvpmodel", "-m", str(mode)], check=False)  # its exit code is not to be trusted
+    if mode is not None and mode != was:
+        _run(system, ["nvpmodel", "-m", str(mode)], check=False)  # its exit code is not reliable
         now = board.power_mode(system)
-        if now is None or now["id"] != mode:
+        if now is None or now.id != mode:
             raise SetupError(
-                "the board did not change to power mode {}".format(wanted["power_mode"]),
+                "the board did not change to power mode {}".format(wanted.power_mode),
                 "it may need a reboot for it: sudo nvpmodel -m {} by hand".format(mode),
             )
-    if wanted["lock_clocks"]:
+    if wanted.lock_clocks:
         _run(system, ["jetson_clocks"])
 
 
 def _restore(path: str, system: System) -> None:
-    try:
-        with open(path, encoding="ascii") as file:
-            note = json.load(file)
-    except (OSError, ValueError):
+    """Undo what the note says, if there is one. Raises SetupError: the note is damaged."""
+    note = read_note(path)
+    if note is None:
         return
-    if note["mode_changed"]:
-        _run(system, ["nvpmodel", "-m", str(note["power_mode"])], check=False)
-    if note["clocks"] is not None:
-        if note["boot"] == _boot(system):  # a reboot has put the clocks back itself
-            _run(system, ["jetson_clocks", "--restore", note["clocks"]], check=False)
-        os.remove(note["clocks"])
+    if note.mode_changed:
+        _run(system, ["nvpmodel", "-m", str(note.power_mode)], check=False)
+    if note.clocks is not None:
+        if note.boot == _boot(system):  # a reboot restores the clocks
+            _run(system, ["jetson_clocks", "--restore", note.clocks], check=False)
+        if os.path.exists(note.clocks):
+            os.remove(note.clocks)
     os.remove(path)
 
 
 def _wait_for_agent(lock: str) -> None:
-    """Return when the first agent that has the lock has let go of it, or none has taken it within START_LIMIT_S."""
-    begun_s, seen, first = time.monotonic(), False, None
+    """Return when the first agent that took the lock has released it, or none has taken it within START_LIMIT_S."""
+    begun_s, seen = time.monotonic(), False
+    first: Optional[int] = None
     while seen or time.monotonic() - begun_s < START_LIMIT_S:
         if _is_locked(lock):
             seen, holder = True, _holder(lock)
@@ -178,12 +264,13 @@ def _wait_for_agent(lock: str) -> None:
 
 
 def _holder(lock: str) -> Optional[int]:
-    """The process that says in the lock that it has it; None while that is not written yet, or an old word."""
+    """The process in the lock file; None while it is not written yet, or when that process has ended."""
     try:
-        pid = int(json.loads(clocks.read_text(lock) or "")["pid"])
-    except (ValueError, KeyError, TypeError):
+        with open(lock, "rb") as file:
+            holder = read_holder(file.read(LONGEST_NOTE))
+    except OSError:
         return None
-    return pid if os.path.exists("/proc/{}".format(pid)) else None
+    return holder.pid if holder is not None and os.path.exists("/proc/{}".format(holder.pid)) else None
 
 
 def _is_locked(lock: str) -> bool:
@@ -198,82 +285,98 @@ def _is_locked(lock: str) -> bool:
 
 
 def _wait_for_guard(home: str) -> None:
-    """A guard that is about to restore must be done before the next one looks at the board."""
+    """A guard that is about to restore must be done before the next one reads the board."""
     deadline_s = time.monotonic() + START_LIMIT_S
     while _guard_pid(home) is not None:
         if _is_locked(os.path.join(home, "agent.lock")) or time.monotonic() > deadline_s:
-            raise SetupError("another agent has set this board up for itself", "wait for it")
+            raise SetupError("another agent has set up this board", "wait until it ends")
         time.sleep(POLL_S)
 
 
 def _guard_pid(home: str) -> Optional[int]:
     try:
-        with open(os.path.join(home, NOTE), encoding="ascii") as file:
-            pid = int(json.load(file)["pid"])
-    except (OSError, ValueError, KeyError):
+        note = read_note(os.path.join(home, NOTE))
+    except SetupError:
+        return None  # whoever restores reports it
+    if note is None:
         return None
     try:
-        with open("/proc/{}/cmdline".format(pid), "rb") as file:
-            return pid if b"guard" in file.read() else None
+        with open("/proc/{}/cmdline".format(note.pid), "rb") as file:
+            return note.pid if b"guard" in file.read() else None
     except OSError:
         return None
 
 
-def _as_root(request: Dict[str, Any], system: System, password: Optional[str]) -> Dict[str, Any]:
-    """Start the guard by sudo; its word."""
+def _as_root(request: GuardRequest, system: System, password: Optional[str]) -> JsonObject:
+    """Start the guard by sudo; its answer."""
     archive = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     process = subprocess.Popen(
-        _sudo(system, password) + [sys.executable, archive, "guard", json.dumps(request)],
+        _sudo(system, password) + [sys.executable, archive, "guard", json.dumps(request.to_json())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     try:
         if password is not None:
             process.stdin.write((password + "\n").encode("utf-8"))
         process.stdin.close()
     except OSError:
-        pass  # it has ended already: its last words follow
-    line = process.stdout.readline().decode("utf-8", "replace")
+        pass  # it has ended already: what it printed follows
+    line = process.stdout.readline()
     if not line:
-        said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+        printed = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
         process.wait()
         raise SetupError(
-            "sudo refused: {}".format(said[-1] if said else "it gave no reason"),
+            "sudo refused: {}".format(printed[-1] if printed else "it gave no reason"),
             "give its password (--ask-sudo-password), or " + _SUDOERS.format(os.environ.get("USER", "USER")),
         )
-    answer = json.loads(line)
-    if answer["kind"] == "error":
-        process.wait()
-        raise SetupError(answer["message"], answer["remedy"])
-    if request["do"] == "restore":
+    try:
+        answer = parse(line)
+        if not isinstance(answer, dict):
+            raise RecordError(["not an object"])
+        if answer.get("kind") == "error":
+            error = ErrorRecord.from_json(answer)
+            process.wait()
+            raise SetupError(error.message, error.remedy)
+    except RecordError as err:
+        raise SetupError("the guard's answer is damaged: {}".format(err), "look at what sudo prints on this board")
+    if request.wanted is None:
         process.wait()
     else:
-        process.returncode = 0  # it goes on without us
+        process.returncode = 0  # it runs on without this process
     return answer
 
 
 def _sudo(system: System, password: Optional[str]) -> List[str]:
-    """What stands before a command to run it as root; nothing for root itself."""
+    """What comes before a command to run it as root; nothing for root itself."""
     if os.geteuid() == 0 and system.root == "/":
         return []
-    asking = ["-n"] if password is None else ["-S", "-p", ""]
-    return [system.tool("sudo") or "sudo"] + asking + ["--"]
+    options = ["-n"] if password is None else ["-S", "-p", ""]
+    return [system.tool("sudo") or "sudo"] + options + ["--"]
 
 
 def _run(system: System, argv: List[str], check: bool = True) -> None:
     path = system.tool(argv[0]) or argv[0]
-    ended = subprocess.run(
-        [path] + argv[1:],
-        stdin=subprocess.DEVNULL,  # nvpmodel may ask for a reboot: no
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=SUDO_LIMIT_S,
-    )
+    try:
+        ended = subprocess.run(
+            [path] + argv[1:],
+            stdin=subprocess.DEVNULL,  # nvpmodel may ask for a reboot: no
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=SUDO_LIMIT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as err:
+        if not check:
+            return
+        raise SetupError("{} failed: {}".format(" ".join(argv), err), "run it by hand on the board to see why")
     if check and ended.returncode != 0:
-        said = ended.stdout.decode("utf-8", "replace").strip().splitlines()
-        raise SetupError("{} failed: {}".format(" ".join(argv), said[-1] if said else ended.returncode), "")
+        printed = ended.stdout.decode("utf-8", "replace").strip().splitlines()
+        raise SetupError(
+            "{} failed: {}".format(" ".join(argv), printed[-1] if printed else ended.returncode),
+            "run it by hand on the board to see why",
+        )
 
 
 def _quiet(argv: List[str]) -> bool:
@@ -281,8 +384,12 @@ def _quiet(argv: List[str]) -> bool:
     return ended.returncode == 0
 
 
-def _describe(system: System) -> Dict[str, Any]:
-    return {"power_mode": board.power_mode(system), "clocks": clocks.clock_state(system.sysfs)}
+def _describe(system: System) -> JsonObject:
+    mode = board.power_mode(system)
+    return {
+        "power_mode": None if mode is None else mode.to_json(),
+        "clocks": clocks.clock_state(system.sysfs),
+    }
 
 
 def _boot(system: System) -> Optional[str]:

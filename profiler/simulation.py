@@ -1,7 +1,7 @@
-"""A board that does not exist: time, heat, clocks and rails, seen through the very files that a real board has.
+"""A board that does not exist: time, heat, clocks and rails, seen through the same files as on a real board.
 
-`virtual.json` in the root says what it is made of (written by devices/virtual.py); its numbers are invented, in the
-order of magnitude of the board whose name it bears. Time passes only when an engine runs or the board idles.
+`virtual.json` in the root describes it (written by devices/virtual.py); its numbers are invented, in the order of
+magnitude of the board of that name. Time passes only when an engine runs or the board idles.
 
     clock     one step of the available frequencies per tick up while busy, down to the least when idle, within
               min_freq..max_freq of the files; above the trip temperature one step less per tick
@@ -13,22 +13,128 @@ order of magnitude of the board whose name it bears. Time passes only when an en
 import json
 import math
 import os
-from typing import Any, Dict, NamedTuple
+from typing import Callable, Dict, List, NamedTuple, Optional
 
-from profiler import clocks
+from profiler import clocks, power
 from profiler.errors import BackendError
+from profiler.fields import Fields, JsonObject, RecordError, parse, read_record
 from profiler.power import SamplerError, Trace, find_sensors
-from profiler.system import System
+from profiler.system import VIRTUAL_FILE, System
 
 TICK_S = 0.01  # of the governor while busy
 SAMPLE_S = 0.1  # of the power sampler
 REST_S = 600.0  # between two starts of the agent: the board has cooled
 SHUNT_STEP_UV = 40.0
 LEAKAGE_PER_K = 0.002
+SCHEMA = 1
+STATE_FILE = "virtual.state"
+
+
+class RailSpec(NamedTuple):
+    """A rail of the board: what it draws, and the files that show it."""
+
+    label: str
+    total: bool  # part of the board's total
+    millivolts: float
+    shunt_mohm: float
+    idle_mw: float
+    clock_mw: float
+    gpu_mw: float
+    memory_mw: float
+    voltage_file: str
+    current_file: str
+    power_file: Optional[str]
+
+    @classmethod
+    def read(cls, fields: Fields) -> "RailSpec":
+        return cls(
+            label=fields.text("label"),
+            total=fields.flag("total"),
+            millivolts=fields.number("millivolts", 1),
+            shunt_mohm=fields.number("shunt_mohm", 0.01),
+            idle_mw=fields.number("idle_mw", 0),
+            clock_mw=fields.number("clock_mw", 0),
+            gpu_mw=fields.number("gpu_mw", 0),
+            memory_mw=fields.number("memory_mw", 0),
+            voltage_file=fields.text("voltage_file"),
+            current_file=fields.text("current_file"),
+            power_file=fields.optional_text("power_file"),
+        )
+
+
+class ThermalSpec(NamedTuple):
+    ambient_c: float
+    c_per_w: float
+    tau_s: float
+    trip_c: float
+    zone_file: str
+    cooling_file: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "ThermalSpec":
+        return cls(
+            ambient_c=fields.number("ambient_c"),
+            c_per_w=fields.number("c_per_w", 0),
+            tau_s=fields.number("tau_s", 1e-3),
+            trip_c=fields.number("trip_c"),
+            zone_file=fields.text("zone_file"),
+            cooling_file=fields.text("cooling_file"),
+        )
+
+
+class MachineSpec(NamedTuple):
+    """virtual.json: what a virtual board is made of."""
+
+    name: str
+    seed: int
+    noise: float
+    context: float
+    macs_per_ns: Dict[str, float]  # by precision
+    bandwidth_gb_s: float
+    launch_us: float
+    sync_us: float
+    tau_s: float  # of the power sensors' filter
+    thermal: ThermalSpec
+    rails: List[RailSpec]
+
+    @classmethod
+    def read(cls, fields: Fields) -> "MachineSpec":
+        fields.choice("kind", ("virtual-board",))
+        fields.whole("schema", SCHEMA, SCHEMA)
+        speeds = fields.child("macs_per_ns")
+        return cls(
+            name=fields.text("name"),
+            seed=fields.whole("seed"),
+            noise=fields.number("noise", 0, 1),
+            context=fields.number("context", 0, 1),
+            macs_per_ns={precision: speeds.number(precision, 1e-6) for precision in speeds.names()},
+            bandwidth_gb_s=fields.number("bandwidth_gb_s", 1e-6),
+            launch_us=fields.number("launch_us", 0),
+            sync_us=fields.number("sync_us", 0),
+            tau_s=fields.number("tau_s", 1e-3),
+            thermal=ThermalSpec.read(fields.child("thermal")),
+            rails=[RailSpec.read(rail) for rail in fields.children("rails")],
+        )
+
+    def to_json(self) -> JsonObject:
+        return dict(
+            self._asdict(), thermal=dict(self.thermal._asdict()), rails=[dict(rail._asdict()) for rail in self.rails]
+        )
+
+
+class Climate(NamedTuple):
+    """virtual.state: what outlasts a run of the agent."""
+
+    now_s: float
+    temperature_c: float
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Climate":
+        return cls(fields.number("now_s", 0), fields.number("temperature_c"))
 
 
 class Load(NamedTuple):
-    """What an engine asks of the board: shares of full use."""
+    """How far an engine uses the board: shares of full use."""
 
     gpu: float
     memory: float
@@ -38,13 +144,13 @@ IDLE = Load(0.0, 0.0)
 
 
 class _File:
-    """A system file that is written in place: readers hold it open."""
+    """A system file that is written in place: readers have it open."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR)
         self._text = b""
 
-    def write(self, value: Any) -> None:
+    def write(self, value: object) -> None:
         text = "{}\n".format(value).encode("ascii")
         if text != self._text:
             os.pwrite(self._fd, text, 0)
@@ -53,74 +159,76 @@ class _File:
 
 
 class _Rail:
-    def __init__(self, facts: Dict[str, Any], path: Any) -> None:
-        self.facts = facts
-        self.seen_mw = None  # type: Optional[float]  # behind the filter
-        self._step_ma = SHUNT_STEP_UV / facts["shunt_mohm"]
-        self._current = _File(path(facts["current_file"]))
-        self._power = _File(path(facts["power_file"])) if facts["power_file"] else None
+    def __init__(self, spec: RailSpec, root: str) -> None:
+        self.spec = spec
+        self.seen_mw: Optional[float] = None  # behind the filter
+        self._step_ma = SHUNT_STEP_UV / spec.shunt_mohm
+        self._current = _File(os.path.join(root, spec.current_file))
+        self._power = _File(os.path.join(root, spec.power_file)) if spec.power_file else None
 
     def publish(self) -> None:
-        millivolts = self.facts["millivolts"]
-        milliamps = round(round(self.seen_mw * 1e3 / millivolts / self._step_ma) * self._step_ma)
+        milliamps = round(round((self.seen_mw or 0.0) * 1e3 / self.spec.millivolts / self._step_ma) * self._step_ma)
         self._current.write(milliamps)
         if self._power is not None:
-            self._power.write(int(milliamps * millivolts / 1000))
+            self._power.write(int(milliamps * self.spec.millivolts / 1000))
 
 
-class Machine:
-    """The board. Everything that happens to it is a function of what it was asked to do."""
+class VirtualMachine:
+    """The board. Everything that happens to it is a function of the work it does."""
 
     def __init__(self, system: System) -> None:
-        """Raises BackendError: there is no virtual board at this root."""
-
-        def path(name: str) -> str:
-            return os.path.join(system.root, name)
-
-        try:
-            with open(path("virtual.json"), encoding="utf-8") as file:
-                self.facts = json.load(file)
-        except OSError:
+        """Raises BackendError: there is no virtual board at this root, or its files are damaged."""
+        if not system.is_virtual:
             raise BackendError(
                 "the backend simulated runs on virtual boards only", "use --host virtual:jetson-agx-xavier, or another"
             )
+        try:
+            self.spec = read_record(_parse_file(os.path.join(system.root, VIRTUAL_FILE)), MachineSpec.read)
+            climate = read_record(_parse_file(os.path.join(system.root, STATE_FILE)), Climate.read)
+        except (OSError, RecordError) as err:
+            raise BackendError(
+                "the virtual board at {} is damaged: {}".format(system.root, err),
+                "delete that folder: the next run makes it again",
+            )
         gpu = clocks.gpu_state(system.sysfs)
         folder = clocks.gpu_clock(system.sysfs)
-        assert gpu is not None and folder is not None, "a virtual board has a GPU"
-        self._least_mhz, self._most_mhz = gpu["min_mhz"], gpu["max_mhz"]
-        self._steps_mhz = sorted(gpu["available_mhz"])
+        if gpu is None or folder is None or not (gpu["available_mhz"] and gpu["min_mhz"] and gpu["max_mhz"]):
+            raise BackendError(
+                "the virtual board at {} has no GPU clock".format(system.root),
+                "delete that folder: the next run makes it again",
+            )
+        self._least_mhz: float = gpu["min_mhz"]
+        self._most_mhz: float = gpu["max_mhz"]
+        self._steps_mhz: List[float] = sorted(gpu["available_mhz"])
         self.full_mhz = self._steps_mhz[-1]
         self._cap_mhz = self._most_mhz
         self.gpu_mhz = self._least_mhz
-        self._rails = [_Rail(rail, path) for rail in self.facts["rails"]]
-        heat = self.facts["thermal"]
+        self._rails = [_Rail(rail, system.root) for rail in self.spec.rails]
         self._clock_file = _File(os.path.join(folder, "cur_freq"))
-        self._temperature_file = _File(path(heat["zone_file"]))
-        self._cooling_file = _File(path(heat["cooling_file"]))
-        self._state_file = _File(path("virtual.state"))
-        with open(path("virtual.state"), encoding="ascii") as file:
-            held = json.load(file)
-        self.now_s = held["now_s"]
-        self.temperature_c = held["temperature_c"]
+        self._temperature_file = _File(os.path.join(system.root, self.spec.thermal.zone_file))
+        self._cooling_file = _File(os.path.join(system.root, self.spec.thermal.cooling_file))
+        self._state_file = _File(os.path.join(system.root, STATE_FILE))
+        self.now_s = climate.now_s
+        self.temperature_c = climate.temperature_c
         self.spent_mj = 0.0  # by the whole board, in truth
-        self._recorder = None  # type: Any
+        self._recorder: Optional[Callable[[float], None]] = None
         self._next_sample_s = math.inf
         self.idle(REST_S)
 
     def power_mw(self, load: Load) -> Dict[str, float]:
-        """What the rails truly carry, now, under this load."""
+        """The true power of the rails, now, under this load."""
         speed = (self.gpu_mhz / self.full_mhz) ** 2.5
         leakage = 1 + LEAKAGE_PER_K * (self.temperature_c - 25)
         return {
-            rail.facts["label"]: rail.facts["idle_mw"] * leakage
-            + rail.facts["clock_mw"] * speed
-            + rail.facts["gpu_mw"] * speed * load.gpu
-            + rail.facts["memory_mw"] * load.memory
+            rail.spec.label: rail.spec.idle_mw * leakage
+            + rail.spec.clock_mw * speed
+            + rail.spec.gpu_mw * speed * load.gpu
+            + rail.spec.memory_mw * load.memory
             for rail in self._rails
         }
 
     def work(self, seconds: float, load: Load) -> None:
-        """Be busy for so long; the clock of the GPU moves at the end of it, so not much longer than TICK_S."""
+        """Be busy for that time; the clock of the GPU moves at its end, so not much longer than TICK_S."""
         self._pass(seconds, load)
         self._govern(busy=True)
 
@@ -132,22 +240,22 @@ class Machine:
         self.publish()
 
     def publish(self) -> None:
-        """Let the files say how the board is."""
+        """Write the state of the board to its files."""
         self._clock_file.write(int(self.gpu_mhz * 1e6))
         self._temperature_file.write(int(self.temperature_c * 1000))
         self._cooling_file.write(sum(step > self._cap_mhz for step in self._steps_mhz if step <= self._most_mhz))
-        self._state_file.write(json.dumps({"now_s": round(self.now_s, 9), "temperature_c": self.temperature_c}))
+        self._state_file.write(json.dumps(dict(Climate(round(self.now_s, 9), self.temperature_c)._asdict())))
 
-    def record(self, recorder: Any) -> None:
+    def record(self, recorder: Optional[Callable[[float], None]]) -> None:
         """Call `recorder(now_s)` every SAMPLE_S from now on, the rails' files being up to date; None: no more."""
         self._recorder = recorder
         self._next_sample_s = self.now_s if recorder is not None else math.inf
 
     def _govern(self, busy: bool) -> None:
-        heat = self.facts["thermal"]
-        if self.temperature_c > heat["trip_c"]:
+        trip_c = self.spec.thermal.trip_c
+        if self.temperature_c > trip_c:
             self._cap_mhz = max(self._next(self._cap_mhz, -1), self._least_mhz)
-        elif self.temperature_c < heat["trip_c"] - 3:
+        elif self.temperature_c < trip_c - 3:
             self._cap_mhz = min(self._next(self._cap_mhz, +1), self._most_mhz)
         wanted = self._next(self.gpu_mhz, +1) if busy else self._least_mhz
         self.gpu_mhz = min(wanted, self._cap_mhz)
@@ -164,32 +272,33 @@ class Machine:
                 return
             for rail in self._rails:
                 rail.publish()
-            self._recorder(self.now_s)
+            if self._recorder is not None:
+                self._recorder(self.now_s)
             self._next_sample_s += SAMPLE_S
 
     def _step(self, seconds: float, load: Load) -> None:
-        carried = self.power_mw(load)
-        followed = 1 - math.exp(-seconds / self.facts["tau_s"])
+        drawn = self.power_mw(load)
+        followed = 1 - math.exp(-seconds / self.spec.tau_s)
         total_w = 0.0
         for rail in self._rails:
-            mw = carried[rail.facts["label"]]
+            mw = drawn[rail.spec.label]
             rail.seen_mw = mw if rail.seen_mw is None else rail.seen_mw + (mw - rail.seen_mw) * followed
-            total_w += mw / 1000 if rail.facts["total"] else 0.0
+            total_w += mw / 1000 if rail.spec.total else 0.0
         self.spent_mj += total_w * 1000 * seconds
-        heat = self.facts["thermal"]
-        goal_c = heat["ambient_c"] + heat["c_per_w"] * total_w
-        self.temperature_c += (goal_c - self.temperature_c) * (1 - math.exp(-seconds / heat["tau_s"]))
+        heat = self.spec.thermal
+        goal_c = heat.ambient_c + heat.c_per_w * total_w
+        self.temperature_c += (goal_c - self.temperature_c) * (1 - math.exp(-seconds / heat.tau_s))
         self.now_s += seconds
 
 
-class Sampler:
-    """A PowerSampler in the board's own time: the agent's real sensor code on the board's files."""
+class VirtualSampler(power.Sampler):
+    """A sampler in the board's own time: the agent's real sensor code on the board's files."""
 
-    def __init__(self, machine: Machine, system: System, board: Dict[str, Any]) -> None:
+    def __init__(self, machine: VirtualMachine, system: System, board: JsonObject) -> None:
         self._machine = machine
         self._system = system
         self._board = board
-        self._sensor = None  # type: Optional[PowerSensor]
+        self._sensor: Optional[power.PowerSensor] = None
         self._trace = Trace()
 
     def start(self) -> None:
@@ -197,7 +306,8 @@ class Sampler:
         if found.best is None:
             raise SamplerError(found.header()["reason"])
         self._sensor = found.best
-        self._trace = Trace(dict(found.best.describe(), period_s=SAMPLE_S))
+        description = found.best.describe()
+        self._trace = Trace(description._replace(details=dict(description.details, period_s=SAMPLE_S)))
         self._machine.record(self._take)
 
     def trace(self) -> Trace:
@@ -206,3 +316,8 @@ class Sampler:
     def _take(self, now_s: float) -> None:
         assert self._sensor is not None
         self._trace.append(now_s, self._sensor.read())
+
+
+def _parse_file(path: str) -> object:
+    with open(path, "rb") as file:
+        return parse(file.read())

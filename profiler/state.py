@@ -5,24 +5,71 @@ import glob
 import os
 import re
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from profiler import clocks
+from profiler.fields import Fields, JsonObject
 
 # The kernel counts CPU time in ticks of 10 ms, so the share taken by others is read over a window at least this long.
 FOREIGN_WINDOW_S = 1.0
 FOREIGN_LIMIT = 0.2  # of one core; above it a visit carries a warning
 CLOCK_DROP_LIMIT = 0.05  # relative
 SWAP_LIMIT_MB = 1.0
-ZONE_OFF_C = -200.0  # a zone of a part that is switched off says -256
+ZONE_OFF_C = -200.0  # a zone of a part that is switched off reads -256
+
+
+class BoardState(NamedTuple):
+    """The machine at one moment; None: it cannot be read."""
+
+    load1: Optional[float]
+    cpu_mhz: Optional[float]
+    gpu_mhz: Optional[float]
+    temperature_c: Optional[float]  # of the hottest zone
+    memory_available_mb: Optional[float]
+    swap_used_mb: Optional[float]
+    over_current_events: Optional[int]  # since boot
+    throttled_by: Optional[List[str]]  # cooling devices at work, without fans
+
+    @classmethod
+    def read(cls, fields: Fields) -> "BoardState":
+        return cls(
+            load1=fields.optional_number("load1"),
+            cpu_mhz=fields.optional_number("cpu_mhz"),
+            gpu_mhz=fields.optional_number("gpu_mhz"),
+            temperature_c=fields.optional_number("temperature_c"),
+            memory_available_mb=fields.optional_number("memory_available_mb"),
+            swap_used_mb=fields.optional_number("swap_used_mb"),
+            over_current_events=fields.optional_whole("over_current_events"),
+            throttled_by=None if fields.is_null("throttled_by") else fields.texts("throttled_by"),
+        )
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
+class VisitState(NamedTuple):
+    """The machine before and after a visit."""
+
+    before: BoardState
+    after: BoardState
+    foreign_cpu: Optional[float]  # share of one core that other processes used; None: too short to tell
+
+    @classmethod
+    def read(cls, fields: Fields) -> "VisitState":
+        """From an object with the fields `before` and `after`, as `to_json` writes them."""
+        before, after = fields.child("before"), fields.child("after")
+        return cls(BoardState.read(before), BoardState.read(after), after.optional_number("foreign_cpu", 0))
+
+    def to_json(self) -> JsonObject:
+        return {"before": self.before.to_json(), "after": dict(self.after.to_json(), foreign_cpu=self.foreign_cpu)}
 
 
 class _SystemFile:
-    """A file of /proc or /sys, read anew each time without opening it again; text "" when it cannot be read."""
+    """A file of /proc or /sys that stays open and is read each time; text "" when it cannot be read."""
 
     def __init__(self, path: str) -> None:
         try:
-            self._file = os.open(path, os.O_RDONLY)  # type: Optional[int]
+            self._file: Optional[int] = os.open(path, os.O_RDONLY)
         except OSError:
             self._file = None
 
@@ -40,7 +87,7 @@ class StateReader:
 
     Args:
         own_pids: the agent's processes; their CPU time is not foreign.
-        ignored_zones: thermal zones, by type, that say nothing about the processor.
+        ignored_zones: thermal zones, by type, that do not show the processor's temperature.
     """
 
     def __init__(
@@ -67,46 +114,48 @@ class StateReader:
         self._over_current = [
             _SystemFile(path) for path in sorted(glob.glob(os.path.join(sysfs, "class/hwmon/hwmon*/oc*_event_cnt")))
         ]
-        self._cooling = []
+        self._cooling: List[Tuple[str, _SystemFile]] = []
         for device in sorted(glob.glob(os.path.join(sysfs, "class/thermal/cooling_device*"))):
             kind = clocks.read_text(os.path.join(device, "type"))
             if kind and "fan" not in kind.lower():
                 self._cooling.append((kind, _SystemFile(os.path.join(device, "cur_state"))))
         self._clock = clock
-        self._readings = collections.deque()  # type: Any  # (seconds, foreign CPU seconds), oldest first
+        self._readings: Deque[Tuple[float, float]] = collections.deque()  # (s, foreign CPU s), oldest first
         self._note_foreign()
 
-    def before(self) -> Dict[str, Any]:
-        """The state now; the visit that `after` judges starts here."""
+    def before(self) -> BoardState:
+        """The state now, at the start of a visit."""
         self._note_foreign()
         return self._state()
 
-    def after(self, started_s: float) -> Dict[str, Any]:
-        """The state now, with `foreign_cpu` over the visit that started at `started_s` of the clock, and no less than
-        FOREIGN_WINDOW_S; None while there is no such window yet."""
+    def after(self, before: BoardState, started_s: float) -> VisitState:
+        """The states around a visit that ends now.
+
+        `foreign_cpu` covers the time since `started_s` of the clock and at least FOREIGN_WINDOW_S; None while there is
+        no such window.
+        """
         state = self._state()
         self._note_foreign()
-        state["foreign_cpu"] = self._foreign(started_s)
-        return state
+        return VisitState(before, state, self._foreign(started_s))
 
-    def _state(self) -> Dict[str, Any]:
+    def _state(self) -> BoardState:
         load = self._load.read().split()
         memory = dict(re.findall(r"^(\w+):\s*(\d+)", self._memory.read(), re.MULTILINE))
         available, swap, free = (memory.get(name) for name in ("MemAvailable", "SwapTotal", "SwapFree"))
         temperatures = [value for value in _numbers(self._temperatures, 1e-3) if value > ZONE_OFF_C]
-        return {
-            "load1": float(load[0]) if load else None,
-            "cpu_mhz": _mean(_numbers(self._frequencies, 1e-3)),
-            "gpu_mhz": _mean(_numbers(self._gpu, 1e-6)),
-            "temperature_c": max(temperatures, default=None),
-            "memory_available_mb": round(int(available) / 1024, 1) if available else None,
-            "swap_used_mb": round((int(swap) - int(free)) / 1024, 1) if swap and free else None,
-            "over_current_events": int(sum(_numbers(self._over_current, 1))) if self._over_current else None,
-            "throttled_by": self._throttled_by(),
-        }
+        return BoardState(
+            load1=float(load[0]) if load else None,
+            cpu_mhz=_mean(_numbers(self._frequencies, 1e-3)),
+            gpu_mhz=_mean(_numbers(self._gpu, 1e-6)),
+            temperature_c=max(temperatures, default=None),
+            memory_available_mb=round(int(available) / 1024, 1) if available else None,
+            swap_used_mb=round((int(swap) - int(free)) / 1024, 1) if swap and free else None,
+            over_current_events=int(sum(_numbers(self._over_current, 1))) if self._over_current else None,
+            throttled_by=self._throttled_by(),
+        )
 
     def _throttled_by(self) -> Optional[List[str]]:
-        """The kinds of cooling devices at work, each once; None where there is none to look at."""
+        """The kinds of cooling devices at work, each once; None on a machine without cooling devices."""
         if not self._cooling:
             return None
         return sorted({kind for kind, file in self._cooling if max(_numbers([file], 1), default=0) > 0})
@@ -147,32 +196,37 @@ def temperatures_c(sysfs: str) -> Dict[str, float]:
     return found
 
 
-def warnings_about(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
-    """What in the machine's state casts doubt on a visit, with its size and a remedy."""
+def warnings_about(visit: VisitState) -> List[str]:
+    """What in the machine's state may distort a visit, with its size and a remedy."""
+    before, after = visit.before, visit.after
     found = []
-    foreign = after["foreign_cpu"]
-    if foreign is not None and foreign > FOREIGN_LIMIT:
+    if visit.foreign_cpu is not None and visit.foreign_cpu > FOREIGN_LIMIT:
         found.append(
-            "other processes used {:.2f} of a core during this visit; stop them or measure again".format(foreign)
-        )
-    for clock, field in (("CPU", "cpu_mhz"), ("GPU", "gpu_mhz")):
-        was, now = before.get(field), after.get(field)
-        if was is not None and now is not None and now < was * (1 - CLOCK_DROP_LIMIT):
-            found.append(
-                "{} clock fell from {:.0f} to {:.0f} MHz; lock the clocks or cool the board".format(clock, was, now)
+            "other processes used {:.2f} of a core during this visit; stop them or measure again".format(
+                visit.foreign_cpu
             )
-    was, now = before.get("over_current_events"), after.get("over_current_events")
-    if was is not None and now is not None and now > was:
+        )
+    for clock, was_mhz, now_mhz in (("CPU", before.cpu_mhz, after.cpu_mhz), ("GPU", before.gpu_mhz, after.gpu_mhz)):
+        if was_mhz is not None and now_mhz is not None and now_mhz < was_mhz * (1 - CLOCK_DROP_LIMIT):
+            found.append(
+                "{} clock fell from {:.0f} to {:.0f} MHz; lock the clocks or cool the board".format(
+                    clock, was_mhz, now_mhz
+                )
+            )
+    events = (before.over_current_events, after.over_current_events)
+    if events[0] is not None and events[1] is not None and events[1] > events[0]:
         found.append(
             "the board throttled itself {} times for over-current or low voltage; use a stronger supply or a "
-            "lower power mode".format(now - was)
+            "lower power mode".format(events[1] - events[0])
         )
-    cooling = sorted(set(before.get("throttled_by") or ()) | set(after.get("throttled_by") or ()))
+    cooling = sorted(set(before.throttled_by or ()) | set(after.throttled_by or ()))
     if cooling:
         found.append("throttled for heat by {}; cool the board".format(", ".join(cooling)))
-    was, now = before.get("swap_used_mb"), after.get("swap_used_mb")
-    if was is not None and now is not None and now > was + SWAP_LIMIT_MB:
-        found.append("swap grew by {:.0f} MB during this visit; free memory on the board".format(now - was))
+    swap_mb = (before.swap_used_mb, after.swap_used_mb)
+    if swap_mb[0] is not None and swap_mb[1] is not None and swap_mb[1] > swap_mb[0] + SWAP_LIMIT_MB:
+        found.append(
+            "swap grew by {:.0f} MB during this visit; free memory on the board".format(swap_mb[1] - swap_mb[0])
+        )
     return found
 
 

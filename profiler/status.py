@@ -1,14 +1,35 @@
-"""Files beside the journal that others look at: status.json, agent.lock."""
+"""Files next to the journal that other processes read: status.json, agent.lock."""
 
 import fcntl
 import json
 import os
 import time
-from typing import Any, Dict, Optional
+from typing import NamedTuple, Optional
 
 from profiler.errors import LockedError
+from profiler.fields import Fields, JsonObject, RecordError, parse, read_record
 
 INTERVAL_S = 0.2
+
+
+class Status(NamedTuple):
+    """How far a run is. `done` and `total` count visits, `failed` counts keys."""
+
+    session: str
+    pid: int
+    state: str = "running"  # running, done, failed, interrupted
+    done: int = 0
+    total: int = 0
+    failed: int = 0
+    key: str = ""  # of the latest visit
+    round: int = 0
+    eta_s: Optional[float] = None
+    message: str = ""
+
+    def to_json(self) -> JsonObject:
+        record: JsonObject = {"kind": "status", "schema": 1}
+        record.update(self._asdict())
+        return record
 
 
 class StatusFile:
@@ -16,21 +37,7 @@ class StatusFile:
 
     def __init__(self, path: str, session: str) -> None:
         self._path = path
-        self.session = session
-        self._fields = {
-            "kind": "status",
-            "schema": 1,
-            "state": "running",
-            "session": session,
-            "done": 0,
-            "total": 0,
-            "failed": 0,
-            "key": "",
-            "round": 0,
-            "eta_s": None,
-            "pid": os.getpid(),
-            "message": "",
-        }  # type: Dict[str, Any]
+        self.status = Status(session, os.getpid())
         self._written_s = 0.0
         self._replace()
 
@@ -38,9 +45,9 @@ class StatusFile:
     def due(self) -> bool:
         return time.monotonic() - self._written_s >= INTERVAL_S
 
-    def update(self, **fields: Any) -> None:
-        """Change fields; written when due. A full disk is for the journal to report, not for the status."""
-        self._fields.update(fields)
+    def update(self, status: Status) -> None:
+        """A newer status; written when due. A full disk is for the journal to report, not for the status."""
+        self.status = status
         if self.due:
             try:
                 self._replace()
@@ -48,8 +55,8 @@ class StatusFile:
                 pass
 
     def finish(self, state: str, message: str) -> None:
-        """The last word. On a full disk it is written over the old one, which needs no room."""
-        self._fields.update(state=state, message=message, eta_s=0.0 if state == "done" else None)
+        """The last status. On a full disk it overwrites the one before, which needs no room."""
+        self.status = self.status._replace(state=state, message=message, eta_s=0.0 if state == "done" else None)
         try:
             self._replace()
         except OSError:
@@ -58,7 +65,7 @@ class StatusFile:
                 file.truncate()
 
     def _content(self) -> bytes:
-        return (json.dumps(self._fields) + "\n").encode("ascii")
+        return (json.dumps(self.status.to_json()) + "\n").encode("ascii")
 
     def _replace(self) -> None:
         part = self._path + ".part"
@@ -75,39 +82,56 @@ class StatusFile:
         self._written_s = time.monotonic()
 
 
+class LockHolder(NamedTuple):
+    """The agent that has the lock, as it stands in the lock file."""
+
+    pid: int
+    job: str
+    started: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "LockHolder":
+        return cls(fields.whole("pid", 1), fields.text("job"), fields.text("started"))
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
+def read_holder(content: bytes) -> Optional[LockHolder]:
+    """The holder in a lock file's content; None while it is not written, or when the content is damaged."""
+    try:
+        return read_record(parse(content), LockHolder.read)
+    except RecordError:
+        return None
+
+
 class Lock:
-    """One agent per home: held until the process ends, however it ends."""
+    """One agent per home: locked until the process ends, however it ends."""
 
     def __init__(self, path: str, job: str, started: str) -> None:
         """Take the lock.
 
         Raises:
-            LockedError: another agent has it; `details["holder"]` says which.
+            LockedError: another agent has it; `details["holder"]` identifies it.
         """
-        self._file = open(path, "a+b")  # noqa: SIM115 held open as long as the agent runs
+        self._file = open(path, "a+b")  # noqa: SIM115 open as long as the agent runs
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = self._holder()
+            self._file.seek(0)
+            holder = read_holder(self._file.read())
             self._file.close()
             raise LockedError(
                 "another agent is at work on this board: {}".format(
-                    "pid {pid}, job {job}, since {started}".format(**holder) if holder else "it has not said which"
+                    "pid {}, job {}, since {}".format(*holder) if holder else "its process is not known yet"
                 ),
                 "wait for it, or stop it with `kill -INT PID`",
-                holder=holder,
+                holder=None if holder is None else holder.to_json(),
             )
         self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "job": job, "started": started}).encode("ascii"))
+        self._file.write(json.dumps(LockHolder(os.getpid(), job, started).to_json()).encode("ascii"))
         self._file.flush()
 
     def release(self) -> None:
         self._file.truncate(0)
         self._file.close()
-
-    def _holder(self) -> Optional[Dict[str, Any]]:
-        self._file.seek(0)
-        try:
-            return json.loads(self._file.read().decode("ascii"))
-        except ValueError:
-            return None

@@ -1,4 +1,4 @@
-"""The agent's side of the measuring process: starts it, asks it, and survives it."""
+"""The agent's side of the measuring process: starts it, sends it requests, and survives its end."""
 
 import json
 import os
@@ -7,15 +7,34 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List
+from types import FrameType
+from typing import Callable, List, Optional, Set, TypeVar, Union
 
 from profiler.errors import BackendError, Interrupted, MeasureError
+from profiler.fields import Fields, RecordError, parse
+from profiler.messages import (
+    Check,
+    Configure,
+    Configured,
+    Done,
+    Evaluate,
+    Failure,
+    Load,
+    Loaded,
+    Request,
+    Rest,
+    Visit,
+    Visited,
+    name_of,
+    request_to_json,
+)
 
+Reply = TypeVar("Reply")
 START_LIMIT_S = 180.0  # importing a runtime from a board's slow card takes a while
 
 
 class Stop:
-    """SIGINT and SIGTERM, turned into something that a wait can notice and nothing else is disturbed by."""
+    """SIGINT and SIGTERM as a file descriptor: a wait notices them, and nothing else is interrupted."""
 
     def __init__(self) -> None:
         self.fd, self._write = os.pipe()
@@ -23,14 +42,14 @@ class Stop:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _note(self, number: int, frame: Optional[FrameType]) -> None:
         if not self.requested:
             self.requested = True
             os.write(self._write, b"!")
 
     def check(self) -> None:
         if self.requested:
-            raise Interrupted("the agent was asked to stop", "run again to go on; everything measured so far is kept")
+            raise Interrupted("the agent was interrupted", "run again to continue; everything measured so far is kept")
 
 
 def command() -> List[str]:
@@ -39,19 +58,19 @@ def command() -> List[str]:
 
 
 class Supervisor:
-    """One long-lived measuring process, restarted whenever it dies or overruns its time."""
+    """One long-lived measuring process, restarted whenever it dies or exceeds its time limit."""
 
-    def __init__(self, configuration: Dict[str, Any], stop: Stop, timeout_s: float) -> None:
-        self._configuration = dict(configuration, do="configure")
+    def __init__(self, configuration: Configure, stop: Stop, timeout_s: float) -> None:
+        self._configuration = configuration
         self._stop = stop
         self._timeout_s = timeout_s
-        self._process = None  # type: Any  # subprocess.Popen, or None while there is none
-        self._held = set()  # type: set  # models loaded in the process
+        self._process: "Optional[subprocess.Popen[bytes]]" = None
+        self._loaded: Set[str] = set()  # models loaded in the process
         self._pending = b""
         self.load_s = 0.0  # time spent loading engines, all together
 
-    def configure(self) -> Dict[str, Any]:
-        """Start the process if none runs; what it says about its backend.
+    def configure(self) -> Configured:
+        """Start the process if none runs; its answer about its backend.
 
         Raises:
             BackendError: the process cannot start, or has no usable backend.
@@ -62,33 +81,45 @@ class Supervisor:
             reply = self._exchange(self._configuration, START_LIMIT_S)
         except MeasureError as err:
             raise BackendError("the measuring process did not start: " + err.message, "see agent.log")
-        if "error" in reply:
-            raise BackendError(reply["error"]["message"], reply["error"]["remedy"])
-        return reply
+        if isinstance(reply, Failure):
+            raise BackendError(reply.error.message, reply.error.remedy)
+        about = Configured.read(reply)
+        try:
+            reply.check()
+        except RecordError as err:
+            raise BackendError(self._unreadable(err).message, "see agent.log")
+        return about
 
     def load(self, model: str, path: str) -> None:
-        """Have the model's engine ready.
+        """Get the model's engine ready.
 
         Raises:
             MeasureError: this model failed; the next call finds a working process again.
         """
         if self._process is None:
             self.configure()
-        if model not in self._held:
+        if model not in self._loaded:
             started_s = time.monotonic()
-            reply = self.ask({"do": "load", "model": model, "path": path})
-            self._held.difference_update(reply["evicted"])
-            self._held.add(model)
+            loaded = self._ask(Load(model, path), Loaded.read)
+            self._loaded.difference_update(loaded.evicted)
+            self._loaded.add(model)
             self.load_s += time.monotonic() - started_s
 
-    def ask(self, request: Dict[str, Any], extra_s: float = 0.0) -> Dict[str, Any]:
-        """One request, answered within the job's time limit and `extra_s` more, or MeasureError."""
-        reply = self._exchange(request, self._timeout_s + extra_s)
-        if "error" in reply:
-            if reply.get("fatal"):
-                self.close()  # the next measurement starts a new process, and is not blamed for this one
-            raise MeasureError(**reply["error"])
-        return reply
+    def visit(self, visit: Visit, extra_s: float) -> Visited:
+        """Measure a loaded model once, within the job's time limit and `extra_s` more. Raises MeasureError."""
+        return self._ask(visit, Visited.read, extra_s)
+
+    def rest(self, seconds: float) -> None:
+        """Leave the board idle. Raises MeasureError."""
+        self._ask(Rest(seconds), Done.read, seconds)
+
+    def check(self, path: str, sha256: str) -> None:
+        """Check a content-addressed file. Raises MeasureError."""
+        self._ask(Check(path, sha256), Done.read)
+
+    def evaluate(self, evaluation: Evaluate) -> None:
+        """Run inputs through a loaded model. Raises MeasureError."""
+        self._ask(evaluation, Done.read)
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -96,20 +127,34 @@ class Supervisor:
             self._process.kill()
             self._process.communicate()
         self._process = None
-        self._held.clear()
+        self._loaded.clear()
         self._pending = b""
 
-    def _exchange(self, request: Dict[str, Any], limit_s: float) -> Dict[str, Any]:
-        assert self._process is not None
+    def _ask(self, request: Request, read: Callable[[Fields], Reply], extra_s: float = 0.0) -> Reply:
+        reply = self._exchange(request, self._timeout_s + extra_s)
+        if isinstance(reply, Failure):
+            if reply.fatal:
+                self.close()  # the next measurement starts a new process, and is not blamed for this one
+            raise MeasureError(*reply.error)
+        answer = read(reply)
+        try:
+            reply.check()
+        except RecordError as err:
+            raise self._unreadable(err)
+        return answer
+
+    def _exchange(self, request: Request, limit_s: float) -> Union[Fields, Failure]:
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
         deadline_s = time.monotonic() + limit_s
         try:
-            self._process.stdin.write((json.dumps(request) + "\n").encode("ascii"))
-            self._process.stdin.flush()
+            process.stdin.write((json.dumps(request_to_json(request)) + "\n").encode("ascii"))
+            process.stdin.flush()
         except OSError:
-            raise self._death()
+            raise self._death(process)
         while b"\n" not in self._pending:
             left_s = deadline_s - time.monotonic()
-            ready, _, _ = select.select([self._process.stdout, self._stop.fd], [], [], max(0.0, left_s))
+            ready, _, _ = select.select([process.stdout.fileno(), self._stop.fd], [], [], max(0.0, left_s))
             if self._stop.requested:
                 self.close()
                 self._stop.check()
@@ -117,18 +162,31 @@ class Supervisor:
                 self.close()
                 raise MeasureError(
                     "timeout",
-                    "no answer to `{}` within {:g} s".format(request["do"], limit_s),
+                    "no answer to `{}` within {:g} s".format(name_of(request), limit_s),
                     "if this board needs longer, raise timeout_s in the job's protocol",
                 )
-            received = os.read(self._process.stdout.fileno(), 65536)
+            received = os.read(process.stdout.fileno(), 65536)
             if not received:
-                raise self._death()
+                raise self._death(process)
             self._pending += received
         line, _, self._pending = self._pending.partition(b"\n")
-        return json.loads(line.decode("ascii"))
+        try:
+            fields = Fields(parse(line))
+            if not fields.has("error"):
+                return fields
+            failure = Failure.read(fields)
+            fields.check()
+            return failure
+        except RecordError as err:
+            raise self._unreadable(err)
 
-    def _death(self) -> MeasureError:
-        code = self._process.wait()
+    def _unreadable(self, err: RecordError) -> MeasureError:
+        """The process wrote something else than an answer: it cannot be trusted with the next request."""
+        self.close()
+        return MeasureError("crash", "the measuring process gave an unreadable answer: {}".format(err), "see agent.log")
+
+    def _death(self, process: "subprocess.Popen[bytes]") -> MeasureError:
+        code = process.wait()
         self.close()
         if code >= 0:
             return MeasureError("crash", "the measuring process ended with exit code {}".format(code), "see agent.log")

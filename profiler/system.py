@@ -1,4 +1,4 @@
-"""Where the machine's files and tools are. The root is a parameter, so a folder of text files is a board."""
+"""Where the machine's files and tools are. The root is a parameter, so a folder of text files can be a board."""
 
 import os
 import platform
@@ -7,6 +7,7 @@ import subprocess
 from typing import NamedTuple, Optional, Sequence
 
 TOOL_LIMIT_S = 10.0
+VIRTUAL_FILE = "virtual.json"  # in the root of a virtual board: what it is made of
 _TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")  # not all of them are on the path of every user
 
 
@@ -28,11 +29,16 @@ class System(NamedTuple):
         return os.path.join(self.root, "etc")
 
     @property
+    def is_virtual(self) -> bool:
+        """Whether this is a virtual board (devices/virtual.py): nothing measured on it is real."""
+        return os.path.exists(os.path.join(self.root, VIRTUAL_FILE))
+
+    @property
     def architecture(self) -> Optional[str]:
         return platform.machine() if self.root == "/" else None
 
     def disk_free_mb(self, folder: str) -> Optional[float]:
-        """Room for what goes into a folder that may not be there yet; None when it cannot be told."""
+        """Free space for a folder that may not exist yet; None when it is not known."""
         while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
             folder = os.path.dirname(folder)
         try:
@@ -47,8 +53,8 @@ class System(NamedTuple):
             return path if os.access(path, os.X_OK) else None
         return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""),) + _TOOL_FOLDERS))
 
-    def ask(self, argv: Sequence[str]) -> Optional[str]:
-        """What a tool prints, errors and noise included; None when there is no such tool or it does not end."""
+    def output_of(self, argv: Sequence[str]) -> Optional[str]:
+        """What a tool prints, errors and warnings included; None without the tool, or when it does not end."""
         path = self.tool(argv[0])
         if path is None:
             return None

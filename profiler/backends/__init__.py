@@ -1,18 +1,19 @@
 """Engines behind one narrow interface. A backend's library is imported when the backend is opened, never before."""
 
 import time
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from profiler import power
 from profiler.errors import BackendError
+from profiler.fields import JsonObject
 from profiler.system import THIS_MACHINE, System
 
 
 class Engine:
     """One model, loaded and ready, with inputs of fixed values in place.
 
-    Implementers guarantee: `run` and `evaluate` raise any exception they like on failure, and leave the process usable
-    or dead, never hanging on to a half-finished inference.
+    Implementers guarantee: `run` and `evaluate` raise any exception on failure, and leave the process usable or dead,
+    never with a half-finished inference.
     """
 
     def run(self, repeats: int) -> None:
@@ -24,7 +25,7 @@ class Engine:
         return None
 
     def peak_memory_mb(self) -> Optional[float]:
-        """What the engine holds while it runs: weights, activations, inputs, outputs; None where its runtime does not say."""
+        """Memory of the engine while it runs: weights, activations, inputs, outputs; None where its runtime has no number."""
         return None
 
     def evaluate(self, inputs: bytes) -> bytes:
@@ -40,11 +41,11 @@ class Backend:
     that every load of a model runs on the same numbers.
     """
 
-    def fingerprint(self) -> Dict[str, Any]:
+    def fingerprint(self) -> JsonObject:
         """Its part of a table's fingerprint: backend, backend_version, provider, precision, batch, threads."""
         raise NotImplementedError
 
-    def runtime(self) -> Dict[str, Any]:
+    def runtime(self) -> JsonObject:
         """Versions and settings beyond the fingerprint, for people."""
         raise NotImplementedError
 
@@ -53,11 +54,11 @@ class Backend:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Leave the machine idle for so long, by `clock`."""
+        """Leave the machine idle for that time, by `clock`."""
         time.sleep(seconds)
 
-    def power_sampler(self, path: str, system: System, board: Dict[str, Any]) -> Any:
-        """A PowerSampler, not yet started, whose trace is timed by `clock`; `path`: where it may keep the trace."""
+    def power_sampler(self, path: str, system: System, board: JsonObject) -> power.Sampler:
+        """A sampler, not yet started, with a trace on `clock`; `path`: where it may keep the trace."""
         return power.PowerSampler(path, sysfs_root=system.sysfs, board=board)
 
     def load(self, model: bytes) -> Engine:
@@ -80,8 +81,14 @@ def open_backend(
     """Import a backend's library and open it. `home`: the agent's folder on this machine, for what a backend keeps.
 
     Raises:
-        BackendError: no such backend, its library is missing, or it cannot compute in this precision.
+        BackendError: no such backend, its library is missing, it cannot compute in this precision, or it is a real
+            engine on a virtual board: its times would be those of this machine, under the board's name.
     """
+    if system.is_virtual and name in names() and name != "simulated":
+        raise BackendError(
+            "the backend {} does not run on a virtual board: it would measure this machine".format(name),
+            "use --backend simulated on virtual boards, or --host localhost to measure this machine",
+        )
     if name == "tensorrt":
         from profiler.backends.tensorrt import TensorRT
 

@@ -2,10 +2,11 @@
 
 import platform
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, List, cast
 
 from profiler.backends import Backend, Engine
 from profiler.errors import BackendError, MeasureError
+from profiler.fields import JsonObject
 
 # Name of the backend -> its provider, where its tensors live, the precisions that it computes our float32 models in.
 KINDS = {
@@ -48,7 +49,7 @@ class OnnxRuntime(Backend):
         self._batch = batch
         self._threads = threads
 
-    def fingerprint(self) -> Dict[str, Any]:
+    def fingerprint(self) -> JsonObject:
         return {
             "backend": self._name,
             "backend_version": self._runtime.__version__,
@@ -58,7 +59,7 @@ class OnnxRuntime(Backend):
             "threads": self._threads,
         }
 
-    def runtime(self) -> Dict[str, Any]:
+    def runtime(self) -> JsonObject:
         return {
             "python": platform.python_version(),
             "numpy": self._numpy.__version__,
@@ -85,7 +86,7 @@ class OnnxRuntime(Backend):
         if session.get_providers()[0] != self._provider:
             raise MeasureError(
                 "load",
-                "ONNX Runtime left {} aside for {}".format(self._provider, session.get_providers()[0]),
+                "ONNX Runtime does not use {} but {}".format(self._provider, session.get_providers()[0]),
                 "its libraries (CUDA, cuDNN, TensorRT) do not load; see agent.log",
             )
         for value in session.get_inputs() + session.get_outputs():
@@ -100,7 +101,7 @@ class OnnxRuntime(Backend):
         return OnnxRuntimeEngine(session, self._runtime, self._numpy, self._place)
 
     def _options(self) -> Dict[str, str]:
-        """The provider's options. Engines are not kept: ONNX Runtime does not check where they were built."""
+        """The provider's options. No engine cache: ONNX Runtime does not check where an engine was built."""
         if self._provider != "TensorrtExecutionProvider":
             return {}
         return {"trt_fp16_enable": "1" if self._precision == "fp16" else "0", "trt_engine_cache_enable": "0"}
@@ -111,7 +112,7 @@ class OnnxRuntimeEngine(Engine):
         self._session = session
         self._numpy = numpy
         self._binding = session.io_binding()
-        self._values = []  # the binding does not keep its tensors alive
+        self._values: List[Any] = []  # the binding does not keep its tensors alive
         random = numpy.random.RandomState(INPUT_SEED)
         for value in session.get_inputs():
             tensor = runtime.OrtValue.ortvalue_from_numpy(
@@ -133,7 +134,7 @@ class OnnxRuntimeEngine(Engine):
         (source,), (target,) = self._session.get_inputs(), self._session.get_outputs()
         tensor = self._numpy.frombuffer(inputs, dtype="<f4").reshape(source.shape)
         (output,) = self._session.run([target.name], {source.name: tensor})
-        return output.astype("<f4").tobytes()
+        return cast(bytes, output.astype("<f4").tobytes())
 
 
 def _first_line(err: Exception) -> str:

@@ -2,20 +2,21 @@
 
     latency = sync + sum over kernels of (launch + max(arithmetic at the clock of the moment, traffic at bandwidth))
 
-A convolution with its Clip and its Add is one kernel, as in TensorRT; reshapes cost nothing. So a network is cheaper
-than the sum of its operators, each of which pays for `sync`, and each kernel is a little faster or slower by what runs
-before it. Noise is seeded by the model and the board's time.
+A convolution with its Clip and its Add is one kernel, as in TensorRT; reshapes cost nothing. So a network is faster
+than the sum of its operators, each of which includes `sync`, and the kernel before it makes each kernel a little faster
+or slower. The seed of the noise comes from the model and the board's time.
 """
 
 import hashlib
 import math
 import random
 import zlib
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, cast
 
 from profiler.backends import Backend, Engine
 from profiler.errors import BackendError, MeasureError
-from profiler.simulation import IDLE, TICK_S, Load, Machine, Sampler
+from profiler.fields import JsonObject
+from profiler.simulation import IDLE, SCHEMA, TICK_S, Load, VirtualMachine, VirtualSampler
 from profiler.system import System
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -32,33 +33,34 @@ class Kernel(NamedTuple):
 
 class Simulated(Backend):
     def __init__(self, precision: str, batch: int, threads: int, system: System) -> None:
-        self._machine = Machine(system)
-        self._facts = self._machine.facts
-        self._known = {}  # type: Dict[str, Tuple[List[Kernel], int]]  # by the model's SHA-256: kernels, values held
-        speeds = self._facts["macs_per_ns"]
+        self._machine = VirtualMachine(system)
+        self._precision = precision
+        self._batch = batch
+        self._threads = threads
+        self._known: Dict[str, Tuple[List[Kernel], int]] = {}  # by SHA-256
+        speeds = self._machine.spec.macs_per_ns
         if precision not in speeds:
             raise BackendError(
                 "this virtual board computes in {}, not in {}".format(", ".join(sorted(speeds)), precision),
                 "use --precision fp16, or another board",
             )
-        self._fingerprint = {
-            "board": "virtual:" + self._facts["name"],
+
+    def fingerprint(self) -> JsonObject:
+        return {
+            "board": "virtual:" + self._machine.spec.name,
             "backend": "simulated",
-            "backend_version": str(self._facts["schema"]),
+            "backend_version": str(SCHEMA),
             "provider": "simulated GPU",
-            "precision": precision,
-            "batch": batch,
-            "threads": threads,
+            "precision": self._precision,
+            "batch": self._batch,
+            "threads": self._threads,
             "simulated": True,
         }
 
-    def fingerprint(self) -> Dict[str, Any]:
-        return dict(self._fingerprint)
-
-    def runtime(self) -> Dict[str, Any]:
+    def runtime(self) -> JsonObject:
         return {
             "simulated": "every number is invented; the agent and the files it reads are real",
-            "facts": self._facts,
+            "facts": self._machine.spec.to_json(),
         }
 
     def clock(self) -> float:
@@ -67,45 +69,45 @@ class Simulated(Backend):
     def sleep(self, seconds: float) -> None:
         self._machine.idle(seconds)
 
-    def power_sampler(self, path: str, system: System, board: Dict[str, Any]) -> Sampler:
-        return Sampler(self._machine, system, board)
+    def power_sampler(self, path: str, system: System, board: JsonObject) -> VirtualSampler:
+        return VirtualSampler(self._machine, system, board)
 
     def load(self, model: bytes) -> "SimulatedEngine":
         sha256 = hashlib.sha256(model).hexdigest()
-        if sha256 not in self._known:  # a model that was given up for another is soon back
+        if sha256 not in self._known:  # an unloaded model is soon loaded again
             try:
-                self._known[sha256] = read_kernels(model, self._fingerprint["batch"]), values_held(model)
+                self._known[sha256] = read_kernels(model, self._batch), peak_values(model)
             except ImportError as err:
                 raise MeasureError("load", "a virtual board needs onnx: {}".format(err), "pip install onnx")
-        kernels, held = self._known[sha256]
-        return SimulatedEngine(self._machine, kernels, held, self._fingerprint["precision"], model, sha256)
+        kernels, values = self._known[sha256]
+        return SimulatedEngine(self._machine, kernels, values, self._precision, model, sha256)
 
 
 class SimulatedEngine(Engine):
     def __init__(
-        self, machine: Machine, kernels: List[Kernel], values: int, precision: str, model: bytes, sha256: str
+        self, machine: VirtualMachine, kernels: List[Kernel], values: int, precision: str, model: bytes, sha256: str
     ) -> None:
         self._machine = machine
         self._model = model
-        self._held_mb = values * VALUE_BYTES[precision] / 2**20
-        self._session = None  # type: Any
-        facts = machine.facts
-        self._sync_s = facts["sync_us"] * 1e-6
-        self._launch_s = facts["launch_us"] * 1e-6
-        macs_per_s = facts["macs_per_ns"][precision] * 1e9
-        bytes_per_s = facts["bandwidth_gb_s"] * 1e9
-        self._times_s = []
-        before = None
+        self._peak_mb = values * VALUE_BYTES[precision] / 2**20
+        self._session: Any = None
+        spec = machine.spec
+        self._sync_s = spec.sync_us * 1e-6
+        self._launch_s = spec.launch_us * 1e-6
+        macs_per_s = spec.macs_per_ns[precision] * 1e9
+        bytes_per_s = spec.bandwidth_gb_s * 1e9
+        self._times_s: List[Tuple[float, float]] = []  # (arithmetic at full clock, traffic) of each kernel
+        before: Optional[Kernel] = None
         for kernel in kernels:
-            # What came before leaves its mark, in caches and formats: the part that no sum of operators can know.
-            mark = zlib.crc32(repr((before, kernel)).encode("ascii")) / 2**31 - 1
-            factor = 1 + facts["context"] * mark
+            # The kernel before has an effect, through caches and formats: the part that no sum of operators contains.
+            effect = zlib.crc32(repr((before, kernel)).encode("ascii")) / 2**31 - 1
+            factor = 1 + spec.context * effect
             traffic_s = kernel.values * VALUE_BYTES[precision] / bytes_per_s
             self._times_s.append((factor * kernel.macs / macs_per_s, factor * traffic_s))
             before = kernel
-        self._noise = facts["noise"]
-        self._random = random.Random("{}/{}/{}".format(facts["seed"], sha256, machine.now_s))
-        self._held = {}  # type: Dict[float, Any]  # by clock
+        self._noise = spec.noise
+        self._random = random.Random("{}/{}/{}".format(spec.seed, sha256, machine.now_s))
+        self._by_clock: Dict[float, Tuple[float, Load]] = {}  # MHz -> (latency in seconds, load)
 
     def true_latency_s(self) -> float:
         """At the present clock, without noise."""
@@ -132,7 +134,7 @@ class SimulatedEngine(Engine):
         return max(0.0, (self._machine.now_s - begin_s) / repeats - self._sync_s) * 1e3
 
     def peak_memory_mb(self) -> float:
-        return round(self._held_mb, 6)
+        return round(self._peak_mb, 6)
 
     def evaluate(self, inputs: bytes) -> bytes:
         """Real outputs, by ONNX Runtime in float32 on this machine."""
@@ -145,23 +147,23 @@ class SimulatedEngine(Engine):
             self._session = onnxruntime.InferenceSession(self._model, providers=["CPUExecutionProvider"])
         (source,) = self._session.get_inputs()
         values = numpy.frombuffer(inputs, "<f4").reshape(source.shape)
-        return self._session.run(None, {source.name: values})[0].astype("<f4").tobytes()
+        return cast(bytes, self._session.run(None, {source.name: values})[0].astype("<f4").tobytes())
 
-    def _at(self, mhz: float) -> Any:
-        """(latency in seconds, Load) at a clock of the GPU."""
-        if mhz not in self._held:
+    def _at(self, mhz: float) -> Tuple[float, Load]:
+        """(latency in seconds, load) at a clock of the GPU."""
+        if mhz not in self._by_clock:
             slower = self._machine.full_mhz / mhz
             latency_s = self._sync_s + sum(
                 self._launch_s + max(arithmetic_s * slower, traffic_s) for arithmetic_s, traffic_s in self._times_s
             )
             gpu = sum(arithmetic_s * slower for arithmetic_s, _ in self._times_s) / latency_s
             memory = sum(traffic_s for _, traffic_s in self._times_s) / latency_s
-            self._held[mhz] = (latency_s, Load(gpu, memory) if self._times_s else IDLE)
-        return self._held[mhz]
+            self._by_clock[mhz] = (latency_s, Load(gpu, memory) if self._times_s else IDLE)
+        return self._by_clock[mhz]
 
 
 def read_kernels(model: bytes, batch: int) -> List[Kernel]:
-    """What a model makes the board do, after fusion.
+    """The kernels of a model, after fusion.
 
     Raises:
         MeasureError: this is no model of that batch size.
@@ -178,7 +180,7 @@ def read_kernels(model: bytes, batch: int) -> List[Kernel]:
     first = shapes[graph.input[0].name]
     if first[:1] != [batch]:
         raise MeasureError("load", "the input has shape {}; this job's batch size is {}".format(first, batch))
-    readers = {}  # type: Dict[str, int]
+    readers: Dict[str, int] = {}
     for node in graph.node:
         for name in node.input:
             readers[name] = readers.get(name, 0) + 1
@@ -186,8 +188,8 @@ def read_kernels(model: bytes, batch: int) -> List[Kernel]:
     def size(name: str) -> int:
         return _product(shapes.get(name, []))
 
-    kernels = []  # type: List[Kernel]
-    made_by = {}  # type: Dict[str, int]  # tensor -> the convolution that it may still be fused into
+    kernels: List[Kernel] = []
+    made_by: Dict[str, int] = {}  # tensor -> the convolution that it may still be fused into
     for node in graph.node:
         output = node.output[0]
         if node.op_type in FREE:
@@ -212,8 +214,8 @@ def read_kernels(model: bytes, batch: int) -> List[Kernel]:
     return kernels
 
 
-def values_held(model: bytes) -> int:
-    """Weights, and the most that any operator reads and writes beside them."""
+def peak_values(model: bytes) -> int:
+    """The number of weights, plus the most values that any operator reads and writes."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model)).graph

@@ -1,14 +1,14 @@
-"""TensorRT on an NVIDIA GPU, from 8.0 (JetPack 4.6) to 11: one code path that asks what is there, never which version.
+"""TensorRT on an NVIDIA GPU, from 8.0 (JetPack 4.6) to 11: one code path that checks for features, never for versions.
 
 Where the versions differ, one object chooses once, by what it finds:
     _Tensors or _Bindings    inputs and outputs by name (8.5 and later) or by index
-    BuilderFlag.FP16         there: precision is permitted to the builder; gone (11): it stands in the graph
+    BuilderFlag.FP16         present: the builder may use the precision; absent (11): the graph has the precision
     set_memory_pool_limit    else max_workspace_size (before 8.4)
-    IProgressMonitor         there: progress while building goes to the log (10 and later)
-    report_to_profiler       there: layer times do not disturb the enqueue (8.2 and later)
+    IProgressMonitor         present: progress while building goes to the log (10 and later)
+    report_to_profiler       present: layer times do not disturb the enqueue (8.2 and later)
 
-Engines are kept in the agent's home beside a passport that says what built them; one built elsewhere is never loaded,
-because an engine file is code.
+Engines are kept in the agent's home, each with metadata of its build; one built elsewhere is never loaded, because an
+engine file is code.
 """
 
 import array
@@ -22,21 +22,55 @@ import random
 import struct
 import sys
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 
 from profiler import cuda as cuda_layer
 from profiler.backends import Backend, Engine
 from profiler.errors import BackendError, MeasureError
+from profiler.fields import Fields, JsonObject, RecordError, parse, read_record
 
 INPUT_SEED = 0
-INPUT_BLOCK = 65536  # that many random numbers, repeated: drawing millions in pure Python takes a Nano seconds
-WORKSPACE_BYTES = 512 * 2**20  # plenty for one block of a mobile network, and bearable on a board of 4 GB
-WORKSPACE_SHARE = 8  # never more than this part of the memory; a fixed part, so that equal boards build alike
-KEPT_BYTES = 2 * 2**30  # engines on the board's card, all together; the least recently used go first
+INPUT_BLOCK = 65536  # random numbers, repeated: drawing millions in pure Python takes a Nano seconds
+WORKSPACE_BYTES = 512 * 2**20  # enough for one block of a mobile network, and small on a board of 4 GB
+WORKSPACE_SHARE = 8  # at most 1/8 of the memory; a fixed share, so that equal boards build alike
+KEPT_BYTES = 2 * 2**30  # all engines on the board's card; the least recently used are deleted first
 PROGRESS_INTERVAL_S = 5.0
 PRECISIONS = ("fp32", "fp16", "int8")
 
-Passport = Dict[str, Any]
+LARGEST_METADATA = 2**20  # bytes
+
+
+class EngineMetadata(NamedTuple):
+    """Where, from what and how an engine was built. Every field must agree before it is loaded."""
+
+    model_sha256: str
+    engine_sha256: str
+    tensorrt: str
+    device: str
+    compute_capability: str
+    cuda_runtime: Optional[str]
+    l4t: Optional[str]
+    settings: JsonObject
+
+    @classmethod
+    def read(cls, fields: Fields) -> "EngineMetadata":
+        fields.choice("kind", ("engine",))
+        fields.whole("schema", 1, 1)
+        return cls(
+            model_sha256=fields.text("model_sha256"),
+            engine_sha256=fields.text("engine_sha256"),
+            tensorrt=fields.text("tensorrt"),
+            device=fields.text("device"),
+            compute_capability=fields.text("compute_capability"),
+            cuda_runtime=fields.optional_text("cuda_runtime"),
+            l4t=fields.optional_text("l4t"),
+            settings=fields.table("settings"),
+        )
+
+    def to_json(self) -> JsonObject:
+        record: JsonObject = {"kind": "engine", "schema": 1}
+        record.update(self._asdict())
+        return record
 
 
 class Port(NamedTuple):
@@ -46,7 +80,7 @@ class Port(NamedTuple):
     is_input: bool
     shape: Tuple[int, ...]
     size: int  # bytes
-    half: bool  # float16, else float32
+    is_fp16: bool  # else float32
 
 
 class TensorRT(Backend):
@@ -55,8 +89,8 @@ class TensorRT(Backend):
     Args:
         home: the agent's folder on this machine; engines and the timing cache go below it.
         library, cuda: the module `tensorrt` and an open CUDA layer; None for what is installed.
-        progress: told in one line how far a build is.
-        release_file: where L4T says what it is.
+        progress: called with one line about the progress of a build.
+        release_file: the L4T release of the board.
     """
 
     def __init__(
@@ -88,7 +122,9 @@ class TensorRT(Backend):
         self._batch = batch
         self._threads = threads
         self._progress = progress or _to_log
-        self._log = _make_log(trt)  # TensorRT keeps a pointer to the first it is given: it lives as long as we do
+        self._log = _make_log(
+            trt
+        )  # TensorRT keeps a pointer to the first it is given: it must live as long as the backend
         self._by_flag = hasattr(trt.BuilderFlag, "FP16")
         try:
             builder = trt.Builder(self._log)
@@ -104,7 +140,7 @@ class TensorRT(Backend):
         self._folder = os.path.join(home, "tensorrt", place)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
 
-    def fingerprint(self) -> Dict[str, Any]:
+    def fingerprint(self) -> JsonObject:
         return {
             "backend": "tensorrt",
             "backend_version": self._trt.__version__,
@@ -115,7 +151,7 @@ class TensorRT(Backend):
             "threads": self._threads,
         }
 
-    def runtime(self) -> Dict[str, Any]:
+    def runtime(self) -> JsonObject:
         trt = self._trt
         return {
             "python": platform.python_version(),
@@ -147,59 +183,56 @@ class TensorRT(Backend):
         return self._open(plan)
 
     def read_engine(self, path: str, model_sha256: Optional[str] = None) -> bytes:
-        """An engine that was built here, checked against its passport.
+        """An engine that was built here, checked against its metadata.
 
         Raises:
-            MeasureError: code `load`: it has no passport, was built elsewhere or otherwise, or is damaged.
+            MeasureError: code `load`: it has no metadata, was built elsewhere or otherwise, or is damaged.
         """
         try:
-            with open(path + ".json", encoding="ascii") as file:
-                passport = json.load(file)
+            with open(path + ".json", "rb") as file:
+                metadata = read_record(parse(file.read(LARGEST_METADATA)), EngineMetadata.read)
             with open(path, "rb") as file:
                 plan = file.read()
-        except (OSError, ValueError) as err:
-            raise MeasureError("load", "the engine {} has no passport: {}".format(path, err), _REBUILD)
-        here = self._passport(plan, model_sha256 or passport.get("model_sha256"))
+        except (OSError, RecordError) as err:
+            raise MeasureError("load", "the engine {} has no metadata: {}".format(path, err), _REBUILD)
+        here = self._metadata(plan, model_sha256 or metadata.model_sha256)
         different = [
-            "{} ({!r} there, {!r} here)".format(field, passport.get(field), here[field])
-            for field in sorted(here)
-            if passport.get(field) != here[field]
+            "{} (file: {!r}, here: {!r})".format(field, recorded, present)
+            for field, recorded, present in sorted(zip(here._fields, metadata, here), key=lambda row: row[0])
+            if recorded != present
         ]
         if different:
             raise MeasureError(
                 "load", "the engine {} was not built here: {}".format(path, ", ".join(different)), _REBUILD
             )
-        os.utime(path)  # what was used last is kept longest
+        os.utime(path)  # the latest use counts
         return plan
 
-    def _passport(self, plan: bytes, model_sha256: Optional[str]) -> Passport:
-        """Where, from what and how an engine was built. Every field must agree before it is loaded."""
-        return {
-            "kind": "engine",
-            "schema": 1,
-            "model_sha256": model_sha256,
-            "engine_sha256": hashlib.sha256(plan).hexdigest(),
-            "tensorrt": self._trt.__version__,
-            "device": self._device.name,
-            "compute_capability": self._device.compute_capability,
-            "cuda_runtime": self._cuda.runtime_version,
-            "l4t": self._l4t,
-            "settings": {
+    def _metadata(self, plan: bytes, model_sha256: str) -> EngineMetadata:
+        return EngineMetadata(
+            model_sha256=model_sha256,
+            engine_sha256=hashlib.sha256(plan).hexdigest(),
+            tensorrt=self._trt.__version__,
+            device=self._device.name,
+            compute_capability=self._device.compute_capability,
+            cuda_runtime=self._cuda.runtime_version,
+            l4t=self._l4t,
+            settings={
                 "precision": self._precision,
                 "precision_by": "flag" if self._by_flag else "graph",
                 "flags": self._flags(),
                 "workspace_bytes": self._workspace_bytes,
                 "profiling_verbosity": self._verbosity(),
             },
-        }
+        )
 
     def _keep(self, path: str, plan: bytes, model_sha256: str) -> None:
-        """Put an engine and its passport on the card, unless there is no room: it works without."""
+        """Keep an engine and its metadata on the card. Without room for them, the engine still works."""
         try:
             self._make_room(len(plan))
-            passport = json.dumps(self._passport(plan, model_sha256), indent=1, sort_keys=True)
+            metadata = json.dumps(self._metadata(plan, model_sha256).to_json(), indent=1, sort_keys=True)
             _replace(path, plan)
-            _replace(path + ".json", passport.encode("ascii"))
+            _replace(path + ".json", metadata.encode("ascii"))
         except OSError as err:
             self._progress("the engine is not kept: {}".format(err))
 
@@ -222,7 +255,7 @@ class TensorRT(Backend):
         """
         trt = self._trt
         started_s = time.monotonic()
-        self._log.take()  # what was said before is not about this model
+        self._log.take()  # earlier messages are not about this model
         builder = trt.Builder(self._log)
         network = builder.create_network(self._network_flags())
         parser = trt.OnnxParser(network, self._log)  # it owns the weights: it must outlive the build
@@ -246,17 +279,19 @@ class TensorRT(Backend):
         return content
 
     def _network_flags(self) -> int:
-        flag = getattr(self._trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)  # gone in 11: always so there
+        flag = getattr(
+            self._trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None
+        )  # absent in 11, where every network has it
         return 0 if flag is None else 1 << int(flag)
 
     def _flags(self) -> List[str]:
-        """Names of the builder flags that permit the precision; none where it stands in the graph."""
+        """Names of the builder flags that permit the precision; none where the graph has it."""
         if not self._by_flag or self._precision == "fp32":
             return []
         return ["FP16"] if self._precision == "fp16" else ["FP16", "INT8"]  # what has no INT8 kernel may run in FP16
 
     def _verbosity(self) -> str:
-        """The most that the inspector can be told; it changes nothing in how an engine runs."""
+        """The most detail for the inspector; it changes nothing in how an engine runs."""
         return "DETAILED" if hasattr(self._trt.ProfilingVerbosity, "DETAILED") else "VERBOSE"
 
     def _limit_workspace(self, config: Any) -> None:
@@ -266,7 +301,7 @@ class TensorRT(Backend):
             config.max_workspace_size = self._workspace_bytes
 
     def _refuse_unfit(self, builder: Any) -> None:
-        """A board that would compute in another precision than asked says so before hours are spent."""
+        """Refuse a board that would compute in another precision than requested, before hours are spent."""
         for precision, fast in (("fp16", "platform_has_fast_fp16"), ("int8", "platform_has_fast_int8")):
             if self._precision == precision and hasattr(builder, fast) and not getattr(builder, fast):
                 raise BackendError(
@@ -277,7 +312,7 @@ class TensorRT(Backend):
                 )
 
     def _refuse_untyped(self, model: bytes, network: Any) -> None:
-        """A graph that does not carry the precision asked for, where only the graph decides."""
+        """Refuse a graph in another precision than requested, where only the graph decides."""
         if self._precision == "int8" and b"QuantizeLinear" not in model:
             raise MeasureError(
                 "load",
@@ -286,21 +321,21 @@ class TensorRT(Backend):
             )
         if self._by_flag:
             return
-        half = self._trt.DataType.HALF in _data_types(network)
-        if half != (self._precision == "fp16") and self._precision != "int8":
+        is_fp16 = self._trt.DataType.HALF in _data_types(network)
+        if is_fp16 != (self._precision == "fp16") and self._precision != "int8":
             raise MeasureError(
                 "load",
                 "TensorRT {} takes the precision from the model, and this model computes in {}, not in {}".format(
-                    self._trt.__version__, "fp16" if half else "fp32", self._precision
+                    self._trt.__version__, "fp16" if is_fp16 else "fp32", self._precision
                 ),
-                "export it in {0}, or use --precision {1}".format(self._precision, "fp16" if half else "fp32"),
+                "export it in {0}, or use --precision {1}".format(self._precision, "fp16" if is_fp16 else "fp32"),
             )
 
     def _timing_cache_path(self) -> str:
         return os.path.join(self._folder, "timing.cache")
 
     def _start_timing_cache(self, config: Any) -> None:
-        """Go on with what earlier builds on this device and version timed; afresh if that is unusable."""
+        """Start from the timings of earlier builds on this device and version; from none if they are unusable."""
         try:
             with open(self._timing_cache_path(), "rb") as file:
                 earlier = file.read()
@@ -332,12 +367,12 @@ class TensorRT(Backend):
             raise self._failure("cannot make the engine ready", [self._log.explain(err)], "")
 
     def _failure(self, what: str, reasons: List[str], remedy: str) -> MeasureError:
-        said = "; ".join(reasons + self._log.take())
-        if "memory" in said.lower():
+        messages = "; ".join(reasons + self._log.take())
+        if "memory" in messages.lower():
             remedy = "free memory on the board (close the desktop, add swap), or use a smaller batch"
         return MeasureError(
             "load",
-            "TensorRT {} {}: {}".format(self._trt.__version__, what, said or "it gave no reason"),
+            "TensorRT {} {}: {}".format(self._trt.__version__, what, messages or "it gave no reason"),
             remedy or "see agent.log",
         )
 
@@ -350,25 +385,29 @@ class TensorRTEngine(Engine):
         self._plan_size = plan_size
         self._cuda = cuda
         self._engine = engine
-        self._stream = None  # type: Optional[int]
-        self._pointers = []  # type: List[int]
-        self._events = []  # type: List[Any]
+        self._stream: Optional[int] = None
+        self._context: Any = None
+        self._attachment: Optional[_Attachment] = None
+        self._enqueue: Callable[[], bool] = _closed
+        self._pointers: List[int] = []
+        self._events: List[Any] = []
         try:
-            self._inputs_outputs = (_Tensors if _has_tensors(trt) else _Bindings)(trt, engine)
-            self.ports = self._inputs_outputs.ports
+            attachment: _Attachment = (_Tensors if _has_tensors(trt) else _Bindings)(trt, engine)
+            self._attachment = attachment
+            self.ports = attachment.ports
             _check(self.ports, batch)
             self._context = self._create_context()
-            self._stream = cuda.create_stream()
+            self._stream = stream = cuda.create_stream()
             for port in self.ports:
                 self._pointers.append(cuda.malloc(port.size))
-            self._enqueue = self._inputs_outputs.attach(self._context, self._pointers, self._stream)
+            self._enqueue = attachment.attach(self._context, self._pointers, stream)
             self._fill_inputs()
         except Exception:
             self.close()
             raise
 
     def run(self, repeats: int) -> None:
-        enqueue, synchronize, stream = self._enqueue, self._cuda.synchronize, self._stream
+        enqueue, synchronize, stream = self._enqueue, self._cuda.synchronize, self._open_stream()
         for _ in range(repeats):
             if not enqueue():
                 raise _refused()
@@ -378,56 +417,60 @@ class TensorRTEngine(Engine):
         if not self._events:
             self._events = [self._cuda.create_event() for _ in range(2)]
         start, end = self._events
+        stream = self._open_stream()
         total = 0.0
         for _ in range(repeats):
-            self._cuda.record(start, self._stream)
+            self._cuda.record(start, stream)
             if not self._enqueue():
                 raise _refused()
-            self._cuda.record(end, self._stream)
+            self._cuda.record(end, stream)
             total += self._cuda.elapsed_ms(start, end)
         return total / repeats
 
     def peak_memory_mb(self) -> Optional[float]:
-        """The plan, which is mostly weights, what TensorRT asks for to run it, and the inputs and outputs.
+        """The plan, which is mostly weights, TensorRT's memory for running it, and the inputs and outputs.
 
-        Without the CUDA context and the libraries, which a process pays for once, whatever it runs.
+        Without the CUDA context and the libraries, which a process loads once for all engines.
         """
         for name in ("device_memory_size_v2", "device_memory_size"):  # the former from 10 on, alone in 11
             if hasattr(self._engine, name):
                 ends = sum(port.size for port in self.ports)
-                return round((self._plan_size + getattr(self._engine, name) + ends) / 2**20, 6)
+                scratch = int(getattr(self._engine, name))
+                return round((self._plan_size + scratch + ends) / 2**20, 6)
         return None
 
     def evaluate(self, inputs: bytes) -> bytes:
         (source,) = [index for index, port in enumerate(self.ports) if port.is_input]
         (target,) = [index for index, port in enumerate(self.ports) if not port.is_input]
-        self._cuda.to_device(self._pointers[source], _from_float32(inputs, self.ports[source].half))
+        self._cuda.to_device(self._pointers[source], _from_float32(inputs, self.ports[source].is_fp16))
         self.run(1)
         output = self._cuda.from_device(self._pointers[target], self.ports[target].size)
-        self._fill_inputs()  # timing goes on with the numbers it had
-        return _to_float32(output, self.ports[target].half)
+        self._fill_inputs()  # timing continues with the same numbers
+        return _to_float32(output, self.ports[target].is_fp16)
 
     def layer_times_ms(self, runs: int = 10) -> List[Tuple[str, float]]:
         """Mean time of each layer, in order of execution. For people: the sum is not the engine's latency."""
         profiler = _make_profiler(self._trt)
-        context = self._create_context()  # of its own: a profiler would slow the one that is timed
+        context = self._create_context()  # a profiler would slow the one that is timed
         context.profiler = profiler
-        apart = hasattr(context, "report_to_profiler")
-        if apart:
+        reports = hasattr(context, "report_to_profiler")
+        if reports:
             context.enqueue_emits_profile = False
-        enqueue = self._inputs_outputs.attach(context, self._pointers, self._stream)
+        stream = self._open_stream()
+        assert self._attachment is not None
+        enqueue = self._attachment.attach(context, self._pointers, stream)
         for run in range(runs + 1):
             if run == 1:
-                profiler.totals.clear()  # the first was for warming up
+                profiler.totals.clear()  # the first is the warm-up
             if not enqueue():
                 raise _refused()
-            self._cuda.synchronize(self._stream)
-            if apart and not context.report_to_profiler():
+            self._cuda.synchronize(stream)
+            if reports and not context.report_to_profiler():
                 raise MeasureError("run", "TensorRT does not report layer times", "see agent.log")
         return [(name, total / runs) for name, total in profiler.totals.items()]
 
     def inspect(self) -> Optional[Dict[str, Any]]:
-        """What the engine is made of: `layers` (name or description) and `tensors`; None before TensorRT 8.2."""
+        """The parts of the engine: `layers` (name or description) and `tensors`; None before TensorRT 8.2."""
         if not hasattr(self._engine, "create_engine_inspector"):
             return None
         inspector = self._engine.create_engine_inspector()
@@ -437,8 +480,9 @@ class TensorRTEngine(Engine):
         return {"layers": information.get("Layers", []), "tensors": tensors}
 
     def close(self) -> None:
-        """Give back everything; in this order, because a context uses the engine and the buffers."""
-        self._enqueue = self._context = self._inputs_outputs = None
+        """Free everything; in this order, because a context uses the engine and the buffers."""
+        self._enqueue = _closed
+        self._context = self._attachment = None
         self._engine = None
         cuda, pointers, self._pointers = self._cuda, self._pointers, []
         events, self._events = self._events, []
@@ -451,10 +495,14 @@ class TensorRTEngine(Engine):
             if stream is not None:
                 cuda.destroy_stream(stream)
         except cuda_layer.CudaError as err:
-            _to_log("clean-up: " + err.message)  # CUDA is lost; that was reported where it happened
+            _to_log("clean-up: " + err.message)  # CUDA has failed; that was reported where it happened
 
     def __del__(self) -> None:
         self.close()
+
+    def _open_stream(self) -> int:
+        assert self._stream is not None, "the engine is closed"
+        return self._stream
 
     def _create_context(self) -> Any:
         context = self._engine.create_execution_context()
@@ -467,16 +515,26 @@ class TensorRTEngine(Engine):
     def _fill_inputs(self) -> None:
         for port, pointer in zip(self.ports, self._pointers):
             if port.is_input:
-                block = _random_block(port.half)
+                block = _random_block(port.is_fp16)
                 content = (block * (port.size // len(block) + 1))[: port.size]
                 self._cuda.to_device(pointer, content)
 
 
-class _Tensors:
+class _Attachment:
+    """How inputs and outputs are attached to a context."""
+
+    ports: List[Port] = []
+
+    def attach(self, context: Any, pointers: List[int], stream: int) -> Callable[[], bool]:
+        """Bind the buffers; what to call for one inference on the stream, which returns whether TensorRT took it."""
+        raise NotImplementedError
+
+
+class _Tensors(_Attachment):
     """Inputs and outputs by name: TensorRT 8.5 and later."""
 
     def __init__(self, trt: Any, engine: Any) -> None:
-        self.ports = []  # type: List[Port]
+        self.ports: List[Port] = []
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
@@ -490,11 +548,11 @@ class _Tensors:
         return functools.partial(context.execute_async_v3, stream_handle=stream)
 
 
-class _Bindings:
+class _Bindings(_Attachment):
     """Inputs and outputs by index: before TensorRT 8.5."""
 
     def __init__(self, trt: Any, engine: Any) -> None:
-        self.ports = []  # type: List[Port]
+        self.ports: List[Port] = []
         for index in range(engine.num_bindings):
             name, is_input = engine.get_binding_name(index), engine.binding_is_input(index)
             shape, data_type = engine.get_binding_shape(index), engine.get_binding_dtype(index)
@@ -506,7 +564,7 @@ class _Bindings:
 
 def _import() -> Any:
     try:
-        import tensorrt
+        import tensorrt  # type: ignore[import-not-found]  # JetPack brings it; it has no types to check against
     except ImportError as err:
         raise BackendError(
             "the backend tensorrt cannot be used by {}: {}".format(sys.executable, err),
@@ -522,13 +580,13 @@ def _has_tensors(trt: Any) -> bool:
 
 def _port(trt: Any, name: str, is_input: bool, shape: Any, data_type: Any) -> Port:
     sides = tuple(int(side) for side in shape)
-    half = data_type == trt.DataType.HALF
-    if not half and data_type != trt.DataType.FLOAT:
+    is_fp16 = data_type == trt.DataType.HALF
+    if not is_fp16 and data_type != trt.DataType.FLOAT:
         raise MeasureError("load", "{} is {}, not float32 or float16".format(name, data_type))
-    size = 2 if half else 4
+    size = 2 if is_fp16 else 4
     for side in sides:
         size *= side
-    return Port(name, is_input, sides, size, half)
+    return Port(name, is_input, sides, size, is_fp16)
 
 
 def _check(ports: List[Port], batch: int) -> None:
@@ -543,7 +601,7 @@ def _check(ports: List[Port], batch: int) -> None:
 
 
 def _data_types(network: Any) -> List[Any]:
-    """The data types that the layers of a network give out."""
+    """The data types of the outputs of a network's layers."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     return [layer.get_output(index).dtype for layer in layers for index in range(layer.num_outputs)]
 
@@ -554,12 +612,12 @@ def _parser_errors(parser: Any) -> List[str]:
 
 
 def _make_log(trt: Any) -> Any:
-    class Log(trt.ILogger):
-        """Warnings and errors go to the agent's log; errors are also kept, to stand in the message of a failure."""
+    class Log(trt.ILogger):  # type: ignore[misc]  # the base is known only at run time
+        """Warnings and errors go to the agent's log; errors are also kept for the message of a failure."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self._errors = collections.deque(maxlen=4)  # type: Any
+            self._errors: Deque[str] = collections.deque(maxlen=4)
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
@@ -573,19 +631,19 @@ def _make_log(trt: Any) -> Any:
             return errors
 
         def explain(self, err: Exception) -> str:
-            """What TensorRT said about an exception, else the exception: its own text is about C++ types."""
+            """TensorRT's messages about an exception, else the exception: its own text is about C++ types."""
             return "; ".join(self.take()) or "{}: {}".format(type(err).__name__, err)
 
     return Log()
 
 
 def _make_monitor(trt: Any, subject: str, report: Callable[[str], None]) -> Any:
-    class Monitor(trt.IProgressMonitor):
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base is known only at run time
         """Reports the outermost phase, every few seconds. Called from TensorRT's threads."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self._outermost = {}  # type: Dict[str, int]  # phase -> its number of steps
+            self._outermost: Dict[str, int] = {}  # phase -> its number of steps
             self._reported_s = time.monotonic()
 
         def phase_start(self, phase_name: str, parent_phase: Optional[str], num_steps: int) -> None:
@@ -597,7 +655,7 @@ def _make_monitor(trt: Any, subject: str, report: Callable[[str], None]) -> Any:
             if phase_name in self._outermost and now_s - self._reported_s >= PROGRESS_INTERVAL_S:
                 self._reported_s = now_s
                 report("{}: {}, step {} of {}".format(subject, phase_name, step + 1, self._outermost[phase_name]))
-            return True  # go on
+            return True  # continue
 
         def phase_finish(self, phase_name: str) -> None:
             self._outermost.pop(phase_name, None)
@@ -606,12 +664,12 @@ def _make_monitor(trt: Any, subject: str, report: Callable[[str], None]) -> Any:
 
 
 def _make_profiler(trt: Any) -> Any:
-    class Profiler(trt.IProfiler):
+    class Profiler(trt.IProfiler):  # type: ignore[misc]  # the base is known only at run time
         """Adds up the times of each layer."""
 
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
-            self.totals = collections.OrderedDict()  # type: Any
+            self.totals: "collections.OrderedDict[str, float]" = collections.OrderedDict()
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             self.totals[layer_name] = self.totals.get(layer_name, 0.0) + ms
@@ -622,33 +680,38 @@ def _make_profiler(trt: Any) -> Any:
 _REBUILD = "delete it: it is built again from its model"
 
 
+def _closed() -> bool:
+    """In place of `enqueue` before an engine is ready and after it is closed."""
+    return False
+
+
 def _refused() -> MeasureError:
     return MeasureError("run", "TensorRT did not accept the inference", "see agent.log")
 
 
-def _random_block(half: bool) -> bytes:
-    if half not in _BLOCKS:
+def _random_block(is_fp16: bool) -> bytes:
+    if is_fp16 not in _BLOCKS:
         draw = random.Random(INPUT_SEED)
-        _BLOCKS[half] = _from_float32(_float32([draw.gauss(0.0, 1.0) for _ in range(INPUT_BLOCK)]), half)
-    return _BLOCKS[half]
+        _BLOCKS[is_fp16] = _from_float32(_float32([draw.gauss(0.0, 1.0) for _ in range(INPUT_BLOCK)]), is_fp16)
+    return _BLOCKS[is_fp16]
 
 
-_BLOCKS = {}  # type: Dict[bool, bytes]
+_BLOCKS: Dict[bool, bytes] = {}
 
 
 def _float32(values: List[float]) -> bytes:
     return array.array("f", values).tobytes()
 
 
-def _from_float32(content: bytes, half: bool) -> bytes:
-    if not half:
+def _from_float32(content: bytes, is_fp16: bool) -> bytes:
+    if not is_fp16:
         return content
     count = len(content) // 4
     return struct.pack("<{}e".format(count), *struct.unpack("<{}f".format(count), content))
 
 
-def _to_float32(content: bytes, half: bool) -> bytes:
-    if not half:
+def _to_float32(content: bytes, is_fp16: bool) -> bytes:
+    if not is_fp16:
         return content
     count = len(content) // 2
     return struct.pack("<{}f".format(count), *struct.unpack("<{}e".format(count), content))

@@ -2,8 +2,8 @@
 
 from profiler.power.energy import SETTLE_S, Energy, Window, estimate, idle, measure
 from profiler.power.find import Found, find_sensors
-from profiler.power.sampler import PowerSampler, SamplerError, sample_to
-from profiler.power.sensor import Missing, PowerSensor
+from profiler.power.sampler import PowerSampler, Sampler, SamplerError, sample_to
+from profiler.power.sensor import Missing, PowerFacts, PowerSensor, SensorDescription
 from profiler.power.trace import Trace
 
 __all__ = [
@@ -11,9 +11,12 @@ __all__ = [
     "Energy",
     "Found",
     "Missing",
+    "PowerFacts",
     "PowerSampler",
     "PowerSensor",
+    "Sampler",
     "SamplerError",
+    "SensorDescription",
     "Trace",
     "Window",
     "estimate",

@@ -10,9 +10,11 @@ have two chips, one sensor covers both.
 
 import os
 import re
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from profiler.power.sensor import Missing, PowerSensor
-from profiler.power.sysfs import entries, is_denied, read_number, read_text, refusals, why
+from profiler.fields import JsonObject
+from profiler.power.sensor import Missing, PowerFacts, PowerSensor, Reading
+from profiler.power.sysfs import Refusal, entries, is_denied, read_number, read_text, refusals, why
 
 SHUNT_STEP_UV = 40.0  # least step of the shunt voltage: the driver, and the chip's data sheet
 # Least steps of the current for the shunts that NVIDIA's device trees use (1, 2, 5, 10, 20 mOhm), in mA.
@@ -20,7 +22,7 @@ CURRENT_STEPS_MA = (40, 20, 8, 4, 2)
 # 512 averages of 6 x 140 us = 0.43 s, the slowest setting of any device tree seen; 0.44 s fitted to an Orin NX log.
 SLOWEST_TAU_S = 0.44
 UNUSED = ("", "NC")  # labels of channels that are not connected
-# Rails that hold the whole module wherever they occur; any other rule needs a board description.
+# Rails that feed the whole module wherever they occur; any other rule needs a board description.
 WHOLE_MODULE = ("POM_5V_IN", "VDD_IN")
 
 IIO, HWMON = "ina3221x", "ina3221"
@@ -37,10 +39,20 @@ _REMEDY = {
 }
 
 
-class _Rail(object):
-    """One channel: where it is read, and how exactly."""
+class ChipSettings(NamedTuple):
+    """How a chip averages, as it reports it. The values are part of what a record must say."""
 
-    def __init__(self, label, driver, folder, channel):
+    chip: str
+    driver: str
+    samples: Optional[int]
+    update_interval_ms: Optional[float]
+    running_mode: Optional[str]
+
+
+class _Rail:
+    """One channel: where it is read, and with which resolution."""
+
+    def __init__(self, label: str, driver: str, folder: str, channel: int) -> None:
         self.label = label
         self.driver = driver
         self.folder = folder
@@ -50,21 +62,21 @@ class _Rail(object):
         else:
             self.files = [self._path("in{}_input"), self._path("curr{}_input")]
 
-    def _path(self, pattern):
+    def _path(self, pattern: str) -> str:
         return os.path.join(self.folder, pattern.format(self.channel))
 
-    def read_mw(self):
+    def read_mw(self) -> Optional[float]:
         """Milliwatts, or None if one of the files does not answer."""
-        values = [read_number(path) for path in self.files]
-        if None in values:
+        values = [value for value in map(read_number, self.files) if value is not None]
+        if len(values) < len(self.files):
             return None
         return values[0] if self.driver == IIO else values[0] * values[1] / 1000.0
 
-    def resolution_mw(self, shunt_mohm=None):
+    def resolution_mw(self, shunt_mohm: Optional[float] = None) -> Optional[float]:
         """The step of this rail, or None: 40 uV over the shunt, times the voltage.
 
-        JetPack 4 does not publish the shunt. There `shunt_mohm` of the board's description counts; without it, the
-        current is a multiple of the step, so the largest known step that divides a reading is a bound from above.
+        JetPack 4 does not publish the shunt. There `shunt_mohm` of the board's description counts. Without it, the
+        current is a multiple of the step, so the largest known step that divides a reading is an upper bound.
         """
         hwmon = self.driver == HWMON
         millivolts = read_number(self._path("in{}_input" if hwmon else "in_voltage{}_input"))
@@ -78,7 +90,7 @@ class _Rail(object):
         steps = [step for step in CURRENT_STEPS_MA if milliamps and milliamps % step == 0]
         return steps[0] * millivolts / 1000.0 if steps else None
 
-    def describe(self):
+    def describe(self) -> JsonObject:
         shunt = self._path("shunt{}_resistor") if self.driver == HWMON else None
         return {"files": self.files, "shunt_uohm": read_number(shunt) if shunt else None}
 
@@ -88,33 +100,34 @@ class Ina3221(PowerSensor):
 
     name = "ina3221"
 
-    def __init__(self, rails, settings, power):
-        """`rails`: [_Rail]; `settings`: what the chips say about themselves; `power`: a board's facts or {}."""
-        shunts = {rail["label"]: rail.get("shunt_mohm") for rail in power.get("rails") or []}
+    def __init__(self, rails: List[_Rail], settings: List[ChipSettings], power: PowerFacts) -> None:
+        shunts = {rail.label: rail.shunt_mohm for rail in power.rails}
         self._rails = rails
         self._settings = settings
         self.rails = tuple(rail.label for rail in rails)
         self.resolution_mw = {rail.label: rail.resolution_mw(shunts.get(rail.label)) for rail in rails}
         # Averaging is a running mean, so the whole interval (conversions x averages) is the filter's time constant.
-        intervals = [s["update_interval_ms"] / 1000.0 for s in settings if s["update_interval_ms"]]
+        intervals = [chip.update_interval_ms / 1000.0 for chip in settings if chip.update_interval_ms]
         self.min_period_s = max(intervals or [0.0])
-        self.tau_s = max(intervals + [power.get("filter_tau_s") or 0.0]) or SLOWEST_TAU_S
+        self.tau_s = max(intervals + [power.filter_tau_s or 0.0]) or SLOWEST_TAU_S
         self.total, self.total_reason = _total(self.rails, power)
 
-    def read(self):
+    def read(self) -> Reading:
         return {rail.label: rail.read_mw() for rail in self._rails}
 
-    def describe(self):
-        record = PowerSensor.describe(self)
-        record["driver"] = self._rails[0].driver
-        record["chips"] = self._settings
-        record["channels"] = {rail.label: rail.describe() for rail in self._rails}
-        return record
+    def details(self) -> JsonObject:
+        return {
+            "driver": self._rails[0].driver,
+            "chips": [dict(chip._asdict()) for chip in self._settings],
+            "channels": {rail.label: rail.describe() for rail in self._rails},
+        }
 
 
-def find_ina3221(sysfs_root, power):
-    """(sensor or None, [Missing]): every labelled channel of every INA3221 below `sysfs_root`."""
-    rails, settings, missing = [], [], []
+def find_ina3221(sysfs_root: str, power: PowerFacts) -> Tuple[Optional[PowerSensor], List[Missing]]:
+    """Every labelled channel of every INA3221 below `sysfs_root`."""
+    rails: List[_Rail] = []
+    settings: List[ChipSettings] = []
+    missing: List[Missing] = []
     for driver in (IIO, HWMON):
         for chip in entries(os.path.join(sysfs_root, "bus/i2c/drivers", driver)):
             if not _DEVICE.search(chip):
@@ -132,7 +145,7 @@ def find_ina3221(sysfs_root, power):
                     else:
                         rails.append(rail)
     seen = set(rail.label for rail in rails) | set(entry.rail for entry in missing)
-    expected = [rail["label"] for rail in power.get("rails") or [] if not rail.get("optional")]
+    expected = [rail.label for rail in power.rails if not rail.optional]
     if not settings:
         where = " and ".join(os.path.join(sysfs_root, "bus/i2c/drivers", driver) for driver in (IIO, HWMON))
         remedy = "on a Jetson Nano 2GB there is no power monitor; on others the kernel must have its driver"
@@ -143,11 +156,11 @@ def find_ina3221(sysfs_root, power):
                 reason = "no channel of the power monitors carries this label (found: {})".format(
                     ", ".join(sorted(seen))
                 )
-                missing.append(Missing(Ina3221.name, label, reason, "is this the board that its description says?"))
+                missing.append(Missing(Ina3221.name, label, reason, "check that the board matches its description"))
     return (Ina3221(rails, settings, power) if rails else None), missing
 
 
-def _device_folders(chip, driver):
+def _device_folders(chip: str, driver: str) -> List[str]:
     if driver == HWMON:
         return [path for path in entries(os.path.join(chip, "hwmon")) if os.path.basename(path).startswith("hwmon")]
     numbered = [path for path in entries(chip) if os.path.basename(path).startswith("iio:device")]
@@ -155,7 +168,7 @@ def _device_folders(chip, driver):
     return numbered or ([linked] if os.path.isdir(linked) else [])
 
 
-def _channels(folder, driver):
+def _channels(folder: str, driver: str) -> List[_Rail]:
     """Labelled channels. A label of "sum of shunt voltages" is the chip's own sum and no rail."""
     rails = []
     for channel in (0, 1, 2) if driver == IIO else (1, 2, 3):
@@ -169,9 +182,8 @@ def _channels(folder, driver):
     return rails
 
 
-def _settings(chip, folder, driver):
-    """How this chip averages, in its own words. The values are part of what a record must say."""
-    text = {}
+def _settings(chip: str, folder: str, driver: str) -> ChipSettings:
+    text: Dict[str, Optional[str]] = {}
     for name in ("running_mode",) if driver == IIO else ("samples", "update_interval"):
         try:
             text[name] = read_text(os.path.join(folder, name))
@@ -179,29 +191,29 @@ def _settings(chip, folder, driver):
             text[name] = None
     number = read_number(os.path.join(folder, "update_interval")) if driver == HWMON else None
     samples = read_number(os.path.join(folder, "samples")) if driver == HWMON else None
-    return {
-        "chip": os.path.basename(chip),
-        "driver": driver,
-        "samples": int(samples) if samples else None,
-        "update_interval_ms": number or None,
-        "running_mode": text.get("running_mode"),
-    }
+    return ChipSettings(
+        chip=os.path.basename(chip),
+        driver=driver,
+        samples=int(samples) if samples else None,
+        update_interval_ms=number or None,
+        running_mode=text.get("running_mode"),
+    )
 
 
-def _refused(rail, refused):
+def _refused(rail: _Rail, refused: Sequence[Refusal]) -> Missing:
     if is_denied(refused):
         files = " ".join(path for path, _ in refused)
         remedy = "until the next boot: sudo chmod a+r {}; {}; or run the agent as root".format(
             files, _REMEDY[rail.driver]
         )
     else:
-        remedy = "the channel may be switched off in the kernel: see in{}_enable beside it".format(rail.channel)
+        remedy = "the channel may be switched off in the kernel: see in{}_enable in its folder".format(rail.channel)
     return Missing(Ina3221.name, rail.label, "cannot be read: " + why(refused), remedy)
 
 
-def _total(labels, power):
+def _total(labels: Sequence[str], power: PowerFacts) -> Tuple[Tuple[str, ...], str]:
     """(labels to add, reason if none)."""
-    rule = power.get("total")
+    rule = power.total
     if rule is None:
         single = [label for label in WHOLE_MODULE if label in labels]
         if len(single) == 1:

@@ -1,27 +1,29 @@
 """RAPL energy counters of Intel and AMD processors, through the kernel's powercap files.
 
-The total is that of the processor packages (and of the memory where it is counted apart): not of the machine.
+The total is that of the processor packages (and of the memory where it has a counter of its own): not of the machine.
 """
 
 import os
 import time
+from typing import Callable, List, Optional, Sequence, Tuple
 
-from profiler.power.sensor import Missing, PowerSensor
-from profiler.power.sysfs import entries, is_denied, read_number, read_text, refusals, why
+from profiler.fields import JsonObject
+from profiler.power.sensor import Missing, PowerSensor, Reading
+from profiler.power.sysfs import Refusal, entries, is_denied, read_number, read_text, refusals, why
 
 # The counter moves in steps of about 61 uJ every millisecond (general knowledge): over a window of seconds, below this.
 RESOLUTION_MW = 1.0
 
 
-class Counter(object):
+class EnergyCounter:
     """Mean power between two readings of an energy counter that wraps around."""
 
-    def __init__(self, range_uj=None):
+    def __init__(self, range_uj: Optional[float] = None) -> None:
         self._range_uj = range_uj
-        self._last = None
+        self._last: Optional[Tuple[float, float]] = None  # (t_s, uJ)
 
-    def power_mw(self, t_s, energy_uj):
-        """Milliwatts since the call before; None the first time, after a failed reading and when it cannot be told."""
+    def power_mw(self, t_s: float, energy_uj: Optional[float]) -> Optional[float]:
+        """Milliwatts since the call before; None for the first call, after a failed reading and when not known."""
         last, self._last = self._last, None if energy_uj is None else (t_s, energy_uj)
         if last is None or energy_uj is None or t_s <= last[0]:
             return None
@@ -37,36 +39,34 @@ class Rapl(PowerSensor):
     name = "rapl"
     cumulative = True
     tau_s = 0.0
-    min_period_s = 0.01  # ten updates of the counter, so that the moment of the update hardly matters
+    min_period_s = 0.01  # ten updates of the counter, so that the moment of an update matters little
 
-    def __init__(self, zones, clock=time.monotonic):
+    def __init__(self, zones: Sequence[Tuple[str, str]], clock: Callable[[], float] = time.monotonic) -> None:
         """`zones`: [(label, folder)]."""
         self._clock = clock
         self._files = [(label, os.path.join(folder, "energy_uj")) for label, folder in zones]
         self._counters = {
-            label: Counter(read_number(os.path.join(folder, "max_energy_range_uj"))) for label, folder in zones
+            label: EnergyCounter(read_number(os.path.join(folder, "max_energy_range_uj"))) for label, folder in zones
         }
         self.rails = tuple(label for label, _ in zones)
         self.resolution_mw = {label: RESOLUTION_MW for label in self.rails}
         self.total = self.rails
 
-    def read(self):
-        reading = {}
+    def read(self) -> Reading:
+        reading: Reading = {}
         for label, path in self._files:
             energy_uj = read_number(path)
             reading[label] = self._counters[label].power_mw(self._clock(), energy_uj)
         return reading
 
-    def describe(self):
-        record = PowerSensor.describe(self)
-        record["files"] = dict(self._files)
-        record["covers"] = "processor packages and their memory, not the whole machine"
-        return record
+    def details(self) -> JsonObject:
+        return {"files": dict(self._files), "covers": "processor packages and their memory, not the whole machine"}
 
 
-def find_rapl(sysfs_root):
-    """(sensor or None, [Missing]): packages, and memory where it is counted beside them."""
-    zones, missing = [], []
+def find_rapl(sysfs_root: str) -> Tuple[Optional[PowerSensor], List[Missing]]:
+    """The packages, and the memory where it has a counter of its own."""
+    zones: List[Tuple[str, str]] = []
+    missing: List[Missing] = []
     for folder in entries(os.path.join(sysfs_root, "class/powercap")):
         parts = os.path.basename(folder).split(":")
         if parts[0] != "intel-rapl" or len(parts) < 2:
@@ -96,13 +96,13 @@ def find_rapl(sysfs_root):
     return sensor, missing
 
 
-def _remedy(refused):
+def _remedy(refused: Sequence[Refusal]) -> str:
     if not is_denied(refused):
         return ""
     files = " ".join(path for path, _ in refused)
     return (
         "until the next boot: sudo chmod a+r {}; for good: "
         'SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod a+r /sys%p/energy_uj" '
-        "in /etc/udev/rules.d/99-power.rules (kernels keep it from users because other users' secrets can be "
-        "read off it: only on a machine of your own); or run the agent as root"
+        "in /etc/udev/rules.d/99-power.rules (kernels reserve it for root because it leaks other users' secrets: "
+        "only on a machine of your own); or run the agent as root"
     ).format(files)

@@ -1,16 +1,16 @@
 """Lines of NVIDIA's `tegrastats`, every generation from JetPack 2 to 7, as records.
 
-The format changes between releases and says nothing about itself, so a line is read piece by piece and must be used up:
-a piece that nobody knows is an error with its text, never skipped. Energy is not taken from here (see docs/energy.md):
-this is for logs that exist, and to check the sysfs readings against.
+The format changes between releases and carries no version, so a line is read piece by piece to its end: an unknown
+piece is an error with its text, never skipped. Energy does not come from here (see docs/energy.md): this reads existing
+logs, and checks the sysfs readings.
 """
 
 import re
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, Match, NamedTuple, Optional, Pattern, Tuple
 
 
 class TegrastatsError(ValueError):
-    """A line that is no tegrastats line, with the piece that was not understood."""
+    """A line that is no tegrastats line, with the unknown piece."""
 
 
 class Rail(NamedTuple):
@@ -20,7 +20,7 @@ class Rail(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """GR3D (the GPU), EMC (memory), NVDEC, VIC, ... What a line leaves out is None."""
+    """GR3D (the GPU), EMC (memory), NVDEC, VIC, ... What a line omits is None."""
 
     on: bool
     load_percent: Optional[int]
@@ -33,8 +33,10 @@ class Core(NamedTuple):
 
 
 class Record(NamedTuple):
-    time_s: Optional[float]  # put in front by whoever kept the log, `unix_time::`
-    date: Optional[str]  # "MM-DD-YYYY HH:MM:SS", local time, whole seconds; or as whoever kept the log wrote it
+    time_s: Optional[float]  # put in front by the program that kept the log, `unix_time::`
+    date: Optional[
+        str
+    ]  # "MM-DD-YYYY HH:MM:SS", local time, whole seconds; or as the program that kept the log wrote it
     ram_used_mb: int
     ram_total_mb: int
     swap_used_mb: Optional[int]  # None: the line has no SWAP
@@ -45,18 +47,18 @@ class Record(NamedTuple):
     rails: Dict[str, Rail]
 
     @property
-    def rails_mw(self):
+    def rails_mw(self) -> Dict[str, int]:
         return {label: rail.now_mw for label, rail in self.rails.items()}
 
     @property
-    def gr3d(self):
+    def gr3d(self) -> Optional[Engine]:
         return self.engines.get("GR3D")
 
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)::")
 _DATE = re.compile(
     r"(\d\d-\d\d-\d{4} \d\d:\d\d:\d\d) |"  # tegrastats itself
-    r"\[?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)\]?:? +(?=RAM|\d)"  # whoever kept the log
+    r"\[?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)\]?:? +(?=RAM|\d)"  # the program that kept the log
 )
 _RAM = re.compile(r"RAM (\d+)/(\d+)MB(?: ?\(lfb [^)]*\))?(?= |$)")
 _SWAP = re.compile(r"SWAP (\d+)/(\d+)MB(?: ?\(cached \d+MB\))?(?= |$)")
@@ -77,21 +79,23 @@ _NOT_A_TEMPERATURE = "PMIC"  # a constant 50 or 100
 _NOT_CONNECTED = "NC"
 
 
-def parse(line):
+def parse(line: str) -> Record:
     """One line as a Record. Raises TegrastatsError."""
     rest = line.strip()
     if not rest:
         raise TegrastatsError("empty line")
     stamp, rest = _take(_TIME, rest)
     date, rest = _take(_DATE, rest)
-    again, rest = _take(_DATE, rest)  # its own, behind somebody else's
+    again, rest = _take(_DATE, rest)  # tegrastats' own, after that of another program
     date = again or date
     memory, rest = _take(_RAM, rest)
     if memory is None:
         raise TegrastatsError("no RAM field at {!r}".format(rest[:60]))
-    swap = None
-    cores = ()
-    engines, temperatures, rails = {}, {}, {}
+    swap: Optional[Match[str]] = None
+    cores: Tuple[Optional[Core], ...] = ()
+    engines: Dict[str, Engine] = {}
+    temperatures: Dict[str, Optional[float]] = {}
+    rails: Dict[str, Rail] = {}
     while rest:
         for pattern in (_SWAP, _IRAM, _CPU, _MTS, _LIMIT, _TEMPERATURE, _RAIL, _ENGINE):
             match, left = _take(pattern, rest)
@@ -127,9 +131,10 @@ def parse(line):
     )
 
 
-def parse_log(lines):
-    """([Record], [(line number, line, TegrastatsError)]); empty lines, remarks and a date alone on its line are passed over."""
-    records, faults = [], []
+def parse_log(lines: Iterable[str]) -> Tuple[List[Record], List[Tuple[int, str, TegrastatsError]]]:
+    """The records, and (line number, line, error) of each fault. Empty lines, remarks and a lone date are skipped."""
+    records: List[Record] = []
+    faults: List[Tuple[int, str, TegrastatsError]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or _HEADING.match(line.strip()):
             continue
@@ -140,12 +145,12 @@ def parse_log(lines):
     return records, faults
 
 
-def _take(pattern, text):
+def _take(pattern: Pattern[str], text: str) -> Tuple[Optional[Match[str]], str]:
     match = pattern.match(text)
     return match, text[match.end() :].lstrip() if match else text
 
 
-def _core(text, clock_of_all):
+def _core(text: str, clock_of_all: Optional[str]) -> Optional[Core]:
     text = text.strip()
     if text == "off":
         return None
@@ -156,7 +161,7 @@ def _core(text, clock_of_all):
     return Core(int(match.group(1)), int(clock) if clock else None)
 
 
-def _engine(match):
+def _engine(match: Match[str]) -> Engine:
     _, off, load, several, one, alone = match.groups()
     clocks = tuple(int(clock) for clock in (several or one or alone or "").split(",") if clock)
     return Engine(off is None, int(load) if load else None, clocks)

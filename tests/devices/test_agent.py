@@ -113,7 +113,7 @@ def test_another_fingerprint_is_refused_and_the_difference_named(agent, write_jo
     code, answer, _ = agent.run(write_job(threads=2))
 
     assert (code, answer["code"]) == (1, "journal")
-    assert "threads (1 there, 2 now)" in answer["message"]
+    assert "threads (journal: 1, now: 2)" in answer["message"]
     assert json.loads((job / "status.json").read_text())["state"] == "failed"
     assert (job / "journal.jsonl").read_bytes() == before
 
@@ -123,7 +123,7 @@ def test_another_space_is_refused(agent, write_job):
 
     _, answer, _ = agent.run(write_job(space_sha256="6" * 64))
 
-    assert "space ('555555555555' there, '666666666666' now)" in answer["message"]
+    assert "space (journal: \"555555555555\", now: \"666666666666\")" in answer["message"]
 
 
 def test_a_precision_the_engine_lacks_is_refused(agent, write_job):

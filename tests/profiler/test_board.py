@@ -1,4 +1,4 @@
-"""What board this is and how it is set, read from files in the form of each generation."""
+"""The board's identity and its settings, read from files in the form of each generation."""
 
 import pytest
 
@@ -35,7 +35,9 @@ def write(root, files):
     ],
 )
 def test_the_power_mode_is_found_between_noise(text, expected):
-    assert board.parse_power_mode(text) == expected
+    mode = board.parse_power_mode(text)
+
+    assert (mode and mode.to_json()) == expected
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_the_power_mode_is_found_between_noise(text, expected):
         ("something else", None),
     ],
 )
-def test_the_release_stands_in_the_first_line(tmp_path, line, expected):
+def test_the_release_is_read_from_the_first_line(tmp_path, line, expected):
     write(tmp_path, {"nv_tegra_release": line + "\n"})
 
     assert board.l4t_release(str(tmp_path)) == expected
@@ -65,13 +67,13 @@ CATALOGUE = [
 @pytest.mark.parametrize(
     ("compatible", "model", "expected"),
     [
-        ("nvidia,p3768-0000\0nvidia,p3767-0005\0nvidia,tegra234\0", "A carrier of somebody else\0", "nano"),
-        ("nvidia,p3767-0000-super\0nvidia,tegra234\0", "NVIDIA Jetson Orin Nano as its maker says\0", "nx"),
+        ("nvidia,p3768-0000\0nvidia,p3767-0005\0nvidia,tegra234\0", "A carrier board of another maker\0", "nano"),
+        ("nvidia,p3767-0000-super\0nvidia,tegra234\0", "NVIDIA Jetson Orin Nano by its model\0", "nx"),
         ("nvidia,tegra234\0", "NVIDIA Jetson Orin Nano Developer Kit\0", "nano"),
         ("raspberrypi,4-model-b\0brcm,bcm2711\0", "Raspberry Pi 4 Model B\0", "linux"),
     ],
 )
-def test_part_numbers_say_what_board_it_is_before_the_model_does(tmp_path, compatible, model, expected):
+def test_part_numbers_identify_the_board_before_the_model_does(tmp_path, compatible, model, expected):
     write(tmp_path, {"device-tree/compatible": compatible, "device-tree/model": model})
 
     assert board.identify(CATALOGUE, str(tmp_path))["name"] == expected
@@ -130,14 +132,14 @@ def test_throttling_and_swap_are_part_of_the_state(tmp_path):
 
     state = StateReader([], (), str(tmp_path / "proc"), str(tmp_path / "sys")).before()
 
-    assert state["gpu_mhz"] == 921.6
-    assert state["over_current_events"] == 4
-    assert state["throttled_by"] == []  # a fan cools without slowing anything
-    assert state["temperature_c"] is None  # that zone is switched off
-    assert state["swap_used_mb"] == 1.0
+    assert state.gpu_mhz == 921.6
+    assert state.over_current_events == 4
+    assert state.throttled_by == []  # a fan cools without slowing anything
+    assert state.temperature_c is None  # that zone is off
+    assert state.swap_used_mb == 1.0
 
 
-def test_what_happened_within_a_visit_is_told_with_size_and_remedy(tmp_path):
+def test_a_warning_has_the_size_of_what_happened_within_a_visit_and_a_remedy(tmp_path):
     write(tmp_path, STATE)
     reader = StateReader([], (), str(tmp_path / "proc"), str(tmp_path / "sys"))
     before = reader.before()
@@ -151,7 +153,7 @@ def test_what_happened_within_a_visit_is_told_with_size_and_remedy(tmp_path):
         },
     )
 
-    assert warnings_about(before, reader.after(0.0)) == [
+    assert warnings_about(reader.after(before, 0.0)) == [
         "GPU clock fell from 922 to 614 MHz; lock the clocks or cool the board",
         "the board throttled itself 2 times for over-current or low voltage; use a stronger supply or a "
         "lower power mode",

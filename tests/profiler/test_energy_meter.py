@@ -13,6 +13,7 @@ from profiler.energy import EnergyMeter
 from profiler.power import SamplerError, Trace
 from profiler.simulation import IDLE
 from profiler.system import System
+from tests.profiler.power.traces import sensor
 
 SPACE = load_space("lightnas")
 
@@ -30,7 +31,7 @@ def model(shaped):
 
 
 class Watched:
-    """An engine beside whose runs the truth is noted: (end of the run, runs, energy spent by the board until then)."""
+    """An engine that notes the truth at each run: (end of the run, runs, energy spent by the board until then)."""
 
     def __init__(self, engine, machine):
         self._engine, self._machine, self.truth = engine, machine, []
@@ -61,17 +62,20 @@ def test_the_true_energy_lies_in_the_interval(board, tmp_path):
         runs, spent_mj = engine.between(*meter.busy)
         gross_mj = spent_mj / runs
         idle_mw = sum(machine.power_mw(IDLE)[label] for label in total)
-        net_mj = gross_mj - idle_mw * found["batch_ms"] / 1e3
-        assert found["reason"] is None and found["rails"] == total
-        assert found["gross_mj"] == pytest.approx(gross_mj, rel=0.05)
-        for kind, true_mj in (("gross", gross_mj), ("net", net_mj)):
-            low, high = found[f"{kind}_interval_mj"]
+        energy = found.energy
+        net_mj = gross_mj - idle_mw * energy.batch_ms / 1e3
+        assert energy.reason is None and found.rails == total
+        assert energy.gross_mj == pytest.approx(gross_mj, rel=0.05)
+        for kind, true_mj, (low, high) in (
+            ("gross", gross_mj, energy.gross_interval_mj),
+            ("net", net_mj, energy.net_interval_mj),
+        ):
             if not low <= true_mj <= high:
                 outside.append((shaped.key, kind, low, true_mj, high))
     assert len(outside) <= 1
 
 
-def test_the_idle_of_one_visit_serves_the_next(board, tmp_path):
+def test_the_idle_window_of_one_visit_serves_the_next(board, tmp_path):
     system, description = board
     backend = Simulated("fp16", 1, 1, system)
     meter = EnergyMeter(backend, system, description, str(tmp_path))
@@ -81,8 +85,8 @@ def test_the_idle_of_one_visit_serves_the_next(board, tmp_path):
     begun_s = backend.clock()
     second = meter.measure(engine, 5.0, lambda: None)
 
-    assert first["windows"]["busy"][0] == 0.0
-    assert second["windows"]["idle_before"][0] < begun_s - meter.busy.start_s  # it had begun before
+    assert first.windows["busy"][0] == 0.0
+    assert second.windows["idle_before"][0] < begun_s - meter.busy.start_s  # it had begun before
     assert backend.clock() - begun_s < 16.0  # busy, idle: not three windows of 7.2 s
 
 
@@ -100,17 +104,17 @@ def test_rails_that_cannot_be_read_leave_the_latency_and_a_reason(tmp_path):
     found = meter.measure(None, 5.0, lambda: taken.append(1))
 
     assert taken == [1]
-    assert (found["gross_mj"], found["net_mj"], found["rails"]) == (None, None, None)
-    assert found["reason"] == "ina3221 VDD_IN: cannot be read"
+    assert (found.energy.gross_mj, found.energy.net_mj, found.rails) == (None, None, None)
+    assert found.energy.reason == "ina3221 VDD_IN: cannot be read"
 
 
-def test_a_sensor_that_says_nothing_flows_is_not_believed(tmp_path):
+def test_a_sensor_that_reads_zero_power_while_busy_gives_a_reason_instead_of_an_energy(tmp_path):
     class Dead:
         def start(self):
             pass
 
         def trace(self):
-            trace = Trace({"total": ["VDD_IN"], "resolution_mw": {"VDD_IN": 40}, "tau_s": 0.1, "cumulative": False})
+            trace = Trace(sensor(tau_s=0.1))
             for tenth in range(1000):
                 trace.append(tenth / 10, {"VDD_IN": 0.0})
             return trace
@@ -134,4 +138,4 @@ def test_a_sensor_that_says_nothing_flows_is_not_believed(tmp_path):
 
     found = EnergyMeter(backend, System(str(tmp_path)), {}, str(tmp_path)).measure(backend, 5.0, lambda: None)
 
-    assert (found["gross_mj"], found["reason"]) == (None, "the total reads 0 mW while busy")
+    assert (found.energy.gross_mj, found.energy.reason) == (None, "the total reads 0 mW while busy")

@@ -8,20 +8,24 @@ import pytest
 from profiler import journal
 from profiler.errors import JournalError
 
-HEADER = {"kind": "lut", "schema": 1, "fingerprint": {"threads": 1}}
+HEADER = {"kind": "lut", "schema": 1, "fingerprint": {"threads": 1}, "space_sha256": "a" * 64}
+
+
+def visit(number):
+    return {"kind": "visit", "key": f"op{number}", "round": 0, "samples_ms": [0.5], "energy": None, "error": None}
 
 
 def written(path, visits):
     book = journal.Journal(str(path), 0)
     book.append(HEADER)
     for number in range(visits):
-        book.append({"kind": "visit", "key": f"op{number}"})
+        book.append(visit(number))
     book.close()
     return path.read_bytes()
 
 
 def keys(contents):
-    return [visit["key"] for visit in contents.visits]
+    return [past.key for past in contents.visits]
 
 
 def test_the_checksum_covers_the_line_before_it_plus_the_closing_brace():
@@ -43,7 +47,7 @@ def test_what_was_appended_is_read_back(tmp_path):
 
     contents = journal.read(str(tmp_path / "j"))
 
-    assert contents.header["fingerprint"] == {"threads": 1}
+    assert contents.origin.fingerprint == {"threads": 1}
     assert keys(contents) == ["op0", "op1"]
     assert contents.faults == []
 
@@ -82,6 +86,25 @@ def test_any_damage_to_a_line_is_a_value_error(damaged):
         journal.decode(damaged)
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"samples_ms": "fast"}, 'samples_ms: expected a list of numbers, at least 1, found "fast"'),
+        ({"samples_ms": []}, "samples_ms: expected a list of numbers, at least 1, found a list of 0"),
+        ({"round": -1}, "round: expected a whole number from 0 to 2147483647, found -1"),
+        ({"kind": "note"}, 'kind: expected visit, found "note"'),
+    ],
+)
+def test_a_line_with_a_right_checksum_and_a_wrong_content_is_measured_again(tmp_path, change, fault):
+    path = tmp_path / "j"
+    path.write_bytes(written(path, visits=1) + journal.encode(dict(visit(1), **change)))
+
+    contents = journal.read(str(path))
+
+    assert keys(contents) == ["op0"]
+    assert contents.faults == [f"line 3: {fault}; measured again"]
+
+
 def test_a_damaged_header_is_refused(tmp_path):
     path = tmp_path / "j"
     path.write_bytes(written(path, visits=1).replace(b"threads", b"thread5"))
@@ -94,12 +117,12 @@ def test_a_newer_schema_is_refused_by_its_number(tmp_path):
     path = tmp_path / "j"
     path.write_bytes(journal.encode(dict(HEADER, schema=2)))
 
-    with pytest.raises(JournalError, match="has schema 2; this agent knows up to 1"):
+    with pytest.raises(JournalError, match="has schema 2; this agent reads up to 1"):
         journal.read(str(path))
 
 
-def test_differing_fingerprints_are_told_field_by_field():
+def test_a_difference_of_fingerprints_names_each_field_with_both_values():
     assert journal.differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == [
-        "b (2 there, 3 now)",
-        "c (None there, 4 now)",
+        "b (journal: 2, now: 3)",
+        "c (journal: null, now: 4)",
     ]

@@ -5,10 +5,20 @@ import json
 import pytest
 
 from profiler.errors import ManifestError
-from profiler.manifest import check, read_manifest
+from profiler.fields import RecordError
+from profiler.manifest import BoardSetup, EnergyRounds, Manifest, read_manifest
 from profiler.plan import visiting_order
 
 SHA = "a" * 64
+PROTOCOL = {
+    "version": 1,
+    "seed": 0,
+    "rounds": 2,
+    "samples_per_visit": 3,
+    "warmup_ms": 1.0,
+    "min_sample_ms": 1.0,
+    "timeout_s": 9.0,
+}
 
 
 def manifest(**changes):
@@ -23,56 +33,122 @@ def manifest(**changes):
         "precision": "fp32",
         "batch": 2,
         "threads": 1,
-        "protocol": {
-            "version": 1,
-            "seed": 0,
-            "rounds": 2,
-            "samples_per_visit": 3,
-            "warmup_ms": 1.0,
-            "min_sample_ms": 1.0,
-            "timeout_s": 9.0,
-        },
+        "protocol": PROTOCOL,
         "sentinels": ["skip@3x8-3s1"],
         "measurements": [{"key": "skip@3x8-3s1", "model": SHA, "operator": {}}],
         "evaluations": [],
     } | changes
 
 
-def test_a_good_manifest_has_no_faults():
-    assert check(manifest()) == []
+def faults(record):
+    with pytest.raises(RecordError) as caught:
+        Manifest.from_json(record)
+    return caught.value.faults
+
+
+def refusal(folder, record):
+    (folder / "manifest.json").write_text(json.dumps(record))
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(str(folder))
+    return caught.value
+
+
+def test_a_good_manifest_is_read_into_records():
+    read = Manifest.from_json(
+        manifest(
+            energy={"rounds": 2, "steady_s": 5.0},
+            board_setup={"lock_clocks": True, "power_mode": None},
+            evaluations=[{"key": "net-1", "model": SHA, "inputs": SHA, "shape": [4, 3, 8, 8]}],
+        )
+    )
+
+    assert (read.protocol.rounds, read.protocol.spread_limit, read.protocol.extra_rounds) == (2, None, 0)
+    assert read.energy == EnergyRounds(2, 5.0)
+    assert read.board_setup == BoardSetup(True, None)
+    assert (read.measurements[0].key, read.measurements[0].kind) == ("skip@3x8-3s1", "operator")
+    assert read.evaluations[0].shape == [4, 3, 8, 8]
 
 
 def test_all_faults_come_in_one_message_each_with_the_value_found(tmp_path):
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest(batch=0, purpose="fun", sentinels=None)))
+    message = str(refusal(tmp_path, manifest(batch=0, purpose="fun", sentinels=None)))
 
-    with pytest.raises(ManifestError) as caught:
-        read_manifest(str(tmp_path))
-
-    assert "batch is 0, not a whole number above 0" in str(caught.value)
-    assert "purpose is 'fun', not profile, sample or verify" in str(caught.value)
-    assert "sentinels is None" in str(caught.value)
+    assert "batch: expected a whole number from 1 to 2147483647, found 0" in message
+    assert 'purpose: expected profile or sample or verify, found "fun"' in message
+    assert "sentinels: expected a list of keys, found null" in message
 
 
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"schema": 2}, "schema 2; this agent knows up to 1"),
-        ({"job": "../x"}, "job is '../x'"),
-        ({"protocol": {}}, "protocol.timeout_s is None"),
-        ({"measurements": [{"key": "../../etc", "model": SHA, "operator": {}}]}, "measurements[0].key is '../../etc'"),
-        ({"measurements": [{"key": "a", "model": "b", "operator": {}}]}, "measurements[0].model is 'b'"),
-        ({"measurements": [{"key": "a", "model": SHA}]}, "not about one operator or one architecture"),
-        ({"measurements": [{"key": "a", "model": SHA, "operator": {}}] * 2}, "it stands there twice"),
-        ({"evaluations": [{"key": "a", "model": SHA, "inputs": SHA, "shape": [3, 8]}]}, "a multiple of the batch size"),
+        ({"schema": 2}, "schema: 2; this agent reads up to 1: update lightnas-edge"),
+        ({"job": "../x"}, 'job: expected a name of letters, digits and _ . @ -, found "../x"'),
+        ({"job": "x\n"}, 'job: expected a name of letters, digits and _ . @ -, found "x\\n"'),
+        ({"hurry": True}, "hurry: unknown field"),
+        ({"protocol": {}}, "protocol.timeout_s: missing"),
+        ({"protocol": dict(PROTOCOL, patience=1)}, "protocol.patience: unknown field"),
+        (
+            {"measurements": [{"key": "../../etc", "model": SHA, "operator": {}}]},
+            'measurements[0].key: expected a name of letters, digits and _ . @ -, found "../../etc"',
+        ),
+        (
+            {"measurements": [{"key": "a", "model": 7, "operator": {}}]},
+            "measurements[0].model: expected a SHA-256, found 7",
+        ),
+        (
+            {"measurements": [{"key": "a", "model": SHA}]},
+            "measurements[0]: expected one of operator and architecture, found none",
+        ),
+        ({"measurements": [7]}, "measurements[0]: expected an object, found 7"),
+        (
+            {"measurements": [{"key": "a", "model": SHA, "operator": {}}] * 2},
+            'measurements[1].key: "a" is the key of measurements[0] already',
+        ),
+        (
+            {"evaluations": [{"key": "a", "model": SHA, "inputs": SHA, "shape": [3, 8]}]},
+            "evaluations[0].shape: expected [N, ...] with N a multiple of the batch size 2, found [3, 8]",
+        ),
+        ({"energy": {"rounds": 1, "steady_s": 1}}, "energy.steady_s: expected a number from 3 to 1e+06, found 1"),
     ],
 )
-def test_each_fault_is_named(changes, fault):
-    assert any(fault in found for found in check(manifest(**changes)))
+def test_each_fault_has_its_path(changes, fault):
+    assert fault in faults(manifest(**changes))
 
 
-def test_a_missing_job_directory_is_told(tmp_path):
-    with pytest.raises(ManifestError, match="No such file"):
+def test_a_missing_job_directory_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(ManifestError, match=r"cannot read .*none/manifest.json: No such file"):
         read_manifest(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b"\xff\xfe", "not UTF-8 text at byte 0"),
+        (b'{"kind": NaN}', "NaN is not a number"),
+        (b'{"kind": 1e999}', "the number 1e999 is too large"),
+        (b'{"kind": 1' + b"0" * 10_000 + b"}", "the number 100000000000000000000000... is too large"),
+        (b"[]", "the record: expected an object, found a list of 0"),
+    ],
+)
+def test_a_file_that_is_no_record_says_why(tmp_path, content, reason):
+    (tmp_path / "manifest.json").write_bytes(content)
+
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(str(tmp_path))
+
+    assert reason in str(caught.value)
+
+
+def test_a_fault_that_comes_from_an_option_has_that_option_as_its_remedy(tmp_path):
+    seed = refusal(tmp_path, manifest(protocol=dict(PROTOCOL, seed=-1)))
+    mode = refusal(tmp_path, manifest(board_setup={"lock_clocks": False, "power_mode": "-1"}))
+    both = refusal(tmp_path, manifest(protocol=dict(PROTOCOL, seed=-1), sentinels=7))
+
+    assert "protocol.seed: expected a whole number from 0 to 9223372036854775807, found -1" in seed.message
+    assert seed.remedy == "give another value to --seed"
+    assert mode.remedy == "give another value to --power-mode"
+    assert both.remedy == "give another value to --seed; write the job directory again"
 
 
 def test_each_round_is_a_permutation_of_its_own_and_the_same_every_time():

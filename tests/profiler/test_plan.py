@@ -1,26 +1,32 @@
-"""Rounds: planned, extra ones for what varies, and those with energy; resumed without losing or doubling any."""
+"""Rounds: planned, extra ones for unstable keys, and those with energy; resumed without losing or doubling any."""
 
+from profiler.journal import PastVisit
+from profiler.manifest import EnergyRounds, Manifest, Measurement, MeasurementProtocol
 from profiler.plan import Plan, Visit, spread
 
 
 def manifest(keys="abcdefgh", rounds=6, *, extra_rounds=0, spread_limit=0.03, energy_rounds=0, sentinels="a"):
-    return {
-        "protocol": {"seed": 0, "rounds": rounds, "extra_rounds": extra_rounds, "spread_limit": spread_limit},
-        "sentinels": list(sentinels),
-        "measurements": [{"key": key} for key in keys],
-        "energy": {"rounds": energy_rounds, "steady_s": 5.0} if energy_rounds else None,
-    }
+    return Manifest(
+        job="0" * 16, purpose="profile", space="tiny", space_sha256="a" * 64,
+        backend="onnxruntime", precision="fp32", batch=1, threads=1,
+        protocol=MeasurementProtocol(1, 0, rounds, 2, 1.0, 1.0, 9.0, spread_limit, extra_rounds),
+        energy=EnergyRounds(energy_rounds, 5.0) if energy_rounds else None,
+        board_setup=None,
+        sentinels=list(sentinels),
+        measurements=[Measurement(key, "b" * 64, "operator", {}) for key in keys],
+        evaluations=[],
+    )  # fmt: skip
 
 
-def line(visit, ms=1.0, energy=None):
-    return {"key": visit.key, "round": visit.round, "samples_ms": [ms, ms], "energy": energy, "error": None}
+def line(visit, ms=1.0, has_energy=False):
+    return PastVisit(visit.key, visit.round, [ms, ms], failed=False, has_energy=has_energy)
 
 
 def carry_out(plan, ms=lambda visit: 1.0, stop_after=10**6):
-    """The journal's lines of a plan; `ms` says what each visit shows."""
+    """The journal's lines of a plan; `ms` gives the latency of each visit."""
     lines = []
     for visit in plan.visits({}):
-        lines.append(line(visit, ms(visit), {"gross_mj": 2.0} if visit.with_energy else None))
+        lines.append(line(visit, ms(visit), visit.with_energy))
         plan.note(lines[-1])
         if len(lines) == stop_after:
             break
@@ -28,10 +34,10 @@ def carry_out(plan, ms=lambda visit: 1.0, stop_after=10**6):
 
 
 def pairs(lines):
-    return sorted((entry["key"], entry["round"]) for entry in lines)
+    return sorted((entry.key, entry.round) for entry in lines)
 
 
-def shaky(visit):
+def unstable(visit):
     """`c` varies by a third from round to round, all others are steady."""
     return 1.0 + (visit.key == "c") * 0.33 * (visit.round % 2)
 
@@ -43,25 +49,25 @@ def test_every_key_is_visited_once_a_round():
     assert (plan.done, plan.total) == (48, 48)
 
 
-def test_what_varies_is_visited_again_beside_the_sentinels():
+def test_an_unstable_key_is_visited_again_together_with_the_sentinels():
     plan = Plan(manifest(extra_rounds=2), [])
 
-    extra = [entry for entry in carry_out(plan, shaky) if entry["round"] >= 6]
+    extra = [entry for entry in carry_out(plan, unstable) if entry.round >= 6]
 
     assert pairs(extra) == [("a", 6), ("a", 7), ("c", 6), ("c", 7)]
     assert (plan.done, plan.total) == (52, 52)
 
 
-def test_extra_rounds_end_when_the_spread_is_back_in_its_limit():
+def test_extra_rounds_end_when_the_spread_is_within_its_limit():
     plan = Plan(manifest(rounds=8, extra_rounds=9), [])
 
-    lines = carry_out(plan, lambda visit: shaky(visit) if visit.round < 4 else 1.0)
+    lines = carry_out(plan, lambda visit: unstable(visit) if visit.round < 4 else 1.0)
 
-    assert max(entry["round"] for entry in lines) < 8 + 9 - 1
+    assert max(entry.round for entry in lines) < 8 + 9 - 1
 
 
 def test_a_finished_plan_with_extra_rounds_has_nothing_left():
-    lines = carry_out(Plan(manifest(extra_rounds=2), []), shaky)
+    lines = carry_out(Plan(manifest(extra_rounds=2), []), unstable)
 
     plan = Plan(manifest(extra_rounds=2), lines)
 
@@ -69,28 +75,28 @@ def test_a_finished_plan_with_extra_rounds_has_nothing_left():
     assert plan.done == plan.total
 
 
-def test_stopped_anywhere_it_goes_on_to_the_same_visits():
+def test_a_plan_that_was_stopped_anywhere_resumes_to_the_same_visits():
     job = manifest(extra_rounds=2, energy_rounds=2)
-    whole = pairs(carry_out(Plan(job, []), shaky))
+    whole = pairs(carry_out(Plan(job, []), unstable))
     for stop in (1, 47, 48, 49, 51, 53, 60):
-        lines = carry_out(Plan(job, []), shaky, stop_after=stop)
-        lines += carry_out(Plan(job, lines), shaky)
+        lines = carry_out(Plan(job, []), unstable, stop_after=stop)
+        lines += carry_out(Plan(job, lines), unstable)
 
         assert pairs(lines) == whole, stop
 
 
-def test_a_restless_machine_is_not_measured_again():
+def test_an_unstable_host_gets_no_extra_visits():
     plan = Plan(manifest(extra_rounds=2), [])
 
     lines = carry_out(plan, lambda visit: 1.0 + 0.33 * (visit.round % 2))
 
     assert len(lines) == 48
-    assert plan.restless.startswith("8 of 8 keys vary by more than 3 % between rounds")
+    assert plan.unstable_host.startswith("unstable host: 8 of 8 keys vary by more than 3 % between rounds")
 
 
-def test_energy_comes_in_rounds_of_its_own_and_only_as_often_as_it_is_missing():
+def test_energy_has_rounds_of_its_own_and_only_for_missing_visits():
     lines = carry_out(Plan(manifest("ab", rounds=1, energy_rounds=1), []))
-    assert [entry["energy"] is not None for entry in lines] == [False, False, True, True]
+    assert [entry.has_energy for entry in lines] == [False, False, True, True]
 
     more = list(Plan(manifest("ab", rounds=1, energy_rounds=2), lines).visits({}))
 
@@ -99,7 +105,7 @@ def test_energy_comes_in_rounds_of_its_own_and_only_as_often_as_it_is_missing():
 
 def test_an_energy_that_could_not_be_measured_is_still_missing():
     lines = carry_out(Plan(manifest("a", rounds=1), []))
-    lines.append(line(Visit("a", 1, with_energy=True), energy={"gross_mj": None}))
+    lines.append(line(Visit("a", 1, with_energy=True), has_energy=False))
 
     assert len(list(Plan(manifest("a", rounds=1, energy_rounds=1), lines).visits({}))) == 1
 
@@ -114,7 +120,7 @@ def test_a_session_of_new_keys_alone_visits_the_sentinels_again_to_be_comparable
     assert plan.done == plan.total
 
 
-def test_a_session_that_goes_on_with_what_was_begun_needs_no_links():
+def test_a_session_that_resumes_an_earlier_one_needs_no_links():
     before = carry_out(Plan(manifest("abcdefgh", rounds=3, sentinels="ab"), []), stop_after=20)
 
     rest = carry_out(Plan(manifest("abcdefgh", rounds=3, sentinels="ab"), before))
@@ -122,6 +128,6 @@ def test_a_session_that_goes_on_with_what_was_begun_needs_no_links():
     assert len(pairs(before + rest)) == len(set(pairs(before + rest))) == 24
 
 
-def test_of_few_visits_no_spread_is_told():
+def test_few_visits_have_no_spread():
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == 0.0
     assert spread([1.0, 1.0, 1.0, 1.0, 1.0, 1.1]) < spread([1.0, 1.1, 1.2, 1.3, 1.4, 1.5])

@@ -1,4 +1,4 @@
-"""A folder of text files is a board."""
+"""The state of a machine, read from a folder of text files that stands for a board."""
 
 import os
 
@@ -6,9 +6,10 @@ import pytest
 
 from profiler import board, clocks
 from profiler.errors import AgentError
-from profiler.state import StateReader, warnings_about
+from profiler.state import BoardState, StateReader, VisitState, warnings_about
 
 TICKS = os.sysconf("SC_CLK_TCK")
+UNKNOWN = BoardState(*[None] * len(BoardState._fields))
 
 
 def write(root, files):
@@ -19,7 +20,7 @@ def write(root, files):
 
 
 def processor(busy_s, own_s):
-    """/proc/stat and the agent's own process, after so many seconds of CPU time each."""
+    """/proc/stat and the agent's own process, after these seconds of CPU time."""
     half = int(busy_s * TICKS) // 2
     return {
         "proc/stat": f"cpu  {half} 0 {half} 9999 50 0 0 0 0 0\ncpu0 1 2 3\n",
@@ -48,15 +49,17 @@ def test_state_is_read_from_system_files(tmp_path):
 
     state = reader(tmp_path, [0.0]).before()
 
-    known = {field: value for field, value in state.items() if value is not None}
+    known = {field: value for field, value in state.to_json().items() if value is not None}
     assert known == {"load1": 0.42, "cpu_mhz": 1500.0, "temperature_c": 45.5, "memory_available_mb": 2000.0}
 
 
 def test_what_cannot_be_read_is_none(tmp_path):
     states = reader(tmp_path, [0.0])
 
-    assert set(states.before().values()) == {None}
-    assert states.after(0.0)["foreign_cpu"] is None
+    before = states.before()
+
+    assert set(before) == {None}
+    assert states.after(before, 0.0).foreign_cpu is None
 
 
 def test_foreign_load_leaves_out_the_agents_own_processes(tmp_path):
@@ -66,7 +69,7 @@ def test_foreign_load_leaves_out_the_agents_own_processes(tmp_path):
     clock[0] = 12.0
     write(tmp_path, processor(busy_s=103, own_s=52))
 
-    assert states.after(10.0)["foreign_cpu"] == 0.5  # 3 s busy, 2 s of them ours, in 2 s
+    assert states.after(UNKNOWN, 10.0).foreign_cpu == 0.5  # 3 s busy, 2 s of them ours, in 2 s
 
 
 def test_foreign_load_is_unknown_over_less_than_a_second(tmp_path):
@@ -75,7 +78,7 @@ def test_foreign_load_is_unknown_over_less_than_a_second(tmp_path):
     states = reader(tmp_path, clock)
     clock[0] = 10.5
 
-    assert states.after(10.0)["foreign_cpu"] is None
+    assert states.after(UNKNOWN, 10.0).foreign_cpu is None
 
 
 def test_a_short_visit_is_judged_over_the_last_second(tmp_path):
@@ -90,22 +93,25 @@ def test_a_short_visit_is_judged_over_the_last_second(tmp_path):
     clock[0] = 10.0
     write(tmp_path, processor(busy_s=200.5, own_s=50))
 
-    assert states.after(9.95)["foreign_cpu"] == 0.5  # since 9.0, not since 0.0
+    assert states.after(UNKNOWN, 9.95).foreign_cpu == 0.5  # since 9.0, not since 0.0
 
 
-def test_doubts_are_told_with_size_and_remedy():
-    before = {"cpu_mhz": 921.0}
+def around(cpu_mhz, foreign_cpu):
+    """A visit that starts at 921 MHz."""
+    return VisitState(UNKNOWN._replace(cpu_mhz=921.0), UNKNOWN._replace(cpu_mhz=cpu_mhz), foreign_cpu)
 
-    assert warnings_about(before, {"cpu_mhz": 614.0, "foreign_cpu": 0.45}) == [
+
+def test_a_warning_has_a_size_and_a_remedy():
+    assert warnings_about(around(614.0, 0.45)) == [
         "other processes used 0.45 of a core during this visit; stop them or measure again",
         "CPU clock fell from 921 to 614 MHz; lock the clocks or cool the board",
     ]
-    assert warnings_about(before, {"cpu_mhz": None, "foreign_cpu": None}) == []
-    assert warnings_about(before, {"cpu_mhz": 920.0, "foreign_cpu": 0.1}) == []
+    assert warnings_about(around(None, None)) == []
+    assert warnings_about(around(920.0, 0.1)) == []
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), [("1", "1", "locked"), ("1", "2", "floating"), (None, "2", None)])
-def test_clocks_are_locked_when_they_have_one_frequency_left(tmp_path, low, high, expected):
+def test_clocks_with_one_possible_frequency_are_locked(tmp_path, low, high, expected):
     policy = "devices/system/cpu/cpufreq/policy0/"
     limits = {"scaling_min_freq": low, "scaling_max_freq": high}
     write(tmp_path, {policy + name: value for name, value in limits.items() if value is not None})
@@ -121,7 +127,7 @@ NANO = {"name": "nano", "identity": {"device_tree_model": "Jetson Nano"}}
 GENERIC = {"name": "generic-linux", "identity": {"device_tree_model": None}}
 
 
-def test_a_board_is_known_by_its_device_tree(tmp_path):
+def test_a_board_is_identified_by_its_device_tree(tmp_path):
     write(tmp_path, {"device-tree/model": "NVIDIA Jetson Nano Developer Kit\0"})
 
     assert board.identify([GENERIC, NANO], proc=str(tmp_path)) is NANO

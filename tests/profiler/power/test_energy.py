@@ -194,10 +194,10 @@ def test_without_a_total_or_a_step_that_is_said():
 
 
 def test_the_record_is_plain_json_with_null_for_unknown():
-    record = Energy(reason="no sensor").record()
+    record = Energy(reason="no sensor").to_json()
 
     assert record["gross_mj"] is None and record["reason"] == "no sensor"
-    assert estimated(flat(9000, 4000)).record()["gross_interval_mj"][0] < 54
+    assert estimated(flat(9000, 4000)).to_json()["gross_interval_mj"][0] < 54
 
 
 def test_measuring_idles_works_and_idles_again():
@@ -209,7 +209,7 @@ def test_measuring_idles_works_and_idles_again():
             return self
 
         def total(self, labels):
-            assert labels == ["VDD_IN"]
+            assert labels == ("VDD_IN",)
             return [(100 + i / 10, 9000 if 107.2 <= 100 + i / 10 < 114.4 else 4000) for i in range(220)]
 
     def sleep(seconds):

@@ -24,7 +24,7 @@ def run_for(seconds):
 with PowerSampler(trace, sys_root, board, period_s=0.02) as sampler:
     result, _ = measure(sampler, run_for, sensor.describe(), steady_s=0.4, settle_s=0.1, min_steady_s=0.3)
 record = tegrastats.parse("RAM 1/2MB (lfb 1x4MB) GR3D_FREQ 9%@[114] VDD_IN 5mW/5mW")
-print(json.dumps({"energy": result.record(), "gpu": record.gr3d.clocks_mhz, "python": sys.version_info[:2]}))
+print(json.dumps({"energy": result.to_json(), "gpu": record.gr3d.clocks_mhz, "python": sys.version_info[:2]}))
 """
 
 
@@ -41,8 +41,7 @@ def test_power_is_measured_under_the_pythons_of_the_boards(tmp_path, version):
         pytest.skip(f"no python{version} here")
     boards.hwmon_chip(tmp_path / "sys", boards.ORIN_NX, samples=1, update_interval_ms=7)
     sources = tmp_path / "agent"
-    shutil.copytree(ROOT / "profiler/power", sources / "profiler/power", ignore=shutil.ignore_patterns("__pycache__"))
-    (sources / "profiler/__init__.py").touch()
+    shutil.copytree(ROOT / "profiler", sources / "profiler", ignore=shutil.ignore_patterns("__pycache__"))
     (sources / "__main__.py").write_text(CODE)
     archive = tmp_path / "agent.pyz"
     zipapp.create_archive(sources, archive)

@@ -14,6 +14,7 @@ import pytest
 from profiler.power import PowerSampler, PowerSensor, SamplerError, sample_to
 from profiler.power.trace import TraceReader
 from tests.profiler.power import boards
+from tests.profiler.power.traces import sensor
 
 ROOT = Path(__file__).parents[3]
 BOARD = {"power": {"sensors": ["ina3221"]}}
@@ -32,7 +33,7 @@ class Slow(PowerSensor):
         return {"VDD_IN": 1000.0}
 
 
-def sampled(sensor, period_s, times):
+def sampled(source, period_s, times):
     """(lines, waits) of `times` samples, under a clock that only waiting moves."""
     now, waits, file = [0.0], [], io.BytesIO()
 
@@ -41,7 +42,7 @@ def sampled(sensor, period_s, times):
         now[0] += seconds
         return len(waits) == times
 
-    sample_to(file, sensor, period_s, stop, clock=lambda: now[0])
+    sample_to(file, source, period_s, stop=stop, clock=lambda: now[0])
     return [json.loads(line) for line in file.getvalue().splitlines()], waits
 
 
@@ -133,7 +134,7 @@ def _alive(pid):
 
 def test_a_torn_line_waits_for_its_rest(tmp_path):
     path = tmp_path / "trace"
-    path.write_bytes(b'{"sensor":"x","total":["A"]}\n[1.0,{"A":5}]\n[2.0,{"A"')
+    path.write_bytes(json.dumps(sensor(rails=("A",)).to_json()).encode() + b'\n[1.0,{"A":5}]\n[2.0,{"A"')
     reader = TraceReader(str(path))
     assert reader.update().t_s == [1.0]
 

@@ -7,7 +7,7 @@ import pytest
 
 from profiler.power import find_sensors
 from profiler.power.nvml import find_nvml
-from profiler.power.rapl import Counter
+from profiler.power.rapl import EnergyCounter
 from tests.profiler.power import boards
 
 INA = {"sensors": ["ina3221"]}
@@ -97,7 +97,7 @@ def test_the_filter_is_the_slowest_that_chip_and_description_name(tmp_path):
 
     assert sensor.tau_s == 0.44
     assert sensor.min_period_s == 0.43
-    assert sensor.describe()["chips"] == [
+    assert sensor.describe().to_json()["chips"] == [
         {"chip": "1-0040", "driver": "ina3221", "samples": 512, "update_interval_ms": 430.0, "running_mode": None}
     ]
 
@@ -203,7 +203,7 @@ def test_rapl_adds_packages_and_memory_but_not_what_is_inside_them(tmp_path):
 
 
 def test_a_counter_that_wraps_goes_on_and_one_without_a_range_says_none():
-    wrapping, endless = Counter(range_uj=1000.0), Counter()
+    wrapping, endless = EnergyCounter(range_uj=1000.0), EnergyCounter()
     assert wrapping.power_mw(0.0, 900.0) is None
     assert wrapping.power_mw(1.0, 100.0) == pytest.approx(0.2)  # 200 uJ in one second
 
@@ -212,7 +212,7 @@ def test_a_counter_that_wraps_goes_on_and_one_without_a_range_says_none():
 
 
 def test_a_failed_reading_does_not_become_a_long_interval():
-    counter = Counter(range_uj=1e9)
+    counter = EnergyCounter(range_uj=1e9)
     counter.power_mw(0.0, 0.0)
     assert counter.power_mw(1.0, None) is None
     assert counter.power_mw(2.0, 4000.0) is None

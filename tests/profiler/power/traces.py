@@ -2,14 +2,17 @@
 
 import math
 
+from profiler.power import SensorDescription
+
 FINE_S = 0.01
 
 
 def sensor(step_mw=40.0, tau_s=0.44, rails=("VDD_IN",), **other):
-    """What `PowerSensor.describe()` would say."""
-    resolution = {label: step_mw for label in rails}
-    facts = {"total": list(rails), "resolution_mw": resolution, "tau_s": tau_s, "cumulative": False}
-    return {**facts, "total_reason": None, **other}
+    """The description of a sensor with all its rails in the total."""
+    facts = {"total_reason": "", "resolution_mw": {label: step_mw for label in rails}, "min_period_s": 0.1, **other}
+    return SensorDescription(
+        sensor="made-up", rails=rails, total=rails, tau_s=tau_s, cumulative=False, details={}, **facts
+    )
 
 
 def seen(power_mw, until_s, tau_s=0.44, step_mw=40.0, period_s=0.1, phase=0.0):
@@ -37,7 +40,7 @@ class Load:
         self._noise = self._fluctuation(random, noise_mw, noise_s)
 
     def _fluctuation(self, random, noise_mw, noise_s):
-        """First-order noise of standard deviation `noise_mw` that forgets itself within `noise_s`."""
+        """First-order noise of standard deviation `noise_mw` and correlation time `noise_s`."""
         keep = math.exp(-FINE_S / noise_s)
         value, values = random.gauss(0, noise_mw), []
         for _ in range(int(self.end_s / FINE_S) + 1):
@@ -54,7 +57,7 @@ class Load:
         return self.idle_mw(t_s) + (self._busy_mw + noise if busy else 0.1 * noise)
 
     def truth_mw(self, settle_s):
-        """(gross, net) of the steady window: what the load draws in the long run, without the luck of these seconds."""
+        """(gross, net) of the steady window: what the load draws in the long run, without the noise of these seconds."""
         times = [self.window_s + settle_s + index * FINE_S for index in range(int((self.window_s - settle_s) / FINE_S))]
         idle = sum(self.idle_mw(t_s) for t_s in times) / len(times)
         return idle + self._busy_mw, self._busy_mw

@@ -497,11 +497,11 @@ def lost_device():
     return CudaError("cudaStreamSynchronize", 700, "cudaErrorIllegalAddress", "an illegal memory access")
 
 
-def conv_model(batch=1, half=False, side=8, channels=3, output_channels=4, seed=0):
+def conv_model(batch=1, fp16=False, side=8, channels=3, output_channels=4, seed=0):
     """A convolution with ReLU: float32, or float16 throughout."""
-    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    kind = TensorProto.FLOAT16 if fp16 else TensorProto.FLOAT
     random = np.random.RandomState(seed)
-    weights = random.standard_normal((output_channels, channels, 3, 3)).astype(np.float16 if half else np.float32)
+    weights = random.standard_normal((output_channels, channels, 3, 3)).astype(np.float16 if fp16 else np.float32)
     graph = onnx.helper.make_graph(
         [
             onnx.helper.make_node("Conv", ["input", "weights"], ["middle"], name="conv", pads=[1, 1, 1, 1]),

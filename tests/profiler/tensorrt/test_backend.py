@@ -77,8 +77,8 @@ def test_an_evaluation_leaves_the_timed_inputs_as_they_were(bench_of):
     assert bench.cuda.from_device(engine._pointers[0], engine.ports[0].size) == before
 
 
-def test_inputs_and_outputs_in_half_are_converted(bench_of):
-    model = standin.conv_model(half=True)
+def test_inputs_and_outputs_in_fp16_are_converted(bench_of):
+    model = standin.conv_model(fp16=True)
     inputs = standin.floats(3 * 8 * 8)
 
     outputs = bench_of("11.4.0.106").open("fp16").load(model).evaluate(inputs)
@@ -100,17 +100,17 @@ def test_fp16_is_a_flag_before_11_and_stands_in_the_graph_from_11_on(bench):
     strong = bench.version in STRONGLY_TYPED
     backend = bench.open("fp16")
 
-    backend.load(standin.conv_model(half=strong))
+    backend.load(standin.conv_model(fp16=strong))
 
     assert bench.world.configs[0]._flags == ([] if strong else ["FP16"])
     assert backend.fingerprint()["precision_by"] == ("graph" if strong else "flag")
 
 
 @pytest.mark.parametrize("version", STRONGLY_TYPED)
-@pytest.mark.parametrize(("precision", "half", "in_the_model"), [("fp16", False, "fp32"), ("fp32", True, "fp16")])
-def test_from_11_on_a_model_in_another_precision_is_refused(bench_of, version, precision, half, in_the_model):
+@pytest.mark.parametrize(("precision", "fp16", "in_the_model"), [("fp16", False, "fp32"), ("fp32", True, "fp16")])
+def test_from_11_on_a_model_in_another_precision_is_refused(bench_of, version, precision, fp16, in_the_model):
     with pytest.raises(MeasureError, match=f"this model computes in {in_the_model}, not in {precision}") as caught:
-        bench_of(version).open(precision).load(standin.conv_model(half=half))
+        bench_of(version).open(precision).load(standin.conv_model(fp16=fp16))
     assert caught.value.code == "load"
     assert caught.value.remedy == f"export it in {precision}, or use --precision {in_the_model}"
 
@@ -215,7 +215,7 @@ def engines(bench):
     return sorted(bench.home.rglob("*.engine"))
 
 
-def test_an_engine_is_built_once_and_kept_with_its_passport(bench):
+def test_an_engine_is_built_once_and_kept_with_its_metadata(bench):
     model = standin.conv_model()
     first = bench.open().load(model)
     second = bench.open().load(model)
@@ -223,10 +223,10 @@ def test_an_engine_is_built_once_and_kept_with_its_passport(bench):
     assert bench.world.used["Builder", "build_serialized_network"] == 1
     assert first.evaluate(standin.floats(192)) == second.evaluate(standin.floats(192))
     (path,) = engines(bench)
-    passport = json.loads(path.with_name(path.name + ".json").read_text())
-    assert passport["tensorrt"] == bench.version
-    assert passport["device"] == "NVIDIA Tegra X1"
-    assert passport["settings"]["precision"] == "fp32"
+    metadata = json.loads(path.with_name(path.name + ".json").read_text())
+    assert metadata["tensorrt"] == bench.version
+    assert metadata["device"] == "NVIDIA Tegra X1"
+    assert metadata["settings"]["precision"] == "fp32"
 
 
 def test_engines_can_be_read_by_nobody_else(bench_of):
@@ -240,10 +240,10 @@ def test_engines_can_be_read_by_nobody_else(bench_of):
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        ("device", "Orin", "device ('Orin' there, 'NVIDIA Tegra X1' here)"),
-        ("tensorrt", "8.0.1", "tensorrt ('8.0.1' there, '8.2.1' here)"),
-        ("compute_capability", "8.7", "compute_capability ('8.7' there, '5.3' here)"),
-        ("l4t", "# R32 (release), REVISION: 6.1", "l4t ('# R32 (release), REVISION: 6.1' there, None here)"),
+        ("device", "Orin", "device (file: 'Orin', here: 'NVIDIA Tegra X1')"),
+        ("tensorrt", "8.0.1", "tensorrt (file: '8.0.1', here: '8.2.1')"),
+        ("compute_capability", "8.7", "compute_capability (file: '8.7', here: '5.3')"),
+        ("l4t", "# R32 (release), REVISION: 6.1", "l4t (file: '# R32 (release), REVISION: 6.1', here: None)"),
     ],
 )
 def test_an_engine_built_elsewhere_is_refused_and_built_again(bench_of, field, value, text):
@@ -251,8 +251,8 @@ def test_an_engine_built_elsewhere_is_refused_and_built_again(bench_of, field, v
     backend, model = bench.open(), standin.conv_model()
     backend.load(model)
     (path,) = engines(bench)
-    passport = json.loads(path.with_name(path.name + ".json").read_text())
-    path.with_name(path.name + ".json").write_text(json.dumps(dict(passport, **{field: value})))
+    metadata = json.loads(path.with_name(path.name + ".json").read_text())
+    path.with_name(path.name + ".json").write_text(json.dumps(dict(metadata, **{field: value})))
 
     with pytest.raises(MeasureError, match="was not built here") as caught:
         backend.read_engine(str(path))
@@ -276,9 +276,9 @@ def test_a_damaged_engine_is_never_given_to_tensorrt(bench_of):
         backend.read_engine(str(path))
 
 
-def test_an_engine_without_passport_is_refused(bench_of, tmp_path):
+def test_an_engine_without_metadata_is_refused(bench_of, tmp_path):
     (tmp_path / "found.engine").write_bytes(b"code")
-    with pytest.raises(MeasureError, match="has no passport"):
+    with pytest.raises(MeasureError, match="has no metadata"):
         bench_of("10.3.0").open().read_engine(str(tmp_path / "found.engine"))
 
 

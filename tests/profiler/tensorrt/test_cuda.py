@@ -349,7 +349,7 @@ def test_the_libraries_are_found_and_numbers_flow_through_ctypes(tmp_path, fake_
     assert outputs == standin.run_directly(model, inputs)
 
 
-def test_the_measuring_process_says_when_it_cannot_go_on():
+def test_the_measuring_process_reports_that_it_must_end():
     code = (
         "from profiler import cuda, worker\n"
         "def answer(self, request): raise cuda.CudaError('cudaMemcpy', 700, 'cudaErrorIllegalAddress', 'lost')\n"
@@ -357,26 +357,29 @@ def test_the_measuring_process_says_when_it_cannot_go_on():
         "worker.main()"
     )
     printed = subprocess.run(
-        [sys.executable, "-c", code], input=b'{"do": "visit"}\n', cwd=ROOT, capture_output=True, check=True
+        [sys.executable, "-c", code], input=b'{"do": "rest", "seconds": 0}\n', cwd=ROOT, capture_output=True, check=True
     ).stdout
     answer = json.loads(printed)
     assert answer["error"]["code"] == "run" and "error 700" in answer["error"]["message"]
     assert answer["fatal"] is True
 
 
-def test_a_process_that_cannot_go_on_is_replaced(monkeypatch):
-    from profiler import supervisor
+def test_a_process_that_must_end_is_replaced(monkeypatch):
+    from profiler import messages, supervisor
     from profiler.errors import MeasureError
 
+    configured = {"fingerprint": {}, "runtime": {}, "runtime_at": None}
     answer = {"error": {"code": "run", "message": "lost", "remedy": ""}, "fatal": True}
     code = (
-        f"import sys\nfor line in sys.stdin: print({json.dumps(answer)!r} if 'visit' in line else '{{}}', flush=True)"
+        "import sys\n"
+        f"for line in sys.stdin: print({json.dumps(answer)!r} if 'rest' in line else {json.dumps(configured)!r}, flush=True)"
     )
     monkeypatch.setattr(supervisor, "command", lambda: [sys.executable, "-c", code])
-    agent = supervisor.Supervisor({}, types.SimpleNamespace(requested=False, fd=os.pipe()[0]), 10.0)
+    configuration = messages.Configure("tensorrt", "fp32", 1, 1, "/nowhere", "/", {}, 0.0, 0.0, 1)
+    agent = supervisor.Supervisor(configuration, types.SimpleNamespace(requested=False, fd=os.pipe()[0]), 10.0)
     agent.configure()
     with pytest.raises(MeasureError, match="lost"):
-        agent.ask({"do": "visit"})
+        agent.rest(0.0)
     assert agent._process is None
     agent.configure()
     assert agent._process.poll() is None

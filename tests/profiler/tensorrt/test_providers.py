@@ -11,13 +11,13 @@ from profiler.errors import BackendError, MeasureError
 from tests.profiler.tensorrt import standin
 
 
-def gpu_build(asked, left_aside=False):
+def gpu_build(requests, unused=False):
     """ONNX Runtime as a GPU build looks, executing on the CPU."""
 
     class Session(onnxruntime.InferenceSession):
         def __init__(self, model, options, providers):
-            asked.append((options, providers))
-            self.name = "CPUExecutionProvider" if left_aside else providers[0][0]
+            requests.append((options, providers))
+            self.name = "CPUExecutionProvider" if unused else providers[0][0]
             super().__init__(model, onnxruntime.SessionOptions(), providers=["CPUExecutionProvider"])
 
         def get_providers(self):
@@ -26,12 +26,12 @@ def gpu_build(asked, left_aside=False):
     class OrtValue:
         @staticmethod
         def ortvalue_from_numpy(content, place, index):
-            asked.append(place)
+            requests.append(place)
             return onnxruntime.OrtValue.ortvalue_from_numpy(content, "cpu", index)
 
         @staticmethod
         def ortvalue_from_shape_and_type(shape, kind, place, index):
-            asked.append(place)
+            requests.append(place)
             return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", index)
 
     class Options(onnxruntime.SessionOptions):
@@ -72,14 +72,14 @@ def test_the_provider_is_asked_for_alone_with_its_tensors_on_the_gpu(monkeypatch
     assert opened.fingerprint()["precision"] == precision
 
 
-def test_a_provider_that_was_left_aside_is_an_error_and_not_a_slow_gpu(monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", gpu_build([], left_aside=True))
+def test_an_unused_provider_is_an_error_and_not_a_slow_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", gpu_build([], unused=True))
     opened = backends.open_backend("onnxruntime-cuda", "fp32", 1, 1, "/nowhere")
-    with pytest.raises(MeasureError, match="left CUDAExecutionProvider aside for CPUExecutionProvider"):
+    with pytest.raises(MeasureError, match="does not use CUDAExecutionProvider but CPUExecutionProvider"):
         opened.load(standin.conv_model())
 
 
-def test_a_build_without_the_provider_says_what_it_has():
+def test_a_build_without_the_provider_lists_those_it_has():
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has the CUDA provider")
     with pytest.raises(BackendError, match=r"has no CUDAExecutionProvider; it has .*CPUExecutionProvider") as caught:

@@ -17,7 +17,7 @@ WHEEL_OF_THIS_PYTHON = "tensorrt_cu12_bindings==10.3.0"
 ROOT = Path(__file__).parent.parent.parent.parent
 TREE = ast.parse(Path(backend.__file__).read_text(encoding="utf-8"))
 # Attributes of our own objects and of the standard library that happen to have a name that TensorRT also uses.
-OURS = {"device", "engine", "flags", "log", "name", "precision", "shape"}
+OURS = {"device", "engine", "flags", "log", "name", "precision", "shape", "update"}
 
 
 def chains():
@@ -56,7 +56,7 @@ def exercise(bench_of, version):
     strong = not hasattr(bench.trt.BuilderFlag, "FP16")
     for precision, model in (
         ("fp32", standin.conv_model()),
-        ("fp16", standin.conv_model(half=strong)),
+        ("fp16", standin.conv_model(fp16=strong)),
         ("int8", standin.quantized_model()),
     ):
         opened = bench.open(precision)

@@ -1,0 +1,208 @@
+"""What the agent and its measuring process say to each other: one JSON object per line in each direction.
+
+    request      answer        what the process does
+    Configure    Configured    opens the backend
+    Load         Loaded        gets an engine ready
+    Visit        Visited       measures a loaded model once
+    Rest         Done          leaves the board idle
+    Check        Done          checks a content-addressed file
+    Evaluate     Done          runs inputs through a model; appends to the file `output`
+A request that fails is answered with a Failure.
+"""
+
+from typing import Dict, List, NamedTuple, Optional, Union
+
+from profiler.energy import VisitEnergy
+from profiler.errors import ErrorRecord
+from profiler.fields import Fields, JsonObject, RecordError
+from profiler.state import VisitState
+
+
+class Configure(NamedTuple):
+    backend: str
+    precision: str
+    batch: int
+    threads: int
+    home: str
+    root: str
+    board: JsonObject  # the board's description
+    warmup_ms: float
+    min_sample_ms: float
+    samples_per_visit: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Configure":
+        return cls(
+            backend=fields.text("backend"),
+            precision=fields.text("precision"),
+            batch=fields.whole("batch", 1),
+            threads=fields.whole("threads"),
+            home=fields.text("home"),
+            root=fields.text("root"),
+            board=fields.table("board"),
+            warmup_ms=fields.number("warmup_ms", 0),
+            min_sample_ms=fields.number("min_sample_ms", 0),
+            samples_per_visit=fields.whole("samples_per_visit", 1),
+        )
+
+
+class Load(NamedTuple):
+    model: str  # SHA-256
+    path: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Load":
+        return cls(fields.text("model"), fields.text("path"))
+
+
+class Visit(NamedTuple):
+    model: str
+    repeats: Optional[int]  # None: calibrate
+    energy_steady_s: Optional[float]  # None: latency alone
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Visit":
+        return cls(
+            fields.text("model"), fields.optional_whole("repeats", 1), fields.optional_number("energy_steady_s", 0)
+        )
+
+
+class Rest(NamedTuple):
+    seconds: float
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Rest":
+        return cls(fields.number("seconds", 0))
+
+
+class Check(NamedTuple):
+    path: str
+    sha256: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Check":
+        return cls(fields.text("path"), fields.text("sha256"))
+
+
+class Evaluate(NamedTuple):
+    model: str
+    inputs: str
+    offset: int  # in bytes, of the first batch
+    size: int  # bytes of one batch
+    batches: int
+    output: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Evaluate":
+        return cls(
+            model=fields.text("model"),
+            inputs=fields.text("inputs"),
+            offset=fields.whole("offset", 0, 2**62),
+            size=fields.whole("size", 1, 2**62),
+            batches=fields.whole("batches", 1),
+            output=fields.text("output"),
+        )
+
+
+Request = Union[Configure, Load, Visit, Rest, Check, Evaluate]
+_NAMES = {Configure: "configure", Load: "load", Visit: "visit", Rest: "rest", Check: "check", Evaluate: "evaluate"}
+
+
+class Configured(NamedTuple):
+    fingerprint: JsonObject  # the backend's part of a table's fingerprint
+    runtime: JsonObject  # for people
+    runtime_at: Optional[str]  # the folder of the runtime's library
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Configured":
+        return cls(fields.table("fingerprint"), fields.table("runtime"), fields.optional_text("runtime_at"))
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
+class Loaded(NamedTuple):
+    evicted: List[str]  # models that were unloaded to make room
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Loaded":
+        return cls(fields.texts("evicted"))
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
+class Visited(NamedTuple):
+    repeats: int
+    warmup_ms: List[float]
+    samples_ms: List[float]
+    device_ms: Optional[float]
+    timed_s: float  # inside timed loops
+    peak_memory_mb: Optional[float]
+    state: VisitState
+    energy: Optional[VisitEnergy]
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Visited":
+        energy = fields.optional_child("energy")
+        return cls(
+            repeats=fields.whole("repeats", 1),
+            warmup_ms=fields.numbers("warmup_ms"),
+            samples_ms=fields.numbers("samples_ms"),
+            device_ms=fields.optional_number("device_ms"),
+            timed_s=fields.number("timed_s"),
+            peak_memory_mb=fields.optional_number("peak_memory_mb"),
+            state=VisitState.read(fields.child("state")),
+            energy=None if energy is None else VisitEnergy.read(energy),
+        )
+
+    def to_json(self) -> JsonObject:
+        energy = None if self.energy is None else self.energy.to_json()
+        return dict(self._asdict(), state=self.state.to_json(), energy=energy)
+
+
+class Done(NamedTuple):
+    @classmethod
+    def read(cls, fields: Fields) -> "Done":
+        return cls()
+
+    def to_json(self) -> JsonObject:
+        return {}
+
+
+Answer = Union[Configured, Loaded, Visited, Done]
+
+
+class Failure(NamedTuple):
+    error: ErrorRecord
+    fatal: bool  # the process must end
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Failure":
+        return cls(ErrorRecord.read(fields.child("error")), fields.flag("fatal"))
+
+    def to_json(self) -> JsonObject:
+        return {"error": self.error.to_json(), "fatal": self.fatal}
+
+
+def name_of(request: Request) -> str:
+    return _NAMES[type(request)]
+
+
+def request_to_json(request: Request) -> JsonObject:
+    return dict(request._asdict(), do=name_of(request))
+
+
+def request_from_json(value: object) -> Request:
+    """Raises RecordError."""
+    fields = Fields(value)
+    kinds: Dict[str, type] = {name: kind for kind, name in _NAMES.items()}
+    name = fields.choice("do", sorted(kinds))
+    request: Optional[Request] = None
+    for kind in (Configure, Load, Visit, Rest, Check, Evaluate):
+        if _NAMES[kind] == name:
+            request = kind.read(fields)
+    fields.check()
+    if request is None:
+        raise RecordError(["do: unknown request"])
+    return request
