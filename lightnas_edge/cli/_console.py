@@ -58,7 +58,7 @@ def print_json(record: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
     """A table; every column but the first is right-aligned. Never cut, whatever the terminal's width."""
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(_one_line(title)) if title else None, title_justify="left", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         header = Text(_one_line(column), style="bold")
         table.add_column(header, justify="left" if index == 0 else "right", no_wrap=True)

@@ -141,8 +141,8 @@ def report_table(
         warn(f"{lut.path}:{fault.line}: {fault.what}")
     for key, error in lut.failed.items():
         if key not in entries:
-            remedy = f"\n  {error['remedy']}" if error.get("remedy") else ""
-            warn(f"{key} could not be measured: {error.get('message', 'no reason given')}{remedy}")
+            remedy = f"\n  {error.remedy}" if error.remedy else ""
+            warn(f"{key} could not be measured: {error.message}{remedy}")
     measured = [entries[key] for key in job.keys if key in entries]
     if energy:
         _report_energy(measured, lut, show)
@@ -165,10 +165,8 @@ def _report_energy(measured: Sequence[luts.Entry], lut: luts.Lut, show: Callable
         show(f"energy of {len(known)} of {len(measured)}")
     if len(known) == len(measured):
         return
-    about = lut.header.get("energy") or {}
-    reasons = [about.get("reason")] + [
-        (visit.energy or {}).get("reason") for entry in measured for visit in entry.visits
-    ]
+    reasons = [lut.header.energy.reason]
+    reasons += [visit.energy.reason for entry in measured for visit in entry.visits if visit.energy is not None]
     named = [reason for reason in dict.fromkeys(reasons) if reason]
     warn("energy is not available\n  " + "\n  ".join("\n".join(named).splitlines() or ["no reason was given"]))
 
@@ -179,7 +177,7 @@ def _warn_unstable_host(measured: Sequence[luts.Entry], unstable: Sequence[luts.
     if not spreads:
         warn("too few rounds to know the spread; measure with --rounds 5 or more")
         return
-    foreign = [visit.after.get("foreign_cpu") for entry in measured for visit in entry.visits]
+    foreign = [visit.after.foreign_cpu for entry in measured for visit in entry.visits if visit.after is not None]
     known = [load for load in foreign if load is not None]
     load = f"; other processes used {statistics.mean(known):.2f} of a core" if known else ""
     warn(

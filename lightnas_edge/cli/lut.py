@@ -76,13 +76,13 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _place(entry: luts.Entry) -> tuple[int, int, int, str]:
     """Roughly from input to output, as far as shapes tell."""
-    record = entry.record
+    record = entry.subject
     return -record.get("input_size", 0), record.get("in_channels", 0), record.get("out_channels", 0), entry.key
 
 
 def _check(arguments: argparse.Namespace) -> int:
     lut = luts.read(arguments.lut)
-    space = load_space(arguments.space or str(lut.header["space"]))
+    space = load_space(arguments.space or lut.header.space)
     coverage = lut.coverage([shaped.key for shaped in space.shaped_operators()])
     lacking = [*coverage.missing, *coverage.failed]
     if arguments.json:
@@ -94,7 +94,7 @@ def _check(arguments: argparse.Namespace) -> int:
         return 1 if lacking or lut.faults else 0
     print_result(str(coverage))
     for key in coverage.failed:
-        warn(f"{key} failed: {lut.failed[key].get('message', 'no reason given')}")
+        warn(f"{key} failed: {lut.failed[key].message}")
     if lacking:
         only = [f"--only {key}" for key in map(shlex.quote, lacking)] if len(lacking) <= 3 else []
         command = [

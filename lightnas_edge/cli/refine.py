@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import devices
 import luts
@@ -29,9 +29,11 @@ from lightnas_edge.cli._options import (
 )
 from lightnas_edge.errors import RunError
 from lightnas_edge.measuring import MeasurementProtocol, Settings, write_profile_job
-from lightnas_edge.records.predictor import PredictorRecord
-from lightnas_edge.runs import Run, predictor_name
+from lightnas_edge.runs import Run
 from lightnas_edge.space import ShapedOperator, Space
+
+if TYPE_CHECKING:
+    from lightnas_edge.predictor import Predictor
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -149,6 +151,16 @@ def _measure(
         show = info if arguments.json else print_result
         report_table(job, lut, energy=arguments.energy, seconds=time.monotonic() - began_s, show=show)
     return lut
+
+
+def _predictor(run: Run) -> Predictor:
+    """Of the latency. Raises RunError: the run keeps none."""
+    from lightnas_edge.predictor import load_predictor
+
+    path = run.predictors.get("latency_ms")
+    if path is None:
+        raise RunError(f"{run.folder} keeps no predictor of the latency", hint="`lightnas-edge search` writes one")
+    return load_predictor(path, run.space)
 
 
 def _factors(text: str) -> tuple[float, ...]:

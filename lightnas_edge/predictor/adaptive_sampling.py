@@ -113,7 +113,7 @@ def sample_adaptively(
         complete &= all(key in found.entries or key in found.networks for key in job.keys)
         for key in job.keys:
             if key in found.failed:
-                _log.warning("%s could not be measured: %s", key, found.failed[key].get("message", "no reason given"))
+                _log.warning("%s could not be measured: %s", key, found.failed[key].message)
         if not any(key in found.networks for key in job.keys):
             raise PredictorError(
                 f"none of the {len(networks)} networks could be measured",
