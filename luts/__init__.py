@@ -1,5 +1,6 @@
 """The look-up table: reading and checking journals, the estimator, comparing tables."""
 
+from lightnas_edge.records.lut import Visit
 from luts.compare import (
     Ratio,
     Repeatability,
@@ -10,7 +11,7 @@ from luts.compare import (
 )
 from luts.energy import Energy
 from luts.errors import LutError, LutFormatError, LutMissError
-from luts.journal import Fault, Visit, checksum
+from luts.journal import Fault, checksum
 from luts.metrics import HOW_TO_MEASURE, METRICS, Quantity
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, read
 

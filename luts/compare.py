@@ -1,4 +1,4 @@
-"""Tables beside each other: merging, drift between two days, repeatability."""
+"""Several tables: merging, drift between two sessions, repeatability."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lightnas_edge.records.differences import require_equal_fingerprints
+from lightnas_edge.records.lut import Visit
 from luts.errors import LutError, LutMissError
-from luts.journal import Visit
 from luts.metrics import Quantity
 from luts.table import Entry, Lut
+
+_LEAST = 1e-12  # of any metric; less is zero
+_LARGEST_LOG = 700.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def require_same_board(tables: Sequence[Lut]) -> None:
 def merge(tables: Sequence[Lut]) -> Lut:
     """One table from several of equal fingerprint; the drift between them is divided out where they share keys.
 
-    The header is the first table's, and so is the day that the numbers are of. A visit that stands in several tables counts once.
+    The header is the first table's, and so are the reference sessions. A visit that several tables hold counts once.
 
     Raises:
         FingerprintError: the tables are of different boards or states; lists the fields.
@@ -107,9 +110,10 @@ def drift_ratio(
     if not pairs:
         raise LutMissError(
             f"{reference.path} and {other.path} share no operator, so the drift between them is unknown",
-            hint="measure the sentinel operators in both; `profile-device`, `sample` and `verify` do so by themselves",
+            hint="measure the sentinel operators in both: "
+            f"`profile-device {reference.command_options}` always measures them",
         )
-    logs = np.array([math.log(after.value / before.value) for before, after in pairs.values()])
+    logs = np.array([math.log(after.value) - math.log(before.value) for before, after in pairs.values()])
     centre = float(np.median(logs))
     # What the visits say about each key's error, and what the keys say about each other: the larger one counts.
     variances = [_relative_variance(before) + _relative_variance(after) for before, after in pairs.values()]
@@ -121,17 +125,17 @@ def drift_ratio(
 
     half = float(stats.t.ppf((1 + confidence) / 2, max(count - 1, 1))) * error if count > 1 else 1.96 * error
     return Ratio(
-        math.exp(centre),
-        (math.exp(centre - half), math.exp(centre + half)),
+        _exp(centre),
+        (_exp(centre - half), _exp(centre + half)),
         confidence,
-        {key: math.exp(log) for key, log in zip(pairs, logs, strict=True)},
+        {key: _exp(log) for key, log in zip(pairs, logs, strict=True)},
     )
 
 
 def repeatability(lut: Lut, other: Lut | None = None, *, metric: str = "latency_ms") -> Repeatability:
     """How well the latencies, or another metric, come out again, with the common drift divided out.
 
-    With one table: its rounds are dealt alternately into two halves, each is estimated by itself, and their differences
+    With one table: its rounds are dealt alternately into two halves, each is estimated separately, and their differences
     are scaled to a table of all rounds. With two tables: from the differences between them.
     """
     if other is None:
@@ -146,12 +150,17 @@ def repeatability(lut: Lut, other: Lut | None = None, *, metric: str = "latency_
 
 def _positive(entry: Entry, metric: str) -> Quantity | None:
     quantity = entry.quantity(metric)
-    return quantity if quantity is not None and quantity.value > 0 else None
+    return quantity if quantity is not None and quantity.value > _LEAST else None
+
+
+def _exp(log: float) -> float:
+    """Of two or three keys that contradict each other the interval has no bounds that a float can hold."""
+    return math.exp(min(max(log, -_LARGEST_LOG), _LARGEST_LOG))
 
 
 def _relative_variance(quantity: Quantity) -> float:
     error = quantity.standard_error / quantity.value
-    return error**2 if math.isfinite(error) else 0.05**2  # one or two visits: what this kind of machine drifts
+    return error**2 if math.isfinite(error) else 0.05**2  # one or two visits: the usual drift of this kind of machine
 
 
 def _halves(lut: Lut) -> tuple[Lut, Lut]:
@@ -163,7 +172,7 @@ def _halves(lut: Lut) -> tuple[Lut, Lut]:
 
 def _deviations(one: dict[str, Entry], two: dict[str, Entry], metric: str) -> list[float]:
     pairs = [(_positive(entry, metric), _positive(two[key], metric)) for key, entry in one.items() if key in two]
-    logs = np.array([math.log(b.value / a.value) for a, b in pairs if a is not None and b is not None])
+    logs = np.array([math.log(b.value) - math.log(a.value) for a, b in pairs if a is not None and b is not None])
     if len(logs) < 2:
         return []
     count = len(logs)

@@ -1,4 +1,4 @@
-"""How fast the machine was in each round, separated from how dear each operator is.
+"""How fast the machine was in each round, separated from the cost of each operator.
 
 The model: log of the quickest sample of a visit = cost of its key + drift of its group + noise, a group being one round
 of one session. Other work on the machine only ever slows a visit down, so the noise is one-sided: an asymmetric Laplace
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from luts.journal import Visit
+from lightnas_edge.records.lut import Visit
 
 Group = tuple[str, int]
 
@@ -35,7 +35,7 @@ def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozense
     its session that has enough; a session without such a round has one drift for all of its rounds.
     The visit-weighted median of the factors over the reference sessions (over all of them when none is named, or none
     was measured) is 1. Sessions that share no key with the others have nothing to be compared
-    with; their factors are centred on their own.
+    with; their factors are centred among themselves.
     """
     measured = [visit for visit in visits if visit.samples_ms]
     if not measured:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from luts.journal import is_number
+from lightnas_edge.records.lut import EnergyEstimate
 from luts.metrics import Quantity
 
 Interval = tuple[float, float]
@@ -43,17 +42,17 @@ class Energy:
         return text + (f", {self.net_mj:.3g} mJ above idle" if self.net_mj is not None else "")
 
 
-def combine(records: Iterable[Mapping[str, Any] | None]) -> Energy | None:
-    """The mean over visits of the journal's `energy`; None when no visit has one with a number."""
-    known = [record for record in records if record is not None and is_number(record.get("gross_mj"))]
+def combine(estimates: Iterable[EnergyEstimate | None]) -> Energy | None:
+    """The mean over visits; None when no visit has a number."""
+    known = [(each, each.gross_mj) for each in estimates if each is not None and each.gross_mj is not None]
     if not known:
         return None
-    net = [record["net_mj"] for record in known if is_number(record.get("net_mj"))]
+    net = [(each, each.net_mj) for each, _ in known if each.net_mj is not None]
     return Energy(
-        gross_mj=statistics.fmean(record["gross_mj"] for record in known),
-        gross_interval_mj=_hull([record.get("gross_interval_mj") for record in known]),
-        net_mj=statistics.fmean(net) if net else None,
-        net_interval_mj=_hull([record.get("net_interval_mj") for record in known if is_number(record.get("net_mj"))]),
+        gross_mj=statistics.fmean(gross_mj for _, gross_mj in known),
+        gross_interval_mj=_hull([each.gross_interval_mj for each, _ in known]),
+        net_mj=statistics.fmean(net_mj for _, net_mj in net) if net else None,
+        net_interval_mj=_hull([each.net_interval_mj for each, _ in net]),
         visits=len(known),
     )
 
@@ -62,13 +61,9 @@ def _standard_error(interval: Interval | None) -> float:
     return math.nan if interval is None else (interval[1] - interval[0]) / 2 / _HALF_WIDTH
 
 
-def _hull(intervals: list[Any]) -> Interval | None:
+def _hull(intervals: Sequence[Interval | None]) -> Interval | None:
     """From the lowest to the highest; None when one is not known."""
-    sound = [
-        (float(pair[0]), float(pair[1]))
-        for pair in intervals
-        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(is_number, pair))
-    ]
-    if not sound or len(sound) < len(intervals):
+    known = [interval for interval in intervals if interval is not None]
+    if not known or len(known) < len(intervals):
         return None
-    return min(low for low, _ in sound), max(high for _, high in sound)
+    return min(low for low, _ in known), max(high for _, high in known)

@@ -1,4 +1,4 @@
-"""What a table knows of an operator or a network: names as they stand in files, their units, one value with its error."""
+"""What a table knows of an operator or a network: names as in files, units, one value with its error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ METRICS = {
     "peak_memory_mb": "MB",
 }
 HOW_TO_MEASURE = {
-    "energy_mj": "measure energy too: add --energy to the same command; what is there is kept",
-    "net_energy_mj": "measure energy too: add --energy to the same command; what is there is kept",
-    "peak_memory_mb": "TensorRT and virtual boards tell what an engine holds, ONNX Runtime does not: docs/measuring.md",
+    "energy_mj": "measure energy too: add --energy to the same command; existing visits are reused",
+    "net_energy_mj": "measure energy too: add --energy to the same command; existing visits are reused",
+    "peak_memory_mb": "TensorRT and virtual boards report the memory of an engine, ONNX Runtime does not: docs/measuring.md",
 }
 
 

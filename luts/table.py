@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightnas_edge.records.base import Fingerprint
+from lightnas_edge.records.lut import LutHeader, Visit, VisitFailure
 from luts.drift import Group, estimate_drift
 from luts.energy import Energy, combine
 from luts.errors import LutMissError
-from luts.journal import Fault, Visit, read_journal
+from luts.journal import Fault, read_journal
 from luts.metrics import HOW_TO_MEASURE, METRICS, Quantity
 
 if TYPE_CHECKING:
@@ -37,12 +40,13 @@ class Entry:
     key: str
     visits: tuple[Visit, ...]  # measured ones only
     drift: tuple[float, ...]  # one factor per visit, above 1 for slower than the median round
-    failures: tuple[dict[str, Any], ...] = ()  # errors of visits that failed
+    failures: tuple[VisitFailure, ...] = ()  # of visits that failed
+    options: str = ""  # of the command that measured it, for remedies
 
     @property
-    def record(self) -> dict[str, Any]:
+    def subject(self) -> dict[str, Any]:
         """The operator or architecture as JSON."""
-        return self.visits[0].record
+        return self.visits[0].subject
 
     @property
     def is_network(self) -> bool:
@@ -127,22 +131,28 @@ class Entry:
         found = []
         if len(self.visits) < FEW_VISITS:
             found.append(
-                f"unstable: measured in {len(self.visits)} round{'s'[: len(self.visits) > 1]} only, its spread is "
-                f"unknown; measure more: profile-device --only '{self.key}' --rounds 15"
+                f"unstable: measured in {len(self.visits)} round{'s'[: len(self.visits) > 1]} only, the spread is "
+                f"unknown; measure more rounds: {self._command(15)}"
             )
         elif self.unstable:
             found.append(
                 f"unstable: spread {100 * self.spread:.1f} % of the median (limit {100 * UNSTABLE_SPREAD:.0f} %); "
                 f"stop other work, lock the clocks or cool the board, then measure more rounds: "
-                f"profile-device --only '{self.key}' --rounds {2 * len(self.visits)}"
+                f"{self._command(2 * len(self.visits))}"
             )
         if self.failures:
             total = len(self.failures) + len(self.visits)
-            found.append(f"{len(self.failures)} of {total} visits failed: {_say(self.failures[-1])}")
-        return (*found, *self._told_by_visits())
+            found.append(f"{len(self.failures)} of {total} visits failed: {self.failures[-1]}")
+        return (*found, *self._visit_warnings())
 
-    def _told_by_visits(self) -> list[str]:
-        """The agent's warnings, told once for all visits in which they differ by their numbers only."""
+    def _command(self, rounds: int) -> str:
+        """The command that adds rounds; `sample` measures whole networks, and the same ones again for more rounds."""
+        if self.is_network:
+            return f"`lightnas-edge sample {self.options} --rounds {rounds}`"
+        return f"`profile-device {self.options} --only {shlex.quote(self.key)} --rounds {rounds}`"
+
+    def _visit_warnings(self) -> list[str]:
+        """The agent's warnings, each once for all visits in which it differs by its numbers only."""
         by_kind: dict[str, list[str]] = defaultdict(list)
         for visit in self.visits:
             for warning in visit.warnings:
@@ -185,19 +195,19 @@ class Lut:
     """A look-up table: header, visits, and what follows from them. Read one with `luts.read`."""
 
     path: Path
-    header: dict[str, Any]
+    header: LutHeader
     visits: tuple[Visit, ...] = field(repr=False)
     faults: tuple[Fault, ...] = ()
-    reference: frozenset[str] = frozenset()  # sessions whose day the numbers are of; all of them when empty
+    reference: frozenset[str] = frozenset()  # sessions that set the drift factor 1; all of them when empty
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         """What the numbers depend on; only equal ones mix."""
-        return dict(self.header["fingerprint"])
+        return dict(self.header.fingerprint)
 
     @property
     def simulated(self) -> bool:
-        return bool(self.header.get("simulated") or self.fingerprint.get("simulated"))
+        return self.header.simulated or bool(self.header.fingerprint.get("simulated"))
 
     @property
     def batch(self) -> int:
@@ -206,7 +216,19 @@ class Lut:
 
     @property
     def sentinels(self) -> tuple[str, ...]:
-        return tuple(self.header.get("sentinels") or ())
+        return self.header.sentinels
+
+    @property
+    def command_options(self) -> str:
+        """Options with which `profile-device` or `lightnas-edge sample` adds to this table."""
+        board = str(self.fingerprint.get("board"))
+        options = [f"--host {shlex.quote(board) if board.startswith('virtual:') else 'HOST'}"]
+        options.append(f"--space {shlex.quote(self.header.space)}")
+        for name, usual in (("precision", "fp32"), ("batch", 1), ("threads", 1)):
+            value = self.fingerprint.get(name)
+            if value not in (None, usual):
+                options.append(f"--{name} {shlex.quote(str(value))}")
+        return " ".join(options)
 
     @cached_property
     def drift(self) -> dict[Group, float]:
@@ -224,7 +246,7 @@ class Lut:
         return {key: entry for key, entry in self._all.items() if entry.is_network}
 
     @cached_property
-    def failed(self) -> dict[str, dict[str, Any]]:
+    def failed(self) -> dict[str, VisitFailure]:
         """Keys of which no visit succeeded, with their last error."""
         return {
             visit.key: visit.error
@@ -253,10 +275,12 @@ class Lut:
         coverage = self.coverage(keys)
         if not coverage.complete:
             lines = [f"{self.path}: {coverage}"]
-            lines += [f"  {key} failed: {_say(self.failed[key])}" for key in coverage.failed[:5]]
+            lines += [f"  {key} failed: {self.failed[key]}" for key in coverage.failed[:5]]
             wanted = [*coverage.missing, *coverage.failed]
-            only = " ".join(f"--only '{key}'" for key in wanted[:3]) if len(wanted) <= 3 else "--resume"
-            raise LutMissError("\n".join(lines), hint=f"to fill the table: profile-device {only}")
+            only = "".join(f" --only {shlex.quote(key)}" for key in wanted) if len(wanted) <= 3 else " --resume"
+            raise LutMissError(
+                "\n".join(lines), hint=f"to fill the table: `profile-device {self.command_options}{only}`"
+            )
         found = {key: self._all[key].quantity(metric) for key in dict.fromkeys(keys)}
         without = [key for key, quantity in found.items() if quantity is None]
         if without:
@@ -272,9 +296,9 @@ class Lut:
         """What the agent said about energy that it could not measure, as lines to append to a message."""
         if not metric.endswith("energy_mj"):
             return ""
-        about = [self.header.get("energy")] + [visit.energy for key in keys for visit in self._all[key].visits]
-        told = dict.fromkeys(str(one["reason"]) for one in about if isinstance(one, dict) and one.get("reason"))
-        return "".join("\n  " + reason.replace("\n", "\n  ") for reason in list(told)[:3])
+        about = [self.header.energy, *(visit.energy for key in keys for visit in self._all[key].visits)]
+        reasons = dict.fromkeys(each.reason for each in about if each is not None and each.reason)
+        return "".join("\n  " + reason.replace("\n", "\n  ") for reason in list(reasons)[:3])
 
     def coverage(self, keys: Iterable[str]) -> Coverage:
         wanted = list(dict.fromkeys(keys))
@@ -292,14 +316,14 @@ class Lut:
             {
                 "key": key,
                 "kind": "network" if entry.is_network else "operator",
-                **_columns(entry.record, is_network=entry.is_network),
+                **_operator_columns(entry.visits[0]),
                 "latency_ms": entry.latency_ms,
                 "standard_error_ms": entry.standard_error_ms,
                 "spread": entry.spread,
                 "p95_ms": entry.p95_ms,
                 "energy_gross_mj": None if entry.energy_mj is None else entry.energy_mj.gross_mj,
                 "energy_net_mj": None if entry.energy_mj is None else entry.energy_mj.net_mj,
-                "peak_memory_mb": None if (held := entry.quantity("peak_memory_mb")) is None else held.value,
+                "peak_memory_mb": None if (peak := entry.quantity("peak_memory_mb")) is None else peak.value,
                 "visits": len(entry.visits),
                 "samples": len(entry.samples_ms),
                 "unstable": entry.unstable,
@@ -313,10 +337,10 @@ class Lut:
             {
                 "key": key,
                 "kind": "network" if records[key].is_network else "operator",
-                **_columns(records[key].record, is_network=records[key].is_network),
+                **_operator_columns(records[key]),
                 "visits": 0,
                 "samples": 0,
-                "error": _say(error),
+                "error": str(error),
             }
             for key, error in self.failed.items()
         ]
@@ -325,7 +349,7 @@ class Lut:
     @cached_property
     def _all(self) -> dict[str, Entry]:
         measured: dict[str, list[Visit]] = defaultdict(list)
-        failures: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        failures: dict[str, list[VisitFailure]] = defaultdict(list)
         for visit in self.visits:
             if visit.error is None:
                 measured[visit.key].append(visit)
@@ -333,7 +357,11 @@ class Lut:
                 failures[visit.key].append(visit.error)
         return {
             key: Entry(
-                key, tuple(visits), tuple(self.drift[visit.group] for visit in visits), tuple(failures.get(key, ()))
+                key,
+                tuple(visits),
+                tuple(self.drift[visit.group] for visit in visits),
+                tuple(failures.get(key, ())),
+                self.command_options,
             )
             for key, visits in measured.items()
         }
@@ -355,17 +383,12 @@ def read(path: str | Path) -> Lut:
         FingerprintError: a second header of another board or state in the same file.
     """
     path = Path(path)
-    header, visits, faults, own = read_journal(path)
-    return Lut(path, header, tuple(visits), tuple(faults), own)
+    found = read_journal(path)
+    return Lut(path, found.header, found.visits, found.faults, found.reference)
 
 
-def _columns(record: Mapping[str, Any], *, is_network: bool) -> dict[str, Any]:
-    return {} if is_network else {name: record.get(name) for name in _OPERATOR_COLUMNS}
-
-
-def _say(error: Mapping[str, Any]) -> str:
-    text = f"{error.get('code', 'error')}: {error.get('message', '')}"
-    return f"{text} ({error['remedy']})" if error.get("remedy") else text
+def _operator_columns(visit: Visit) -> dict[str, Any]:
+    return {} if visit.operator is None else {name: getattr(visit.operator, name) for name in _OPERATOR_COLUMNS}
 
 
 def _listed(keys: Sequence[str], most: int = 8) -> str:

@@ -6,16 +6,15 @@ A board may be broken or somebody else's, so nothing that it wrote is used unche
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from lightnas_edge.records.base import Count, FreeForm, Positive, Record, Sha256
 from lightnas_edge.records.plain_text import Line, Lines
 
-# What becomes a part of a file's name, here or on the board, and is printed as it is.
+# Keys, spaces, engines: parts of file names, here and on the board.
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*$", max_length=200)]
-PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 JobName = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e12)]
@@ -57,11 +56,12 @@ class Measurement(Record):
     operator: FreeForm | None = None
     architecture: FreeForm | None = None
 
-    @model_validator(mode="after")
-    def _is_about_one_subject(self) -> Self:
-        if (self.operator is None) == (self.architecture is None):
+    @field_validator("architecture")
+    @classmethod
+    def _is_about_one_subject(cls, architecture: FreeForm | None, others: ValidationInfo) -> FreeForm | None:
+        if "operator" in others.data and (others.data["operator"] is None) == (architecture is None):
             raise ValueError("expected either an operator or an architecture")
-        return self
+        return architecture
 
     @model_serializer(mode="wrap")
     def _without_the_other_subject(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -85,10 +85,10 @@ class JobManifest(Record):
     schema_: Literal[1] = Field(default=1, alias="schema")
     job: JobName
     purpose: Literal["profile", "sample", "verify"]
-    space: PlainName
+    space: Key
     space_sha256: Sha256
-    backend: PlainName
-    precision: PlainName
+    backend: Key
+    precision: Key
     batch: Positive
     threads: Positive
     protocol: ProtocolRecord
@@ -109,7 +109,9 @@ class Status(Record):
     done: Count
     total: Count
     failed: Count
-    key: Key | Literal[""]  # empty before the first visit
+    key: Annotated[
+        str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.@-]*)?$", max_length=200)
+    ]  # empty before the first visit
     round: Count
     eta_s: Seconds | None
     pid: Positive
@@ -135,6 +137,6 @@ class AgentFailure(Record):
 
     kind: Literal["error"] = "error"
     schema_: Literal[1] = Field(default=1, alias="schema")
-    code: PlainName
+    code: Key
     message: Line
     remedy: Lines = ""

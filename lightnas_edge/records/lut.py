@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from lightnas_edge.records.base import Count, Fingerprint, FreeForm, Name, Positive, Record, Sha256
 from lightnas_edge.records.job import BoardSetup, Key, ProtocolRecord
@@ -174,18 +174,19 @@ class Visit(Record):
     warnings: tuple[Line, ...] = ()
     error: VisitFailure | None = None
 
-    @model_validator(mode="after")
-    def _is_whole(self) -> Self:
-        faults = []
-        if (self.operator is None) == (self.architecture is None):
-            faults.append("expected either an operator or an architecture")
-        if not self.samples_ms and self.error is None:
-            faults.append("samples_ms is empty and no error says why")
-        if self.samples_ms and self.error is not None:
-            faults.append("it has samples and an error")
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+    @field_validator("architecture")
+    @classmethod
+    def _is_about_one_subject(cls, architecture: FreeForm | None, others: ValidationInfo) -> FreeForm | None:
+        if "operator" in others.data and (others.data["operator"] is None) == (architecture is None):
+            raise ValueError("expected either an operator or an architecture")
+        return architecture
+
+    @field_validator("error")
+    @classmethod
+    def _stands_for_missing_samples(cls, error: VisitFailure | None, others: ValidationInfo) -> VisitFailure | None:
+        if "samples_ms" in others.data and bool(others.data["samples_ms"]) == (error is not None):
+            raise ValueError("expected samples_ms or an error")
+        return error
 
     @property
     def group(self) -> tuple[str, int]:

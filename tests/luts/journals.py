@@ -17,6 +17,12 @@ FINGERPRINT: dict[str, Any] = {
 }  # fmt: skip
 
 
+PROTOCOL: dict[str, Any] = {
+    "version": 1, "seed": 0, "rounds": 15, "samples_per_visit": 5, "warmup_ms": 5.0, "min_sample_ms": 2.0,
+    "timeout_s": 120.0, "spread_limit": 0.03, "extra_rounds": 5,
+}  # fmt: skip
+
+
 def seal(record: Mapping[str, Any]) -> bytes:
     """A line with its checksum and newline."""
     body = json.dumps(record, separators=(",", ":")).encode()
@@ -27,7 +33,7 @@ def header(**changes: Any) -> dict[str, Any]:
     record = {
         "kind": "lut", "schema": 1, "created": "2026-11-23T19:00:00Z", "agent_version": "0.1.0", "space": "tiny",
         "space_sha256": "0" * 64, "units": {"latency": "ms", "energy": "mJ"}, "simulated": True,
-        "fingerprint": FINGERPRINT, "board": {}, "runtime": {}, "protocol": {}, "sentinels": [],
+        "fingerprint": FINGERPRINT, "board": {}, "runtime": {}, "protocol": PROTOCOL, "sentinels": [],
         "energy": {"available": False, "reason": "test"},
     }  # fmt: skip
     return record | changes

@@ -1,4 +1,4 @@
-"""Merging tables, drift between two days, repeatability."""
+"""Merging tables, drift between two sessions, repeatability."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.luts.journals import FINGERPRINT, header, visit, write, write_measure
 TRUTH_MS = {f"op{index}@1": 0.1 * 1.2**index for index in range(8)}
 
 
-def test_the_drift_ratio_says_how_much_slower_the_other_day_was(tmp_path):
+def test_the_drift_ratio_is_how_much_slower_the_other_session_was(tmp_path):
     monday = luts.read(write_measured(tmp_path / "1", TRUTH_MS, noise=0.01, seed=1))
     friday = luts.read(write_measured(tmp_path / "2", TRUTH_MS, noise=0.01, seed=2, drift=lambda r: 1.1))
 

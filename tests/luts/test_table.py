@@ -1,4 +1,4 @@
-"""The estimator: what a key costs, how sure that is, and what a reader is told."""
+"""The estimator: the cost of a key, its uncertainty, and the warnings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_machine_shared_with_other_work_still_gives_a_table(tmp_path):
 
     assert np.sqrt(np.mean(relative_errors(lut, TRUTH_MS) ** 2)) < 0.01
     assert np.abs(relative_errors(lut, TRUTH_MS)).max() < 0.03
-    assert all(entry.unstable for entry in lut.entries.values())  # and it says how it came about
+    assert all(entry.unstable for entry in lut.entries.values())  # and each entry is marked
 
 
 def test_a_resumed_session_with_other_keys_and_another_speed_fits_in(tmp_path):
@@ -110,7 +110,7 @@ def test_sessions_that_share_no_key_are_each_left_as_they_are(tmp_path, seed):
     assert lut.drift == {("aaaaaaaa", 0): 1.0, ("bbbbbbbb", 0): 1.0}
 
 
-def test_a_table_that_another_one_was_added_to_stays_on_its_own_day(tmp_path):
+def test_a_table_that_another_one_was_added_to_keeps_its_reference_sessions(tmp_path):
     """However much longer the other one is: what was predicted from the first is still comparable."""
     one = write_measured(tmp_path / "one", TRUTH_MS, rounds=5)
     two = write_measured(tmp_path / "two", TRUTH_MS, drift=lambda r: 1.3, session="bbbbbbbb", rounds=50)
@@ -145,14 +145,14 @@ def test_a_cut_off_round_with_a_single_key_takes_the_drift_of_the_nearest_round(
 
 def test_an_unstable_entry_says_how_much_and_what_to_do(tmp_path):
     records = [visit(key, [cost], round=r) for r in range(8) for key, cost in TRUTH_MS.items()]
-    records += [visit("shaky@1", [1.0 + 0.2 * (r % 2)], round=r) for r in range(8)]
+    records += [visit("unstable@1", [1.0 + 0.2 * (r % 2)], round=r) for r in range(8)]
 
-    entry = luts.read(write(tmp_path / "t", header(), *records)).entries["shaky@1"]
+    entry = luts.read(write(tmp_path / "t", header(), *records)).entries["unstable@1"]
 
     assert entry.unstable
     assert entry.warnings == (
         "unstable: spread 13.5 % of the median (limit 3 %); stop other work, lock the clocks or cool the board, then "
-        "measure more rounds: profile-device --only 'shaky@1' --rounds 16",
+        "measure more rounds: `profile-device --host HOST --space tiny --only unstable@1 --rounds 16`",
     )
 
 
@@ -160,7 +160,7 @@ def test_too_few_rounds_leave_the_spread_unknown_and_the_entry_unstable(tmp_path
     entry = luts.read(write(tmp_path / "t", header(), visit("a@1", [1.0, 1.0]))).entries["a@1"]
 
     assert math.isnan(entry.spread) and math.isnan(entry.standard_error_ms)
-    assert entry.unstable and "measured in 1 round only, its spread is unknown" in entry.warnings[0]
+    assert entry.unstable and "measured in 1 round only, the spread is unknown" in entry.warnings[0]
 
 
 def test_the_standard_error_is_what_repeating_the_measurement_shows(tmp_path):
@@ -187,17 +187,17 @@ def test_coverage_names_what_is_missing_and_what_failed(tmp_path):
     with pytest.raises(luts.LutMissError) as caught:
         lut.latencies_ms(["a@1", "c@1"])
     assert "1 of 2 operators found; missing: c@1" in str(caught.value)
-    assert "--only 'c@1'" in caught.value.hint
+    assert "`profile-device --host HOST --space tiny --only c@1`" in caught.value.hint
 
 
-def test_networks_stand_beside_operators(tmp_path):
+def test_networks_are_kept_apart_from_operators(tmp_path):
     architecture = {"kind": "architecture", "schema": 1, "space": "tiny", "operators": ["skip"]}
     path = write(tmp_path / "t", header(), visit("a@1", [1.0]), visit("net-1", [9.0], architecture=architecture))
 
     lut = luts.read(path)
 
     assert list(lut.entries) == ["a@1"] and list(lut.networks) == ["net-1"]
-    assert lut.networks["net-1"].record == architecture
+    assert lut.networks["net-1"].subject == architecture
 
 
 def test_the_frame_has_a_row_per_key_and_holes_where_nothing_is_known(tmp_path):
