@@ -129,6 +129,7 @@ def verify_network(
     settings = run_settings(run) if settings is None else settings
     with run.writing("verify"):
         export = _export_for(run, settings.batch)
+        predictor, lut = run.predictors.get("latency_ms"), run.table
         network = load_network(run)
         inputs, labels = load_training_data(run, data).validation_arrays(images)
         count = len(inputs) // settings.batch * settings.batch  # the engine takes whole batches
@@ -153,7 +154,7 @@ def verify_network(
             journal.unlink(missing_ok=True)  # or the failure would be resumed
             raise VerifyError(f"{connection.name} could not measure the network: {reason}", hint=remedy)
         entry = table.networks[key]
-        drift, warnings = _drift(run, table)
+        drift, warnings = _drift(run, lut, table)
         judgement = judge(entry, target_ms=float(target_ms), drift=drift, confidence=confidence)
         reference = pytorch_outputs(network, inputs) if count else None
         agreement = None if outputs is None or reference is None else compare_outputs(reference, outputs)
@@ -165,7 +166,6 @@ def verify_network(
         if agreement is None:
             warnings.append("the outputs were not compared: the board returned none")
 
-        predictor, lut = run.predictors.get("latency_ms"), run.table
         record = VerificationRecord(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             host=connection.name,
@@ -245,9 +245,8 @@ def _read_outputs(path: Path, images: int) -> np.ndarray | None:
     return values.reshape(images, -1)
 
 
-def _drift(run: Run, table: luts.Lut) -> tuple[luts.Ratio | None, list[str]]:
-    """The drift since the run's table was measured, or None and why."""
-    path = run.table
+def _drift(run: Run, path: Path | None, table: luts.Lut) -> tuple[luts.Ratio | None, list[str]]:
+    """The drift since the run's table at `path` was measured, or None and why."""
     if path is None:
         return None, [
             "the run holds no table, so drift since it was measured is unknown and the median is judged as it is"

@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import luts
 from devices import Connection
@@ -18,8 +17,8 @@ from lightnas_edge.data import DataSet, load_data
 from lightnas_edge.deploy import export
 from lightnas_edge.measuring import Job
 from lightnas_edge.nn import Network
-from lightnas_edge.runs import write_json
 from lightnas_edge.space import Architecture, Space
+from tests import run_folders
 
 SPACE = Space.from_json({
     "schema": 1, "name": "small", "input_size": 16, "classes": 10, "stem": {"channels": 8, "stride": 1},
@@ -48,20 +47,11 @@ def digits_at_hand(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run_folder(tmp_path: Path, digits: DataSet) -> Path:
     """Trained, not exported; with a predictor and a table of invented numbers."""
-    folder = tmp_path / "run"
-    data = digits.to_json()
-    targets = {"latency_ms": 0.5}
-    write_json(folder / "run.json", {
-        "kind": "run", "schema": 1, "space": SPACE.to_json(), "targets": targets, "data": data, "config": {}, "seed": 0,
-    })  # fmt: skip
-    write_json(folder / "architecture.json", Architecture.from_names(SPACE, FOUND).to_json())
-    write_json(
-        folder / "train" / "result.json",
-        {"kind": "train", "schema": 1, "classes": data["classes"], "architecture": FOUND},
-    )
-    save_file(network().state_dict(), folder / "train" / "weights.safetensors")
-    write_table(folder / "lut.jsonl", [shaped.key for shaped in SPACE.shaped_operators()], 0.1)
-    return folder
+    run = run_folders.begin(tmp_path / "run", SPACE, digits.record, fingerprint=FINGERPRINT)
+    write_table(run.folder / "lut.jsonl", [shaped.key for shaped in SPACE.shaped_operators()], 0.1)
+    run_folders.find(run, Architecture.from_names(SPACE, FOUND))
+    run_folders.train(run, network())
+    return run.folder
 
 
 def network() -> Network:
@@ -114,9 +104,14 @@ def write_table(
 ) -> luts.Lut:
     generator = np.random.default_rng(1)
     lines: list[dict[str, Any]] = [{
-        "kind": "lut", "schema": 1, "created": "", "agent_version": "0", "space": "small", "space_sha256": "",
+        "kind": "lut", "schema": 1, "created": "", "agent_version": "0", "space": "small", "space_sha256": "0" * 64,
         "units": {"latency": "ms", "energy": "mJ"}, "simulated": False, "fingerprint": fingerprint, "board": {},
-        "runtime": {}, "protocol": {}, "sentinels": [], "energy": {"available": False, "reason": ""},
+        "runtime": {},
+        "protocol": {
+            "version": 1, "rounds": 10, "samples_per_visit": 5, "seed": 0, "warmup_ms": 5.0, "min_sample_ms": 2.0,
+            "timeout_s": 120.0,
+        },
+        "sentinels": [], "energy": {"available": False, "reason": ""},
     }]  # fmt: skip
     for round_ in range(10):
         for key in keys:

@@ -1,4 +1,4 @@
-"""A verdict is arithmetic on samples, and doubt is one of its three values."""
+"""A verdict is arithmetic on samples, and uncertainty is one of its three values."""
 
 import math
 
@@ -8,12 +8,14 @@ import pytest
 import luts
 from lightnas_edge.deploy import judge, result_line
 from lightnas_edge.errors import BudgetError, VerifyError
+from lightnas_edge.records.deployment import PredictedLatency
+from tests.run_folders import verification
 
 
 def entry(rounds_ms: list[list[float]], drift: list[float] | None = None) -> luts.Entry:
     """A network measured once in each round."""
     record = {"kind": "architecture"}
-    visits = tuple(luts.Visit("net-0", "00", index, tuple(samples), record) for index, samples in enumerate(rounds_ms))
+    visits = tuple(luts.Visit(key="net-0", session="00", round=index, samples_ms=tuple(samples), architecture=record) for index, samples in enumerate(rounds_ms))
     return luts.Entry("net-0", visits, tuple(drift or [1.0] * len(visits)))
 
 
@@ -41,7 +43,7 @@ def test_above_the_target_is_missed_and_says_by_how_much():
     judgement = judge(rounds(1.0), target_ms=0.9)
 
     assert judgement.verdict == "missed"
-    assert "target 0.900 ms: missed by 1" in result_line(judgement.to_json())
+    assert "target 0.900 ms: missed by 1" in result_line(verification(judgement))
 
 
 def test_an_interval_that_contains_the_target_is_inconclusive_and_says_what_to_do():
@@ -97,7 +99,7 @@ def test_drift_is_divided_out_and_the_corrected_latency_decides():
 
     assert judgement.corrected.latency_ms == pytest.approx(samples.latency_ms / 1.05)
     assert judgement.verdict == "met"
-    assert "drift-corrected 0.88" in result_line(judgement.to_json())
+    assert "drift-corrected 0.88" in result_line(verification(judgement))
 
 
 def test_the_doubt_about_the_drift_widens_the_interval():
@@ -111,21 +113,21 @@ def test_when_drift_alone_turns_missed_into_met_nobody_says_met():
     judgement = judge(rounds(0.93, spread=0.002), target_ms=0.9, drift=ratio(1.05))
 
     assert judgement.verdict == "inconclusive"
-    assert judgement.reason == "as measured the budget is missed, at the speed of the table's day it is met"
+    assert judgement.reason == "as measured the budget is missed, normalised to profiling conditions it is met"
 
 
-def test_on_a_restless_machine_the_corrected_latency_does_not_decide_alone():
+def test_on_an_unstable_host_the_corrected_latency_does_not_decide_alone():
     """Two of five samples run undisturbed at 1.0 and meet 1.5; the rest is slowed down to around 1.5 by other work."""
-    restless = entry([[1.0, 1.0, 1.4, 1.6, 1.8], [1.0, 1.0, 1.6, 1.6, 1.8]] * 10)
-    judgement = judge(restless, target_ms=1.5, drift=ratio(1.0))
+    samples = entry([[1.0, 1.0, 1.4, 1.6, 1.8], [1.0, 1.0, 1.6, 1.6, 1.8]] * 10)
+    judgement = judge(samples, target_ms=1.5, drift=ratio(1.0))
 
     assert judgement.corrected.latency_ms == 1.0
     assert judgement.verdict == "inconclusive"
-    assert "restless" in judgement.reason
+    assert "unstable host" in judgement.reason
 
 
 @pytest.mark.parametrize(("value", "word"), [(1.2, "20.0 % slower"), (0.85, "15.0 % faster")])
-def test_a_machine_far_from_the_tables_day_gives_no_verdict(value, word):
+def test_a_machine_far_from_the_reference_session_gives_no_verdict(value, word):
     judgement = judge(rounds(0.9), target_ms=0.9, drift=ratio(value))
 
     assert judgement.verdict == "inconclusive"
@@ -162,7 +164,7 @@ def test_a_drift_that_is_no_ratio_is_refused():
         judge(rounds(1.0), target_ms=1.0, drift=luts.Ratio(1.0, (-1.0, 3.0), 0.95, {}))
 
 
-def test_the_drift_of_each_round_is_divided_out_of_the_corrected_latency():
+def test_the_corrected_latency_is_free_of_the_drift_of_each_round():
     """Two rounds ran twice as slow, and the sentinels say so: corrected, all rounds agree."""
     judgement = judge(entry([[1.0], [2.0], [1.0], [2.0], [1.0]], [1, 2, 1, 2, 1]), target_ms=1.5, drift=ratio(1.0, 0.0))
 
@@ -171,18 +173,23 @@ def test_the_drift_of_each_round_is_divided_out_of_the_corrected_latency():
     assert judgement.verdict == "met"
 
 
-def test_the_line_tells_the_whole_truth():
-    line = result_line({**judge(rounds(8.6), target_ms=9.0).to_json(), "predicted": {"latency_ms": 8.4}})
+def test_the_line_states_prediction_measurement_target_and_verdict():
+    line = result_line(
+        verification(
+            judge(rounds(8.6), target_ms=9.0),
+            predicted=PredictedLatency(latency_ms=8.4, interval_ms=(8.0, 9.0), gap=0.02),
+        )
+    )
 
     assert line == "predicted 8.40 ms, measured 8.59 ± 0.04 ms (n=100), target 9.00 ms: met"
 
 
 def test_simulated_numbers_are_never_called_measured():
-    line = result_line({**judge(rounds(0.8), target_ms=0.9).to_json(), "simulated": True})
+    line = result_line(verification(judge(rounds(0.8), target_ms=0.9), simulated=True))
 
     assert "SIMULATED 0.799 ± 0.003 ms" in line
     assert "measured" not in line
 
 
 def test_an_uncertainty_is_never_printed_as_zero():
-    assert "± 0.001 ms" in result_line(judge(entry([[0.5] * 5] * 10), target_ms=0.9).to_json())
+    assert "± 0.001 ms" in result_line(verification(judge(entry([[0.5] * 5] * 10), target_ms=0.9)))

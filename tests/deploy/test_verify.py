@@ -3,13 +3,17 @@
 import json
 
 import pytest
+from PIL import Image
 
 import devices
-from lightnas_edge.deploy import export_network, run_settings, verify, verify_network
-from lightnas_edge.errors import RunError, VerifyError
+from lightnas_edge.deploy import default_host, export_network, run_settings, verify, verify_network
+from lightnas_edge.errors import DataError, RunError, StaleRecordError, VerifyError
 from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, sentinels, write_profile_job
 from lightnas_edge.predictor import lut_predictor
-from lightnas_edge.space import Space
+from lightnas_edge.runs import Run
+from lightnas_edge.space import Architecture, Space
+from tests import run_folders
+from tests.deploy.conftest import FINGERPRINT, FOUND, SPACE, network, write_table
 
 LOCAL = devices.connect("localhost")
 SETTINGS = Settings(protocol=MeasurementProtocol(rounds=6, min_sample_ms=0.5, warmup_ms=1.0))
@@ -30,11 +34,12 @@ def test_the_whole_way_on_this_machine(exported, monkeypatch, tmp_path):
     (exported / "lut.jsonl").unlink()
     job = write_profile_job(tmp_path / "job", space, SETTINGS, operators=sentinels(space))
     measure(board, job, exported / "lut.jsonl")
+    run_folders.find(Run.open(exported), Run.open(exported).architecture)
 
     found = verify_network(exported, board, target_ms=1000.0, settings=SETTINGS, images=100)
 
     record = json.loads(found.path.read_text())
-    assert record == json.loads(json.dumps(found.record))
+    assert record == found.record.to_json()
     assert record["measured"]["n"] == len(record["measured"]["samples_ms"]) == 30
     assert record["outputs"]["images"] == 100
     assert record["outputs"]["cosine"] > 0.9999
@@ -50,7 +55,7 @@ def test_the_record_has_the_fields_of_the_format(exported, monkeypatch, board):
     """359 digits are the fifth of each class that validates."""
     monkeypatch.setattr(verify, "measure", board())
 
-    record = verify_network(exported, LOCAL, settings=SETTINGS).record
+    record = verify_network(exported, LOCAL, settings=SETTINGS).record.to_json()
 
     assert record["verdict"] == "met"
     assert record["target"] == {"latency_ms": 0.5}
@@ -66,21 +71,22 @@ def test_the_predictor_of_the_run_says_what_was_predicted(exported, monkeypatch,
 
     space = Space.from_json(json.loads((exported / "run.json").read_text())["space"])
     lut_predictor(space, luts.read(exported / "lut.jsonl")).save(exported / "predictor.json")
+    run_folders.find(Run.open(exported), Run.open(exported).architecture)
     monkeypatch.setattr(verify, "measure", board())
 
     found = verify_network(exported, LOCAL, images=40)
 
-    predicted = found.record["predicted"]
-    assert predicted["interval_ms"][0] < predicted["latency_ms"] < predicted["interval_ms"][1]
-    assert predicted["gap"] == pytest.approx(0.4 / predicted["latency_ms"] - 1, abs=0.01)
+    predicted = found.record.predicted
+    assert predicted.interval_ms[0] < predicted.latency_ms < predicted.interval_ms[1]
+    assert predicted.gap == pytest.approx(0.4 / predicted.latency_ms - 1, abs=0.01)
     assert found.line.startswith("predicted 0.")
 
 
-def test_a_slower_day_is_divided_out(exported, monkeypatch, board):
-    """All takes 5 % longer: 0.42 is 0.40 of the table's day."""
+def test_a_slower_session_is_corrected(exported, monkeypatch, board):
+    """All takes 5 % longer: 0.42 is 0.40 in the reference session."""
     monkeypatch.setattr(verify, "measure", board(network_ms=0.42, operator_ms=0.105))
 
-    record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record
+    record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record.to_json()
 
     assert record["drift"]["ratio"] == pytest.approx(1.05, abs=0.01)
     assert record["corrected"]["latency_ms"] == pytest.approx(0.4, rel=0.01)
@@ -89,7 +95,7 @@ def test_a_slower_day_is_divided_out(exported, monkeypatch, board):
 def test_another_board_than_the_tables_is_judged_by_what_was_measured(exported, monkeypatch, board):
     monkeypatch.setattr(verify, "measure", board(fingerprint={"board": "another"}))
 
-    record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record
+    record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record.to_json()
 
     assert record["drift"] is None
     assert record["corrected"] is None
@@ -101,7 +107,7 @@ def test_an_engine_that_computes_something_else_keeps_no_budget(exported, monkey
 
     found = verify_network(exported, LOCAL, settings=SETTINGS, images=40)
 
-    assert found.record["verdict"] == "inconclusive"
+    assert found.record.verdict == "inconclusive"
     assert "does not compute what PyTorch does" in found.line
 
 
@@ -119,7 +125,7 @@ def test_a_file_that_was_changed_after_the_export_is_refused(exported):
     with (exported / "export" / "model.onnx").open("ab") as file:
         file.write(b"\0")
 
-    with pytest.raises(VerifyError, match="it has changed since"):
+    with pytest.raises(StaleRecordError, match="it has changed since"):
         verify_network(exported, LOCAL, settings=SETTINGS, images=40)
 
 
@@ -135,45 +141,114 @@ def test_without_an_export_the_message_says_how_to_get_one(run_folder):
     assert "lightnas-edge export" in caught.value.hint
 
 
-def test_settings_follow_the_predictor(exported):
-    record = {"kind": "predictor", "schema": 1, "fingerprint": {"backend": "tensorrt", "precision": "fp16", "batch": 8}}
-    (exported / "predictor.json").write_text(json.dumps(record))
+def test_settings_follow_the_fingerprint_of_the_run(tmp_path):
+    fingerprint = {"backend": "tensorrt", "precision": "fp16", "batch": 8}
+    run = run_folders.begin(tmp_path / "run", SPACE, fingerprint=fingerprint)
+    run_folders.find(run, Architecture.from_names(SPACE, FOUND))
 
-    settings = run_settings(exported, rounds=7)
+    settings = run_settings(run, rounds=7)
 
     assert (settings.backend, settings.precision, settings.batch, settings.threads) == ("tensorrt", "fp16", 8, 1)
     assert settings.protocol.rounds == 7
 
 
-def test_a_budget_for_something_else_is_not_judged_and_said_to_be_so(exported, monkeypatch, board):
+def test_a_budget_for_another_metric_is_named_and_not_judged(tmp_path, digits, monkeypatch, board):
+    targets = {"energy_mj": 40.0, "params_m": 1.0}
+    run = run_folders.begin(tmp_path / "run", SPACE, digits.record, targets=targets, fingerprint=FINGERPRINT)
+    write_table(run.folder / "lut.jsonl", [shaped.key for shaped in SPACE.shaped_operators()], 0.1)
+    run_folders.train(run_folders.find(run, Architecture.from_names(SPACE, FOUND)), network())
+    export_network(run)
     monkeypatch.setattr(verify, "measure", board())
-    record = json.loads((exported / "run.json").read_text())
-    (exported / "run.json").write_text(json.dumps({**record, "targets": {"energy_mj": 40.0, "params_m": 1.0}}))
 
     with pytest.raises(VerifyError, match="was searched for energy_mj 40 and params_m 1, and only a latency is judged"):
-        verify_network(exported, LOCAL, settings=SETTINGS)
-    found = verify_network(exported, LOCAL, settings=SETTINGS, target_ms=0.5, images=40)
+        verify_network(run, LOCAL, settings=SETTINGS)
+    found = verify_network(run, LOCAL, settings=SETTINGS, target_ms=0.5, images=40)
 
     assert found.judgement.verdict == "met"
-    assert found.record["warnings"] == ["the verdict is about the latency; not judged: energy_mj 40"]
+    assert found.record.warnings == ("the verdict is about the latency; not judged: energy_mj 40",)
 
 
-def test_settings_follow_another_metrics_predictor_where_the_latency_has_none(exported):
-    record = {"kind": "predictor", "schema": 1, "fingerprint": {"backend": "tensorrt", "precision": "fp16", "batch": 8}}
-    (exported / "predictor-energy_mj.json").write_text(json.dumps(record))
-
-    assert run_settings(exported).batch == 8
-
-
-def test_a_second_verification_measures_anew(exported, monkeypatch, board):
-    asked = []
+def test_a_second_verification_measures_again(exported, monkeypatch, board):
+    fresh = []
 
     def measure(*arguments, **named):
-        asked.append(named.pop("fresh"))
+        fresh.append(named.pop("fresh"))
         return board()(*arguments, **named)
 
     monkeypatch.setattr(verify, "measure", measure)
     verify_network(exported, LOCAL, settings=SETTINGS, images=40)
     verify_network(exported, LOCAL, settings=SETTINGS, images=40)
 
-    assert asked == [False, True]
+    assert fresh == [True, True]
+
+
+def test_an_interrupted_verification_is_resumed(exported, monkeypatch, board):
+    def interrupted(connection, job, table, **named):
+        table.parent.mkdir(exist_ok=True)
+        table.write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+    fresh = []
+
+    def measure(*arguments, **named):
+        fresh.append(named.pop("fresh"))
+        return board()(*arguments, **named)
+
+    monkeypatch.setattr(verify, "measure", measure)
+    verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+
+    assert fresh == [False]
+
+
+def test_a_verification_that_cannot_start_keeps_the_one_before(exported, monkeypatch, board):
+    monkeypatch.setattr(verify, "measure", board())
+    verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+    before = {path.name: path.read_bytes() for path in (exported / "verify").iterdir()}
+
+    def refuses(*arguments, **named):
+        raise devices.DeviceError("no jetson_clocks")
+
+    monkeypatch.setattr(verify, "measure", refuses)
+    with pytest.raises(devices.DeviceError):
+        verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+
+    assert {path.name: path.read_bytes() for path in (exported / "verify").iterdir()} == before
+    assert Run.open(exported).verification.verdict == "met"
+
+
+def test_an_export_that_is_older_than_the_weights_is_named_with_its_remedy(exported):
+    network_ = network()
+    network_.state_dict()["head.classifier.bias"].add_(1.0)
+    run_folders.train(Run.open(exported), network_)
+
+    with pytest.raises(StaleRecordError, match="is older than the weights") as caught:
+        verify_network(exported, LOCAL, settings=SETTINGS, images=40)
+
+    assert caught.value.hint == f"`lightnas-edge export {exported}` writes it"
+
+
+def test_other_images_than_those_of_the_training_are_refused(exported, tmp_path):
+    for part in ("train", "val"):
+        for name in range(10):
+            folder = tmp_path / "other" / part / str(name)
+            folder.mkdir(parents=True)
+            Image.new("RGB", (16, 16), (name, 0, 0)).save(folder / "a.png")
+
+    with pytest.raises(DataError, match="holds other images than the training"):
+        verify_network(exported, LOCAL, settings=SETTINGS, data=tmp_path / "other")
+
+
+def test_the_board_of_the_table_is_the_default(tmp_path):
+    def host(fingerprint, **more):
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        return default_host(run_folders.begin(folder, SPACE, fingerprint=fingerprint, **more))
+
+    assert host({"board": "generic-linux"}) == "localhost"
+    assert host({"board": "jetson-nano"}, host="bench") == "bench"
+    assert host({"board": "virtual:jetson-nano", "simulated": True}) == "virtual:jetson-nano"
+    with pytest.raises(VerifyError, match="measured on jetson-nano") as caught:
+        host({"board": "jetson-nano"})
+    assert "--host HOST" in caught.value.hint
