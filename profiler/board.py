@@ -84,7 +84,7 @@ def describe(description: BoardDescription, system: System = THIS_MACHINE) -> Js
 
 
 def fingerprint(description: BoardDescription, system: System = THIS_MACHINE) -> JsonObject:
-    """The board's part of a table's fingerprint. On a virtual board nothing is real, whatever the backend says."""
+    """The board's part of a table's fingerprint. On a virtual board nothing is real, with any backend."""
     mode = power_mode(system)
     return {
         "board": ("virtual:" if system.is_virtual else "") + description["name"],

@@ -17,7 +17,7 @@ from profiler.fields import Fields, JsonObject, read_record
 
 
 class ErrorRecord(NamedTuple):
-    """An error as it stands in a journal and in the answers between processes."""
+    """An error in a journal or in an answer between processes."""
 
     code: str
     message: str

@@ -105,7 +105,7 @@ class Fields:
         return cast(List[str], self._take(field, fits, expected, []))
 
     def table(self, field: str) -> JsonObject:
-        """An object whose content is somebody else's to check."""
+        """An object with unchecked content."""
         return cast(JsonObject, self._take(field, lambda value: isinstance(value, dict), "an object", {}))
 
     def child(self, field: str) -> "Fields":

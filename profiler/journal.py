@@ -21,7 +21,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Origin(NamedTuple):
-    """What a journal's header says about the conditions of its measurements."""
+    """The conditions of a journal's measurements, from its header."""
 
     fingerprint: JsonObject
     space_sha256: str

@@ -1,4 +1,4 @@
-"""What the agent and its measuring process say to each other: one JSON object per line in each direction.
+"""The messages between the agent and its measuring process: one JSON object per line in each direction.
 
     request      answer        what the process does
     Configure    Configured    opens the backend

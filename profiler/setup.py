@@ -234,7 +234,7 @@ def _apply(wanted: BoardSetup, path: str, system: System) -> None:
 
 
 def _restore(path: str, system: System) -> None:
-    """Undo what the note says, if there is one. Raises SetupError: the note is damaged."""
+    """Restore from the note, if there is one. Raises SetupError: the note is damaged."""
     note = read_note(path)
     if note is None:
         return
@@ -297,7 +297,7 @@ def _guard_pid(home: str) -> Optional[int]:
     try:
         note = read_note(os.path.join(home, NOTE))
     except SetupError:
-        return None  # whoever restores reports it
+        return None  # the restoring call reports it
     if note is None:
         return None
     try:

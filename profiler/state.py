@@ -52,7 +52,7 @@ class VisitState(NamedTuple):
 
     before: BoardState
     after: BoardState
-    foreign_cpu: Optional[float]  # share of one core that other processes used; None: too short to tell
+    foreign_cpu: Optional[float]  # share of one core that other processes used; None: the visit was too short
 
     @classmethod
     def read(cls, fields: Fields) -> "VisitState":
@@ -167,7 +167,7 @@ class StateReader:
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
         ticks = user + nice + system + irq + softirq + steal
         for own in self._own:
-            of_process = own.read().rpartition(")")[2].split()  # the name before it may hold anything
+            of_process = own.read().rpartition(")")[2].split()  # the name before it may contain anything
             if len(of_process) > 12:
                 ticks -= int(of_process[11]) + int(of_process[12])
         self._readings.append((self._clock(), ticks / os.sysconf("SC_CLK_TCK")))

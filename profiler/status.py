@@ -83,7 +83,7 @@ class StatusFile:
 
 
 class LockHolder(NamedTuple):
-    """The agent that has the lock, as it stands in the lock file."""
+    """The agent that has the lock, as the lock file records it."""
 
     pid: int
     job: str

@@ -43,7 +43,7 @@ def _answer(worker: "Worker", line: bytes) -> Union[messages.Answer, Failure]:
         return Failure(err.record, isinstance(err, MeasureError) and err.fatal)
     except MemoryError:
         return Failure(MeasureError("run", "not enough memory", "free memory on the board").record, False)
-    except Exception as err:  # a runtime may raise anything; the line in the journal says what
+    except Exception as err:  # a runtime may raise anything; it becomes the error of the visit
         return Failure(MeasureError("run", "{}: {}".format(type(err).__name__, err), "see agent.log").record, False)
 
 

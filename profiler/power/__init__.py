@@ -1,4 +1,4 @@
-"""Power and energy: which rails a board has, reading them, and what a batch costs. docs/energy.md says how."""
+"""Power and energy: the rails of a board, their readings, and the energy of a batch. Method: docs/energy.md."""
 
 from profiler.power.energy import SETTLE_S, Energy, Window, estimate, idle, measure
 from profiler.power.find import Found, find_sensors

@@ -40,7 +40,7 @@ _REMEDY = {
 
 
 class ChipSettings(NamedTuple):
-    """How a chip averages, as it reports it. The values are part of what a record must say."""
+    """How a chip averages, as it reports it. They are part of the journal's header."""
 
     chip: str
     driver: str

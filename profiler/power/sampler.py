@@ -136,7 +136,7 @@ class PowerSampler(Sampler):
         command: Optional[Sequence[str]] = None,
     ) -> None:
         """`path`: where the trace goes; `command`: how to start it other than with this interpreter and this code."""
-        # Works from a folder and from the archive alike: both can stand on the module search path.
+        # Works from a folder and from the archive alike: both can be on the module search path.
         self._code = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         self._command: List[str] = list(command or [sys.executable, "-c", _CODE])
         self._config = SamplerConfig(sysfs_root, board, sensor, period_s)

@@ -29,7 +29,7 @@ class RailFacts(NamedTuple):
 
 
 class PowerFacts(NamedTuple):
-    """What a board's description (a file of `devices/catalog`) says about its power rails."""
+    """The power rails in a board's description (a file of `devices/catalog`)."""
 
     sensors: List[str]  # kinds to look for; empty: all
     rails: List[RailFacts]

@@ -99,7 +99,8 @@ class JobWriter:
             content = inputs.astype("<f4").tobytes()
             digest = hashlib.sha256(content).hexdigest()
             (folder / "data" / f"{digest}.f32").write_bytes(content)
-            evaluations = [{**rows[0], "inputs": digest, "shape": list(inputs.shape)}]
+            first = {field: rows[0][field] for field in ("key", "model")}
+            evaluations = [{**first, "inputs": digest, "shape": list(inputs.shape)}]
         manifest = {
             "kind": "job",
             "schema": 1,

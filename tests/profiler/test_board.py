@@ -34,7 +34,7 @@ def write(root, files):
         ("", None),
     ],
 )
-def test_the_power_mode_is_found_between_noise(text, expected):
+def test_the_power_mode_is_found_between_warnings(text, expected):
     mode = board.parse_power_mode(text)
 
     assert (mode and mode.to_json()) == expected

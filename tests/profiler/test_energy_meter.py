@@ -1,4 +1,4 @@
-"""Energy on virtual boards, whose truth is known: the real sensors, sampler's trace and estimator between."""
+"""Energy on virtual boards, with a known truth: the real sensors, sampler's trace and estimator between."""
 
 import json
 

@@ -131,7 +131,7 @@ def test_a_missing_job_directory_is_an_error_that_names_the_file(tmp_path):
         (b"[]", "the record: expected an object, found a list of 0"),
     ],
 )
-def test_a_file_that_is_no_record_says_why(tmp_path, content, reason):
+def test_a_file_that_is_no_record_is_refused_with_the_reason(tmp_path, content, reason):
     (tmp_path / "manifest.json").write_bytes(content)
 
     with pytest.raises(ManifestError) as caught:

@@ -43,7 +43,7 @@ def test_a_slow_engine_is_not_repeated():
     assert (timings.repeats, len(timings.warmup_ms), timings.samples_ms) == (1, 1, [40.0, 40.0])
 
 
-def test_warm_up_lasts_as_long_as_asked():
+def test_warm_up_lasts_at_least_the_requested_time():
     clock = Clock()
 
     timings = measure(SteadyEngine(clock, run_ms=1.0), warmup_ms=10, min_sample_ms=1, samples=1, clock=clock)

@@ -1,4 +1,4 @@
-"""The state of a machine, read from a folder of text files that stands for a board."""
+"""The state of a machine, read from a folder of text files that represents a board."""
 
 import os
 

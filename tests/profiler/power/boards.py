@@ -1,4 +1,4 @@
-"""Folders of text files that stand for a board's /sys, in the form of each generation's driver."""
+"""Folders of text files that represent a board's /sys, in the form of each generation's driver."""
 
 
 def write(path, value):

@@ -38,7 +38,7 @@ def test_energy_is_power_times_the_time_of_a_batch():
     assert energy.idle_drift_mw == 0.0
 
 
-def test_a_step_of_the_sensor_stays_a_bound_however_many_samples_there_are():
+def test_a_step_of_the_sensor_stays_a_bound_with_any_number_of_samples():
     short = estimated(flat(9000, 4000, 6.0), window_s=6.0, runs=600)
     long = estimated(flat(9000, 4000, 60.0), window_s=60.0, runs=6000)
 
@@ -81,7 +81,7 @@ def drawn():
     return list(cases())
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say(drawn):
+def test_intervals_cover_the_truth_at_their_confidence(drawn):
     covered = {"gross": 0, "net": 0}
     for trace, window_s, runs, gross, net in drawn:
         energy = estimated(trace, runs, window_s)
@@ -93,7 +93,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(drawn):
     assert all(0.90 <= share <= 0.99 for share in shares.values()), shares
 
 
-def test_the_textbook_interval_would_not(drawn):
+def test_the_textbook_interval_does_not_cover_the_truth(drawn):
     """Why all this: sd / sqrt(n), every sample counted as independent, steps forgotten."""
     covered = 0
     for trace, window_s, runs, gross, _ in drawn:
@@ -117,7 +117,7 @@ def test_without_settling_the_filter_pulls_the_energy_down():
     assert hasty.lag_mw == pytest.approx(660, rel=0.15)  # and the bound says so
 
 
-def test_drift_between_the_idles_is_stated_widens_the_interval_and_is_warned_of():
+def test_drift_between_the_idles_is_reported_widens_the_interval_and_gives_a_warning():
     trace = [(t_s, mw + 60 * t_s) for t_s, mw in flat(5000, 4000)]
 
     energy = estimated(trace, runs=600)
@@ -127,7 +127,7 @@ def test_drift_between_the_idles_is_stated_widens_the_interval_and_is_warned_of(
     assert any("idle power went from" in warning for warning in energy.warnings)
 
 
-def test_a_load_that_keeps_changing_is_called_not_steady():
+def test_a_load_that_keeps_changing_gives_a_warning():
     trace = [(t_s, mw + (100 * (t_s - 6) if mw == 9000 else 0)) for t_s, mw in flat(9000, 4000)]
 
     busy, _, after = windows()
@@ -136,7 +136,7 @@ def test_a_load_that_keeps_changing_is_called_not_steady():
 
 
 def test_autocorrelation_is_known_from_the_filter():
-    """For a window long against tau, samples are worth T / (2 tau)."""
+    """For a window long against tau, T / (2 tau) samples are effective."""
     assert effective_samples(1000, math.exp(-0.1 / 0.44)) == pytest.approx(100 / 0.88, rel=0.02)
     assert effective_samples(1000, 0.0) == 1000
 
@@ -150,7 +150,7 @@ def test_half_width_agrees_with_the_cases_that_have_a_formula():
 
 
 def test_counters_are_weighed_by_their_intervals():
-    """1 W for three seconds and 2 W for one: 1.25 W, though half of the samples say 2 W."""
+    """1 W for three seconds and 2 W for one: 1.25 W, though half of the samples read 2 W."""
     trace = [(1.0, 1000), (2.0, 1000), (3.0, 1000), (3.25, 2000), (3.5, 2000), (3.75, 2000), (4.0, 2000)]
 
     counted = level([(0.0, 1000), *trace], Window(0.5, 4.5), 0.0, settle_s=0.0, cumulative=True)
@@ -168,7 +168,7 @@ def test_counters_are_weighed_by_their_intervals():
         (lambda trace: trace[:125], "no net energy: while idle: only 0 samples"),
     ],
 )
-def test_what_cannot_be_told_is_none_with_a_reason(change, reason):
+def test_an_unknown_energy_is_none_with_a_reason(change, reason):
     energy = estimated(change(flat(9000, 4000)))
 
     assert energy.reason.startswith(reason), energy.reason
@@ -176,14 +176,14 @@ def test_what_cannot_be_told_is_none_with_a_reason(change, reason):
     assert (energy.gross_mj is None) == energy.reason.startswith("while busy")
 
 
-def test_without_idle_there_is_gross_energy_only():
+def test_without_idle_only_the_gross_energy_is_known():
     energy = estimate(flat(9000, 4000), Window(6, 12), 600, None, Window(12, 18), sensor())
 
     assert energy.gross_mj == pytest.approx(90) and energy.net_mj is None
     assert energy.reason == "no net energy: idle was not measured on both sides"
 
 
-def test_without_a_total_or_a_step_that_is_said():
+def test_a_missing_total_or_step_is_a_reason():
     busy, before, after = windows()
     nothing = estimate(flat(9000, 4000), busy, 600, before, after, sensor(rails=(), total_reason="why not"))
     coarse = estimate(flat(9000, 4000), busy, 600, before, after, sensor(step_mw=None))
@@ -295,8 +295,8 @@ RECORDED = [
 ]
 
 
-def test_neighbouring_windows_of_recorded_boards_agree_unless_they_are_called_unsteady(shared_data):
-    """10 s beside 10 s of boards at changing work: either a warning, or two levels within their intervals."""
+def test_neighbouring_windows_of_recorded_boards_agree_unless_they_are_unsteady(shared_data):
+    """Neighbouring windows of 10 s at changing work: either a warning, or two levels within their intervals."""
     agree = called_steady = unsteady = 0
     for path, period_s, steps in RECORDED:
         records, _ = parse_log((shared_data / "tegrastats" / path).read_text().splitlines())

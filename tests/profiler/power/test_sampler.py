@@ -1,4 +1,4 @@
-"""The sampling process: pace, stopping, dying with its parent, and what it says when it cannot start."""
+"""The sampling process: pace, stopping, ending with its parent, and its error when it cannot start."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def sampled(source, period_s, times):
     return [json.loads(line) for line in file.getvalue().splitlines()], waits
 
 
-def test_never_faster_than_the_sensor_has_news():
+def test_sampling_is_never_faster_than_the_sensor_updates():
     lines, waits = sampled(Slow(), period_s=0.1, times=3)
 
     assert lines[0]["period_s"] == 0.43
@@ -83,7 +83,7 @@ def test_a_rail_that_vanishes_meanwhile_is_null_in_the_trace(board, tmp_path):
     assert trace.total()[-1][1] is None
 
 
-def test_no_sensor_is_told_with_its_reason(tmp_path):
+def test_a_machine_without_sensors_is_an_error_with_the_reason(tmp_path):
     sampler = PowerSampler(str(tmp_path / "trace"), sysfs_root=str(tmp_path), board=BOARD)
 
     with pytest.raises(SamplerError, match="no power monitor: nothing in"):
@@ -91,7 +91,7 @@ def test_no_sensor_is_told_with_its_reason(tmp_path):
     assert not sampler.running()
 
 
-def test_a_process_that_cannot_run_is_told_with_what_it_said(tmp_path):
+def test_a_process_that_cannot_run_is_an_error_with_its_output(tmp_path):
     sampler = PowerSampler(str(tmp_path / "trace"), command=[sys.executable, "-c", "raise SystemExit('no such thing')"])
 
     with pytest.raises(SamplerError, match="no such thing"):

@@ -1,4 +1,4 @@
-"""Finding and reading sensors: which rails there are, what they show, and what is said about those that refuse."""
+"""Finding and reading sensors: the rails, their readings, and the reasons for those that cannot be read."""
 
 import builtins
 import errno
@@ -39,7 +39,7 @@ def test_jetpack_5_and_later_multiply_volts_and_amperes(tmp_path):
     assert sensor.rails == ("VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC")  # no "sum of shunt voltages"
 
 
-def test_some_kernels_call_the_iio_device_otherwise(tmp_path):
+def test_the_other_name_of_the_iio_device_is_found_too(tmp_path):
     folder = boards.iio_chip(tmp_path, boards.NANO)
     folder.rename(folder.parent / "iio_device")
 
@@ -82,7 +82,7 @@ def test_jetpack_4_bounds_the_step_by_what_divides_the_current(tmp_path):
     assert one_sensor(tmp_path).resolution_mw["POM_5V_IN"] == 40.0
 
 
-def test_on_jetpack_4_the_board_description_knows_the_shunt_better(tmp_path):
+def test_on_jetpack_4_the_shunt_of_the_board_description_wins(tmp_path):
     boards.iio_chip(tmp_path, boards.NANO)
 
     sensor = one_sensor(tmp_path, rails=[{"label": "POM_5V_IN", "shunt_mohm": 20}])
@@ -102,7 +102,7 @@ def test_the_filter_is_the_slowest_that_chip_and_description_name(tmp_path):
     ]
 
 
-def test_a_filter_nobody_knows_is_taken_for_the_slowest(tmp_path):
+def test_an_unknown_filter_counts_as_the_slowest(tmp_path):
     boards.iio_chip(tmp_path, boards.NANO)
 
     assert one_sensor(tmp_path).tau_s == 0.44
@@ -110,7 +110,7 @@ def test_a_filter_nobody_knows_is_taken_for_the_slowest(tmp_path):
 
 @pytest.fixture
 def denied(monkeypatch):
-    """Files whose name contains one of these texts cannot be opened, even by root, who runs the tests at times."""
+    """Files with one of these texts in their name cannot be opened, even by root, who sometimes runs the tests."""
     texts = []
     real = builtins.open
 
@@ -139,7 +139,7 @@ def test_a_denied_rail_names_its_files_and_the_remedy_and_is_never_zero(tmp_path
     assert "the total needs VDD_IN, which cannot be read" in found.header()["reason"]
 
 
-def test_when_every_rail_is_denied_there_is_no_sensor_but_a_reason_for_each(tmp_path, denied):
+def test_denied_rails_give_no_sensor_and_a_reason_for_each(tmp_path, denied):
     boards.iio_chip(tmp_path, boards.NANO)
     denied.append("in_power")
 
@@ -161,7 +161,7 @@ def test_a_rail_that_stops_answering_reads_none_and_so_does_the_total(tmp_path):
     assert sensor.total_mw(reading) is None
 
 
-def test_a_rail_of_the_description_that_is_not_there_is_said(tmp_path):
+def test_a_missing_rail_of_the_description_has_a_reason(tmp_path):
     boards.hwmon_chip(tmp_path, boards.ORIN_NX)
 
     found = find_sensors(str(tmp_path), {"power": dict(INA, rails=[{"label": "VDD_GPU_SOC"}])})
@@ -169,7 +169,7 @@ def test_a_rail_of_the_description_that_is_not_there_is_said(tmp_path):
     assert "no channel of the power monitors carries this label" in found.missing[0].reason
 
 
-def test_a_machine_without_any_monitor_says_where_was_looked(tmp_path):
+def test_a_machine_without_any_monitor_names_the_searched_folders(tmp_path):
     found = find_sensors(str(tmp_path))
 
     assert found.sensors == []
@@ -202,7 +202,7 @@ def test_rapl_adds_packages_and_memory_but_not_what_is_inside_them(tmp_path):
     assert sensor.total == ("package-0", "dram-0")
 
 
-def test_a_counter_that_wraps_goes_on_and_one_without_a_range_says_none():
+def test_a_counter_with_a_range_continues_after_wrapping_and_one_without_reads_none():
     wrapping, endless = EnergyCounter(range_uj=1000.0), EnergyCounter()
     assert wrapping.power_mw(0.0, 900.0) is None
     assert wrapping.power_mw(1.0, 100.0) == pytest.approx(0.2)  # 200 uJ in one second
@@ -269,7 +269,7 @@ def test_nvml_without_a_counter_takes_the_power():
     assert sensor.tau_s == 1.0
 
 
-def test_a_card_that_reports_nothing_is_a_reason_and_the_library_is_let_go():
+def test_a_card_that_reports_nothing_is_a_reason_and_the_library_is_closed():
     card = FakeNvml(counter=False)
     card.power_mw = 0
 

@@ -36,11 +36,11 @@ def test_jetpack_7_has_three_powers_and_two_temperatures():
         ("GR3D_FREQ @[314,314,314]", Engine(True, None, (314, 314, 314))),
     ],
 )
-def test_the_gpu_in_every_form(text, engine):
+def test_the_gpu_is_read_in_every_form(text, engine):
     assert parse(HEAD + text).gr3d == engine
 
 
-def test_other_engines():
+def test_other_engines_are_read():
     record = parse(HEAD + "EMC_FREQ 7%@408 VIC_FREQ 729 NVDEC 40%@115 VIC off OFA_FREQ @315 PVA0_FREQ off APE 150")
 
     assert record.engines["EMC"] == Engine(True, 7, (408,))
@@ -54,7 +54,7 @@ def test_cores_that_are_off_keep_their_place():
     assert parse(HEAD + "CPU [1%@345,off,3%]").cores == (Core(1, 345), None, Core(3, None))
 
 
-def test_agx_xavier_calls_rails_and_temperatures_alike():
+def test_rails_and_temperatures_of_the_same_name_on_agx_xavier_are_separate():
     record = parse(
         HEAD + "CPU [0%@2265] MTS fg 0% bg 3% GPU@31C CPU@32C GPU 463/540 CPU 1236/1236 SOC 2318/2318 CV 0/0"
     )
@@ -70,7 +70,7 @@ def test_sensors_that_are_off_pmic_and_unconnected_channels_are_not_numbers():
     assert record.rails_mw == {"VDD_IN": 5}
 
 
-def test_small_free_blocks_and_a_prefix_of_whoever_kept_the_log():
+def test_small_free_blocks_and_the_prefix_of_another_logging_program_are_read():
     record = parse("1750866197.24::06-25-2025 09:43:17 RAM 6589/30587MB (lfb 1x512kB) GR3D_FREQ 0%@1300 ")
 
     assert record.time_s == 1750866197.24
@@ -95,19 +95,19 @@ def test_jetson_tx1_of_jetpack_2_has_one_clock_for_all_cores():
         ("2026-05-13 12:53:24,120: ", "2026-05-13 12:53:24,120"),
     ],
 )
-def test_other_stamps_of_whoever_kept_the_log(stamp, date):
+def test_time_stamps_of_other_logging_programs_are_read(stamp, date):
     assert parse(stamp + HEAD + "VDD_IN 5mW/5mW").date == date
     assert parse(stamp + "05-13-2026 12:53:24 " + HEAD + "VDD_IN 5mW/5mW").date == "05-13-2026 12:53:24"
 
 
-def test_memory_without_its_largest_free_block():
+def test_memory_without_its_largest_free_block_is_read():
     record = parse("RAM 613/3964MB SWAP 1/2MB CPU [2%@102] VDD_IN 5mW/5mW")
 
     assert (record.ram_used_mb, record.swap_total_mb) == (613, 2)
     assert parse("RAM 613/3964MB (lfb N/A) VDD_IN 5mW/5mW").ram_total_mb == 3964
 
 
-def test_dates_and_remarks_on_lines_of_their_own_are_passed_over():
+def test_dates_and_remarks_on_lines_of_their_own_are_skipped():
     lines = [
         "Tue Jan 26 18:22:31 UTC 2021",
         "Tue 26 Jan 2021 06:22:31 PM UTC",
@@ -124,7 +124,7 @@ def test_dates_and_remarks_on_lines_of_their_own_are_passed_over():
 @pytest.mark.parametrize(
     "line", ["", "   ", "hello", HEAD + "GR3D_FREQ 0% and more", HEAD + "VDD_IN 5W/5W", HEAD + "FOO  "]
 )
-def test_what_is_not_understood_is_an_error_with_the_piece(line):
+def test_an_unknown_piece_is_an_error_with_its_text(line):
     with pytest.raises(TegrastatsError, match=r"empty line|no RAM field|not understood: '.+'"):
         parse(line)
 

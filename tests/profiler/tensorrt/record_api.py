@@ -3,7 +3,7 @@
     pip download --no-deps tensorrt_cu12_bindings==10.3.0
     python tests/profiler/tensorrt/record_api.py tensorrt_cu12_bindings-10.3.0-*.whl > tests/.../api/10.3.0.json
 
-The wheel holds the real bindings without TensorRT. All they need from libnvinfer and its kin are some ten C functions
+The wheel contains the real bindings without TensorRT. All they need from libnvinfer and its kin are some ten C functions
 that are called when something is constructed, so empty libraries of those names are enough to import them, in a
 process of its own, and to read the signatures that pybind11 writes into docstrings. Nothing is ever constructed.
 Needs gcc, nm and readelf, and a Python of the wheel's version (--python; default: this one).
@@ -56,7 +56,7 @@ def run_with_bindings(wheel, code, python=sys.executable, path=""):
 
 
 def write_stubs(library, folder):
-    """Empty libraries under the names that the bindings ask for; the first has every function that they lack."""
+    """Empty libraries under the names that the bindings load; the first has every function that they lack."""
     needed = re.findall(r"NEEDED.*\[(libnv[^\]]+)\]", output_of("readelf", "-d", library))
     undefined = re.findall(r"^ +U (\w+)$", output_of("nm", "-D", library), re.MULTILINE)
     lacking = [name for name in undefined if not name.startswith(("Py", "_Py"))]

@@ -1,8 +1,8 @@
-"""A stand-in for NVIDIA's library, for tests alone: nothing it yields is a measurement.
+"""A stand-in for NVIDIA's library, for tests alone: no number from it is a measurement.
 
 Its surface is that of one recorded version (api/*.json): an attribute, method or argument that the version lacks raises
 as it would there. Its engine is the ONNX model itself, executed by ONNX Runtime on host memory, so that numbers flow
-and can be compared. `World` holds what a test wants to know or to break. Runs under Python 3.6 too, as the agent does.
+and can be compared. `World` records what happens, and is where a test breaks things. Runs under Python 3.6 too, as the agent does.
 """
 
 import ctypes
@@ -32,13 +32,13 @@ def load_api(version):
 
 
 class World:
-    """What happened, and what shall go wrong."""
+    """What happened, and what must fail."""
 
     def __init__(self):
         self.calls = []  # (class, member) in order, of TensorRT and of CUDA
         self.used = {}  # (class, member) -> how often
         self.pending = []  # inferences enqueued and not yet synchronised with
-        self.at_once = False  # inferences complete when they are enqueued: for a CUDA that cannot tell us to wait
+        self.at_once = False  # inferences complete when they are enqueued: for a CUDA without synchronisation
         self.refuse = set()  # names of methods that answer None or False
         self.say = []  # errors that the builder logs when it refuses
         self.fast_fp16 = self.fast_int8 = True

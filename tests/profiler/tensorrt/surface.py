@@ -73,7 +73,7 @@ def parse_signatures(name, doc):
 
 
 def split_outside_brackets(text):
-    """Parts of a text between those commas that stand in no bracket."""
+    """Parts of a text between the commas outside brackets."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "[({<") - (letter in "])}>")

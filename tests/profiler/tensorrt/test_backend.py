@@ -47,8 +47,8 @@ def test_device_time_is_taken_between_two_events_around_each_inference(bench):
     ] * 3  # fmt: skip
 
 
-def test_peak_memory_is_the_plan_what_it_asks_for_and_the_ends(bench):
-    """The stand-in asks for 3 MB; in and out are 3x8x8 and 4x8x8 floats."""
+def test_peak_memory_is_plan_plus_scratch_plus_inputs_and_outputs(bench):
+    """The stand-in needs 3 MB; in and out are 3x8x8 and 4x8x8 floats."""
     engine = bench.open().load(standin.conv_model())
     (plan,) = [path for path in bench.home.rglob("*.engine")]
 
@@ -88,7 +88,7 @@ def test_inputs_and_outputs_in_fp16_are_converted(bench_of):
     )
 
 
-# What each version is told
+# What each version receives
 
 
 def test_fp32_sets_no_precision_flag(bench):
@@ -96,7 +96,7 @@ def test_fp32_sets_no_precision_flag(bench):
     assert bench.world.configs[0]._flags == []
 
 
-def test_fp16_is_a_flag_before_11_and_stands_in_the_graph_from_11_on(bench):
+def test_fp16_is_a_flag_before_11_and_part_of_the_graph_from_11_on(bench):
     strong = bench.version in STRONGLY_TYPED
     backend = bench.open("fp16")
 
@@ -115,7 +115,7 @@ def test_from_11_on_a_model_in_another_precision_is_refused(bench_of, version, p
     assert caught.value.remedy == f"export it in {precision}, or use --precision {in_the_model}"
 
 
-def test_the_batch_is_explicit_wherever_it_can_be_said(bench):
+def test_the_batch_is_explicit_wherever_there_is_a_flag_for_it(bench):
     bench.open().load(standin.conv_model())
     assert bench.world.networks[0]._creation_flags == (0 if bench.version in STRONGLY_TYPED else 1)
 
@@ -136,19 +136,19 @@ def test_the_workspace_is_smaller_on_a_board_with_little_memory(bench_of):
     assert bench.world.configs[0].max_workspace_size == 256 * 2**20
 
 
-def test_the_inspector_is_told_as_much_as_there_is(bench):
+def test_the_inspector_gets_the_most_detail(bench):
     bench.open().load(standin.conv_model())
     verbosity = bench.world.configs[0].profiling_verbosity
     assert verbosity == (bench.trt.ProfilingVerbosity["VERBOSE" if bench.version == "8.0.1" else "DETAILED"])
 
 
-def test_progress_is_told_while_building_where_tensorrt_tells_it(bench, monkeypatch):
+def test_progress_is_logged_while_building_where_tensorrt_reports_it(bench, monkeypatch):
     monkeypatch.setattr("profiler.backends.tensorrt.PROGRESS_INTERVAL_S", 0.0)
 
     bench.open().load(standin.conv_model())
 
-    told = [line for line in bench.lines if "step 1 of 2" in line]
-    assert len(told) == (0 if bench.version.startswith("8.") else 1)
+    progress = [line for line in bench.lines if "step 1 of 2" in line]
+    assert len(progress) == (0 if bench.version.startswith("8.") else 1)
     assert bench.lines[-1].startswith("built ")
 
 
@@ -190,7 +190,7 @@ def test_an_unknown_precision_is_refused(bench_of):
         bench_of("8.2.1").open("fp8")
 
 
-def test_the_fingerprint_says_device_version_and_precision(bench_of):
+def test_the_fingerprint_has_device_version_and_precision(bench_of):
     assert bench_of("8.2.1").open("fp16", batch=4).fingerprint() == {
         "backend": "tensorrt",
         "backend_version": "8.2.1",
@@ -229,7 +229,7 @@ def test_an_engine_is_built_once_and_kept_with_its_metadata(bench):
     assert metadata["settings"]["precision"] == "fp32"
 
 
-def test_engines_can_be_read_by_nobody_else(bench_of):
+def test_engines_are_readable_by_their_user_alone(bench_of):
     bench = bench_of("10.3.0")
     bench.open().load(standin.conv_model())
     (path,) = engines(bench)
@@ -282,7 +282,7 @@ def test_an_engine_without_metadata_is_refused(bench_of, tmp_path):
         bench_of("10.3.0").open().read_engine(str(tmp_path / "found.engine"))
 
 
-def test_engines_used_longest_ago_make_room(bench_of, monkeypatch):
+def test_the_least_recently_used_engines_are_deleted_first(bench_of, monkeypatch):
     bench = bench_of("8.6.1")
     backend = bench.open()
     models = [standin.conv_model(seed=seed) for seed in range(3)]
@@ -300,7 +300,7 @@ def test_engines_used_longest_ago_make_room(bench_of, monkeypatch):
     assert len(engines(bench)) == len(list(bench.home.rglob("*.engine.json"))) == 2
 
 
-def test_a_full_card_costs_only_the_keeping(bench_of, monkeypatch):
+def test_on_a_full_card_an_engine_works_and_is_not_kept(bench_of, monkeypatch):
     bench = bench_of("8.6.1")
 
     def full(path, content):
@@ -338,14 +338,14 @@ def test_a_timing_cache_that_tensorrt_refuses_is_replaced(bench_of):
 # What goes wrong
 
 
-def test_a_model_that_cannot_be_parsed_says_where(bench):
+def test_the_error_of_a_model_that_cannot_be_parsed_names_the_node(bench):
     bench.world.refuse.add("parse")
     with pytest.raises(MeasureError, match="cannot parse the model: node 7: No importer registered") as caught:
         bench.open().load(standin.conv_model())
     assert (caught.value.code, caught.value.remedy) == ("load", "export it with a lower --opset")
 
 
-def test_a_failed_build_says_why_and_keeps_nothing(bench):
+def test_a_failed_build_has_a_reason_and_keeps_nothing(bench):
     bench.world.refuse.add("build_serialized_network")
     bench.world.say = ["Could not find any implementation for node conv."]
     with pytest.raises(MeasureError, match="cannot build the model in fp32: Could not find any implementation"):
@@ -353,7 +353,7 @@ def test_a_failed_build_says_why_and_keeps_nothing(bench):
     assert engines(bench) == []
 
 
-def test_a_build_without_memory_says_what_helps(bench_of):
+def test_a_build_without_memory_has_a_remedy(bench_of):
     bench = bench_of("8.2.1")
     bench.world.refuse.add("build_serialized_network")
     bench.world.say = ["[virtualMemoryBuffer.cpp] Cuda failure: out of memory"]
@@ -370,7 +370,7 @@ def test_errors_of_one_model_are_not_blamed_on_the_next(bench_of):
     with pytest.raises(MeasureError, match="first"):
         backend.load(standin.conv_model())
     bench.world.say = []
-    backend._log.log(bench.trt.ILogger.Severity.ERROR, "said between two builds")
+    backend._log.log(bench.trt.ILogger.Severity.ERROR, "between two builds")
     with pytest.raises(MeasureError, match="it gave no reason"):
         backend.load(standin.conv_model())
 
@@ -411,7 +411,7 @@ def test_a_refused_inference_is_an_error_and_not_a_fast_one(bench):
             attempt(1)
 
 
-def test_an_allocation_that_fails_gives_back_the_earlier_ones(bench_of):
+def test_a_failed_allocation_frees_the_earlier_ones(bench_of):
     bench = bench_of("8.0.1")
     backend = bench.open()
     bench.cuda.fail["to_device"] = standin.lost_device()
@@ -421,7 +421,7 @@ def test_an_allocation_that_fails_gives_back_the_earlier_ones(bench_of):
     assert not bench.cuda.buffers and not bench.cuda.streams
 
 
-def test_closing_gives_back_everything_once(bench):
+def test_closing_frees_everything_once(bench):
     engine = bench.open().load(standin.conv_model())
     engine.device_ms(1)
 
@@ -432,7 +432,7 @@ def test_closing_gives_back_everything_once(bench):
     assert bench.world.used["cuda", "free"] == 2
 
 
-def test_an_engine_that_is_given_up_is_closed(bench_of):
+def test_an_unloaded_engine_is_closed(bench_of):
     bench = bench_of("10.16.1.11")
     engine = bench.open().load(standin.conv_model())
     assert bench.cuda.buffers
@@ -458,7 +458,7 @@ def test_a_shape_that_is_not_fixed_is_refused(bench):
         bench.open().load(standin.conv_model(batch="n"))
 
 
-def test_a_missing_library_says_how_to_get_it(tmp_path):
+def test_a_missing_library_has_a_remedy(tmp_path):
     with pytest.raises(BackendError, match="backend tensorrt cannot be used by") as caught:
         TensorRT("fp32", 1, 1, str(tmp_path))
     assert "python3-libnvinfer" in caught.value.remedy

@@ -36,7 +36,7 @@ def fake_cudart(tmp_path_factory):
 
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
-    """What the stand-in was asked, as a list of calls."""
+    """The calls to the stand-in, in order."""
     path = tmp_path / "calls.log"
     path.touch()
     monkeypatch.setenv("FAKE_CUDART_LOG", str(path))
@@ -78,7 +78,7 @@ def test_events_on_a_stream_give_device_time(fake_cudart, calls):
     ]  # fmt: skip
 
 
-def test_memory_that_is_not_there_can_be_survived(fake_cudart, monkeypatch, calls):
+def test_a_process_survives_a_failed_allocation(fake_cudart, monkeypatch, calls):
     layer = opened(fake_cudart)
     monkeypatch.setenv("FAKE_CUDART_FAIL", "cudaMalloc:2")
     with pytest.raises(cuda.CudaError) as caught:
@@ -99,7 +99,7 @@ def test_any_other_error_ends_the_process(fake_cudart, monkeypatch):
 
 
 @pytest.mark.parametrize("call", ["cudaRuntimeGetVersion", "cudaGetDeviceCount"])
-def test_no_driver_is_a_backend_error_that_says_what_to_check(fake_cudart, monkeypatch, call):
+def test_no_driver_is_a_backend_error_with_a_remedy(fake_cudart, monkeypatch, call):
     monkeypatch.setenv("FAKE_CUDART_FAIL", call + ":35")
     with pytest.raises(BackendError, match="finds no usable GPU: CUDA: " + call) as caught:
         opened(fake_cudart)
@@ -112,7 +112,7 @@ def test_no_device_is_a_backend_error(fake_cudart, monkeypatch):
         opened(fake_cudart)
 
 
-def test_the_real_library_without_a_gpu_says_so():
+def test_the_real_library_without_a_gpu_is_an_error():
     """The real libcudart of this machine, if it has one: without a GPU it proves that errors come through."""
     paths = [path for path in cuda.known_to_loader() + cuda.in_folders() if os.path.exists(path)]
     if not paths:
@@ -169,14 +169,14 @@ def test_the_loader_s_cache_is_searched_for_any_number(monkeypatch):
     assert cuda.known_to_loader() == ["/opt/cuda/libcudart.so.42.0"]
 
 
-def test_cuda_s_own_folders_are_searched(tmp_path, monkeypatch):
+def test_the_folders_of_cuda_are_searched(tmp_path, monkeypatch):
     (tmp_path / "lib64").mkdir()
     (tmp_path / "lib64" / "libcudart.so.11.0").touch()
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     assert cuda.in_folders()[0] == str(tmp_path / "lib64" / "libcudart.so.11.0")
 
 
-def test_a_library_that_is_nowhere_is_an_error_that_lists_what_was_tried(monkeypatch):
+def test_a_missing_library_is_an_error_that_lists_the_tried_names(monkeypatch):
     monkeypatch.setattr(cuda, "SONAMES", ("libcudart.so.nowhere",))
     for search in ("loaded", "known_to_loader", "in_folders"):
         monkeypatch.setattr(cuda, search, list)
@@ -292,7 +292,7 @@ def test_an_old_pycuda_makes_a_context_of_its_own():
     assert calls == ["init", "make_context"]
 
 
-def test_errors_of_pycuda_are_told_like_the_others():
+def test_errors_of_pycuda_have_the_same_form_as_the_others():
     layer = cuda.PyCuda(pycuda_driver([]))
     with pytest.raises(cuda.CudaError, match="mem_alloc failed with error 2") as caught:
         layer.malloc(2**40)
@@ -343,8 +343,8 @@ def test_the_libraries_are_found_and_numbers_flow_through_ctypes(tmp_path, fake_
         capture_output=True, check=True,
     )  # fmt: skip
 
-    said, _, outputs = finished.stdout.partition(b"\n")
-    assert said.decode() == f"Fake Tegra sm_7.2 ctypes on {fake_cudart}"
+    description, _, outputs = finished.stdout.partition(b"\n")
+    assert description.decode() == f"Fake Tegra sm_7.2 ctypes on {fake_cudart}"
     assert finished.stderr.splitlines()[-1] == b"0.5"
     assert outputs == standin.run_directly(model, inputs)
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: what the backend asks for, executed by the CPU provider. Nothing ran on a GPU."""
+"""ONNX Runtime on a GPU: what the backend requests, executed by the CPU provider. Nothing ran on a GPU."""
 
 import sys
 import types
@@ -55,18 +55,18 @@ def gpu_build(requests, unused=False):
          ("TensorrtExecutionProvider", {"trt_fp16_enable": "1", "trt_engine_cache_enable": "0"})),
     ],
 )  # fmt: skip
-def test_the_provider_is_asked_for_alone_with_its_tensors_on_the_gpu(monkeypatch, backend, precision, provider):
-    asked = []
-    monkeypatch.setitem(sys.modules, "onnxruntime", gpu_build(asked))
+def test_the_provider_is_requested_alone_with_its_tensors_on_the_gpu(monkeypatch, backend, precision, provider):
+    requests = []
+    monkeypatch.setitem(sys.modules, "onnxruntime", gpu_build(requests))
     opened = backends.open_backend(backend, precision, 1, 1, "/nowhere")
 
     engine = opened.load(standin.conv_model())
     engine.run(1)
 
-    options, providers = asked[0]
+    options, providers = requests[0]
     assert providers == [provider]
     assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-    assert asked[1:] == ["cuda", "cuda"]
+    assert requests[1:] == ["cuda", "cuda"]
     assert opened.fingerprint()["backend"] == backend
     assert opened.fingerprint()["provider"] == provider[0]
     assert opened.fingerprint()["precision"] == precision

@@ -1,4 +1,4 @@
-"""Everything of TensorRT that the backend names is held against NVIDIA's own bindings, version by version."""
+"""Everything of TensorRT that the backend uses exists in NVIDIA's own bindings, version by version."""
 
 import ast
 import json
@@ -36,7 +36,7 @@ def chains():
 
 
 def attributes():
-    """Names of all attributes that the backend reads, sets or asks for."""
+    """Names of all attributes that the backend reads, sets or calls."""
     names = {node.attr for node in ast.walk(TREE) if isinstance(node, ast.Attribute)}
     for node in ast.walk(TREE):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
@@ -75,7 +75,7 @@ def exercise(bench_of, version):
     return set(bench.world.used)
 
 
-def test_every_class_and_enum_member_that_is_named_exists_in_some_version():
+def test_every_class_and_enum_member_in_the_source_exists_in_some_version():
     apis = [standin.load_api(version) for version in standin.VERSIONS]
     for chain in chains():
         known = [api["classes"][chain[0]] for api in apis if chain[0] in api["classes"]]
@@ -85,7 +85,7 @@ def test_every_class_and_enum_member_that_is_named_exists_in_some_version():
             assert any(chain[1] in content.get(group, {}) for content in known for group in groups), chain
 
 
-def test_every_member_that_is_named_is_used_and_held_against_the_bindings(bench_of):
+def test_every_member_in_the_source_is_used_and_exists_in_the_bindings(bench_of):
     """The stand-in has no attribute, method or argument that the recorded version lacks, so running is checking."""
     used = {member for version in standin.VERSIONS for _, member in exercise(bench_of, version)}
     known = set().union(*(members(version) for version in standin.VERSIONS))
@@ -96,7 +96,7 @@ def test_every_member_that_is_named_is_used_and_held_against_the_bindings(bench_
 
 
 @pytest.mark.parametrize("version", standin.VERSIONS)
-def test_what_a_version_is_asked_for_it_has(bench_of, version):
+def test_each_version_has_the_members_that_are_used_of_it(bench_of, version):
     classes = standin.load_api(version)["classes"]
     for owner, member in exercise(bench_of, version):
         if owner != "cuda":
@@ -171,7 +171,7 @@ def test_recorded_surfaces_name_the_wheel_they_come_from():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel with NVIDIA's own bindings. They are imported beside empty libraries, in a process of their own."""
+    """A wheel with NVIDIA's own bindings. They are imported with empty libraries, in a process of their own."""
     folder = tmp_path_factory.mktemp("wheel")
     for tool in ("gcc", "nm", "readelf"):
         if shutil.which(tool) is None:
@@ -211,12 +211,12 @@ profiler.report_layer_time("conv", 0.25)
 assert isinstance(profiler, trt.IProfiler) and dict(profiler.totals) == {"conv": 0.75}
 
 if hasattr(trt, "IProgressMonitor"):
-    backend.PROGRESS_INTERVAL_S, said = 0.0, []
-    monitor = backend._make_monitor(trt, "building", said.append)
+    backend.PROGRESS_INTERVAL_S, lines = 0.0, []
+    monitor = backend._make_monitor(trt, "building", lines.append)
     monitor.phase_start("all", None, 3)
     assert monitor.step_complete("all", 0) is True
     monitor.phase_finish("all")
-    assert isinstance(monitor, trt.IProgressMonitor) and said == ["building: all, step 1 of 3"]
+    assert isinstance(monitor, trt.IProgressMonitor) and lines == ["building: all, step 1 of 3"]
 
 for precision in ("fp32", "fp16", "int8"):
     chooser = object.__new__(backend.TensorRT)
@@ -228,7 +228,7 @@ for precision in ("fp32", "fp16", "int8"):
 """
 
 
-def test_our_classes_derive_from_the_real_ones_and_choices_are_made_by_what_is_there(wheel):
+def test_our_classes_derive_from_the_real_ones_and_choices_follow_the_features_present(wheel):
     printed = record_api.run_with_bindings(wheel, DERIVED, path=ROOT).decode().splitlines()
     assert printed == [
         "[1, [], 'DETAILED', True]",
