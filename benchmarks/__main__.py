@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-from lightnas_edge.cli._console import duration, note, print_table
+from benchmarks.notes import note
+from lightnas_edge.cli._console import duration, print_table
 
 
 def main(argv: list[str]) -> int:

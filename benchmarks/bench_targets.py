@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks import recorded
-from lightnas_edge.cli._console import note
+from benchmarks.notes import note
 from lightnas_edge.data import DataSet, load_data
 from lightnas_edge.predictor import Predictor, load_predictor
 from lightnas_edge.search import Budget, Constraint, SearchConfig, SearchResult, add_budgets, run_search

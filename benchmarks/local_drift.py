@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 import luts
-from lightnas_edge.cli._console import print_table, say
+from lightnas_edge.cli._console import print_result, print_table
 
 WINDOWS = (5, 9, 15, 31)  # visits
 QUANTILES = (0.1, 0.25, 0.5)
@@ -21,10 +21,10 @@ QUANTILES = (0.1, 0.25, 0.5)
 
 def main(paths: Sequence[str]) -> int:
     one, two = (luts.read(path) for path in paths)
-    say(f"as it is: {luts.repeatability(one, two)}")
+    print_result(f"as it is: {luts.repeatability(one, two)}")
     residual = _visits(one)[2]
     lags = ", ".join(f"{lag}: {np.corrcoef(residual[:-lag], residual[lag:])[0, 1]:.2f}" for lag in (1, 4, 16, 64))
-    say(f"correlation of a visit's deviation with that of the visit so many later: {lags}")
+    print_result(f"correlation of a visit's deviation with that of a later visit, by distance: {lags}")
     rows = []
     for window in WINDOWS:
         estimates = [[_estimate(table, window, quantile) for quantile in QUANTILES] for table in (one, two)]

@@ -5,8 +5,8 @@
     python -m benchmarks.predict --figures docs/img     the pictures of docs/prediction.md as well
     python -m benchmarks.predict local --measure        this machine, measured now: some ten minutes
 
-Nothing is fitted to the rows that judge: every number is of rows held out, and whatever a predictor chooses (its model,
-its widths, its intervals) it chooses on the rows it was given. Seeds are part of the table.
+Every number is of held-out rows: models, prior scales and intervals are fitted to the other rows. Seeds are part of the
+table.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from pathlib import Path
 
 from benchmarks import predict_board, predict_local, predict_tables
 from benchmarks.figures import Drawing
+from benchmarks.notes import note
 from benchmarks.verdicts import Section
-from lightnas_edge.cli._console import duration, note, print_table
+from lightnas_edge.cli._console import duration, print_table
 from lightnas_edge.errors import LightnasEdgeError
 
 SETS: dict[str, Callable[[Drawing], Section]] = {
@@ -39,11 +40,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)} (default: all but local)")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the pictures there")
     parser.add_argument("--measure", action="store_true", help="this machine too: some ten minutes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the table, for machines")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
     arguments = parser.parse_args(argv)
     unknown = sorted(set(arguments.sets) - set(SETS))
     if unknown:
-        note(f"no such set: {', '.join(unknown)}; there are: {', '.join(SETS)}")
+        note(f"no such set: {', '.join(unknown)}; choose from: {', '.join(SETS)}")
         return 2
     chosen = arguments.sets or [name for name in SETS if name != "local" or arguments.measure]
     drawing = Drawing(arguments.figures)
@@ -54,15 +55,15 @@ def main(argv: list[str]) -> int:
         at_s = time.monotonic()
         try:
             found[name] = SETS[name](drawing)
-        except LightnasEdgeError as error:  # a folder may hold too little of a set, or something else under its name
-            found[name] = Section(name, skipped=f"not judged: {error}")
-        _tell(name, found[name], time.monotonic() - at_s)
+        except LightnasEdgeError as error:  # a folder may lack a part of a set, or hold another file of this name
+            found[name] = Section(name, skipped=f"not evaluated: {error}")
+        _print_section(name, found[name], time.monotonic() - at_s)
     rows = [row for section in found.values() for row in section.rows]
-    judged = [row for row in rows if row.met is not None]
-    missed = [row for row in judged if not row.met]
-    print(f"{len(judged) - len(missed)} of {len(judged)} as wanted, in {duration(time.monotonic() - started_s)}")
+    targets = [row for row in rows if row.met is not None]
+    missed = [row for row in targets if not row.met]
+    print(f"{len(targets) - len(missed)} of {len(targets)} targets met, in {duration(time.monotonic() - started_s)}")
     for row in missed:
-        print(f"  missed: {row.what}: {row.shown}, wanted {row.wanted}")
+        print(f"  missed: {row.what}: {row.shown}, target {row.target}")
     if arguments.json:
         record = {
             name: {"skipped": section.skipped, "rows": [row.to_json() for row in section.rows]}
@@ -72,12 +73,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _tell(name: str, section: Section, seconds: float) -> None:
+def _print_section(name: str, section: Section, seconds: float) -> None:
     if section.skipped:
         print(f"{name}: {section.skipped}\n")
         return
-    columns = [f"{section.title} ({duration(seconds)})", "found", "wanted", "met"]
-    print_table(columns, [[row.what, row.shown, row.wanted, row.verdict] for row in section.rows])
+    columns = [f"{section.title} ({duration(seconds)})", "found", "target", "met"]
+    print_table(columns, [[row.what, row.shown, row.target, row.verdict] for row in section.rows])
     print(flush=True)
 
 

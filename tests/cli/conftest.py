@@ -1,4 +1,4 @@
-"""The story told once, for real and in short; the tests look at what it left behind."""
+"""All steps run once, for real and in short; the tests look at what they left behind."""
 
 import os
 from collections import namedtuple
@@ -38,7 +38,7 @@ def story(tmp_path_factory):
         )
         told["range"] = run("range", "--predictor", "p.predictor.json", "--json")
         told["search"] = run(
-            "search", "--predictor", "p.predictor.json", "--latency-ms", 100, "--data", "digits", "--out", "run",
+            "search", "--predictor", "p.predictor.json", "--latency-ms", 100, "--force", "--data", "digits", "--out", "run",
             "--epochs", 2, "--batch-size", 128, "--confidence", 0.9,
         )  # fmt: skip
         told["train"] = run("train", "run", "--epochs", 1)

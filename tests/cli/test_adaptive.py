@@ -19,15 +19,15 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_measures_until_the_interval_is_narrow_enough_and_goes_on_where_it_stopped(folder):
+def test_it_measures_until_the_interval_is_narrow_enough_and_continues_where_it_stopped(folder):
     short = run("sample", *BOARD, "--adaptive", "--until", 1.5, "--count", 12)
     assert short.code == 0
-    assert "--count 12 networks are measured; the wanted ±1.5 % needs more" in short.out
+    assert "--count 12 is reached; the target of ±1.5 % needs more networks" in short.out
 
     told = run("sample", *BOARD, "--adaptive", "--until", 1.5, "--count", 40)
 
     assert told.code == 0
-    assert "SIMULATED: " in told.out and "the wanted ±1.5 % is reached" in told.out
+    assert "SIMULATED: " in told.out and "the target of ±1.5 % is reached" in told.out
     record = json.loads((folder / "nets.adaptive.json").read_text())
     points = [point["networks"] for point in record["curve"]]
     assert points[:2] == [10, 12] and len(points) > 2
@@ -50,11 +50,11 @@ def test_a_batch_that_was_planned_is_measured_first(folder):
 
     assert run("sample", *BOARD, "--adaptive", "--until", 0.1, "--count", 11).code == 0
 
-    measured = [entry.record["operators"] for entry in luts.read(folder / "nets.lut.jsonl").networks.values()]
+    measured = [entry.subject["operators"] for entry in luts.read(folder / "nets.lut.jsonl").networks.values()]
     assert len(measured) == 11 and planned in measured
 
 
-def test_a_record_without_its_table_begins_anew(folder):
+def test_a_record_without_its_table_starts_from_the_beginning(folder):
     assert run("sample", *BOARD, "--adaptive", "--count", 10).code == 0
     (folder / "nets.lut.jsonl").unlink()
 
@@ -75,14 +75,14 @@ def test_a_damaged_record_is_an_error_with_a_way_out(folder, content):
 
     told = run("sample", *BOARD, "--adaptive")
 
-    assert told.code == 1 and "cannot go on with nets.adaptive.json" in told.err and "remove it" in told.err
+    assert told.code == 1 and "nets.adaptive.json" in told.err and "remove it" in told.err
 
 
-@pytest.mark.parametrize("option", [("--until", 2), ("--around-ms", 3), ("--json",), ("--batch-networks", 2)])
+@pytest.mark.parametrize("option", [("--until", 2), ("--around-ms", 3), ("--round-networks", 2)])
 def test_options_of_adaptive_sampling_alone_are_refused(folder, option):
     told = run("sample", *BOARD, *option)
 
-    assert told.code == 2 and f"{option[0]} goes with --adaptive" in told.err
+    assert told.code == 2 and f"{option[0]} needs --adaptive" in told.err
 
 
 def test_a_percentage_beyond_reason_is_refused(folder, capsys):
@@ -91,12 +91,12 @@ def test_a_percentage_beyond_reason_is_refused(folder, capsys):
     assert told.code == 2 and "expected per cent, above 0 and below 100" in told.err
 
 
-def test_energy_can_be_what_shall_be_known(folder):
+def test_energy_can_be_predicted(folder):
     told = run("sample", *BOARD, "--adaptive", "--energy", "--metric", "energy_mj", "--until", 8, "--json")
 
     assert told.code == 0
     record = json.loads(told.out)
-    assert record["asked"]["metric"] == "energy_mj" and record["stopped"] is not None
+    assert record["goal"]["metric"] == "energy_mj" and record["stopped"] is not None
     networks = luts.read(folder / "nets.lut.jsonl").networks
     assert len(networks) == record["curve"][-1]["networks"]
     assert all(entry.energy_mj is not None for entry in networks.values())

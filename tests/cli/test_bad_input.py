@@ -18,7 +18,7 @@ from tests.cli.commands import run
 
 @pytest.fixture
 def copy(story, tmp_path, monkeypatch):
-    """A copy of what the story left, to be damaged."""
+    """A copy of what the steps left, to be damaged."""
     folder = tmp_path / "copy"
     shutil.copytree(story.folder, folder)
     monkeypatch.chdir(folder)
@@ -44,11 +44,11 @@ def test_an_impossible_budget_is_refused_before_any_training_with_the_reachable_
 
     assert told.code == 3
     assert "InfeasibleBudgetError" in told.err
-    assert f"{reach['cheapest']['latency_ms']:.2g}"[:4] in told.err
+    assert f"{reach['lowest']['latency_ms']:.2g}"[:4] in told.err
     assert not (copy / "new").exists()
 
 
-def test_a_torn_last_line_is_told_and_the_rest_serves(copy):
+def test_a_torn_last_line_is_reported_and_the_rest_is_used(copy):
     table = copy / "ops.lut.jsonl"
     table.write_bytes(table.read_bytes()[:-40])
 
@@ -70,11 +70,11 @@ def test_a_damaged_middle_line_is_named_and_measured_again(copy):
     told = run("profile", "--space", "tiny", "--rounds", 4, "--out", table)
 
     assert told.code == 0, told.err
-    assert "went on after 95 of 96 visits" in told.err
+    assert "resumed after 95 of 96 visits" in told.err
     assert len(luts.read(table).visits) == 96
 
 
-def test_a_table_that_contradicts_the_boards_own_is_left_alone_and_told(copy):
+def test_a_table_that_contradicts_the_boards_own_is_refused_and_unchanged(copy):
     table = copy / "ops.lut.jsonl"
     damaged = table.read_text().splitlines(keepends=True)
     damaged[50] = damaged[50].replace('"samples_ms":[', '"samples_ms":[9', 1)
@@ -89,7 +89,7 @@ def test_a_table_that_contradicts_the_boards_own_is_left_alone_and_told(copy):
     assert table.read_bytes() == before
 
 
-def test_a_table_of_another_board_is_not_gone_on_with(copy):
+def test_a_table_of_another_board_is_not_continued(copy):
     table = copy / "ops.lut.jsonl"
     _rewrite_header(table, lambda header: header["fingerprint"].update(cpu="another"))
     shutil.rmtree(copy / "agent-home")
@@ -136,7 +136,9 @@ def test_a_table_that_lacks_operators_names_them_and_how_to_fill_it(copy):
 def test_a_run_directory_of_another_search_is_left_alone(copy):
     before = sorted(path.name for path in (copy / "run").rglob("*"))
 
-    told = run("search", "--predictor", "p.predictor.json", "--latency-ms", 50, "--data", "digits", "--out", "run")
+    told = run(
+        "search", "--predictor", "p.predictor.json", "--latency-ms", 50, "--force", "--data", "digits", "--out", "run"
+    )
 
     assert told.code == 1
     assert "targets.latency_ms: was 100.0, now 50.0" in told.err
@@ -162,7 +164,7 @@ def test_a_run_directory_of_another_search_is_left_alone(copy):
         (["frobnicate"], "invalid choice"),
     ],
 )
-def test_what_is_missing_is_said(command, message, copy):
+def test_the_message_names_what_is_missing(command, message, copy):
     told = run(*command)
 
     assert told.code in (1, 2)
@@ -178,7 +180,7 @@ def test_ctrl_c_while_measuring_keeps_what_was_measured(copy):
     _, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert "the same command goes on from there" in err
+    assert "the same command continues from there" in err
     table = luts.read("long.lut.jsonl")
     assert not table.faults
     measured = len(table.visits)
@@ -192,7 +194,7 @@ def test_ctrl_c_while_measuring_keeps_what_was_measured(copy):
 
 def test_ctrl_c_while_searching_keeps_the_search(copy):
     arguments = [
-        "search", "--predictor", "p.predictor.json", "--latency-ms", "90", "--data", "digits", "--epochs", "3",
+        "search", "--predictor", "p.predictor.json", "--latency-ms", "90", "--force", "--data", "digits", "--epochs", "3",
         "--out", "long",
     ]  # fmt: skip
     process = _start(arguments)
@@ -206,7 +208,7 @@ def test_ctrl_c_while_searching_keeps_the_search(copy):
 
     told = run(*arguments)
     assert told.code == 0, told.err
-    assert "going on with long" in told.err
+    assert "resuming long" in told.err
     assert (copy / "long" / "architecture.json").exists()
 
 

@@ -1,4 +1,4 @@
-"""`lightnas-edge import`: a published predictor to search with, and published tables, judged."""
+"""`lightnas-edge import`: a published predictor to search with, and published tables, scored."""
 
 import json
 
@@ -20,13 +20,13 @@ def test_the_published_predictor_becomes_one_of_ours(shared_data, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ofa_block_lut/lut.csv", "nb201_tx2/measurements.csv"])
-def test_recorded_tables_are_read_and_judged(shared_data, name):
+def test_recorded_tables_are_read_and_scored(shared_data, name):
     found = json.loads(run("import", shared_data / name, "--json").out)
 
     assert all(column["rows"] > 60 and column["held_out_mape"] < 0.2 for column in found["columns"])
 
 
-def test_a_small_table_is_read_but_not_judged(tmp_path):
+def test_a_small_table_is_read_but_not_scored(tmp_path):
     path = tmp_path / "cells.csv"
     path.write_text(f"arch_str,edgegpu_latency\n{CELL.format(*['nor_conv_3x3'] * 6)},7.2\n")
 

@@ -37,7 +37,7 @@ def test_one_fit_writes_a_predictor_per_metric(measured, monkeypatch):
     assert (latency["metric"], latency["unit"]) == ("latency_ms", "ms")
     assert (energy["metric"], energy["unit"]) == ("energy_mj", "mJ")
     assert energy["simulated"] and energy["fit"]["networks"] == 6
-    assert "energy_mj of networks held out" in told.out and "RMSE mJ" in told.out
+    assert "energy_mj, held-out networks" in told.out and "RMSE mJ" in told.out
     assert "SIMULATED predictor" in told.out
 
 

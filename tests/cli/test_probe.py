@@ -1,4 +1,4 @@
-"""What `lightnas-edge probe` tells: what is there, what will be missing, and how to get it."""
+"""What `lightnas-edge probe` prints: the board, what is missing, and how to get it."""
 
 import copy
 import json
@@ -23,13 +23,13 @@ def found(probed):
     return copy.deepcopy(probed)
 
 
-def test_a_board_is_told_in_a_few_lines(found):
+def test_a_board_is_described_in_a_few_lines(found):
     lines = list(describe(found))
 
-    assert lines[0] == "Jetson Nano developer kit (p3448-0000) (simulated: every number is invented)"
+    assert lines[0] == "Jetson Nano developer kit (p3448-0000) (simulated: no number is measured)"
     assert lines[1].startswith("  system     JetPack 4.6.6, L4T 32.7.6, Ubuntu 18.04 LTS, Python 3.")
     assert (
-        "power mode MAXN (0), clocks floating, CPU 1479 MHz, GPU 77 MHz, 25 C at most (CPU 25 C, GPU 25 C)" in lines[3]
+        "power mode MAXN (0), clocks floating, CPU 1479 MHz, GPU 77 MHz, maximum 25 C (CPU 25 C, GPU 25 C)" in lines[3]
     )
     assert lines[5] == "  energy     ina3221: total POM_5V_IN, and 2 rails inside it; step 40 mW, low-pass 0.054 s"
     assert lines[6] == "  sudo       without a password; for --lock-clocks and --power-mode"
@@ -40,7 +40,7 @@ def test_floating_clocks_come_with_their_remedy(found):
 
     found["fingerprint"]["clocks"] = "locked"
 
-    assert list(describe(found))[-1] == "nothing will be missing"
+    assert list(describe(found))[-1] == "nothing is missing"
 
 
 def test_an_engine_that_is_not_there_is_the_first_thing_missing(found):
@@ -51,7 +51,7 @@ def test_an_engine_that_is_not_there_is_the_first_thing_missing(found):
     lines = list(describe(found))
 
     assert "  engine     simulated: not available" in lines
-    assert lines[lines.index("will be missing:") + 1 :][:2] == [
+    assert lines[lines.index("missing:") + 1 :][:2] == [
         "  - latency: no module named tensorrt",
         "      apt install python3-libnvinfer",
     ]
@@ -69,7 +69,7 @@ def test_rails_that_cannot_be_read_are_named_with_what_to_do(found):
     assert "      sudo chmod a+r FILE" in lines
 
 
-def test_a_sudo_that_asks_is_told_with_both_ways_out(found):
+def test_a_sudo_that_asks_comes_with_both_remedies(found):
     found["tools"]["sudo_without_password"] = False
 
     (lack,) = [lack for lack in lacking(found) if "password" in lack.what]
@@ -77,7 +77,7 @@ def test_a_sudo_that_asks_is_told_with_both_ways_out(found):
     assert "--ask-sudo-password" in lack.remedy
 
 
-def test_a_disk_that_is_nearly_full_is_told(found):
+def test_a_disk_that_is_nearly_full_is_reported(found):
     found["disk_free_mb"] = 120.0
 
     (lack,) = [lack for lack in lacking(found) if "disk" in lack.what]
@@ -86,14 +86,14 @@ def test_a_disk_that_is_nearly_full_is_told(found):
     assert "boards clean" in lack.remedy
 
 
-def test_machines_are_told_what_is_missing_too(tmp_path, monkeypatch):
+def test_json_lists_what_is_missing_too(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path))
 
     told = json.loads(run("probe", "--host", "virtual:jetson-tx2", "--json").out)
 
     assert told["missing"] == [
         {
-            "what": "steady clocks: they float, so short work is measured at whatever speed they have",
+            "what": "steady clocks: the clocks float, so the speed of short work varies",
             "remedy": "measure with --lock-clocks",
         }
     ]
@@ -112,4 +112,4 @@ def test_a_bare_machine_yields_unknowns_not_zeros(found):
 
     assert lines[0] == "Jetson Nano"  # the description's title
     assert lines[3] == "  state      clocks unknown, temperature unknown"
-    assert "  - clocks: they cannot be read here" in lines
+    assert "  - clocks: they cannot be read" in lines

@@ -68,13 +68,13 @@ def test_interrupted_twice_it_covers_the_space_like_an_undisturbed_run(tmp_path,
     second.send_signal(signal.SIGINT)
     told, _ = second.communicate(timeout=120)
     assert second.returncode == 130
-    assert "the same command goes on from there" in told
+    assert "the same command continues from there" in told
     assert _agent(board)["state"] == "interrupted"
 
     third = profile("table.lut.jsonl")
     told, _ = third.communicate(timeout=300)
     assert third.returncode == 0, told
-    assert "went on after" in told
+    assert "resumed after" in told
     undisturbed = profile("undisturbed.lut.jsonl", "--fresh")
     told, _ = undisturbed.communicate(timeout=300)
     assert undisturbed.returncode == 0, told

@@ -81,7 +81,7 @@ def test_a_simulated_board_is_called_simulated(tmp_path, monkeypatch):
     host = "virtual:jetson-nano"
     run("profile", "--host", host, "--space", "tiny", "--rounds", 3, "--out", "v.lut.jsonl")
     run(
-        "search", "--space", "tiny", "--lut", "v.lut.jsonl", "--latency-ms", 3, "--data", "digits", "--out", "run",
+        "search", "--space", "tiny", "--lut", "v.lut.jsonl", "--latency-ms", 3, "--force", "--data", "digits", "--out", "run",
         "--epochs", 2, "--batch-size", 128,
     )  # fmt: skip
 

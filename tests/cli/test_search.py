@@ -93,7 +93,7 @@ def test_a_second_board_is_added_to_a_search_of_one(boards, tmp_path, capsys):
 def test_what_a_search_has_settled_does_not_go_with_from(run, capsys):
     assert main(["search", "--from", str(run), "--latency-ms", "9", "--epochs", "7", "--seed", "3"]) == 1
 
-    assert "--epochs, --seed: does not go with --from" in capsys.readouterr().err
+    assert "--epochs, --seed cannot be combined with --from" in capsys.readouterr().err
 
 
 def test_two_files_for_one_metric_of_one_board_are_refused(boards, tmp_path, capsys):
@@ -137,7 +137,7 @@ def test_a_name_that_is_taken_is_not_overwritten(run, capsys):
     [
         (["--latency-ms", "0.5"], 3, "they reach from 1 to 17 ms"),
         (["--latency-ms", "1.5", "--params-m", "0.000001"], 3, "no network of space small keeps params_m"),
-        (["--latency-ms", "9", "--targets", "8,9"], 2, "--targets and --latency-ms both name latencies"),
+        (["--latency-ms", "9", "--targets", "8,9"], 2, "--targets and --latency-ms both limit the latency"),
         ([], 2, "a search needs a budget"),
         (["--energy-mj", "100"], 1, "no predictor of energy_mj for near"),
         (["--targets", "8,9", "--method", "lightnas"], 2, "searches once per budget; 2 were asked for"),

@@ -40,7 +40,7 @@ def told(tmp_path_factory):
             "profile", "--space", f"{space}.toml", "--rounds", 4, "--out", f"{space}.lut.jsonl"
         )
     told["search"] = run(
-        "search", "--space", "only.toml", "--lut", "only.lut.jsonl", "--latency-ms", 100, "--data", "digits",
+        "search", "--space", "only.toml", "--lut", "only.lut.jsonl", "--latency-ms", 100, "--force", "--data", "digits",
         "--out", "run", "--epochs", 2, "--batch-size", 128,
     )  # fmt: skip
     told["train"] = run("train", "run", "--epochs", 1)
@@ -50,7 +50,7 @@ def told(tmp_path_factory):
     return told
 
 
-def test_the_whole_story_of_a_squeezed_network(told):
+def test_a_squeezed_network_passes_all_steps(told):
     assert {name: step.code for name, step in told.items() if name != "folder"} == {
         "profile only": 0, "profile some": 0, "search": 0, "train": 0, "export": 0, "verify": 0,
     }  # fmt: skip

@@ -33,10 +33,14 @@ def test_ten_networks_and_another_boards_predictor_make_one(folder, monkeypatch)
     )  # fmt: skip
 
     assert told.code == 0
-    assert "carried over" in told.out and "MAPE on the others, from" in told.out and "5 networks" in told.out
+    assert (
+        "transferred" in told.out
+        and "learning curve: MAPE on the other networks" in told.out
+        and "5 networks" in told.out
+    )
     fit = json.loads((folder / "tx2.json").read_text())
     assert fit["fingerprint"]["board"] == "virtual:jetson-tx2"
-    assert fit["fit"]["chosen"] == "carried over" and fit["fit"]["prior"]["file"] == "xavier.json"
+    assert fit["fit"]["chosen"] == "transferred" and fit["fit"]["prior"]["file"] == "xavier.json"
     assert fit["fit"]["prior"]["fingerprint"]["board"] == "virtual:jetson-agx-xavier"
     assert {point["networks"] for point in fit["fit"]["curve"]} == {1, 2, 3, 5}
 

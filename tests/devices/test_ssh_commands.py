@@ -9,6 +9,7 @@ import pytest
 import devices
 from devices import Campaign, HostKeyError, InventoryError, ssh
 from lightnas_edge.cli import boards, pull
+from lightnas_edge.cli._console import output
 from tests.devices.sshd import Sshd, end_agents, make_key, needs_sshd, set_up_user, write_python_wrapper
 
 pytestmark = needs_sshd
@@ -37,7 +38,8 @@ def run(monkeypatch, capsys):
         for command in (boards, pull):
             command.add_parser(commands)
         arguments = parser.parse_args([str(word) for word in argv])
-        code = arguments.run(arguments)
+        with output():
+            code = arguments.run(arguments)
         return code, *capsys.readouterr()
 
     yield run
@@ -54,7 +56,7 @@ def test_a_board_is_added_by_its_fingerprint_listed_used_and_removed(board, run)
     _, out, _ = run("boards", "list")
     assert "bench" in out
     assert board.fingerprint in out
-    assert json.loads(run("boards", "list", "--json")[1])[0]["port"] == board.port
+    assert json.loads(run("boards", "list", "--json")[1])["boards"][0]["port"] == board.port
     run("boards", "remove", "bench")
     assert devices.read_inventory() == {}
     with pytest.raises(HostKeyError, match="not a known host"):
@@ -74,7 +76,7 @@ def test_another_fingerprint_adds_nothing(board, run):
 
 
 def test_without_a_terminal_an_unknown_key_is_not_taken(board, run):
-    with pytest.raises(HostKeyError, match="nobody is there to confirm") as caught:
+    with pytest.raises(HostKeyError, match="no terminal to confirm") as caught:
         run("boards", "add", "bench", board.address)
     assert "--fingerprint" in caught.value.hint
     assert devices.read_inventory() == {}
@@ -101,7 +103,7 @@ def test_a_key_in_known_hosts_needs_no_answer(tmp_path, board, run):
     code, _, err = run("boards", "add", "bench", board.address)
 
     assert code == 0
-    assert "known already" in err
+    assert "key is known" in err
 
 
 def test_a_changed_key_is_refused_even_with_yes_but_taken_by_its_fingerprint(tmp_path, board, run):
@@ -140,7 +142,7 @@ def test_pull_brings_tables_named_as_profile_names_them_and_then_only_what_is_ne
     run("boards", "add", "bench", board.address, "--yes", "--python", python)
     assert run("pull", "--host", "bench")[1:] == (
         "",
-        "bench holds no measurements; `lightnas-edge profile --host bench` makes some\n",
+        "bench holds no measurements; `lightnas-edge profile --host bench --space NAME` makes some\n",
     )
     with devices.connect("bench") as connection:
         campaign = Campaign(connection, write_job())

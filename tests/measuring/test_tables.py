@@ -1,4 +1,4 @@
-"""What `search --host` does before it searches: bring the board's table, and complete it.
+"""A board's table is fetched and completed: what `search --host` does before it searches.
 
 The agent and ONNX Runtime are real; the board is a real OpenSSH server on loopback.
 """
@@ -11,9 +11,9 @@ import devices
 import luts
 from devices import BoardUnreachableError, Campaign, ssh
 from devices.host_keys import HostKey
-from lightnas_edge.cli._tables import complete_table
 from lightnas_edge.errors import RunError
 from lightnas_edge.measuring import MeasurementProtocol, Settings, select_operators, sentinels, write_profile_job
+from lightnas_edge.measuring.tables import complete_table
 from lightnas_edge.space import load_space
 from tests.cli.commands import run
 from tests.devices.sshd import Sshd, end_agents, needs_sshd, set_up_user, write_python_wrapper
@@ -26,7 +26,7 @@ TABLE = "bench-tiny-fp32-b1-t1.lut.jsonl"
 
 
 @pytest.fixture
-def board(tmp_path, monkeypatch):
+def board(tmp_path, monkeypatch, caplog):
     """`bench` of boards.toml; the current folder is empty."""
     monkeypatch.setattr(ssh.SshConnection, "poll_s", 0.05)
     server = Sshd(tmp_path / "board", set_up_user(tmp_path / "user", monkeypatch)).start()
@@ -43,7 +43,8 @@ def board(tmp_path, monkeypatch):
     )
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    yield server
+    with caplog.at_level("INFO"):
+        yield server
     end_agents(server)
     server.stop()
 
@@ -69,7 +70,7 @@ def sessions(path):
     return {visit.session for visit in luts.read(path).visits}
 
 
-def test_a_table_that_the_board_holds_is_pulled_and_nothing_is_measured(board, measured_elsewhere, tmp_path, capsys):
+def test_a_table_that_the_board_holds_is_pulled_and_nothing_is_measured(board, measured_elsewhere, tmp_path, caplog):
     job = measured_elsewhere()
     held = board.home / ".lightnas-edge" / "jobs" / job.job / "journal.jsonl"
     before = held.read_bytes()
@@ -78,12 +79,13 @@ def test_a_table_that_the_board_holds_is_pulled_and_nothing_is_measured(board, m
 
     assert str(path) == TABLE
     assert path.read_bytes() == before == held.read_bytes()
-    assert "pulled" in capsys.readouterr().err
+    assert "pulled" in caplog.text
+    caplog.clear()
     complete_table("bench", SPACE)
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
 
 
-def test_only_what_is_missing_is_measured(board, measured_elsewhere, capsys):
+def test_only_what_is_missing_is_measured(board, measured_elsewhere, caplog):
     measured_elsewhere(only=["*_e6@*"])
 
     path = complete_table("bench", SPACE)
@@ -95,10 +97,10 @@ def test_only_what_is_missing_is_measured(board, measured_elsewhere, capsys):
     beside = {shaped.key for shaped in sentinels(SPACE)}
     assert {key for key in KEYS if "_e6@" in key} <= keys[first]
     assert keys[first] & keys[second] == beside  # so that the two sessions can be compared
-    assert f"measuring {len(KEYS) - len(keys[first])} of {len(KEYS)} operators" in capsys.readouterr().err
+    assert f"measuring {len(KEYS) - len(keys[first])} of {len(KEYS)} operators" in caplog.text
 
 
-def test_a_job_at_work_on_the_table_is_waited_for_whoever_started_it(board, measured_elsewhere, capsys):
+def test_a_job_at_work_on_the_table_is_waited_for_whoever_started_it(board, measured_elsewhere, caplog):
     measured_elsewhere(rounds=15, follow=False)
     with devices.connect("bench") as connection:
         # A board lists a job from its first line on.
@@ -109,7 +111,7 @@ def test_a_job_at_work_on_the_table_is_waited_for_whoever_started_it(board, meas
     lut = luts.read(path)
     assert len(sessions(path)) == 1
     assert {len(lut.entries[key].visits) for key in KEYS} >= {15}
-    assert "is at work on this table: waiting for it" in capsys.readouterr().err
+    assert "is measuring this table: waiting for it" in caplog.text
 
 
 def test_several_tables_of_one_space_are_told_apart_or_asked_about(board, measured_elsewhere):
@@ -124,24 +126,24 @@ def test_several_tables_of_one_space_are_told_apart_or_asked_about(board, measur
     assert luts.read(complete_table("bench", SPACE, batch=4)).batch == 4
 
 
-def test_a_table_of_another_space_with_the_same_name_is_not_taken(board, measured_elsewhere, capsys, monkeypatch):
+def test_a_table_of_another_space_with_the_same_name_is_not_taken(board, measured_elsewhere, caplog, monkeypatch):
     measured_elsewhere()
     wider = SPACE.with_classes(SPACE.classes + 1)
-    monkeypatch.setattr("lightnas_edge.cli._tables.measure_with_progress", _refuse)
+    monkeypatch.setattr("lightnas_edge.measuring.tables.measure", _refuse)
 
-    with pytest.raises(_NothingHeldError):
+    with pytest.raises(_MeasuredError):
         complete_table("bench", wider)
 
 
 def test_a_complete_table_here_does_without_the_board_and_an_incomplete_one_does_not(
-    board, measured_elsewhere, monkeypatch, capsys
+    board, measured_elsewhere, monkeypatch, caplog
 ):
     measured_elsewhere()
     path = complete_table("bench", SPACE)
     board.stop()
 
     assert complete_table("bench", SPACE) == path
-    assert "refuses connections" in capsys.readouterr().err
+    assert "refuses connections" in caplog.text
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     with pytest.raises(BoardUnreachableError, match="refuses connections"):
         complete_table("bench", SPACE)
@@ -157,12 +159,12 @@ def test_search_pulls_what_the_board_holds(board, measured_elsewhere, tmp_path):
     assert luts.read(tmp_path / "here" / TABLE).coverage(KEYS).complete
 
 
-class _NothingHeldError(Exception):
+class _MeasuredError(Exception):
     pass
 
 
 def _refuse(*arguments, **options):
-    raise _NothingHeldError
+    raise _MeasuredError
 
 
 def _wait_until(condition):

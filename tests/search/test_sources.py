@@ -1,0 +1,91 @@
+"""Boards and budgets from files: what they become, and what is refused."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from lightnas_edge.errors import BudgetError, PredictorError, SpaceError
+from lightnas_edge.predictor import CountedPredictor
+from lightnas_edge.search import Budget, Constraint
+from lightnas_edge.search.sources import make_budgets, merge_with_run, read_boards, require_binding, slack_constraints
+from lightnas_edge.space import load_space
+from tests.search.problems import predictor
+
+
+def other_board():
+    """The same costs, on another board."""
+    other = predictor()
+    other.origin = replace(other.origin, fingerprint={"board": "other"})
+    return other
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Predictor files of two boards of the small space; networks take 1 to 17 ms on the near one."""
+    folder = tmp_path_factory.mktemp("boards")
+    for name, each in (("near", predictor()), ("far", other_board())):
+        each.save(folder / f"{name}.predictor.json")
+    return folder
+
+
+def test_files_of_two_boards_are_two_boards_named_after_them(files):
+    boards = read_boards([files / "near.predictor.json", files / "far.predictor.json"], ["latency_ms"])
+
+    assert [board.name for board in boards] == ["near", "far"]
+    budgets = make_budgets(boards, [{"latency_ms": 8.0}, {"latency_ms": 10.0}], name_boards=True)
+    assert [budget.name for budget in budgets] == ["near-8ms", "near-10ms", "far-8ms", "far-10ms"]
+
+
+def test_counted_metrics_need_no_predictor_and_measured_ones_do(files):
+    boards = read_boards([files / "near.predictor.json"], ["latency_ms"])
+
+    (budget,) = make_budgets(boards, [{"latency_ms": 8.0, "params_m": 0.5}], name_boards=False)
+    assert budget.targets == {"latency_ms": 8.0, "params_m": 0.5}
+    with pytest.raises(PredictorError, match="no predictor of energy_mj for near"):
+        make_budgets(boards, [{"energy_mj": 3.0}], name_boards=False)
+
+
+def test_two_files_for_one_metric_of_one_board_are_refused(files):
+    with pytest.raises(PredictorError, match="a second predictor of latency_ms"):
+        read_boards([files / "near.predictor.json"] * 2, ["latency_ms"])
+
+
+def test_files_of_one_name_are_named_after_their_folders(files, tmp_path):
+    for name in ("near", "far"):
+        (tmp_path / name).mkdir()
+        shutil.copy(files / f"{name}.predictor.json", tmp_path / name / "predictor.json")
+
+    boards = read_boards([tmp_path / name / "predictor.json" for name in ("near", "far")], ["latency_ms"])
+
+    assert [board.name for board in boards] == ["near-predictor", "far-predictor"]
+
+
+def test_a_host_needs_a_space_and_a_way_to_its_table():
+    with pytest.raises(SpaceError, match="does not name the space"):
+        read_boards(["nano"], ["latency_ms"])
+    with pytest.raises(PredictorError, match="neither a predictor nor a table"):
+        read_boards(["nano"], ["latency_ms"], load_space("tiny"))
+
+
+def test_a_board_that_a_run_knows_keeps_its_name_there(files):
+    (near,) = read_boards([files / "near.predictor.json"], ["latency_ms"])
+    (known,) = read_boards([files / "near.predictor.json"], ["latency_ms"])
+    known.name = ""
+
+    assert [board.name for board in merge_with_run([near], [known])] == [""]
+    assert merge_with_run([], [known]) == [known]
+
+
+def test_a_budget_that_every_network_keeps_is_refused_and_another_limit_may_bind():
+    latency = predictor()
+    idle, binding = Constraint(latency, 17.0), Constraint(latency, 16.9)
+
+    assert slack_constraints([Budget("binding", (binding,))]) == []
+    with pytest.raises(BudgetError, match="not binding; the slowest network of this space takes 17 ms") as caught:
+        require_binding([Budget("idle", (idle,)), Budget("binding", (binding,))])
+    assert "--force" in caught.value.hint
+    counted = Constraint(CountedPredictor(latency.space, "params_m"), 1e-3)
+    assert [str(each) for each in require_binding([Budget("two", (idle, counted))])] == [
+        "two: the budget is not binding; the slowest network of this space takes 17 ms"
+    ]
