@@ -15,13 +15,15 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)
 
-    assert len(blocks) == 5
+    assert len(blocks) == 7
+    assert names["sampling"].record.stopped in ("reached", "noise", "discrepancy", "count")
+    assert names["predictor"].fit.networks == names["sampling"].progress.networks
     for result in names["results"]:
         assert result.predicted["latency_ms"] <= result.budget.targets["latency_ms"]
         assert result.predicted["macs_m"] <= 3.0
-    assert names["further"].predicted["latency_ms"] <= 0.95
-    assert names["chosen"].upper[0] <= 1.0
-    assert (tmp_path / "run" / "networks" / "0.95ms" / "run.json").exists()
+    assert names["further"].predicted["latency_ms"] <= names["target_ms"]
+    assert names["chosen"].upper[0] <= names["target_ms"]
+    assert (tmp_path / "run" / "networks" / "further" / "run.json").exists()
     assert "uses" in capsys.readouterr().out
 
 

@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
     arguments.host = arguments.host or default_host(run)
     password = sudo_password(arguments)
     settings = run_settings(run)
-    protocol = replace(settings.protocol, rounds=arguments.rounds)
+    protocol = settings.protocol.model_copy(update={"rounds": arguments.rounds})
     settings = replace(settings, protocol=protocol, **board_settings(arguments))
     with progress(f"verifying on {arguments.host}") as bar:
 
