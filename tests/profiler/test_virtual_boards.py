@@ -1,17 +1,19 @@
 """Nothing measured through a virtual board looks real."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 import devices
 from devices.virtual import make_board
-from lightnas_edge.measuring import MeasurementProtocol, Settings, write_profile_job
-from lightnas_edge.space import load_space
 from profiler import backends, board
 from profiler.backends.simulated import Simulated
 from profiler.errors import BackendError
 from profiler.system import System
+from tests.profiler.test_manifest import manifest
 
 REAL = [name for name in backends.names() if name != "simulated"]
 
@@ -23,9 +25,22 @@ def virtual(tmp_path):
 
 
 @pytest.fixture
-def connection(tmp_path, monkeypatch):
-    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "home"))
-    return devices.connect("virtual:jetson-nano")
+def agent(virtual, tmp_path):
+    """Run the agent's archive on the virtual board: (exit code, its answer)."""
+    archive = tmp_path / "agent.pyz"
+    devices.build_agent_archive(archive)
+
+    def run(*arguments):
+        ended = subprocess.run(
+            [sys.executable, str(archive), *arguments, "--root", virtual.root],
+            env=os.environ | {"LIGHTNAS_EDGE_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return ended.returncode, json.loads(ended.stdout)
+
+    return run
 
 
 @pytest.mark.parametrize("backend", REAL)
@@ -43,25 +58,24 @@ def test_the_fingerprint_of_a_virtual_board_is_simulated_before_any_backend_is_o
     assert board.fingerprint({"name": "generic-linux"}, System())["simulated"] is False
 
 
-def test_a_probe_with_a_real_engine_reports_the_refusal_and_stays_simulated(connection):
-    found = devices.probe(connection, backend="onnxruntime")
+def test_a_probe_with_a_real_engine_reports_the_refusal_and_stays_simulated(agent):
+    code, found = agent("probe", "--backend", "onnxruntime")
 
+    assert code == 0
     assert "does not run on a virtual board" in found["error"]["message"]
     assert found["fingerprint"]["simulated"] is True
 
 
-def test_a_campaign_with_a_real_engine_writes_no_table(connection, tmp_path):
-    space = load_space("tiny")
-    settings = Settings(backend="onnxruntime", protocol=MeasurementProtocol(rounds=1))
-    job = write_profile_job(tmp_path / "job", space, settings, operators=space.shaped_operators()[:1])
-    campaign = devices.Campaign(connection, job.folder)
-    campaign.start()
+def test_a_job_with_a_real_engine_writes_no_table(agent, tmp_path):
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "manifest.json").write_text(json.dumps(manifest(backend="onnxruntime")))
 
-    with pytest.raises(devices.AgentError, match="does not run on a virtual board"):
-        campaign.follow(tmp_path / "t.lut.jsonl")
+    code, answer = agent("run", "--job", str(job))
 
-    table = tmp_path / "t.lut.jsonl"
-    assert not table.exists() or not table.read_bytes()
+    assert (code, answer["code"]) == (1, "backend")
+    assert "does not run on a virtual board" in answer["message"]
+    assert not (job / "journal.jsonl").exists()
 
 
 @pytest.mark.parametrize(
