@@ -1,8 +1,8 @@
-"""How often a measured network falls inside the predictor's stated 90 % interval, by the number of networks fitted.
+"""Coverage of the predictor's 90 % interval on held-out networks, by the number of networks fitted.
 
     python -m benchmarks.coverage OPERATORS.lut.jsonl NETWORKS.lut.jsonl
 
-Networks are dealt at random into those fitted and those held out, twenty times for each count (seeds 0 to 19).
+Networks are split at random into fitted and held-out ones, twenty times for each count (seeds 0 to 19).
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     lut, networks = (luts.read(Path(name)) for name in arguments)
-    space = load_space(str(lut.header["space"]))
+    space = load_space(lut.header.space)
     observations = load_observations(space, [networks], lut)
-    print(
-        f"{len(observations)} networks of {space.name}; share inside the 90 % interval, its spread over {SEEDS} draws, MAPE"
-    )
+    print(f"{len(observations)} networks of {space.name}; 90 % PI coverage, its spread over {SEEDS} draws, MAPE")
     for name, table in (("table and networks", lut), ("networks alone", None)):
         for count in (count for count in COUNTS if count <= len(observations) // 2):
             inside, errors = [], []

@@ -1,6 +1,6 @@
 """Trains every network of the benchmark's space from scratch: benchmarks/truth/accuracy.csv.
 
-    python -m benchmarks.make_truth            goes on where it was stopped; about an hour of one quiet core
+    python -m benchmarks.make_truth            resumes where it was stopped; about an hour of one idle core
     python -m benchmarks.make_truth --seeds 1
     python -m benchmarks.make_truth --latency NETWORKS OPERATORS
 
@@ -9,9 +9,9 @@ The last writes latency.csv and small.predictor.json instead, from two journals:
     lightnas-edge profile --space benchmarks/truth/small.toml --out OPERATORS
     lightnas-edge sample --space benchmarks/truth/small.toml --count 256 --out NETWORKS
 
-One line per network and seed; the seed decides first weights and order. Every network is trained alike: SGD with
-momentum, 200 steps of 64 images, learning rate 0.2 with a straight rise and half a cosine; the accuracy is that of the
-last step, so the test images choose nothing.
+One line per network and seed; the seed decides initial weights and order. All networks are trained with SGD with
+momentum, 200 steps of 64 images, learning rate 0.2 with a linear warm-up and half a cosine. The accuracy is that of the
+last step, so the test images select nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def score(network: Network, images: Tensor, labels: Tensor) -> tuple[float, floa
 
 
 def write_latency(task: Task, networks: Path, operators: Path) -> None:
-    """Measured latency of all networks, and the predictor that a user would have: the table and 60 of them."""
+    """Measured latency of all networks, and a predictor fitted to the table and 60 of them."""
     import luts
     from lightnas_edge.predictor import fit_additive
     from lightnas_edge.predictor.observations import load_observations
@@ -86,7 +86,7 @@ def write_latency(task: Task, networks: Path, operators: Path) -> None:
     with (FOLDER / "latency.csv").open("w") as file:
         file.write(
             "# every network of small.toml measured on one machine: lightnas-edge sample --count 256, ONNX Runtime, CPU,\n"
-            "# one thread, batch 1; drift divided out. A busy virtual machine: good to about 1 %\n"
+            "# one thread, batch 1; drift corrected. A busy virtual machine: repeatability about 1 %\n"
             "architecture,measured_ms,standard_error_ms\n"
         )
         for indices, value, error in zip(seen.indices, seen.value, seen.standard_error, strict=True):
@@ -96,7 +96,7 @@ def write_latency(task: Task, networks: Path, operators: Path) -> None:
     predictor.save(FOLDER / "small.predictor.json")
     error = predictor.predict_indices(seen.indices) / seen.value - 1
     print(
-        f"{len(seen)} networks; the predictor from {PREDICTOR_NETWORKS} of them is off by {100 * error[PREDICTOR_NETWORKS:].std():.2f} % on the others"
+        f"{len(seen)} networks; the predictor from {PREDICTOR_NETWORKS} of them has an error of {100 * error[PREDICTOR_NETWORKS:].std():.2f} % on the others"
     )
 
 
@@ -117,7 +117,7 @@ def main() -> None:
                 "# python -m benchmarks.make_truth: every network of small.toml trained from scratch on translated digits\n"
                 f"# {STEPS} steps of {BATCH} images, torch {torch.__version__.split('+')[0]}, CPU, one thread; "
                 f"accuracy and cross-entropy on {len(task.test)} test images that no search\n"
-                "# sees, and on the validation images, which stand for what a search that trains networks would see\n"
+                "# uses, and on the validation images, which represent the score of a search that trains networks\n"
                 f"{','.join(FIELDS)}\n"
             )
     layers, operators = len(task.space.layers), len(task.space.operators)

@@ -1,7 +1,7 @@
-"""The LightNAS authors' predictor of an AGX Xavier as the board: how many measurements it takes to know it.
+"""The LightNAS authors' predictor of an AGX Xavier as the board: error by the number of measurements.
 
-The board answers with the published predictor's latency of a network and normal noise on top; the table of operators
-that the predictor starts from is 20 % too slow in common and 10 % off at random in every entry.
+A measurement is the published predictor's latency of a network plus normal noise. The entries of the operators' table are
+20 % too slow in common and have 10 % random errors each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import luts
 from benchmarks import recorded
 from benchmarks.figures import Drawing, Panel
-from benchmarks.verdicts import Row, Section, at_most, covered, told
+from benchmarks.verdicts import Row, Section, at_most, covered, reported
 from lightnas_edge.predictor import (
     AdditivePredictor,
     MlpPredictor,
@@ -34,7 +34,7 @@ from tests.luts.journals import write_measured
 SEEDS = (0, 1, 2, 3)
 COUNTS = (5, 10, 20, 35, 50, 75, 100, 150, 200)
 MLP_COUNTS = (200, 500, 1000, 2000, 4000, 8000)
-CANDIDATES = 1000  # random networks that an adaptive choice may choose from, at every step
+CANDIDATES = 1000  # random networks to choose from, at every step of the adaptive choice
 NEW = 4000
 NOISE_MS, LOUD_MS = 0.03, 0.1
 
@@ -115,7 +115,7 @@ def section(drawing: Drawing) -> Section:
     better = adaptive_ms.mean(axis=1) < random_ms.mean(axis=1)
     fifty_ms = float(random_ms[at[50]].mean())
     return Section(title, (
-        told("table alone, RMSE on new networks", float(np.mean(alone_ms)), "{:.2f} ms"),
+        reported("table alone, RMSE on new networks", float(np.mean(alone_ms)), "{:.2f} ms"),
         at_most("200 random networks, noise 0.03 ms, RMSE", float(random_ms[at[200]].mean()), 0.033, "{:.3f} ms"),
         at_most("200 random networks, noise 0.1 ms, RMSE", float(np.mean(loud_ms)), 0.079, "{:.3f} ms"),
         at_most("100 random networks, noise 0.03 ms, RMSE", float(random_ms[at[100]].mean()), 0.062, "{:.3f} ms"),
@@ -123,15 +123,15 @@ def section(drawing: Drawing) -> Section:
         Row("adaptive, RMSE by networks measured", _by_count(COUNTS, adaptive_ms.mean(axis=1))),
         Row("adaptive better than random at every count", f"at {better.sum()} of {len(COUNTS)}", "all", bool(better.all())),
         Row("the paper's MLP, RMSE by networks measured, seed 0", _by_count(MLP_COUNTS, mlp_ms)),
-        Row(f"networks the MLP needs for what 50 do here ({fifty_ms:.3f} ms)", _needed(mlp_ms, fifty_ms)),
-        covered("new networks in 90 % interval, 50 to 200 measured", float(inside[at[50]:].mean())),
-        covered("new networks in 90 % interval, noise 0.1 ms", float(np.mean(loud_inside))),
-        told("new networks in 90 % interval, 5 to 35 measured", 100 * float(inside[:at[50]].mean()), "{:.1f} %"),
+        Row(f"networks that the MLP needs for the error of 50 here ({fifty_ms:.3f} ms)", _needed(mlp_ms, fifty_ms)),
+        covered("90 % PI coverage of new networks, 50 to 200 measured", float(inside[at[50]:].mean())),
+        covered("90 % PI coverage of new networks, noise 0.1 ms", float(np.mean(loud_inside))),
+        reported("90 % PI coverage of new networks, 5 to 35 measured", 100 * float(inside[:at[50]].mean()), "{:.1f} %"),
     ))  # fmt: skip
 
 
 def _adaptive(board: _Board, table: luts.Lut, seed: int) -> list[float]:
-    """RMSE at every count, when each batch is what the predictor knows least about."""
+    """RMSE at every count, where each batch holds the most informative networks."""
     predictor: AdditivePredictor = lut_predictor(board.space, table)
     generator = np.random.default_rng([3, seed])
     networks: list[Architecture] = []
@@ -175,6 +175,6 @@ def _by_count(counts: tuple[int, ...], errors_ms: object) -> str:
     return ", ".join(f"{count}: {error:.3f}" for count, error in zip(counts, errors_ms, strict=True))
 
 
-def _needed(mlp_ms: list[float], wanted_ms: float) -> str:
-    reached = [count for count, error_ms in zip(MLP_COUNTS, mlp_ms, strict=True) if error_ms <= wanted_ms]
+def _needed(mlp_ms: list[float], target_ms: float) -> str:
+    reached = [count for count, error_ms in zip(MLP_COUNTS, mlp_ms, strict=True) if error_ms <= target_ms]
     return f"{reached[0]}" if reached else f"more than {MLP_COUNTS[-1]}"

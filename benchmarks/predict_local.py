@@ -1,4 +1,4 @@
-"""How fast predictors are, and how good they are on this machine, measured for real."""
+"""Speed of predictors, and their error on measurements of this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 import devices
 import luts
 from benchmarks.figures import Drawing, Panel
-from benchmarks.verdicts import Row, Section, at_least, at_most, covered, told
+from benchmarks.verdicts import Row, Section, at_least, at_most, covered, reported
 from lightnas_edge.measuring import (
     Job,
     MeasurementProtocol,
@@ -31,7 +31,7 @@ from lightnas_edge.space import Space, load_space
 
 ARCHITECTURES = 200_000
 SPACES = {"tiny": 40, "lightnas": 30}  # space -> networks measured
-CALIBRATION = 12  # networks that the predictor may see; it is judged on the others
+CALIBRATION = 12  # networks to fit to; the others are held out
 ROUNDS = 12
 DRAWS = 20  # of the networks to calibrate with
 
@@ -53,14 +53,14 @@ def speed(drawing: Drawing) -> Section:
         update_ms = 1e3 * _fastest_s(lambda: predictor.updated(one))
     return Section("Speed, one core, published space", (
         at_least("architectures a second, one-hot", coded, 1.0, "{:.2f} M"),
-        told("architectures a second, indices", indexed, "{:.2f} M"),
-        told("intervals a second", intervals, "{:.2f} M"),
+        reported("architectures a second, indices", indexed, "{:.2f} M"),
+        reported("intervals a second", intervals, "{:.2f} M"),
         at_most("one measurement more in the posterior", update_ms, 10.0, "{:.2f} ms"),
     ))  # fmt: skip
 
 
 def measured(drawing: Drawing) -> Section:
-    """Operators once, networks twice. Tables stay in the folder that BENCH_OUT names, and are read from there the next time."""
+    """Operators once, networks twice. With BENCH_OUT=folder the tables are kept there and reused."""
     title = f"This machine, {CALIBRATION} networks to calibrate, seeds 0 to {DRAWS - 1} of which, {ROUNDS} rounds"
     rows: list[Row] = []
     panels = []
@@ -70,16 +70,18 @@ def measured(drawing: Drawing) -> Section:
             table, passes = _tables(name, count, folder, Path(scratch))
             repeated = luts.repeatability(*passes).networks
             networks = load_observations(table[0], [passes[0]], table[1])
-            rows.append(told(f"{name}: the same networks measured again", 100 * repeated, "{:.2f} %"))
+            rows.append(reported(f"{name}: repeatability of networks", 100 * repeated, "{:.2f} %"))
             for what in ("sum of the table", "calibrated"):
                 found = [_held_out(*table, networks, seed, what == "calibrated") for seed in range(DRAWS)]
                 scores = [each for each, _ in found]
                 held = f"{name}: {what}, {scores[0].n} networks held out"
-                rows.append(told(f"{held}, MAPE", 100 * float(np.mean([each.mape for each in scores])), "{:.2f} %"))
-                rows.append(told(f"{held}, bias", 100 * float(np.mean([each.bias for each in scores])), "{:+.2f} %"))
+                rows.append(reported(f"{held}, MAPE", 100 * float(np.mean([each.mape for each in scores])), "{:.2f} %"))
+                rows.append(
+                    reported(f"{held}, bias", 100 * float(np.mean([each.bias for each in scores])), "{:+.2f} %")
+                )
                 inside = float(np.mean([each.coverage_90 for each in scores]))
-                rows.append(covered(f"{held}, in 90 % interval", inside) if what == "calibrated" else told(
-                    f"{held}, in 90 % interval", 100 * inside, "{:.1f} %"
+                rows.append(covered(f"{held}, 90 % PI coverage", inside) if what == "calibrated" else reported(
+                    f"{held}, 90 % PI coverage", 100 * inside, "{:.1f} %"
                 ))  # fmt: skip
                 panels.append(replace(found[0][1], title=f"{name}, {what}"))
     drawing.predicted("prediction-local", panels)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks import recorded
 from benchmarks.figures import Drawing, Panel
-from benchmarks.verdicts import Row, Section, at_least, at_most, covered, told
+from benchmarks.verdicts import Row, Section, at_least, at_most, covered, reported
 from lightnas_edge.predictor.external_tables import read_external_table
 from lightnas_edge.predictor.features import ADDITIVE, Features, first_rows, fit_features, fit_transfer
 from lightnas_edge.predictor.metrics import UNITS
@@ -30,14 +30,14 @@ class _HeldOut:
     predicted: Array
     low: Array
     high: Array
-    outside: NDArray[np.bool_]
+    extrapolated: NDArray[np.bool_]
 
     def inside(self, value: Array) -> Array:
         return ((self.low <= value) & (value <= self.high)).astype(np.float64)
 
 
 def _folds(features: Features, value: Array, seed: int, *, relative: bool, method: str | None = None) -> _HeldOut:
-    """Five-fold; model, widths and intervals are chosen anew in every fold, on its own rows."""
+    """Five-fold; model, prior scales and intervals are fitted in every fold, to its own rows."""
     dealt = np.random.default_rng(seed).permutation(len(value)) % FOLDS
     found = _HeldOut(*(np.zeros(len(value)) for _ in range(3)), np.zeros(len(value), dtype=bool))
     for fold in range(FOLDS):
@@ -46,7 +46,7 @@ def _folds(features: Features, value: Array, seed: int, *, relative: bool, metho
         asked = features.take(held)
         found.predicted[held] = predictor.predict(asked)
         found.low[held], found.high[held] = predictor.interval(asked, 0.9)
-        found.outside[held] = predictor.outside(asked)
+        found.extrapolated[held] = predictor.extrapolated(asked)
     return found
 
 
@@ -70,13 +70,13 @@ def cells(drawing: Drawing) -> Section:
     ])  # fmt: skip
     agreement = [_r2(repeats[a], repeats[b]) for a in range(len(repeats)) for b in range(len(repeats)) if a != b]
     return Section(title, (
-        told("cells", len(value), "{:.0f}"),
-        told("one of the three measurements against another, R2", float(np.mean(agreement)), "{:.4f}"),
+        reported("cells", len(value), "{:.0f}"),
+        reported("one of the three measurements against another, R2", float(np.mean(agreement)), "{:.4f}"),
         at_least("additive, R2", _mean(_r2(each.predicted, value) for each in additive), 0.96, "{:.4f}"),
         at_least("best model, R2", _mean(_r2(each.predicted, value) for each in best), 0.975, "{:.4f}"),
-        told("best model, RMSE", _mean(np.sqrt(np.mean((each.predicted - value) ** 2)) for each in best), "{:.3f} ms"),
-        covered("additive, in 90 % interval", _mean(each.inside(value).mean() for each in additive)),
-        covered("best model, in 90 % interval", _mean(each.inside(value).mean() for each in best)),
+        reported("best model, RMSE", _mean(np.sqrt(np.mean((each.predicted - value) ** 2)) for each in best), "{:.3f} ms"),
+        covered("additive, 90 % PI coverage", _mean(each.inside(value).mean() for each in additive)),
+        covered("best model, 90 % PI coverage", _mean(each.inside(value).mean() for each in best)),
     ))  # fmt: skip
 
 
@@ -88,9 +88,9 @@ def convnets(drawing: Drawing) -> Section:
     count = len(data.macs)
     by_size = np.argsort(data.macs, kind="stable")
     rows: list[Row] = [
-        told("networks", count, "{:.0f}"),
-        told(
-            "latency measured again, in another process, MAPE",
+        reported("networks", count, "{:.0f}"),
+        reported(
+            "repeatability of the latency in another process, MAPE",
             float(np.nanmean(np.abs(data.again_ms / data.latency_ms - 1))),
             "{:.2%}",
         ),
@@ -110,8 +110,8 @@ def convnets(drawing: Drawing) -> Section:
         rows += [
             at_most(f"{metric}, a random half, MAPE", _mean(errors), 0.04, "{:.2%}"),
             at_most(f"{metric}, largest decile of MACs from the others, MAPE", _mape(large.predicted, value[held]), 0.05, "{:.2%}"),
-            covered(f"{metric}, a random half, in 90 % interval", _mean(inside)),
-            _covered_or_outside(f"{metric}, largest decile, in 90 % interval", large.inside(value[held]), large.outside),
+            covered(f"{metric}, a random half, 90 % PI coverage", _mean(inside)),
+            _covered_or_extrapolated(f"{metric}, largest decile, 90 % PI coverage", large.inside(value[held]), large.extrapolated),
         ]  # fmt: skip
     drawing.predicted("prediction-convnets", panels, log=True)
     return Section(title, tuple(rows))
@@ -122,7 +122,7 @@ def _split(
 ) -> tuple[_HeldOut, NDArray[np.int64]]:
     predictor = fit_features(features.take(seen), value[seen], seed=seed)
     asked = features.take(held)
-    return _HeldOut(predictor.predict(asked), *predictor.interval(asked, 0.9), predictor.outside(asked)), held
+    return _HeldOut(predictor.predict(asked), *predictor.interval(asked, 0.9), predictor.extrapolated(asked)), held
 
 
 def blocks(drawing: Drawing) -> Section:
@@ -140,8 +140,8 @@ def blocks(drawing: Drawing) -> Section:
         found = [_folds(table.features.take(known), value, seed, relative=True) for seed in SEEDS]
         inside.append(_mean(each.inside(value).mean() for each in found))
         error = _mean(_mape(each.predicted, value) for each in found)
-        rows.append(told(f"{board}, {metric}, five-fold, no other board, MAPE", error, "{:.1%}"))
-    rows.append(covered("five-fold, in 90 % interval, all of them", _mean(inside)))
+        rows.append(reported(f"{board}, {metric}, five-fold, no other board, MAPE", error, "{:.1%}"))
+    rows.append(covered("five-fold, 90 % PI coverage, all of them", _mean(inside)))
     panels, curves, inside = [], {}, []
     for metric, (source, target) in itertools.product(metrics, itertools.permutations(boards, 2)):
         known = table.known((source, metric), (target, metric))
@@ -166,11 +166,11 @@ def blocks(drawing: Drawing) -> Section:
         rows.append(Row(f"{name}, MAPE by blocks measured", shown))
         if 10 in counts:
             ten = moved[counts.index(10)]
-            rows.append(told(f"{name}, 10 blocks and one factor for all, MAPE", ten.of_one_factor, "{:.1%}"))
+            rows.append(reported(f"{name}, 10 blocks and one factor for all, MAPE", ten.of_one_factor, "{:.1%}"))
             inside.append(float(np.mean((ten.low <= ten.value) & (ten.value <= ten.high))))
             panels.append(Panel(name, UNITS[metric], ten.value, ten.predicted, ten.low, ten.high))
     if inside:
-        rows.append(covered("transfers from 10 blocks, in 90 % interval", _mean(inside)))
+        rows.append(covered("transfers from 10 blocks, 90 % PI coverage", _mean(inside)))
     drawing.predicted("prediction-blocks", panels, log=True, raster=True)  # no licence: pictures, no numbers
     drawing.curves("prediction-blocks-transfer", curves, "MAPE of the other blocks", "blocks measured")
     return Section(title, tuple(rows))
@@ -178,7 +178,7 @@ def blocks(drawing: Drawing) -> Section:
 
 @dataclass(frozen=True, eq=False)
 class _Moved:
-    """What a transfer says of the blocks that were not measured; (n,) each, and two relative errors."""
+    """Predictions of a transfer for the blocks that were not measured; (n,) each, and two relative errors."""
 
     value: Array
     predicted: Array
@@ -197,12 +197,12 @@ def _moved(features: Features, there: Array, here: Array, places: list[int]) -> 
     return _Moved(here[others], predicted, low, high, *errors)
 
 
-def _covered_or_outside(what: str, inside: Array, outside: NDArray[np.bool_]) -> Row:
-    """As `covered`, of the rows for which the predictor vouches; rows it calls outside what was measured are counted apart."""
-    vouched = inside[~outside]
-    share = f"{100 * inside.mean():.1f} %, {100 * outside.mean():.0f} % called outside what was measured"
-    met = bool(len(vouched) == 0 or 0.85 <= vouched.mean() <= 0.95)
-    return Row(what, share, "85 to 95 %, or called outside", met, float(inside.mean()))
+def _covered_or_extrapolated(what: str, inside: Array, extrapolated: NDArray[np.bool_]) -> Row:
+    """As `covered`, of the rows inside the applicability domain; extrapolated rows are counted separately."""
+    in_domain = inside[~extrapolated]
+    share = f"{100 * inside.mean():.1f} %, {100 * extrapolated.mean():.0f} % extrapolated"
+    met = bool(len(in_domain) == 0 or 0.85 <= in_domain.mean() <= 0.95)
+    return Row(what, share, "85 to 95 %, or extrapolated", met, float(inside.mean()))
 
 
 def _mape(predicted: Array, value: Array) -> float:

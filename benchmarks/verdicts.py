@@ -1,4 +1,4 @@
-"""Rows of a benchmark that know whether they are as wanted."""
+"""Rows of a benchmark, each with its target and whether it is met."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 class Row:
     what: str
     shown: str
-    wanted: str = "-"
-    met: bool | None = None  # None: nothing was wanted
+    target: str = "-"
+    met: bool | None = None  # None: no target
     value: float | None = None
 
     @property
@@ -19,7 +19,7 @@ class Row:
         return {True: "yes", False: "NO", None: ""}[self.met]
 
     def to_json(self) -> dict[str, Any]:
-        return {"what": self.what, "found": self.value, "shown": self.shown, "wanted": self.wanted, "met": self.met}
+        return {"what": self.what, "found": self.value, "shown": self.shown, "target": self.target, "met": self.met}
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Section:
     skipped: str | None = None
 
 
-def told(what: str, value: float, form: str) -> Row:
-    """A number for which nothing is wanted; `form` as of `format`, like `{:.3f} ms`."""
+def reported(what: str, value: float, form: str) -> Row:
+    """A number without a target; `form` as of `format`, like `{:.3f} ms`."""
     return Row(what, form.format(value), value=value)
 
 

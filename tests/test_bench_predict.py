@@ -1,4 +1,4 @@
-"""`make bench-predict` on folders that hold little: what is missing is skipped with a reason, what is there is judged."""
+"""`make bench-predict` on folders that hold little: a missing set is skipped with a reason, the others are evaluated."""
 
 import csv
 import json
@@ -19,15 +19,15 @@ def bench(tmp_path, monkeypatch, capsys):
 
 
 def test_an_empty_folder_is_skipped_set_by_set(bench, tmp_path):
-    found, told = bench("board", "cells", "convnets", "blocks", data=tmp_path)
+    found, shown = bench("board", "cells", "convnets", "blocks", data=tmp_path)
 
     assert all(section["skipped"].startswith("skipped: no ") for section in found.values())
-    assert f"cells: skipped: no nb201_tx2/measurements.csv in {tmp_path}" in told
-    assert "0 of 0 as wanted" in told
+    assert f"cells: skipped: no nb201_tx2/measurements.csv in {tmp_path}" in shown
+    assert "0 of 0 targets met" in shown
 
 
-def test_any_folder_of_the_same_layout_is_judged(bench, shared_data, tmp_path):
-    """Here every third cell only: other rows, other numbers, nothing that depends on the rows that were given."""
+def test_any_folder_of_the_same_layout_is_evaluated(bench, shared_data, tmp_path):
+    """Here every third cell only: other rows and other numbers."""
     with (shared_data / "nb201_tx2" / "measurements.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[::3]
     (tmp_path / "nb201_tx2").mkdir()
@@ -36,15 +36,15 @@ def test_any_folder_of_the_same_layout_is_judged(bench, shared_data, tmp_path):
         writer.writeheader()
         writer.writerows(rows)
 
-    found, told = bench("cells", "--figures", str(tmp_path / "img"), data=tmp_path)
+    found, shown = bench("cells", "--figures", str(tmp_path / "img"), data=tmp_path)
 
     by_name = {row["what"]: row for row in found["cells"]["rows"]}
     assert by_name["cells"]["found"] == len(rows)
     assert 0.8 < by_name["additive, R2"]["found"] < 1
     assert (tmp_path / "img" / "prediction-cells.svg").stat().st_size < 100_000
-    assert "NAS-Bench-201 on a Jetson TX2" in told
+    assert "NAS-Bench-201 on a Jetson TX2" in shown
 
 
 def test_a_set_that_does_not_exist_is_refused(capsys):
     assert predict.main(["nonsense"]) == 2
-    assert "no such set: nonsense; there are: board, cells" in capsys.readouterr().err
+    assert "no such set: nonsense; choose from: board, cells" in capsys.readouterr().err

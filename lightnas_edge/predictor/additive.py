@@ -1,22 +1,20 @@
 """The additive predictor: a constant and one cost per operator at a shape, known as a joint normal distribution.
 
-Latency of a network = constant + sum of the costs of its operators; equal shapes share one cost, and a skip that keeps
-its shape costs nothing, for it is no node in any graph. Before any network is measured, the table speaks:
+Latency of a network = constant + sum of the costs of its operators. Equal shapes share one cost. A skip that keeps its
+shape costs nothing, since it is no node of the graph. Before any network is measured, costs follow the table:
 
     cost[key] = scale * table[key] + overhead + deviation[key]        constant = scale * table[fixed] + offset
 
-`scale` is near 1; `overhead` is what an operator loses or gains by standing in a network (launch, fusion,
-reformatting), `offset` the same for the ends; deviations are in proportion to the table's entries, beside what measuring
-them is known to err by.
+`scale` is near 1; `overhead` is what an operator loses or gains inside a network (launch, fusion, reformatting);
+`offset` is the same for the fixed ends; deviations are proportional to the table's entries, in addition to their
+measurement error.
 
-Once networks are measured, the table is evidence too and no longer taken at its word: costs follow multiplications and
-memory traffic, at prices to be learned; operators of one kind, one place, one kernel or one expansion differ from that
-alike; and the entries show those costs with an error of their own, which operators that do not fit their likes give
-away. Without a table the same prior learns from the networks alone.
+Once networks are measured, the table becomes evidence with errors of its own: costs follow multiplications and memory
+traffic, at prices to be learned; operators of one kind, place, kernel or expansion share a deviation from that; and the
+entries are noisy observations of those costs. Without a table the same prior is fitted to the networks alone.
 
-All of it is linear with normal priors, so the posterior after measuring networks is exact; how wide each prior is (and
-the noise) is taken from networks and table as far as they can tell, by maximising the marginal likelihood under a broad
-prior around the stated defaults.
+The model is linear with normal priors, so the posterior after measuring networks is exact. The scales of the priors and
+the noise maximise the marginal likelihood of networks and table under a broad prior around the stated defaults.
 """
 
 from __future__ import annotations
@@ -32,13 +30,15 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 import luts
-from lightnas_edge.errors import FingerprintError, PredictorError
-from lightnas_edge.predictor._evidence import JITTER, most_likely_widths
+from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor._evidence import JITTER, fit_prior_scales
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
-from lightnas_edge.predictor.calibration import calibrate, leave_one_out
+from lightnas_edge.predictor.calibration import LEAST_DEGREES, calibrate, leave_one_out
 from lightnas_edge.predictor.metrics import checked
 from lightnas_edge.predictor.observations import Observations, load_observations
+from lightnas_edge.records.differences import require_equal_fingerprints
+from lightnas_edge.records.predictor import AdditiveParameters, Calibration, FitRecord, TransferSource
 from lightnas_edge.space import SE_REDUCTION, Architecture, Operator, ShapedOperator, Space
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 500  # networks per exact update; updates compose, so this bounds memory, not accuracy
 _UNKNOWN_ERROR = 0.05  # relative, of an entry measured in one or two rounds
-_EVIDENCE_NETWORKS = 200  # more do not make the widths of the priors any better known
+_EVIDENCE_NETWORKS = 200  # more networks hardly change the scales of the priors
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Terms:
         return [by_key[key] for key in self.keys]
 
     def counts(self, indices: NDArray[np.integer[Any]]) -> Array:
-        """(n, L) -> (n, 1 + P): one constant, and how often each operator stands in the network."""
+        """(n, L) -> (n, 1 + P): one constant, and how often the network has each operator."""
         found = np.zeros((len(indices), 1 + len(self.keys)))
         places = self.position[np.arange(len(self.space.layers)), indices]
         np.add.at(found, (np.arange(len(indices))[:, None], places), 1.0)
@@ -95,8 +95,8 @@ class AdditivePredictor(Predictor):
         mean: (1 + P,) expected costs.
         covariance: (1 + P, 1 + P).
         noise: standard deviation of a measured network around the sum of the true costs.
-        misfit: the part of `noise` that is the model's, and not of measuring; all of it when None.
-        support: which networks it has seen; None when it is not known.
+        discrepancy: the part of `noise` that is the model's, and not of measuring; all of it when None.
+        applicability: None where the measured networks are not known.
     """
 
     type = "additive"
@@ -109,8 +109,8 @@ class AdditivePredictor(Predictor):
         covariance: Array,
         noise: float,
         *,
-        misfit: float | None = None,
-        support: ApplicabilityDomain | None = None,
+        discrepancy: float | None = None,
+        applicability: ApplicabilityDomain | None = None,
         terms: Terms | None = None,
     ) -> None:
         super().__init__(space, origin)
@@ -118,8 +118,8 @@ class AdditivePredictor(Predictor):
         self.mean = mean
         self.covariance = covariance
         self.noise = noise
-        self.misfit = noise if misfit is None else misfit
-        self.applicability = support
+        self.discrepancy = noise if discrepancy is None else discrepancy
+        self.applicability = applicability
         self._cost = self.terms.spread_out(mean)  # (L, K)
 
     def predict(self, one_hot: NDArray[Any]) -> Array:
@@ -133,12 +133,12 @@ class AdditivePredictor(Predictor):
         return total
 
     def deviation(self, one_hot: NDArray[Any]) -> Array:
-        return np.hypot(self._doubt(one_hot), self.noise)
+        return np.hypot(self._model_std(one_hot), self.noise)
 
-    def _doubt(self, one_hot: NDArray[Any]) -> Array:
+    def _model_std(self, one_hot: NDArray[Any]) -> Array:
         flat, factor = self._flat(one_hot), self.factor
-        doubt: Array = np.sqrt(((flat @ factor[1:] + factor[0]) ** 2).sum(axis=1))
-        return doubt
+        model_std: Array = np.sqrt(((flat @ factor[1:] + factor[0]) ** 2).sum(axis=1))
+        return model_std
 
     @cached_property
     def factor(self) -> Array:
@@ -172,34 +172,37 @@ class AdditivePredictor(Predictor):
         return self._after(observations.indices, observations.value, observations.standard_error)
 
     def updated_with(self, architecture: Architecture, value: float, standard_error: float) -> AdditivePredictor:
-        """The posterior after one more measurement of a network, in the metric's unit and at the table's speed."""
+        """The posterior after one more measurement of a network, normalised to the reference session."""
         return self._after(architecture.indices(self.space)[None], np.array([value]), np.array([standard_error]))
 
     def _after(self, indices: NDArray[np.integer[Any]], value: Array, standard_error: Array) -> AdditivePredictor:
         counts = self.terms.counts(indices)
-        variance = standard_error**2 + self.misfit**2
+        variance = standard_error**2 + self.discrepancy**2
         mean, covariance = _condition(self.mean, self.covariance, counts, value, variance)
-        networks = int(self.fit.get("networks") or 0) + len(value)
-        origin = replace(self.origin, fit={**self.fit, "networks": networks, "held_out": None})
-        support = self.applicability and self.applicability.extended(value, counts[:, 1:].sum(axis=1))
+        networks = self.fit.networks + len(value)
+        # The first networks after a table alone: with so few, the stated deviations are kept and the tails are heavy.
+        uncalibrated = Calibration(scale=1.0, degrees_of_freedom=max(networks - 1, LEAST_DEGREES))
+        fit = self.fit.changed(networks=networks, calibration=self.fit.calibration or uncalibrated, held_out=None)
+        applicability = self.applicability and self.applicability.extended(value, counts[:, 1:].sum(axis=1))
         return AdditivePredictor(
-            self.space, origin, mean, covariance, self.noise, misfit=self.misfit, support=support, terms=self.terms
-        )
+            self.space, replace(self.origin, fit=fit), mean, covariance, self.noise, discrepancy=self.discrepancy,
+            applicability=applicability, terms=self.terms,
+        )  # fmt: skip
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> AdditiveParameters:
         lower = np.tril_indices(len(self.mean))
-        return {
-            "constant": float(self.mean[0]),
-            "cost": {key: float(cost) for key, cost in zip(self.terms.keys, self.mean[1:], strict=True)},
-            "covariance_lower": [float(value) for value in self.covariance[lower]],
-            "noise": self.noise,
-            "misfit": self.misfit,
-            "support": self.applicability and self.applicability.to_json(),
-        }
+        return AdditiveParameters(
+            constant=float(self.mean[0]),
+            cost={key: float(cost) for key, cost in zip(self.terms.keys, self.mean[1:], strict=True)},
+            covariance_lower=tuple(self.covariance[lower].tolist()),
+            noise=float(self.noise),
+            discrepancy=float(self.discrepancy),
+            applicability_domain=None if self.applicability is None else self.applicability.to_record(),
+        )
 
 
 def lut_predictor(space: Space, lut: luts.Lut, *, metric: str = "latency_ms") -> AdditivePredictor:
-    """The table alone: the sum of its entries, with the doubt that whole networks usually show about such sums.
+    """The table alone: the sum of its entries, with the uncertainty that such sums usually have.
 
     Raises:
         LutMissError: the table lacks operators of the space, or this metric of some; names them all.
@@ -220,7 +223,7 @@ def fit_additive(
 
     Args:
         metric: what to predict; that of the observations, or latency_ms, when None.
-        prior: of another board, power mode or batch size: what it knows is scaled and corrected by the networks. It takes
+        prior: predictor of another board, power mode or batch size; the networks scale and correct its costs. It takes
             the place of a table.
 
     Raises:
@@ -232,23 +235,17 @@ def fit_additive(
         observations: Observations | None = samples
         if metric not in (None, samples.metric):
             raise PredictorError(f"the measured networks are of {samples.metric}, not of {metric}")
-        if lut is not None and samples.fingerprint != lut.fingerprint:
-            raise FingerprintError(
-                "the table and the measured networks are of different boards or states: "
-                + "; ".join(
-                    f"{name} {lut.fingerprint.get(name)!r} and {samples.fingerprint.get(name)!r}"
-                    for name in sorted({*lut.fingerprint, *samples.fingerprint})
-                    if lut.fingerprint.get(name) != samples.fingerprint.get(name)
-                )
-            )
+        if lut is not None:
+            require_equal_fingerprints(lut.fingerprint, samples.fingerprint, "the table and the measured networks")
     else:
         observations = load_observations(space, samples, lut, metric=metric or "latency_ms") if samples else None
     metric = checked(metric or (observations.metric if observations else "latency_ms"))
     if prior is not None:
         if lut is not None or observations is None:
             raise PredictorError(
-                "what another board taught is carried over by measured networks of this one, without a table",
-                hint="measure the reference set: lightnas-edge sample --count 10",
+                "a predictor is transferred to another board with measured networks of that board, and without a table",
+                hint="measure the reference networks of the board: "
+                f"`lightnas-edge sample --host HOST --space {space.name} --count 10`",
             )
         if prior.space.sha256 != space.sha256 or prior.metric != metric:
             raise PredictorError(
@@ -269,63 +266,66 @@ def _fit(
     terms = Terms.of(space)
     if other is not None:
         assert observations is not None
-        prior = _carried_prior(terms, other, observations)
-        mean, covariance, widths = _posterior(prior, terms, observations)
+        prior = _transfer_prior(terms, other, observations)
+        mean, covariance, scales = _posterior(prior, terms, observations)
     elif observations is None:
         assert lut is not None
         prior = _table_prior(_Entries.of(terms, lut, metric))
-        widths = prior.widths
-        mean, covariance = prior.costs(widths)
+        scales = prior.scales
+        mean, covariance = prior.costs(scales)
     elif lut is None:
         prior = _physical_prior(terms, float(np.median(observations.value)))
-        mean, covariance, widths = _posterior(prior, terms, observations)
+        mean, covariance, scales = _posterior(prior, terms, observations)
     else:
         entries = _Entries.of(terms, lut, metric)
         first, _, _ = _posterior(_informed_prior(terms, entries, entries.value), terms, observations)
         # Once more, now that the costs are known better: a table's scale is a factor on costs, not on its own errors.
         prior = _informed_prior(terms, entries, first)
-        mean, covariance, widths = _posterior(prior, terms, observations)
-    noise = misfit = widths.pop("noise")
-    support = ApplicabilityDomain()
-    told: dict[str, Any] = {}
+        mean, covariance, scales = _posterior(prior, terms, observations)
+    noise = discrepancy = scales.pop("noise")
+    applicability = ApplicabilityDomain()
+    calibration = leave_one_out_rmse = None
     if observations is not None:
-        # What a measurement will show: the misfit of the model, and the error of measuring as it was here.
-        noise = math.sqrt(misfit**2 + float(np.mean(observations.standard_error**2)))
+        # A measurement differs by the discrepancy of the model and by the mean error of measuring.
+        noise = math.sqrt(discrepancy**2 + float(np.mean(observations.standard_error**2)))
         counts = terms.counts(observations.indices)
-        variance = misfit**2 + observations.standard_error**2
-        alone = leave_one_out(mean, covariance, counts, observations.value, variance)
-        found = calibrate(alone.residual / np.hypot(alone.doubt, noise))
-        # Scaling all of it leaves every later update as it is, and makes every interval as wide as it should have been.
-        covariance, noise, misfit = found.scale**2 * covariance, found.scale * noise, found.scale * misfit
+        variance = discrepancy**2 + observations.standard_error**2
+        held_out = leave_one_out(mean, covariance, counts, observations.value, variance)
+        found = calibrate(held_out.residual / np.hypot(held_out.model_std, noise))
+        # One factor on all of it: later updates keep their weights, and every interval gets its calibrated width.
+        covariance, noise, discrepancy = found.scale**2 * covariance, found.scale * noise, found.scale * discrepancy
         blocks = counts[:, 1:].sum(axis=1)
-        support = ApplicabilityDomain(
+        applicability = ApplicabilityDomain(
             (float(observations.value.min()), float(observations.value.max())),
             (int(blocks.min()), int(blocks.max())),
-            found.scale * float(alone.doubt.max()),
+            found.scale * float(held_out.model_std.max()),
         )
-        told = {
-            "calibration": {"scale": _rounded(found.scale), "degrees": found.degrees},
-            "leave_one_out": {"rmse": _rounded(float(np.sqrt(np.mean(alone.residual**2))))},
-        }
+        calibration = Calibration(scale=_rounded(found.scale), degrees_of_freedom=found.degrees_of_freedom)
+        leave_one_out_rmse = _rounded(float(np.sqrt(np.mean(held_out.residual**2))))
     source = lut if lut is not None else observations
     assert source is not None
-    fit: dict[str, Any] = {
-        "method": prior.name if observations is None else f"{prior.name}, Bayesian linear regression on whole networks",
-        "networks": 0 if observations is None else len(observations),
-        "prior_widths": {name: _rounded(value) for name, value in {**widths, "noise": noise}.items()},
-        "alignment": [] if observations is None else list(observations.notes),
-        "held_out": None,
-        **told,
-    }
     simulated = source.simulated or (observations is not None and observations.simulated)
+    transfer = None
     if other is not None:
+        assert observations is not None
         simulated |= other.simulated
-        fit["prior"] = {
-            "fingerprint": other.fingerprint, "networks": other.fit.get("networks"), "simulated": other.simulated,
-            "ratio": _rounded(_ratio(other, observations)),
-        }  # fmt: skip
+        transfer = TransferSource(
+            fingerprint=other.fingerprint, networks=other.fit.networks, simulated=other.simulated,
+            ratio=_rounded(_ratio(other, observations)),
+        )  # fmt: skip
+    fit = FitRecord(
+        method=prior.name if observations is None else f"{prior.name}, Bayesian linear regression on whole networks",
+        networks=0 if observations is None else len(observations),
+        calibration=calibration,
+        prior_scales={name: _rounded(value) for name, value in {**scales, "noise": noise}.items()},
+        leave_one_out_rmse=leave_one_out_rmse,
+        alignment=() if observations is None else observations.notes,
+        prior=transfer,
+    )
     origin = Origin(source.fingerprint, simulated, source.batch, metric, fit)
-    return AdditivePredictor(space, origin, mean, covariance, noise, misfit=misfit, support=support, terms=terms)
+    return AdditivePredictor(
+        space, origin, mean, covariance, noise, discrepancy=discrepancy, applicability=applicability, terms=terms
+    )
 
 
 @dataclass(frozen=True)
@@ -333,37 +333,42 @@ class Split:
     """Networks less the sum of their table's entries, in parts that add up; n networks, P operators at a shape."""
 
     sums: Array  # (n,) of the table
-    parts: dict[str, Array]  # scale, offset, overhead, deviation: (n,) each; `left` is in none of them
+    parts: dict[str, Array]  # fixed_overhead, block_overhead, scale, operators, unexplained: (n,) each
     errors: dict[str, float]  # standard deviation of each part's mean over the networks
-    per_operator: Array  # (P,) deviation of each operator in a network from its entry, beyond what all have in common
+    per_operator: Array  # (P,) deviation of each operator in a network from its entry, without the parts that all share
 
 
 def split_difference(space: Space, lut: luts.Lut, observations: Observations) -> Split:
-    """Where whole networks differ from the sum of a table, as far as they tell: the most probable parts, given all.
+    """The most probable parts of the difference between whole networks and the sum of a table.
 
     Raises:
         LutMissError: the table lacks operators of the space, or the metric of some.
     """
     terms = Terms.of(space)
     prior = _table_prior(_Entries.of(terms, lut, observations.metric))
-    widths = _most_likely_widths(prior, terms, observations)
+    scales = _fit_scales(prior, terms, observations)
     counts = terms.counts(observations.indices)
     sums = counts @ prior.mean
-    roots = {name: widths[name] * part.costs for name, part in prior.parts.items()}
-    roots["deviation"] = np.concatenate([roots["deviation"], roots.pop("measuring")], axis=1)
+    roots = {name: scales[name] * part.costs for name, part in prior.parts.items()}
+    roots = {
+        "fixed_overhead": roots["offset"],
+        "block_overhead": roots["overhead"],
+        "scale": roots["scale"],
+        "operators": np.concatenate([roots["deviation"], roots["measuring"]], axis=1),
+    }
     seen = {name: counts @ root for name, root in roots.items()}
-    noise = observations.standard_error**2 + widths["noise"] ** 2
+    noise = observations.standard_error**2 + scales["noise"] ** 2
     total = sum((rows @ rows.T for rows in seen.values()), np.diag(noise))
     factor = linalg.cho_factor(total, lower=True)
     solved = linalg.cho_solve(factor, observations.value - sums)
     parts = {name: rows @ (rows.T @ solved) for name, rows in seen.items()}
-    parts["left"] = noise * solved
+    parts["unexplained"] = noise * solved
     mean = np.full(len(sums), 1 / len(sums))
     errors = {}
     for name, rows in seen.items():
         along = rows @ (rows.T @ mean)
         errors[name] = math.sqrt(max(float(mean @ along - along @ linalg.cho_solve(factor, along)), 0.0))
-    deviations = roots["deviation"] @ (seen["deviation"].T @ solved)
+    deviations = roots["operators"] @ (seen["operators"].T @ solved)
     return Split(sums, parts, errors, deviations[1:])
 
 
@@ -372,40 +377,40 @@ def split_difference(space: Space, lut: luts.Lut, observations: Observations) ->
 
 @dataclass(frozen=True)
 class _Part:
-    """One thing unknown: width * columns @ standard normal is what it adds, to costs and to the entries of a table."""
+    """One unknown: it adds scale * columns @ standard normal to the costs and to the entries of a table."""
 
     costs: Array  # (1 + P, R) as networks show them
     entries: Array  # (1 + P, R) as the table shows them
-    width: float  # by default
-    doubt: float  # by which factor the default may be off (one standard deviation)
+    scale: float  # by default
+    factor: float  # one standard deviation of the scale around its default
 
 
 @dataclass(frozen=True)
 class _Prior:
-    """Costs are the mean and the sum of all parts; so are the entries of the table, where it is taken as evidence."""
+    """Costs are the mean plus all parts; so are the entries of the table, where it is evidence."""
 
     name: str
     mean: Array  # (1 + P,)
     parts: dict[str, _Part]
     noise: float  # of a measured network, by default; in the metric's unit
-    noise_doubt: float
+    noise_factor: float
     table: Array | None = None  # (1 + P,) the entries seen
 
     @property
-    def widths(self) -> dict[str, float]:
-        return {**{name: part.width for name, part in self.parts.items()}, "noise": self.noise}
+    def scales(self) -> dict[str, float]:
+        return {**{name: part.scale for name, part in self.parts.items()}, "noise": self.noise}
 
     @property
-    def doubts(self) -> dict[str, float]:
-        return {**{name: part.doubt for name, part in self.parts.items()}, "noise": self.noise_doubt}
+    def factors(self) -> dict[str, float]:
+        return {**{name: part.factor for name, part in self.parts.items()}, "noise": self.noise_factor}
 
-    def costs(self, widths: dict[str, float]) -> tuple[Array, Array]:
+    def costs(self, scales: dict[str, float]) -> tuple[Array, Array]:
         """Mean and covariance of the costs under the table, before any network."""
-        costs = np.concatenate([widths[name] * part.costs for name, part in self.parts.items()], axis=1)
+        costs = np.concatenate([scales[name] * part.costs for name, part in self.parts.items()], axis=1)
         covariance: Array = costs @ costs.T
         if self.table is None:
             return self.mean, covariance
-        entries = np.concatenate([widths[name] * part.entries for name, part in self.parts.items()], axis=1)
+        entries = np.concatenate([scales[name] * part.entries for name, part in self.parts.items()], axis=1)
         seen = entries @ entries.T
         factor = linalg.cho_factor(seen + JITTER * np.trace(seen) * np.eye(len(seen)), lower=True)
         cross = entries @ costs.T
@@ -460,12 +465,12 @@ def _table_prior(entries: _Entries) -> _Prior:
 
 
 def _informed_prior(terms: Terms, entries: _Entries, scaled: Array) -> _Prior:
-    """Costs that follow what operators compute and move, seen in isolation through the table, with its errors.
+    """Costs that follow what operators compute and move; the table's entries are noisy observations of them.
 
-    How far the entries err is learned from both: from networks, and from how well the entries follow the work.
+    The size of that noise is learned from the networks and from how well the entries follow the work.
 
     Args:
-        scaled: (1 + P,) costs that the scale between table and networks acts on.
+        scaled: (1 + P,) costs that the scale between table and networks multiplies.
     """
     physical = _physical_prior(terms, entries.typical)
     plain = _table_prior(entries)
@@ -476,15 +481,15 @@ def _informed_prior(terms: Terms, entries: _Entries, scaled: Array) -> _Prior:
         "scale": replace(plain.parts["scale"], costs=scaled[:, None], entries=none),
         "offset": plain.parts["offset"],
         "overhead": plain.parts["overhead"],
-        "deviation": replace(plain.parts["deviation"], width=0.02),
+        "deviation": replace(plain.parts["deviation"], scale=0.02),
         "table": _Part(every, np.diag(entries.value), 0.03, 2.0),
         "measuring": _Part(every, np.diag(entries.error), 1.0, 1.2),
     }
-    return _Prior("table", physical.mean, parts, plain.noise, plain.noise_doubt, table=entries.value)
+    return _Prior("table", physical.mean, parts, plain.noise, plain.noise_factor, table=entries.value)
 
 
 def _physical_prior(terms: Terms, typical: float) -> _Prior:
-    """Costs follow what the operators compute and move, at prices to be learned; likes differ from it alike."""
+    """Costs follow what the operators compute and move, at prices to be learned; similar operators share a deviation."""
     shaped = terms.shaped()
     features = np.array([_work(operator) for operator in shaped])  # (P, 3)
     layers = len(terms.space.layers)
@@ -492,7 +497,7 @@ def _physical_prior(terms: Terms, typical: float) -> _Prior:
     per_layer[terms.position == 0] = 0.0
     features = features * typical / per_layer.mean(axis=1).sum(axis=0)  # each kind of work: a whole typical network
     share = features.mean(axis=1)
-    size = 0.5 * share + 0.5 * typical / layers  # what a cost may deviate in proportion to
+    size = 0.5 * share + 0.5 * typical / layers  # deviations of a cost are proportional to it
     width = len(terms.keys) + 1
     blocks = np.full(width, typical / layers)
     blocks[0] = 0.0
@@ -520,31 +525,30 @@ def _physical_prior(terms: Terms, typical: float) -> _Prior:
     return _Prior("no table, costs from multiplications and memory traffic", mean, parts, 0.005 * typical, 5.0)
 
 
-def _carried_prior(terms: Terms, other: AdditivePredictor, observations: Observations) -> _Prior:
-    """The costs of another board at this one's speed; how boards differ beyond that is for the networks to say."""
+def _transfer_prior(terms: Terms, other: AdditivePredictor, observations: Observations) -> _Prior:
+    """The costs of another board at this one's speed; the networks decide how the boards differ beyond that."""
     ratio = _ratio(other, observations)
     costs = ratio * other.mean
     typical = ratio * float(other.mean[0] + terms.spread_out(other.mean).mean(axis=1).sum())
     physical = _physical_prior(terms, typical)
     roots, vectors = np.linalg.eigh(other.covariance)
-    doubted = ratio * vectors * np.sqrt(np.maximum(roots, 0.0))
+    uncertain = ratio * vectors * np.sqrt(np.maximum(roots, 0.0))
     deviations = np.diag(np.abs(costs))
     deviations[0, 0] = 0.0
     known = {
         "scale": (costs[:, None], 0.1, 2.0),
         "deviation": (deviations, 0.05, 3.0),
-        "carried": (doubted, 1.0, 1.2),
+        "transferred": (uncertain, 1.0, 1.2),
     }
-    parts = {name: replace(part, width=0.3 * part.width) for name, part in physical.parts.items()}
+    parts = {name: replace(part, scale=0.3 * part.scale) for name, part in physical.parts.items()}
     parts |= {
-        name: _Part(column, np.zeros_like(column), width, doubt) for name, (column, width, doubt) in known.items()
+        name: _Part(column, np.zeros_like(column), scale, factor) for name, (column, scale, factor) in known.items()
     }
     return _Prior("another board's predictor", costs, parts, 0.005 * typical, 5.0)
 
 
-def _ratio(other: AdditivePredictor, observations: Observations | None) -> float:
-    """What the networks cost here over what they cost there."""
-    assert observations is not None
+def _ratio(other: AdditivePredictor, observations: Observations) -> float:
+    """Median cost of the networks here over their cost on the other board."""
     return float(np.median(observations.value / other.predict_indices(observations.indices)))
 
 
@@ -608,16 +612,16 @@ def _condition(mean: Array, covariance: Array, counts: Array, value: Array, vari
 
 
 def _posterior(prior: _Prior, terms: Terms, observations: Observations) -> tuple[Array, Array, dict[str, float]]:
-    """(mean, covariance, widths) of the costs after the networks."""
-    widths = _most_likely_widths(prior, terms, observations)
-    mean, covariance = prior.costs(widths)
-    variance = observations.standard_error**2 + widths["noise"] ** 2
+    """(mean, covariance, scales) of the costs after the networks."""
+    scales = _fit_scales(prior, terms, observations)
+    mean, covariance = prior.costs(scales)
+    variance = observations.standard_error**2 + scales["noise"] ** 2
     counts = terms.counts(observations.indices)
-    return *_condition(mean, covariance, counts, observations.value, variance), widths
+    return *_condition(mean, covariance, counts, observations.value, variance), scales
 
 
-def _most_likely_widths(prior: _Prior, terms: Terms, observations: Observations) -> dict[str, float]:
-    """Widths of the prior's parts and the noise: the maximum of marginal likelihood times a broad prior on each."""
+def _fit_scales(prior: _Prior, terms: Terms, observations: Observations) -> dict[str, float]:
+    """Scales of the prior's parts and the noise: the maximum of marginal likelihood times a broad prior on each."""
     if len(observations) > _EVIDENCE_NETWORKS:
         chosen = np.random.default_rng(0).permutation(len(observations))[:_EVIDENCE_NETWORKS]
         observations = observations.take(chosen)
@@ -632,8 +636,8 @@ def _most_likely_widths(prior: _Prior, terms: Terms, observations: Observations)
         own, noisy = (np.concatenate([values, np.zeros(len(prior.table))]) for values in (own, noisy))
         seen = {name: np.concatenate([seen[name], part.entries / unit]) for name, part in prior.parts.items()}
     kernels = [*(rows @ rows.T for rows in seen.values()), np.diag(noisy) / unit**2]
-    found = most_likely_widths(kernels, residual, own, list(prior.widths.values()), list(prior.doubts.values()))
-    return dict(zip(prior.widths, found.tolist(), strict=True))
+    found = fit_prior_scales(kernels, residual, own, list(prior.scales.values()), list(prior.factors.values()))
+    return dict(zip(prior.scales, found.tolist(), strict=True))
 
 
 def _rounded(value: float) -> float:

@@ -1,11 +1,9 @@
-"""What every predictor can do, and the range that a space offers under one."""
+"""The interface of all predictors, and the range of values that a space reaches under one."""
 
 from __future__ import annotations
 
-import json
-import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
@@ -16,35 +14,36 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lightnas_edge.errors import PredictorError
+from lightnas_edge.files import write_json
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.calibration import LEAST_DEGREES
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.records.differences import require_equal_fingerprints
+from lightnas_edge.records.predictor import NOT_FITTED, AdditiveParameters, FitRecord, MlpParameters, PredictorRecord
 from lightnas_edge.space import Architecture, Space
 
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = 1
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a predictor's numbers come from: it speaks for this board in this state, and for nothing else."""
+    """Where a predictor's numbers come from. They are valid for this board in this state only."""
 
     fingerprint: dict[str, Any]
     simulated: bool = False
     batch: int = 1
     metric: str = "latency_ms"
-    fit: dict[str, Any] = field(default_factory=dict)  # how it was fitted, and its held-out scores
+    fit: FitRecord = NOT_FITTED
 
 
 class Predictor(ABC):
     """Architecture -> one metric of a whole network, in the metric's unit, at batch `batch`.
 
-    An implementation guarantees: `predict` is what `torch_module` computes; `interval` and `upper` speak of what a
-    measurement of the network would show, so they hold the model's own doubt and the noise of measuring.
+    An implementation guarantees: `predict` is what `torch_module` computes; `interval` and `upper` are about a
+    measurement of the network, so they include the uncertainty of the model and the noise of measuring.
     Shapes: B architectures, L searchable layers, K operators per layer; rows of a one-hot sum to 1.
     """
 
@@ -76,7 +75,7 @@ class Predictor(ABC):
         return self.origin.batch
 
     @property
-    def fit(self) -> dict[str, Any]:
+    def fit(self) -> FitRecord:
         return self.origin.fit
 
     def require_same_board(self, fingerprint: dict[str, Any], what: str) -> None:
@@ -85,8 +84,8 @@ class Predictor(ABC):
             self.fingerprint,
             fingerprint,
             f"the predictor and {what}",
-            hint="a predictor is valid for the board and state it was fitted on; fit one for this board, or transfer this "
-            "one: lightnas-edge fit --prior",
+            hint="a predictor is valid for the board and state that it was fitted on; fit one for this board, or transfer "
+            f"this one: `lightnas-edge fit --space {self.space.name} --samples FILE --prior FILE`",
         )
 
     @abstractmethod
@@ -106,18 +105,18 @@ class Predictor(ABC):
         """(constant, (L, K)) such that predictions are their sum; None for a predictor that is not linear."""
 
     @abstractmethod
-    def parameters(self) -> dict[str, Any]:
-        """The `parameters` of the file, as plain JSON."""
+    def parameters(self) -> AdditiveParameters | MlpParameters:
+        """The `parameters` of the file."""
 
     def predict_indices(self, indices: NDArray[np.integer[Any]]) -> Array:
-        """(B, L) positions in `space.operators` -> (B,); quicker than a one-hot where there is none yet."""
+        """(B, L) positions in `space.operators` -> (B,); faster than building a one-hot first."""
         return self.predict(one_hot_of(self.space, indices))
 
     def predict_one(self, architecture: Architecture) -> float:
         return float(self.predict(architecture.one_hot(self.space)[None])[0])
 
     def interval(self, one_hot: NDArray[Any], confidence: float = 0.9) -> tuple[Array, Array]:
-        """(low (B,), high (B,)): where a measurement of the network falls with this probability."""
+        """(low (B,), high (B,)): a measurement of the network lies between them with this probability."""
         centre, half = self.predict(one_hot), self.quantile((1 + confidence) / 2) * self.deviation(one_hot)
         return centre - half, centre + half
 
@@ -126,68 +125,61 @@ class Predictor(ABC):
         return self.predict(one_hot) + self.quantile(confidence) * self.deviation(one_hot)
 
     def quantile(self, probability: float) -> float:
-        """Deviations above the prediction below which a measurement stays with this probability.
+        """Number of deviations above the prediction that a measurement stays below with this probability.
 
-        The deviation itself was learned from the networks measured; with few of them it may be too small, which is what
-        Student's t accounts for, with tails as heavy as the networks showed. Figures: docs/measuring.md.
+        The deviation was learned from the measured networks. With few of them it may be too small: Student's t accounts
+        for that, with the degrees of freedom of the calibration. Without networks the distribution is normal.
         """
         if not 0 < probability < 1:
             raise PredictorError(f"a confidence lies between 0 and 1, found {probability}")
-        networks = int(self.fit.get("networks") or 0)
-        if networks == 0:
+        calibration = self.fit.calibration
+        if calibration is None:
             return NormalDist().inv_cdf(probability)
-        calibration = self.fit.get("calibration")
-        told = calibration.get("degrees") if isinstance(calibration, dict) else None
-        degrees = told if isinstance(told, (int, float)) else networks - 1
-        return float(stats.t.ppf(probability, max(degrees, LEAST_DEGREES)))
+        return float(stats.t.ppf(probability, max(calibration.degrees_of_freedom, LEAST_DEGREES)))
 
-    def outside(self, one_hot: NDArray[Any]) -> NDArray[np.bool_]:
-        """(B, L, K) -> (B,): outside what was measured, so that the interval is a guess.
+    def extrapolated(self, one_hot: NDArray[Any]) -> NDArray[np.bool_]:
+        """(B, L, K) -> (B,): outside the applicability domain; no measured network supports the interval there.
 
-        Everything is outside where no whole network was measured; a file that does not say what was measured flags nothing.
+        All networks are extrapolated where no whole network was measured, and none where the domain is unknown.
         """
         one_hot = self._flat(one_hot).reshape(np.shape(one_hot))
         if self.applicability is None:
             return np.zeros(len(one_hot), dtype=bool)
         blocks = np.tensordot(one_hot, self.is_block, axes=2)
-        return self.applicability.outside(self.predict(one_hot), blocks, self._doubt(one_hot), one_hot)
+        return self.applicability.extrapolated(self.predict(one_hot), blocks, self._model_std(one_hot), one_hot)
 
     @cached_property
     def is_block(self) -> Array:
-        """(L, K): 0 for an operator that is nothing where it stands, else 1."""
+        """(L, K): 0 for an operator that is an identity in its layer, else 1."""
         layers = range(len(self.space.layers))
         found: Array = np.array(
             [[float(not self.space.at(layer, one).is_identity) for one in self.space.operators] for layer in layers]
         )
         return found
 
-    def _doubt(self, one_hot: NDArray[Any]) -> Array | None:
-        """(B, L, K) -> (B,) standard deviation of the model alone, where it knows."""
+    def _model_std(self, one_hot: NDArray[Any]) -> Array | None:
+        """(B, L, K) -> (B,) standard deviation of the model, without noise; None where the model has none."""
         return None
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": "predictor",
-            "schema": SCHEMA,
-            "type": self.type,
-            "metric": self.metric,
-            "unit": self.unit,
-            "batch": self.batch,
-            "space": self.space.name,
-            "space_sha256": self.space.sha256,
-            "space_definition": self.space.to_json(),
-            "fingerprint": self.fingerprint,
-            "simulated": self.simulated,
-            "fit": self.fit,
-            "parameters": self.parameters(),
-        }
+    def to_record(self) -> PredictorRecord:
+        parameters = self.parameters()
+        return PredictorRecord(
+            type="additive" if isinstance(parameters, AdditiveParameters) else "mlp",
+            metric=self.metric,
+            unit=self.unit,
+            batch=self.batch,
+            space=self.space.name,
+            space_sha256=self.space.sha256,
+            space_definition=self.space.to_json(),
+            fingerprint=self.fingerprint,
+            simulated=self.simulated,
+            fit=self.fit,
+            parameters=parameters,
+        )
 
     def save(self, path: Path) -> None:
-        """Written beside and renamed: a reader never meets half a predictor."""
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(self.to_json(), allow_nan=False), encoding="utf-8")
-        os.replace(part, path)
+        """Replace the file by rename. Raises OSError."""
+        write_json(path, self.to_record().to_json(), indent=None)
 
     def _flat(self, one_hot: NDArray[Any]) -> Array:
         """(B, L, K) -> (B, L*K) float64, checked."""
@@ -203,13 +195,13 @@ class Predictor(ABC):
 
 @dataclass(frozen=True)
 class Range:
-    """What a space offers under a predictor, in its unit. `exact` is False when the ends were searched for, not computed."""
+    """Values that a space reaches under a predictor, in its unit; `exact` is False where a search found the ends."""
 
     lowest: float
-    cheapest: Architecture
+    lowest_architecture: Architecture
     median: float  # of random architectures
     highest: float
-    dearest: Architecture
+    highest_architecture: Architecture
     unit: str
     exact: bool = True
 
@@ -219,9 +211,9 @@ class Range:
 
 
 def reachable_range(predictor: Predictor) -> Range:
-    """Cheapest, median and dearest network of the space under the predictor.
+    """Lowest, median and highest prediction in the space.
 
-    The ends are exact for linear predictors; otherwise the best of a local search from many starts.
+    The ends are exact for linear predictors; otherwise they are the best of a local search from many starts.
     """
     space = predictor.space
     generator = np.random.default_rng(0)
@@ -264,7 +256,7 @@ def one_hot_of(space: Space, indices: NDArray[np.integer[Any]]) -> Array:
 
 
 def _descend(predictor: Predictor, starts: NDArray[np.int64], sign: int) -> NDArray[np.int64]:
-    """The best network that single changes lead to, from any of the starts."""
+    """The best network that single changes reach from any of the starts."""
     best, best_value = starts[0], np.inf
     for current in starts:
         value = sign * float(predictor.predict_indices(current[None])[0])

@@ -1,6 +1,6 @@
-"""How far the intervals of a fit can be trusted, told by the networks it was fitted to, each held out in its turn.
+"""Calibration of intervals on the networks of a fit, each held out in turn.
 
-All of it is a pure function of numbers; the additive predictor and the MLP share it.
+Pure functions of numbers; the additive predictor and the MLP share them.
 """
 
 from __future__ import annotations
@@ -11,29 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from lightnas_edge.records.predictor import Calibration
+
 Array = NDArray[np.float64]
 
-LEAST_DEGREES = 3  # of freedom: with fewer networks the prior decides more than they do
-_FITTED = 3  # widths of the prior that the same networks decided, in effect
-_TAILS = (3.0, 5.0, 8.0, 15.0)  # degrees of freedom that networks can tell from each other
-_PREFERENCE = 2.0  # of log likelihood, for the tails that the number of networks alone would give
-_DOUBT = 0.5, 0.25  # of the logarithm of the scale, upwards and downwards, before any network has spoken
+LEAST_DEGREES = 3  # of freedom: with fewer networks the prior decides more than the networks do
+_FITTED = 3  # scales of the prior that the same networks decided, in effect
+_TAILS = (3.0, 5.0, 8.0, 15.0)  # degrees of freedom that a set of networks can distinguish
+_DEFAULT_BONUS = 2.0  # of log likelihood, for the tails that follow from the number of networks alone
+_PRIOR_STD = 0.5, 0.25  # of the logarithm of the scale, upwards and downwards
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """n networks, each predicted by the other n - 1 at the same widths of the prior; all (n,)."""
+    """n networks, each predicted by the other n - 1 at the same scales of the prior; all (n,)."""
 
     residual: Array  # measured less predicted
-    doubt: Array  # standard deviation of the model alone, without the noise of measuring
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Standardised residuals are `scale` times a Student t with so many degrees of freedom."""
-
-    scale: float
-    degrees: float
+    model_std: Array  # standard deviation of the model, without the noise of measuring
 
 
 def leave_one_out(mean: Array, covariance: Array, counts: Array, value: Array, variance: Array) -> HeldOut:
@@ -51,28 +45,28 @@ def leave_one_out(mean: Array, covariance: Array, counts: Array, value: Array, v
 
 
 def calibrate(standardised: Array) -> Calibration:
-    """From residuals over the deviations that were stated for them, (n,), with nothing known for n = 0.
+    """From (n,) residuals over their stated deviations; n = 0 gives a scale of 1.
 
-    The scale is the most likely one, drawn towards 1 while networks are few. Their tails are taken as heavier than their number
-    demands only where the networks say so.
+    The scale is the most probable one under a prior around 1, which decides while networks are few. Tails heavier than
+    the number of networks demands need evidence.
     """
     count = len(standardised)
     usual = float(max(count - _FITTED, LEAST_DEGREES))
     if count == 0:
-        return Calibration(1.0, usual)
-    # What was fitted made the residuals smaller than those of networks still to come.
+        return Calibration(scale=1.0, degrees_of_freedom=usual)
+    # Fitting the prior's scales made these residuals smaller than those of new networks.
     standardised = standardised * np.sqrt(count / max(count - _FITTED, 1))
-    best, most = Calibration(1.0, usual), -np.inf
+    best, most = Calibration(scale=1.0, degrees_of_freedom=usual), -np.inf
     for degrees in (usual, *(tail for tail in _TAILS if tail < usual)):
         found = optimize.minimize_scalar(
             _loss, bounds=(-2.0, 2.0), args=(standardised, degrees), method="bounded", options={"xatol": 1e-3}
         )
-        likelihood = -float(found.fun) + (_PREFERENCE if degrees == usual else 0.0)
+        likelihood = -float(found.fun) + (_DEFAULT_BONUS if degrees == usual else 0.0)
         if likelihood > most:
-            best, most = Calibration(float(np.exp(found.x)), degrees), likelihood
+            best, most = Calibration(scale=float(np.exp(found.x)), degrees_of_freedom=degrees), likelihood
     return best
 
 
 def _loss(log_scale: float, standardised: Array, degrees: float) -> float:
     likelihood = stats.t.logpdf(standardised * np.exp(-log_scale), degrees) - log_scale
-    return float(0.5 * (log_scale / _DOUBT[int(log_scale < 0)]) ** 2 - likelihood.sum())
+    return float(0.5 * (log_scale / _PRIOR_STD[int(log_scale < 0)]) ** 2 - likelihood.sum())

@@ -1,4 +1,4 @@
-"""Which networks to measure next: those that leave the least doubt about all the others."""
+"""Selection of the most informative networks: those that reduce the mean posterior variance the most."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def next_networks(
 ) -> list[Architecture]:
     """Greedy choice by the fall of the mean posterior variance over `target` (512 random networks when None).
 
-    What is chosen does not depend on what will be measured, only on what is already known: the model is linear.
+    The model is linear, so the choice depends on the networks measured before and not on the values still to come.
 
     Args:
-        improve: change the best candidate layer by layer for as long as that teaches more, to networks that are neither
-            among the candidates nor `known`. Only where anything can be measured.
+        improve: change the best candidate layer by layer while the variance falls further. The result may be a network
+            outside `candidates`, but none of `known`.
     """
     space, terms = predictor.space, predictor.terms
     if target is None:
         indices = np.random.default_rng(0).integers(len(space.operators), size=(512, len(space.layers)))
     else:
         indices = np.stack([architecture.indices(space) for architecture in target])
-    wanted = terms.counts(indices)
-    weight = wanted.T @ wanted / len(wanted)
+    targets = terms.counts(indices)
+    weight = targets.T @ targets / len(targets)
     covariance = predictor.covariance.copy()
     noise = max(predictor.noise**2, 1e-12 * float(np.trace(covariance)))
 
     def gain(rows: NDArray[np.int64]) -> Array:
-        """(n, L) -> (n,): by how much the mean variance falls when the network is measured."""
+        """(n, L) -> (n,): fall of the mean variance when the network is measured."""
         counts = terms.counts(rows)
         cross = counts @ covariance
         own = np.einsum("ij,ij->i", cross, counts) + noise

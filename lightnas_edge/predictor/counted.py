@@ -1,8 +1,8 @@
-"""What can be counted instead of measured: parameters and multiply-accumulates of a network, exact for any board."""
+"""Metrics that are counted, not measured: parameters and multiply-accumulates of a network, exact for any board."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class CountedPredictor(Predictor):
-    """Millions of parameters, or of multiply-accumulates of one image: a sum over operators, without any doubt.
+    """Millions of parameters, or of multiply-accumulates of one image: a sum over operators, exact.
 
     Args:
         metric: `params_m` or `macs_m`, counted as in `lightnas_edge.space`.
@@ -27,7 +27,7 @@ class CountedPredictor(Predictor):
 
     def __init__(self, space: Space, metric: str) -> None:
         if metric not in COUNTED:
-            raise PredictorError(f"{metric} is not counted but measured; counted are {', '.join(COUNTED)}")
+            raise PredictorError(f"{metric} is measured, not counted; counted metrics: {', '.join(COUNTED)}")
         super().__init__(space, Origin({}, metric=metric))
         which = 1 if metric == "params_m" else 0
         self.constant = sum(operator_cost(shaped)[which] for shaped in space.fixed) / 1e6
@@ -53,5 +53,5 @@ class CountedPredictor(Predictor):
     def linear_terms(self) -> tuple[float, Array]:
         return self.constant, self.cost
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> NoReturn:
         raise PredictorError(f"{self.metric} is counted from the space and needs no file")

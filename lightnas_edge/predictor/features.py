@@ -1,16 +1,16 @@
-"""Predictors over tables of features: networks or blocks that no search space of ours describes, measured by anyone.
+"""Predictors over tables of features: networks or blocks outside our search spaces, measured by anyone.
 
 A row has amounts of *work* (multiplications, bytes, how often an operator occurs), which cost in proportion, and
 *traits* (sizes, kernels, strides), which decide how efficiently the work is done. Several models are tried, and the one
-with the least error on rows held out in turn is kept:
+with the lowest error on rows held out in turn is kept:
 
     additive           Bayesian linear regression on the work
     priced work        one price per kind of work, none negative, fitted to relative errors
     gaussian process   the same, and a Gaussian process for the rest: linear, products of pairs, smooth at three scales
     trees              the same, and randomised trees for the rest (scikit-learn's ExtraTreesRegressor); many rows
 
-Intervals do not believe the model: its stated deviation is scaled until the interval held the truth of as many
-held-out rows as it promises. Rows outside what was measured are named by `outside`, since no held-out row speaks for them.
+Intervals are conformal: the model's deviation is scaled until the interval contains the promised share of held-out rows.
+`extrapolated` names rows outside the applicability domain, where no held-out row supports the interval.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sklearn.linear_model import BayesianRidge
 from sklearn.neighbors import NearestNeighbors
 
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.predictor._evidence import JITTER, most_likely_widths
+from lightnas_edge.predictor._evidence import JITTER, fit_prior_scales
 from lightnas_edge.predictor.base import Array
 
 ADDITIVE, PRICED, GAUSSIAN, TREES = "additive", "priced work", "gaussian process", "trees"
@@ -81,7 +81,7 @@ class FeaturePredictor:
         self.relative = relative
         self._model = model
         self._off = np.sort(off)
-        self._bounds = _Bounds(seen)
+        self._domain = _Domain(seen)
 
     def predict(self, features: Features) -> Array:
         """(n,)"""
@@ -89,22 +89,22 @@ class FeaturePredictor:
         return np.exp(centre) if self.relative else centre
 
     def interval(self, features: Features, confidence: float = 0.9) -> tuple[Array, Array]:
-        """(low (n,), high (n,)): where a measurement falls with this probability, for rows like those measured."""
+        """(low (n,), high (n,)): a measurement lies between them with this probability, inside the applicability domain."""
         centre, deviation = self._model.predict(features)
         rank = min(int(np.ceil((len(self._off) + 1) * confidence)), len(self._off)) - 1
         half = float(self._off[rank]) * deviation
         low, high = centre - half, centre + half
         return (np.exp(low), np.exp(high)) if self.relative else (low, high)
 
-    def outside(self, features: Features) -> NDArray[np.bool_]:
-        """(n,): True where nothing like it was measured, so that the interval is a guess."""
-        return self._bounds.outside(features)
+    def extrapolated(self, features: Features) -> NDArray[np.bool_]:
+        """(n,): True outside the applicability domain."""
+        return self._domain.extrapolated(features)
 
 
 def fit_features(
     features: Features, value: Array, *, relative: bool = True, seed: int = 0, folds: int = 5, method: str | None = None
 ) -> FeaturePredictor:
-    """The model with the least error on rows held out in turn, fitted to all rows.
+    """The model with the lowest error on rows held out in turn, fitted to all rows.
 
     Args:
         value: (n,) measured; above 0 where errors are relative.
@@ -237,18 +237,18 @@ class _Smooth:
         self._seen = self._scaling.inputs(features)
         kernels = [*_kernels(self._seen, self._seen), np.eye(len(rest))]
         defaults = [1.0, 1.0, 0.3, *([0.3] * len(_SCALES)), 0.1]
-        self._widths = most_likely_widths(
+        self._scales = fit_prior_scales(
             kernels, rest / self._unit, np.zeros(len(rest)), defaults, [20.0] * len(kernels)
         )
-        self._factor = linalg.cho_factor(_mixed(self._widths, kernels) + JITTER * np.eye(len(rest)), lower=True)
+        self._factor = linalg.cho_factor(_mixed(self._scales, kernels) + JITTER * np.eye(len(rest)), lower=True)
         self._solved = linalg.cho_solve(self._factor, rest / self._unit)
 
     def predict(self, features: Features, centre: Array) -> tuple[Array, Array]:
         inputs = self._scaling.inputs(features)
-        cross = _mixed(self._widths, _kernels(inputs, self._seen))
+        cross = _mixed(self._scales, _kernels(inputs, self._seen))
         work = inputs[0]
         length = (work**2).sum(axis=1)
-        own = _mixed(self._widths, [np.ones(len(work)), length, length**2, *([np.ones(len(work))] * len(_SCALES)), 1.0])
+        own = _mixed(self._scales, [np.ones(len(work)), length, length**2, *([np.ones(len(work))] * len(_SCALES)), 1.0])
         variance = own - np.einsum("ij,ji->i", cross, linalg.cho_solve(self._factor, cross.T))
         return self._unit * (cross @ self._solved), self._unit * np.sqrt(np.maximum(variance, JITTER))
 
@@ -281,13 +281,13 @@ def _matern(rows: Array, columns: Array, scale: float) -> Array:
     return found
 
 
-def _mixed(widths: Array, kernels: Sequence[Array | float]) -> Array:
-    total: Array = sum(width**2 * kernel for width, kernel in zip(widths, kernels, strict=False))
+def _mixed(scales: Array, kernels: Sequence[Array | float]) -> Array:
+    total: Array = sum(scale**2 * kernel for scale, kernel in zip(scales, kernels, strict=False))
     return total
 
 
-class _Bounds:
-    """Where rows were measured: between the extremes of every feature, and not farther from any than they from each other."""
+class _Domain:
+    """The applicability domain: between the extremes of every feature, and near a measured row."""
 
     def __init__(self, seen: Features) -> None:
         self._low, self._high = seen.traits.min(axis=0), seen.traits.max(axis=0)
@@ -298,7 +298,7 @@ class _Bounds:
         apart, _ = self._near.kneighbors(seen.traits / self._spread)
         self._apart = float(apart[:, 1].max())
 
-    def outside(self, features: Features) -> NDArray[np.bool_]:
+    def extrapolated(self, features: Features) -> NDArray[np.bool_]:
         slack = 1e-9 * (1 + np.abs(self._high))
         beyond = (features.traits < self._low - slack) | (features.traits > self._high + slack)
         more = features.work > self._most * (1 + 1e-9)
@@ -332,8 +332,8 @@ class Transfer:
         return np.exp(self.centre - half), np.exp(self.centre + half)
 
 
-# What two boards differ by, in logarithms: (default width, doubt). A block that the known board runs at a high rate (work
-# per time) is limited by that work on a weaker one; one that waits for launches there waits here too.
+# Differences between two boards, in logarithms: (default scale, factor of one standard deviation). A block that the known
+# board runs at a high rate (work per time) is limited by that work on a weaker one; launch overhead limits both.
 _DIFFERENCE = {
     "common": (0.5, 3.0),
     "value": (0.1, 3.0),
@@ -345,7 +345,7 @@ _DIFFERENCE = {
 
 
 def first_rows(features: Features, known: Array, count: int) -> list[int]:
-    """Which rows to measure first on a new board: each leaves the least doubt about all others, before any is measured."""
+    """Which rows to measure first on a new board: each reduces the variance of all others the most, before any is measured."""
     covariance = _mixed(*_default_difference(features, known))
     noise = _DIFFERENCE["noise"][0] ** 2
     chosen: list[int] = []
@@ -372,24 +372,24 @@ def fit_transfer(features: Features, known: Array, rows: Sequence[int], value: A
     difference = np.log(value) - np.log(known[places])
     _, kernels = _default_difference(features, known)
     seen = [*(kernel[np.ix_(places, places)] for kernel in kernels), np.eye(len(places))]
-    defaults, doubts = zip(*_DIFFERENCE.values(), strict=True)
-    widths = most_likely_widths(seen, difference, np.zeros(len(places)), defaults, doubts)
-    covariance = _mixed(widths, kernels)
-    factor = linalg.cho_factor(_mixed(widths, seen) + JITTER * np.eye(len(places)), lower=True)
+    defaults, factors = zip(*_DIFFERENCE.values(), strict=True)
+    scales = fit_prior_scales(seen, difference, np.zeros(len(places)), defaults, factors)
+    covariance = _mixed(scales, kernels)
+    factor = linalg.cho_factor(_mixed(scales, seen) + JITTER * np.eye(len(places)), lower=True)
     cross = covariance[places]
     centre = np.log(known) + cross.T @ linalg.cho_solve(factor, difference)
-    variance = np.diag(covariance) - np.einsum("ij,ij->j", cross, linalg.cho_solve(factor, cross)) + widths[-1] ** 2
+    variance = np.diag(covariance) - np.einsum("ij,ij->j", cross, linalg.cho_solve(factor, cross)) + scales[-1] ** 2
     return Transfer(centre, np.sqrt(np.maximum(variance, JITTER)), len(places))
 
 
 def _default_difference(features: Features, known: Array) -> tuple[Array, list[Array]]:
-    """(widths, kernels (n, n)); the last width is the noise, which has no kernel here."""
+    """(scales, kernels (n, n)); the last scale is the noise, which has no kernel here."""
     level = _standard(np.log(known)[:, None])
     traits = _standard(features.traits)
     rates = _standard(features.work / known[:, None])
     place = np.column_stack([traits, level, rates])
     linear = [columns @ columns.T for columns in (np.ones((len(known), 1)), level, traits, rates)]
-    return np.array([width for width, _ in _DIFFERENCE.values()]), [*linear, _matern(place, place, 1.5)]
+    return np.array([scale for scale, _ in _DIFFERENCE.values()]), [*linear, _matern(place, place, 1.5)]
 
 
 def _standard(columns: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What can be predicted of a network: names as they stand in files, and their units."""
+"""Metrics of a network: their names in files, and their units."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNITS = {**luts.METRICS, **COUNTED}
 
 
 def checked(metric: str) -> str:
-    """Raises PredictorError when no board can be measured for it."""
+    """Raises PredictorError where no board can measure it."""
     if metric not in luts.METRICS:
         raise PredictorError(f"no such metric: {metric!r}", hint=f"choose from: {', '.join(luts.METRICS)}")
     return metric

@@ -1,8 +1,11 @@
-"""The paper's predictor: one-hot -> 128 -> 64 -> 1 with ReLU, for comparison and where additivity fails."""
+"""The paper's predictor: one-hot -> 128 -> 64 -> 1 with ReLU, for comparison and for costs that do not add up."""
 
 from __future__ import annotations
 
 import base64
+import math
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +18,23 @@ import luts
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
-from lightnas_edge.predictor.calibration import LEAST_DEGREES, Calibration, calibrate
+from lightnas_edge.predictor.calibration import LEAST_DEGREES, calibrate
 from lightnas_edge.predictor.observations import Observations, load_observations
+from lightnas_edge.records.predictor import (
+    Calibration,
+    FitRecord,
+    Float32Array,
+    MlpLayer,
+    MlpParameters,
+    Publication,
+)
 from lightnas_edge.space import Space
 
 if TYPE_CHECKING:
     import torch
 
 HIDDEN = (128, 64)  # LightNAS utils.py: 147-128-64-1
-LEAST_NETWORKS = 50  # with fewer, a thousand weights have nothing to learn from
+LEAST_NETWORKS = 50  # with fewer networks, thousands of weights overfit
 Weights = Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
@@ -46,10 +57,10 @@ class MlpPredictor(Predictor):
         scale: float,
         residual: float,
         *,
-        support: ApplicabilityDomain | None = None,
+        applicability: ApplicabilityDomain | None = None,
     ) -> None:
         super().__init__(space, origin)
-        self.applicability = support
+        self.applicability = applicability
         self.layers = list(layers)
         self.mean = mean
         self.scale = scale
@@ -66,13 +77,14 @@ class MlpPredictor(Predictor):
     def deviation(self, one_hot: NDArray[Any]) -> Array:
         return np.full(len(one_hot), self.residual)
 
-    def calibrate(self, residual: Array) -> None:
-        """Take the deviation, and how heavy its tails are, from residuals of networks that were held out: (n,)."""
+    def calibrate(self, residual: Array, networks: int) -> None:
+        """Set the deviation and its tails from (n,) residuals of held-out networks, of a fit to `networks`."""
         spread = float(np.sqrt(np.mean(residual**2)))
-        found = calibrate(residual / spread) if spread > 0 else Calibration(1.0, LEAST_DEGREES)
+        usual = Calibration(scale=1.0, degrees_of_freedom=LEAST_DEGREES)
+        found = calibrate(residual / spread) if spread > 0 else usual
         self.residual = found.scale * spread
-        told = {"scale": float(f"{found.scale:.4g}"), "degrees": found.degrees}
-        self.origin = replace(self.origin, fit={**self.fit, "calibration": told})
+        calibration = found.model_copy(update={"scale": float(f"{found.scale:.4g}")})
+        self.origin = replace(self.origin, fit=self.fit.changed(networks=networks, calibration=calibration))
 
     def torch_module(self) -> torch.nn.Module:
         from lightnas_edge.predictor._torch import mlp_module
@@ -82,14 +94,14 @@ class MlpPredictor(Predictor):
     def linear_terms(self) -> None:
         return None
 
-    def parameters(self) -> dict[str, Any]:
-        return {
-            "mean": self.mean,
-            "scale": self.scale,
-            "residual": self.residual,
-            "support": self.applicability and self.applicability.to_json(),
-            "layers": [{"weight": _encode(weight), "bias": _encode(bias)} for weight, bias in self.layers],
-        }
+    def parameters(self) -> MlpParameters:
+        return MlpParameters(
+            mean=self.mean,
+            scale=self.scale,
+            residual=self.residual,
+            applicability_domain=None if self.applicability is None else self.applicability.to_record(),
+            layers=tuple(MlpLayer(weight=_encode(weight), bias=_encode(bias)) for weight, bias in self.layers),
+        )
 
 
 def fit_mlp(
@@ -107,7 +119,7 @@ def fit_mlp(
     """Adam with early stopping on a held-out part of the networks; the same seed gives the same weights.
 
     Args:
-        lut: files are brought to its day, as for the additive predictor.
+        lut: drift of the files is corrected relative to its session, as for the additive predictor.
         metric: what to read of the files; observations bring their own.
 
     Raises:
@@ -121,7 +133,8 @@ def fit_mlp(
     if len(observations) < LEAST_NETWORKS:
         raise PredictorError(
             f"the MLP needs at least {LEAST_NETWORKS} measured networks, found {len(observations)}",
-            hint=f"lightnas-edge sample --count {LEAST_NETWORKS}, or the additive predictor, which needs none",
+            hint=f"measure more: `lightnas-edge sample --host HOST --space {space.name} --count {LEAST_NETWORKS}`; or fit the "
+            "additive predictor, which needs none",
         )
     order = np.random.default_rng(seed).permutation(len(observations))
     held = max(4, round(held_out_share * len(observations)))
@@ -132,15 +145,17 @@ def fit_mlp(
         inputs[order[held:]], targets[order[held:]], (inputs[order[:held]], targets[order[:held]]), hidden,
         seed=seed, epochs=epochs, patience=patience,
     )  # fmt: skip
-    fit = {
-        "method": f"MLP {inputs.shape[1]}-{'-'.join(map(str, hidden))}-1, Adam, early stopping",
-        "networks": len(observations), "seed": seed, "epochs": ran, "alignment": list(observations.notes),
-        "held_out": None,
-    }  # fmt: skip
+    fit = FitRecord(
+        method=f"MLP {inputs.shape[1]}-{'-'.join(map(str, hidden))}-1, Adam, early stopping",
+        networks=0,  # until it is calibrated
+        seed=seed,
+        epochs=ran,
+        alignment=observations.notes,
+    )
     origin = Origin(observations.fingerprint, observations.simulated, observations.batch, observations.metric, fit)
     predictor = MlpPredictor(space, origin, layers, mean, scale, 0.0)
     kept = observations.take(order[:held])
-    predictor.calibrate(kept.value - predictor.predict(kept.one_hot))
+    predictor.calibrate(kept.value - predictor.predict(kept.one_hot), len(observations))
     one_hot = observations.one_hot
     blocks = np.tensordot(one_hot, predictor.is_block, axes=2)
     predictor.applicability = ApplicabilityDomain(
@@ -160,44 +175,49 @@ def read_published_predictor(path: Path, space: Space) -> MlpPredictor:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             layers = [(arrays[f"w{n}"].astype(np.float32), arrays[f"b{n}"].astype(np.float32)) for n in (1, 2, 3)]
-    except (OSError, ValueError, KeyError) as error:
-        raise PredictorError(f"cannot read the published predictor {path}: {error}") from error
+            if not all(np.isfinite(values).all() for layer in layers for values in layer):
+                raise ValueError("a weight is not a finite number")
+    except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise PredictorError(
+            f"cannot read the published predictor {path}: {error}",
+            hint="it is an npz file with the arrays w1, b1, w2, b2, w3 and b3",
+        ) from error
     inputs = len(space.layers) * len(space.operators)
-    if [weight.shape for weight, _ in layers] != [(128, inputs), (64, 128), (1, 64)]:
+    expected = [((128, inputs), (128,)), ((64, 128), (64,)), ((1, 64), (1,))]
+    if [(weight.shape, bias.shape) for weight, bias in layers] != expected:
         shapes = [weight.shape for weight, _ in layers]
         raise PredictorError(f"{path} does not fit space {space.name} with {inputs} inputs: its weights are {shapes}")
     fingerprint = {
         "board": "agx-xavier", "backend": "pytorch-eager", "precision": "fp32", "batch": 8, "power_mode": None,
         "simulated": False,
     }  # fmt: skip
-    fit = {
-        "method": "published weights, LightNAS commit 2f0e1d1", "networks": 10000,
-        "held_out": {"rmse": 0.0289, "source": "the authors' statement"},
-    }  # fmt: skip
-    # Their held-out error also stands for the noise: they give no other.
-    return MlpPredictor(space, Origin(fingerprint, False, 8, fit=fit), layers, 0.0, 1.0, 0.0289)
+    networks = 10_000
+    fit = FitRecord(
+        method="published weights, LightNAS commit 2f0e1d1",
+        networks=networks,
+        # The authors state no distribution of their errors; with this many networks, Student's t is the normal one.
+        calibration=Calibration(scale=1.0, degrees_of_freedom=networks - 1),
+        publication=Publication(source="github.com/stepbuystep/LightNAS, commit 2f0e1d1", stated_rmse=0.0289),
+    )
+    # Their held-out error is also used as the noise: they state no other.
+    return MlpPredictor(space, Origin(fingerprint, batch=8, fit=fit), layers, 0.0, 1.0, 0.0289)
 
 
-def _encode(values: NDArray[np.float32]) -> dict[str, Any]:
+def _encode(values: NDArray[np.float32]) -> Float32Array:
     content = np.ascontiguousarray(values, dtype="<f4").tobytes()
-    return {"shape": list(values.shape), "float32_base64": base64.b64encode(content).decode("ascii")}
+    return Float32Array(shape=values.shape, float32_base64=base64.b64encode(content).decode("ascii"))
 
 
-def decode(record: Any) -> NDArray[np.float32]:
+def decode(record: Float32Array) -> NDArray[np.float32]:
     """Raises ValueError saying what is wrong."""
-    if not isinstance(record, dict) or not isinstance(record.get("shape"), list):
-        raise ValueError(f"expected shape and float32_base64, found {type(record).__name__}")
-    shape = record["shape"]
-    if not all(isinstance(side, int) and not isinstance(side, bool) and 0 < side < 10**6 for side in shape):
-        raise ValueError(f"shape: expected whole numbers, found {shape!r}")
     try:
-        content = base64.b64decode(str(record.get("float32_base64", "")), validate=True)
+        content = base64.b64decode(record.float32_base64, validate=True)
     except ValueError as error:
         raise ValueError(f"float32_base64: {error}") from error
-    expected = 4 * int(np.prod(shape))
+    expected = 4 * math.prod(record.shape)
     if len(content) != expected:
-        raise ValueError(f"expected {expected} bytes for shape {shape}, found {len(content)}")
-    values = np.frombuffer(content, dtype="<f4").reshape(shape).astype(np.float32)
+        raise ValueError(f"expected {expected} bytes for shape {list(record.shape)}, found {len(content)}")
+    values = np.frombuffer(content, dtype="<f4").reshape(record.shape).astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError("a number is not finite")
     return values

@@ -1,4 +1,4 @@
-"""Measured whole networks, gathered from journals, brought to the table's day, ready to fit and to judge predictors."""
+"""Measured whole networks from journals, with the drift between sessions corrected, to fit and to evaluate predictors."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Observations:
     space: Space
     indices: NDArray[np.int64]  # (n, L) positions in space.operators
     value: Array  # (n,)
-    standard_error: Array  # (n,) of each value, as its own rounds show it
+    standard_error: Array  # (n,) of each value, from its own rounds
     fingerprint: dict[str, Any]
     simulated: bool = False
     batch: int = 1
     metric: str = "latency_ms"
-    repeatability: float = math.nan  # relative; what a second measurement of the same networks would differ by
-    notes: tuple[str, ...] = field(default=())  # how files were brought together
+    repeatability: float = math.nan  # relative difference between two measurements of the same networks
+    notes: tuple[str, ...] = field(default=())  # drift between the files
 
     def __len__(self) -> int:
         return len(self.value)
@@ -59,9 +59,10 @@ class Observations:
 def load_observations(
     space: Space, samples: Sequence[luts.Lut], lut: luts.Lut | None = None, *, metric: str = "latency_ms"
 ) -> Observations:
-    """Every measured network of the files, with the drift between the files divided out.
+    """Every measured network of the files, with the drift between the files corrected.
 
-    The files are brought to the day of `lut` (of the first file when None) by the operators they share: the sentinels.
+    The reference session is that of `lut`, or of the first file when None. Operators that files share, the sentinels,
+    show the drift between them.
     Networks that were measured without `metric` are left out and named in `notes`.
 
     Raises:
@@ -70,7 +71,7 @@ def load_observations(
     """
     checked(metric)
     if not samples:
-        raise PredictorError("no measured networks were given", hint="measure some: lightnas-edge sample --count 10")
+        raise PredictorError("no measured networks were given", hint=_sampling(space))
     reference = samples[0] if lut is None else lut
     rows: list[NDArray[np.int64]] = []
     values, errors, repeatabilities = [], [], []
@@ -87,7 +88,7 @@ def load_observations(
         ratio = _drift(reference, sample, metric, notes)
         for key, entry in sample.networks.items():
             try:
-                row = Architecture.from_json(entry.record, space).indices(space)
+                row = Architecture.from_json(entry.subject, space).indices(space)
             except (ArchitectureError, KeyError, TypeError) as error:
                 faults.append(f"{key}: {error}")
                 continue
@@ -98,8 +99,8 @@ def load_observations(
             rows.append(row)
             values.append(quantity.value / ratio)
             known = math.isfinite(quantity.standard_error)
-            doubt = quantity.standard_error if known else _UNKNOWN_ERROR * abs(quantity.value)
-            errors.append(doubt / ratio)
+            standard_error = quantity.standard_error if known else _UNKNOWN_ERROR * abs(quantity.value)
+            errors.append(standard_error / ratio)
         repeatabilities.append(luts.repeatability(sample, metric=metric).networks)
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults[:10])
@@ -107,20 +108,20 @@ def load_observations(
         raise PredictorError(
             f"{len(faults)} measured network{'s do' if len(faults) > 1 else ' does'} not fit space {space.name}\n"
             f"{listed}{more}",
-            hint="give the space that was sampled: --space",
+            hint="name the space that was sampled with `--space`",
         )
     if without:
         listed = ", ".join(list(without)[:8]) + (f" and {len(without) - 8} more" if len(without) > 8 else "")
-        told = f"{metric} is not known for {len(without)} of {len(without) + len(rows)} measured networks: {listed}"
+        missing = f"{metric} is not known for {len(without)} of {len(without) + len(rows)} measured networks: {listed}"
         if not rows:
             table = next(iter(without.values()))
             reason = table.why_unknown(metric, without if len(samples) == 1 else [])
-            raise PredictorError(f"{table.path}: {told}{reason}", hint=luts.HOW_TO_MEASURE.get(metric, ""))
-        notes.append(f"{told}; left out")
+            raise PredictorError(f"{table.path}: {missing}{reason}", hint=luts.HOW_TO_MEASURE.get(metric, ""))
+        notes.append(f"{missing}; left out")
     if not rows:
         raise PredictorError(
             f"{', '.join(str(sample.path) for sample in samples)}: no whole network was measured",
-            hint="`profile-device` measures operators; whole networks come from: lightnas-edge sample --count 10",
+            hint=f"`profile-device` measures operators, `sample` measures networks; {_sampling(space)}",
         )
     repeated = [value for value in repeatabilities if math.isfinite(value)]
     return Observations(
@@ -143,11 +144,16 @@ def _drift(reference: luts.Lut, sample: luts.Lut, metric: str, notes: list[str])
     try:
         ratio = luts.drift_ratio(reference, sample, metric=metric)
     except luts.LutMissError:
-        notes.append(f"{sample.path.name}: shares no operator with {reference.path.name}; drift between them unknown")
+        notes.append(
+            f"{sample.path.name}: shares no operator with {reference.path.name}; the drift between them is unknown"
+        )
         return 1.0
-    verb, much = ("ran", "long") if metric.endswith("_ms") else ("took", "much")
     notes.append(
-        f"{sample.path.name}: {verb} {ratio.value:.4f} times as {much} as {reference.path.name} "
-        f"({ratio.interval[0]:.4f} to {ratio.interval[1]:.4f}, {len(ratio.per_key)} operators); divided out"
+        f"{sample.path.name}: drift x{ratio.value:.4f} relative to {reference.path.name} "
+        f"({ratio.interval[0]:.4f} to {ratio.interval[1]:.4f}, {len(ratio.per_key)} operators), corrected"
     )
     return ratio.value
+
+
+def _sampling(space: Space) -> str:
+    return f"measure some: `lightnas-edge sample --host HOST --space {space.name} --count 10`"

@@ -28,7 +28,8 @@ Quantity = Annotated[float, Field(ge=-1e12, le=1e12)]
 Deviation = Annotated[float, Field(ge=0, le=1e12)]
 Covariance = Annotated[float, Field(ge=-1e24, le=1e24)]
 
-COMPONENTS = {
+ComponentName = Literal["fixed_overhead", "block_overhead", "scale", "operators", "unexplained"]
+COMPONENTS: dict[ComponentName, str] = {
     "fixed_overhead": "fixed overhead",
     "block_overhead": "per-block overhead",
     "scale": "scale factor",
@@ -90,7 +91,7 @@ class CurvePoint(Record):
 class ResidualComponent(Record):
     """One part of the difference, in the metric's unit; above zero, networks cost more than the sum."""
 
-    name: Literal["fixed_overhead", "block_overhead", "scale", "operators", "unexplained"]
+    name: ComponentName
     mean: float
     std: NonNegativeFloat | None  # of the mean; null for the unexplained part
     lowest: float  # of any network

@@ -314,7 +314,7 @@ def _select_by_steps(
         else:
             tightening += np.where(truth > 1, np.maximum(truth - 1, 1e-6), 0.0)
     if best is None:
-        ends = np.stack([reachable_range(constraint.predictor).cheapest.indices(space) for constraint in constraints])
+        ends = np.stack([reachable_range(constraint.predictor).lowest_architecture.indices(space) for constraint in constraints])
         ends = ends[kept(ends)]
         if not len(ends):
             return None
@@ -382,7 +382,7 @@ def _infeasible(
         reach, unit = reachable_range(constraint.predictor), constraint.unit
         bound, least = "", 1.02 * reach.lowest
         if confidence is not None:
-            upper = float(constraint.predictor.upper(reach.cheapest.one_hot(space)[None], confidence)[0])
+            upper = float(constraint.predictor.upper(reach.lowest_architecture.one_hot(space)[None], confidence)[0])
             bound, least = f"; the cheapest network's upper bound is {upper:.4g} {unit}", 1.02 * upper
         named = f"{constraint.metric} " if len(constraints) > 1 or constraint.metric != "latency_ms" else ""
         return InfeasibleBudgetError(

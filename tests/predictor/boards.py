@@ -1,4 +1,4 @@
-"""Small spaces, and boards whose truth is known: tables and networks measured on them, without noise unless asked."""
+"""Small spaces and boards with known costs: tables and networks measured on them, without noise by default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.luts.journals import FINGERPRINT, write_measured
 
 
 def small_space(layers: int = 4, operators: Sequence[str] = ("mbconv_k3_e3", "mbconv_k5_e6", "skip")) -> Space:
-    """By default 4 layers, 3 operators: 81 networks. Layers 1 and 3 keep their shape, so skip is nothing there."""
+    """By default 4 layers, 3 operators: 81 networks. Layers 1 and 3 keep their shape, so skip is an identity there."""
     channels = [16, 16, 24, 24, 32, 32, 40, 40][:layers]
     strides = [2, 1, 2, 1, 2, 1, 1, 1][:layers]
     return Space.from_json(
@@ -51,7 +51,7 @@ def sample(
     sentinels: dict[str, float] | None = None,
     **how: object,
 ) -> luts.Lut:
-    """Whole networks, and sentinel operators beside them."""
+    """Whole networks and sentinel operators."""
     networks = {network_key(architecture): architecture for architecture in architectures}
     truth_ms = dict(sentinels or {}) | {key: truth(architecture) for key, architecture in networks.items()}
     records = {key: architecture.to_json() for key, architecture in networks.items()}

@@ -1,15 +1,13 @@
-"""As many networks as it takes: where the predictor stands, when to stop, what comes next."""
+"""Adaptive sampling: progress of the fit, when to stop, which networks are next."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor import FitProgress, assess, choose_batch, fit_additive, stopping_reason
-from lightnas_edge.predictor.adaptive import wanted_networks
+from lightnas_edge.predictor.adaptive import networks_of_interest
 from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.space import Architecture, load_space
@@ -31,26 +29,28 @@ def fitted(indices, seed=1):
 
 
 @pytest.mark.parametrize(
-    ("networks", "half_width", "floor", "measuring", "expected"),
+    ("networks", "half_width", "floor", "noise", "expected"),
     [
         (15, 0.009, 0.005, 0.004, "reached"),
-        (15, 0.02, 0.019, 0.018, None),  # too few to tell noise from doubt
+        (15, 0.02, 0.019, 0.018, None),  # too few to separate noise from uncertainty
         (20, 0.02, 0.019, 0.018, "noise"),
-        (20, 0.02, 0.019, 0.002, "misfit"),
+        (20, 0.02, 0.019, 0.002, "discrepancy"),
         (20, 0.02, 0.010, 0.002, None),
         (60, 0.02, 0.010, 0.002, "count"),
     ],
 )
-def test_when_to_stop(networks, half_width, floor, measuring, expected):
-    misfit = np.sqrt(floor**2 - measuring**2)
-    progress = FitProgress(networks, half_width, floor, misfit, measuring, 0.01, 0.003)
+def test_sampling_stops_at_the_target_at_the_floor_or_at_the_count(networks, half_width, floor, noise, expected):
+    progress = FitProgress(
+        networks=networks, half_width=half_width, floor=floor, discrepancy=float(np.sqrt(floor**2 - noise**2)), noise=noise,
+        leave_one_out=0.01, repeatability=0.003,
+    )  # fmt: skip
 
     assert stopping_reason(progress, until=0.01, most=60) == expected
 
 
-def test_the_standing_is_what_the_predictor_states():
+def test_the_progress_is_that_of_the_predictors_own_intervals():
     predictor, data = fitted(np.random.default_rng(2).integers(4, size=(60, 8)))
-    one_hot = one_hot_of(SPACE, wanted_networks(predictor, None))
+    one_hot = one_hot_of(SPACE, networks_of_interest(predictor, None))
     low, high = predictor.interval(one_hot, 0.9)
 
     progress = assess(predictor, data)
@@ -58,11 +58,11 @@ def test_the_standing_is_what_the_predictor_states():
     assert progress.networks == 60
     assert progress.half_width == pytest.approx(float(np.median((high - low) / 2 / predictor.predict(one_hot))))
     assert 0 < progress.floor < progress.half_width
-    assert np.hypot(progress.misfit, progress.measuring) == pytest.approx(progress.floor)
-    assert math.isnan(progress.repeatability) and progress.to_json()["repeatability"] is None
+    assert np.hypot(progress.discrepancy, progress.noise) == pytest.approx(progress.floor)
+    assert progress.repeatability is None and progress.to_json()["repeatability"] is None
 
 
-def test_a_batch_holds_nothing_that_is_known():
+def test_a_batch_holds_no_known_network():
     indices = np.random.default_rng(2).integers(4, size=(12, 8))
     predictor, _ = fitted(indices)
     known = {Architecture.from_indices(SPACE, row) for row in indices}
@@ -77,16 +77,16 @@ def test_a_batch_holds_nothing_that_is_known():
 def test_networks_near_a_value_are_near_it():
     predictor, _ = fitted(np.random.default_rng(2).integers(4, size=(60, 8)))
     for around in (2.2, 2.9):
-        found = wanted_networks(predictor, around)
+        found = networks_of_interest(predictor, around)
         assert len(found) == 512 and len(np.unique(found, axis=0)) > 100
         assert np.median(np.abs(predictor.predict_indices(found) / around - 1)) < 0.03
 
-    with pytest.raises(PredictorError, match="no network of space tiny is predicted near 99 ms: they reach from"):
-        wanted_networks(predictor, 99.0)
+    with pytest.raises(PredictorError, match="no network of space tiny is predicted near 99 ms; the space reaches"):
+        networks_of_interest(predictor, 99.0)
 
 
-def test_chosen_batches_teach_more_than_random_ones():
-    """Three starts, to 25 networks each way: less error on 500 networks that nobody measured."""
+def test_chosen_batches_are_more_informative_than_random_ones():
+    """Three starts, to 25 networks each way: less error on 500 other networks."""
     fresh = np.random.default_rng(99).integers(4, size=(500, 8))
     errors = {"chosen": [], "random": []}
     for seed in range(3):

@@ -1,4 +1,4 @@
-"""The additive predictor: the table as prior, networks as evidence, and how sure it is."""
+"""The additive predictor: the table as prior, networks as evidence, and its uncertainty."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_a_table_with_holes_is_refused_with_every_key_it_lacks(tmp_path):
     assert "11 of 13 operators found" in str(caught.value)
 
 
-def test_five_networks_teach_the_constant_and_the_overhead_per_block(tmp_path):
-    """Truth: the table's sum, plus 0.3 ms, minus 0.02 ms for each block. Ten networks later both are known."""
+def test_five_networks_identify_the_constant_and_the_overhead_per_block(tmp_path):
+    """Truth: the table's sum, plus 0.3 ms, minus 0.02 ms for each block. Five networks show both."""
 
     def truth(architecture):
         blocks = sum(not shaped.is_identity for shaped in SPACE.chain(architecture)) - 3
@@ -75,7 +75,7 @@ def test_five_networks_teach_the_constant_and_the_overhead_per_block(tmp_path):
     assert np.mean([abs(alone.predict_one(a) / truth(a) - 1) for a in networks[5:]]) > 0.1
 
 
-def test_without_a_table_a_squeeze_costs_more_than_none_before_any_was_measured(tmp_path):
+def test_without_a_table_squeeze_and_excitation_costs_more_than_none_before_any_was_measured(tmp_path):
     space = small_space(4, ["mbconv_k5_e6", "mbconv_k5_e6_se", "skip"])
     plain, squeezed = (Architecture.from_names(space, [name] * 4) for name in ("mbconv_k5_e6", "mbconv_k5_e6_se"))
     samples = sample(tmp_path / "s", space, [plain, Architecture.from_names(space, ["skip"] * 4)], lambda a: 1.0)
@@ -99,7 +99,7 @@ def test_one_to_three_networks_are_enough_to_help(tmp_path, count):
 
 
 def test_the_same_network_ten_times_is_not_more_than_that_network(tmp_path):
-    """A rank of one: no error, and other networks stay in doubt."""
+    """A rank of one: no error, and other networks stay uncertain."""
     indices = np.zeros((10, 4), dtype=np.int64)
     predictor = fit_additive(SPACE, profile(tmp_path / "t", SPACE), observed(SPACE, indices, np.full(10, 2.0)))
 
@@ -108,7 +108,7 @@ def test_the_same_network_ten_times_is_not_more_than_that_network(tmp_path):
     assert unseen > 2 * seen
 
 
-def test_networks_measured_on_a_slower_day_are_brought_to_the_tables_day(tmp_path):
+def test_the_drift_of_a_slower_session_is_corrected_to_the_reference_session(tmp_path):
     lut = profile(tmp_path / "t", SPACE)
     networks = random_architectures(SPACE, 10)
     slow = sample(
@@ -119,14 +119,16 @@ def test_networks_measured_on_a_slower_day_are_brought_to_the_tables_day(tmp_pat
 
     expected = [sum_ms(SPACE, TABLE_MS, network) for network in networks]
     assert sorted(observations.value) == pytest.approx(sorted(expected))
-    assert observations.notes == ("s: ran 1.0800 times as long as t (1.0800 to 1.0800, 5 operators); divided out",)
+    assert observations.notes == ("s: drift x1.0800 relative to t (1.0800 to 1.0800, 5 operators), corrected",)
 
 
 def test_networks_without_shared_operators_say_that_the_drift_is_unknown(tmp_path):
     lut = profile(tmp_path / "t", SPACE)
     bare = sample(tmp_path / "s", SPACE, random_architectures(SPACE, 3), lambda a: 1.0)
 
-    assert load_observations(SPACE, [bare], lut).notes == ("s: shares no operator with t; drift between them unknown",)
+    assert load_observations(SPACE, [bare], lut).notes == (
+        "s: shares no operator with t; the drift between them is unknown",
+    )
 
 
 def test_networks_of_another_board_are_refused_with_the_fields(tmp_path):
@@ -168,7 +170,7 @@ def test_networks_alone_are_enough(tmp_path):
     assert np.std(errors) < 0.005
 
 
-def test_the_interval_holds_what_it_promises():
+def test_the_interval_covers_what_it_promises():
     """Ten new networks after each of 60 fits: the 90 % interval contains the measurement 85 to 97 % of the time."""
     generator = np.random.default_rng(0)
     terms = Terms.of(SPACE)
@@ -191,15 +193,15 @@ def test_the_upper_bound_is_one_sided():
     assert predictor.upper(one_hot, 0.95) == pytest.approx(predictor.interval(one_hot, 0.9)[1])
 
 
-def test_few_networks_make_bounds_wider_than_many_do():
-    """Student's t at 0.95, by the book: 2.353 with 3 degrees of freedom, 1.740 with 17; 1.645 with no end of them."""
+def test_few_networks_make_bounds_wider_than_many():
+    """Student's t at 0.95, by the book: 2.353 with 3 degrees of freedom, 1.740 with 17; 1.645 for the normal distribution."""
     few, more = (observed(SPACE, np.arange(4 * n).reshape(n, 4) % 3, np.linspace(1, 2, n)) for n in (2, 20))
 
     assert fit_additive(SPACE, None, few).quantile(0.95) == pytest.approx(2.353, abs=1e-3)
     assert fit_additive(SPACE, None, more).quantile(0.95) == pytest.approx(1.740, abs=1e-3)
 
 
-def test_a_table_alone_states_the_doubt_of_its_prior(tmp_path):
+def test_a_table_alone_states_the_uncertainty_of_its_prior(tmp_path):
     assert lut_predictor(SPACE, profile(tmp_path / "t", SPACE)).quantile(0.95) == pytest.approx(1.645, abs=1e-3)
 
 
@@ -213,7 +215,7 @@ def test_adding_a_network_afterwards_is_the_same_as_having_had_it():
     one_hot = one_hot_of(SPACE, indices[19:])
     assert abs(both.predict(one_hot)[0] - latency[19]) <= abs(first.predict(one_hot)[0] - latency[19])
     assert both.deviation(one_hot)[0] < first.deviation(one_hot)[0]
-    assert both.fit["networks"] == 20
+    assert both.fit.networks == 20
     architecture = Architecture.from_indices(SPACE, indices[19])
     one = first.updated_with(architecture, float(latency[19]), 1e-3)
     assert one.mean == pytest.approx(both.mean) and one.covariance == pytest.approx(both.covariance)
@@ -245,27 +247,27 @@ def test_indices_and_one_hots_of_any_type_give_the_same_numbers(tmp_path):
 
 
 def test_the_reachable_range_is_the_sum_of_each_layers_ends(tmp_path):
-    """Cheapest: k3_e3 in layers 0 and 2 (their skip is dearer here), skip in 1 and 3."""
+    """Lowest: k3_e3 in layers 0 and 2 (their skip costs more here), skip in 1 and 3."""
     predictor = lut_predictor(SPACE, profile(tmp_path / "t", SPACE))
 
     found = reachable_range(predictor)
 
-    assert found.cheapest.slug == "k3e3-skip-k3e3-skip" and found.exact
-    assert found.lowest == pytest.approx(sum_ms(SPACE, TABLE_MS, found.cheapest))
+    assert found.lowest_architecture.slug == "k3e3-skip-k3e3-skip" and found.exact
+    assert found.lowest == pytest.approx(sum_ms(SPACE, TABLE_MS, found.lowest_architecture))
     assert found.lowest < found.median < found.highest
 
 
-def test_the_networks_to_measure_next_leave_less_doubt_than_random_ones(tmp_path):
+def test_the_networks_to_measure_next_leave_less_variance_than_random_ones(tmp_path):
     space = load_space("tiny")
     predictor = lut_predictor(space, profile(tmp_path / "t", space, rounds=3))
     candidates = random_architectures(space, 200)
     chosen = next_networks(predictor, candidates, 8)
 
-    def doubt(networks):
+    def variance(networks):
         indices = np.stack([network.indices(space) for network in networks])
         after = predictor.updated(observed(space, indices, predictor.predict_indices(indices)))
         fresh = np.random.default_rng(9).integers(len(space.operators), size=(300, 8))
         return np.mean(after.deviation(one_hot_of(space, fresh)) ** 2)
 
     assert len(set(chosen)) == 8
-    assert doubt(chosen) < doubt(candidates[:8])
+    assert variance(chosen) < variance(candidates[:8])

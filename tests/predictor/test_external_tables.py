@@ -1,4 +1,4 @@
-"""Tables of other projects: small ones by hand, and the recorded ones where they are."""
+"""Tables of other projects: small ones by hand, and the recorded ones where they exist."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_a_block_is_read_from_its_key(tmp_path):
         ("|none~0|+|none~0|avg_pool_3x3~1|+|none~0|avg_pool_3x3~1|skip_connect~2|", [0, 0, 0, 0, 0]),
     ],
 )
-def test_edges_that_never_reach_the_output_are_no_work(tmp_path, cell, counted):
+def test_edges_that_never_reach_the_output_cost_nothing(tmp_path, cell, counted):
     table = read_external_table(written(tmp_path, f"arch_str,latency_ms_cifar10\n{cell},3.2\n"))
 
     assert table.form == "HW-NAS-Bench"
@@ -61,25 +61,93 @@ def test_the_column_names_of_hw_nas_bench_itself_are_understood(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("a,b\n1,2\n", "in no form known here: its columns are a, b"),
+        ("a,b\n1,2\n", "is in no known form: its columns are a, b"),
         ("", "its columns are none"),
-        (f"key,latency_ms\n{BLOCK},-1\n", ":2: latency_ms is '-1'"),
+        (f"key,latency_ms\n{BLOCK},-1\n", "line 2: latency_ms is '-1', expected a number above 0"),
         ("key,latency_ms\nfoo,1\n", "'foo' does not name a block"),
         ("arch_str,latency_ms\n|conv~0|,1\n", "is no cell of NAS-Bench-201"),
-        ("arch_str,cost\nx,1\n", "no column names a latency or an energy"),
+        (
+            "arch_str,cost\n|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,1\n",
+            "no column names a latency or an energy",
+        ),
     ],
 )
-def test_what_cannot_be_read_is_said(tmp_path, text, said):
+def test_a_fault_is_named(tmp_path, text, message):
     with pytest.raises(PredictorError) as caught:
         read_external_table(written(tmp_path, text))
 
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_missing_table_is_said(tmp_path):
-    with pytest.raises(PredictorError, match="cannot read the table"):
+def test_every_fault_is_named_with_its_line(tmp_path):
+    text = f"board,key,latency_ms\nTX2,{BLOCK},inf\nTX2,foo,1\nTX2\nTX2,{BLOCK.replace('in_ch:24', 'in_ch:0')},1\n"
+
+    with pytest.raises(PredictorError) as caught:
+        read_external_table(written(tmp_path, text))
+
+    message = str(caught.value)
+    assert "holds 4 errors" in message
+    for fault in (
+        "line 2: latency_ms is 'inf'",
+        "line 3: 'foo'",
+        "line 4: 1 fields, expected 3",
+        "line 5: 'MBConvLayer",
+    ):
+        assert fault in message
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "board"),
+    [("latency_us", "5100", "board"), ("latency_s_gpu", "0.0051", "gpu"), ("tx2_latency_us", "5100", "tx2")],
+)
+def test_other_units_of_time_are_converted_to_milliseconds(tmp_path, column, text, board):
+    cell = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+
+    table = read_external_table(written(tmp_path, f"arch_str,{column}\n{cell},{text}\n"))
+
+    assert table.values[board, "latency_ms"].tolist() == pytest.approx([5.1])
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("latency", "column 'latency' names no unit; rename it, for example to 'latency_ms'"),
+        ("latency_cifar10", "column 'latency_cifar10' names no unit; rename it, for example to 'latency_ms_cifar10'"),
+        ("latency_mj", "column 'latency_mj': unknown unit 'mj', expected one of ns, us, ms, s"),
+        ("latency_ms,latency_us", "columns 'latency_ms' and 'latency_us' hold the same metric"),
+    ],
+)
+def test_a_column_without_a_unit_of_its_own_is_refused(tmp_path, column, message):
+    cell = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+
+    with pytest.raises(PredictorError) as caught:
+        read_external_table(written(tmp_path, f"arch_str,{column}\n{cell}{',1' * len(column.split(','))}\n"))
+
+    assert message in str(caught.value)
+
+
+def test_rows_of_one_block_that_disagree_are_refused_and_equal_ones_are_read_once(tmp_path):
+    header = "key,latency_ms,board\n"
+    row, other = (f"{BLOCK},{ms},AGX Xavier\n" for ms in (0.43, 1.29))
+
+    assert len(read_external_table(written(tmp_path, header + row + row)).keys) == 1
+    with pytest.raises(PredictorError, match="line 3: latency_ms is 1.29 and differs from line 2 .* on AGX Xavier"):
+        read_external_table(written(tmp_path, header + row + other))
+
+
+def test_line_ends_and_a_byte_order_mark_change_nothing(tmp_path):
+    text = f"key,latency_ms\n{BLOCK},5.1\n"
+    (tmp_path / "windows.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+
+    table = read_external_table(tmp_path / "windows.csv")
+
+    assert table.keys == (BLOCK,) and table.values["board", "latency_ms"].tolist() == [5.1]
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(PredictorError, match="none.csv does not exist"):
         read_external_table(tmp_path / "none.csv")
 
 

@@ -1,4 +1,4 @@
-"""Feature tables whose truth is known: what is cheap is found cheap, and intervals hold what they promise."""
+"""Feature tables with known costs: the costs are found, and intervals cover what they promise."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from lightnas_edge.predictor.features import (
 
 
 def roofline(count, seed=0, noise=0.02, floor_ms=0.5, rate=5.0):
-    """Blocks that take as long as their launch or their work, whichever is longer, and 2 % of noise."""
+    """Blocks that take as long as their launch or their work, the larger of both, and 2 % of noise."""
     generator = np.random.default_rng(seed)
     work = np.exp(generator.uniform(-2, 3, size=(count, 2)))
     time_ms = np.maximum(floor_ms, work @ [1.0, 0.3] / rate) * np.exp(noise * generator.normal(size=count))
@@ -28,7 +28,7 @@ def mape(predicted, value):
     return float(np.mean(np.abs(predicted / value - 1)))
 
 
-def test_prices_that_hold_are_found_exactly():
+def test_exact_prices_are_found_exactly():
     features = Features(np.random.default_rng(0).uniform(size=(60, 3)), np.zeros((60, 1)))
     value = features.work @ [2.0, 0.0, 0.5]
 
@@ -37,7 +37,7 @@ def test_prices_that_hold_are_found_exactly():
     assert mape(predictor.predict(features), value) < 1e-6
 
 
-def test_what_prices_cannot_say_the_rest_learns():
+def test_a_gaussian_process_learns_what_prices_leave():
     features, value = roofline(150)
     others, truth = roofline(400, seed=1)
 
@@ -49,7 +49,7 @@ def test_what_prices_cannot_say_the_rest_learns():
 
 
 @pytest.mark.parametrize(("count", "method"), [(150, GAUSSIAN), (600, TREES)])
-def test_intervals_hold_as_often_as_they_say(count, method):
+def test_intervals_cover_as_often_as_they_promise(count, method):
     features, value = roofline(count)
     others, truth = roofline(2000, seed=1)
 
@@ -69,14 +69,14 @@ def test_absolute_errors_are_judged_in_the_unit_of_the_values():
     assert (predictor.predict(features) < 0).any()
 
 
-def test_what_lies_outside_is_said():
+def test_rows_unlike_the_measured_ones_are_extrapolated():
     """Beyond the extremes of a trait, or in a gap between what was measured."""
     sizes = np.concatenate([np.linspace(0, 1, 30), np.linspace(3, 4, 30)])[:, None]
     features = Features(np.exp(sizes), sizes)
     predictor = fit_features(features, features.work[:, 0], method=PRICED)
     asked = np.array([[0.5], [2.0], [4.5]])
 
-    assert predictor.outside(Features(np.exp(asked), asked)).tolist() == [False, True, True]
+    assert predictor.extrapolated(Features(np.exp(asked), asked)).tolist() == [False, True, True]
 
 
 def test_too_few_rows_are_refused():
@@ -89,8 +89,8 @@ def test_zero_milliseconds_are_no_value_to_be_relative_to():
         fit_features(Features(np.ones((30, 1)), np.ones((30, 1))), np.zeros(30))
 
 
-def test_ten_blocks_carry_a_table_to_another_board():
-    """The other board launches as slowly, but works three times as slowly: no single factor can say that."""
+def test_ten_blocks_transfer_a_table_to_another_board():
+    """The other board launches as slowly, but works three times as slowly: no single factor describes that."""
     features, here = roofline(100, rate=15.0)
     _, there = roofline(100, rate=5.0)
     rows = first_rows(features, here, 10)

@@ -56,7 +56,7 @@ def test_a_predictor_of_another_space_is_refused(tmp_path, additive):
 
 
 def damage(path, predictor, change):
-    record = json.loads(json.dumps(predictor.to_json()))
+    record = json.loads(json.dumps(predictor.to_record().to_json()))
     change(record)
     path.write_text(json.dumps(record))
     return path
@@ -67,7 +67,28 @@ def test_every_fault_of_an_additive_file_is_listed(tmp_path, additive):
         record["batch"] = 0
         record["simulated"] = "no"
         record["parameters"]["constant"] = None
-        record["parameters"]["cost"]["skip@8x32-16s2"] = float("nan")
+        record["parameters"]["cost"]["skip@8x32-16s2"] = "0.1"
+        record["parameters"]["nosie"] = 0.1
+
+    with pytest.raises(PredictorError) as caught:
+        load_predictor(damage(tmp_path / "p.json", additive, change), SPACE)
+
+    message = str(caught.value)
+    assert "holds 5 errors" in message
+    for fault in (
+        "batch: should be greater than or equal to 1, found 0",
+        "simulated: should be a valid boolean, found 'no'",
+        "parameters.constant: should be a valid number, found None",
+        "parameters.cost.skip@8x32-16s2: should be a valid number, found '0.1'",
+        "parameters.nosie: unknown field",
+    ):
+        assert fault in message
+
+
+def test_parameters_that_do_not_fit_the_space_are_all_listed(tmp_path, additive):
+    def change(record):
+        record["unit"] = "mJ"
+        del record["parameters"]["cost"]["skip@8x32-16s2"]
         record["parameters"]["cost"]["mbconv_k9_e9@1x1-1s1"] = 1.0
         record["parameters"]["covariance_lower"].pop()
 
@@ -75,16 +96,33 @@ def test_every_fault_of_an_additive_file_is_listed(tmp_path, additive):
         load_predictor(damage(tmp_path / "p.json", additive, change), SPACE)
 
     message = str(caught.value)
-    assert "6 faults" in message
+    assert "holds 4 errors" in message
     for fault in (
-        "batch: expected a whole number of at least 1, found 0",
-        "simulated: expected true or false, found 'no'",
-        "parameters.constant: expected a finite number, found None",
-        "parameters.cost.skip@8x32-16s2: expected a finite number, found nan",
-        "parameters.cost: mbconv_k9_e9@1x1-1s1 is no operator of the space",
-        "parameters.covariance_lower: expected 66 finite numbers, found 65 values",
+        "unit: expected 'ms' for latency_ms, found 'mJ'",
+        "parameters.cost: 1 of 10 are missing, first skip@8x32-16s2",
+        "parameters.cost: 1 are no operators of the space, first 'mbconv_k9_e9@1x1-1s1'",
+        "parameters.covariance_lower: expected 66 numbers, found 65",
     ):
         assert fault in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda fit: fit.pop("calibration"),
+            "fit.calibration: missing; the intervals of a fit to 60 measured networks",
+        ),
+        (lambda fit: fit.update(calibraton=fit.pop("calibration")), "fit.calibraton: unknown field"),
+        (lambda fit: fit["calibration"].pop("degrees_of_freedom"), "fit.calibration.degrees_of_freedom: missing"),
+        (lambda fit: fit.clear(), "fit.networks: missing"),
+    ],
+)
+def test_a_fit_without_what_its_intervals_need_is_refused_by_name(tmp_path, additive, change, message):
+    with pytest.raises(PredictorError) as caught:
+        load_predictor(damage(tmp_path / "p.json", additive, lambda record: change(record["fit"])), SPACE)
+
+    assert message in str(caught.value)
 
 
 def test_a_covariance_that_is_none_is_refused(tmp_path, additive):
@@ -112,9 +150,9 @@ def test_weights_of_the_wrong_shape_or_length_are_refused(tmp_path, mlp):
     ("content", "message"),
     [
         ("", "is not valid JSON"),
-        ("[]", "is not a predictor: kind is 'list'"),
-        ('{"kind": "lut"}', "is not a predictor: kind is 'lut'"),
-        ('{"kind": "predictor", "schema": 2}', "schema 2 is newer than this program"),
+        ("[]", "is not a record of kind 'predictor': found 'list'"),
+        ('{"kind": "lut"}', "is not a record of kind 'predictor': found 'lut'"),
+        ('{"kind": "predictor", "schema": 1}', "has schema 1; this program reads 2"),
     ],
 )
 def test_a_file_that_is_no_predictor_is_refused(tmp_path, content, message):
@@ -125,5 +163,5 @@ def test_a_file_that_is_no_predictor_is_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(PredictorError, match=r"cannot read the predictor .*none"):
+    with pytest.raises(PredictorError, match=r"none.json does not exist"):
         load_predictor(tmp_path / "none.json", SPACE)

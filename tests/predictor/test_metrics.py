@@ -36,7 +36,7 @@ def table(path, without=()):
 
 
 def networks(path, *, times=1.0, without=0):
-    """Whole networks spend 2 mJ once, not once per operator, and the sentinels tell how much more the day took."""
+    """Whole networks spend 2 mJ once, not once per operator, and the sentinels show the drift of the session."""
     visits = [measured(key, ms, times=times, round=r) for r in range(3) for key, ms in list(TRUTH.items())[:6]]
     for r in range(3):
         for index, network in enumerate(NETWORKS):
@@ -56,13 +56,13 @@ def test_energy_is_predicted_in_millijoules_from_the_same_files(tmp_path):
     truth = [energy_mj(sum_ms(SPACE, TRUTH, network)) for network in NETWORKS]
     assert predictor.metric == "energy_mj" and predictor.unit == "mJ"
     assert [predictor.predict_one(network) for network in NETWORKS] == pytest.approx(truth, rel=0.01)
-    assert predictor.fit["chosen"] == "LUT calibrated"
+    assert predictor.fit.chosen == "LUT calibrated"
     predictor.save(tmp_path / "p.json")
     assert load_predictor(tmp_path / "p.json").metric == "energy_mj"
 
 
 def test_net_energy_and_tail_latency_have_values_of_their_own(tmp_path):
-    """Of 20 samples the dearest is thrice the others: the 95th percentile of three rounds lies a tenth of the way up."""
+    """Of 20 samples the slowest is three times the others: the 95th percentile of three rounds lies a tenth of the way up."""
     lut = table(tmp_path / "t")
     net, tail = (lut_predictor(SPACE, lut, metric=metric) for metric in ("net_energy_mj", "p95_ms"))
     chain = [shaped.key for shaped in SPACE.chain(NETWORKS[0]) if not shaped.is_identity]
@@ -73,14 +73,14 @@ def test_net_energy_and_tail_latency_have_values_of_their_own(tmp_path):
     assert tail.predict_one(NETWORKS[0]) == pytest.approx(one * sum(TRUTH[key] for key in chain))
 
 
-def test_a_day_that_took_more_energy_is_told_by_the_sentinels(tmp_path):
+def test_the_sentinels_show_the_drift_of_the_energy(tmp_path):
     observations = load_observations(
         SPACE, [networks(tmp_path / "s", times=1.1)], table(tmp_path / "t"), metric="energy_mj"
     )
 
     truth = [energy_mj(sum_ms(SPACE, TRUTH, network)) for network in NETWORKS]
     assert sorted(observations.value) == pytest.approx(sorted(truth))
-    assert observations.notes[0].startswith("s: took 1.1000 times as much as t")
+    assert observations.notes[0].startswith("s: drift x1.1000 relative to t")
     assert observations.metric == "energy_mj"
 
 
@@ -109,7 +109,7 @@ def test_no_network_with_the_metric_is_an_error_that_says_how_to_get_it(tmp_path
     assert "--energy" in caught.value.hint
 
 
-def test_a_metric_is_not_judged_by_another(tmp_path):
+def test_a_predictor_is_not_evaluated_on_another_metric(tmp_path):
     samples = [networks(tmp_path / "s")]
     predictor = fit_additive(SPACE, None, samples, metric="energy_mj")
 

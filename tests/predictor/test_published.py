@@ -80,7 +80,7 @@ def test_a_space_it_was_not_made_for_is_refused():
     ("count", "noise", "expected_ms"),
     [(10, 0.03, 0.30), (100, 0.03, 0.062), (200, 0.03, 0.033), (200, 0.1, 0.065)],
 )
-def test_networks_alone_teach_the_whole_board(board, count, noise, expected_ms):
+def test_networks_alone_predict_the_whole_board(board, count, noise, expected_ms):
     """Without any table; the interval contains new measurements about 90 % of the time."""
     predictor = fit_additive(SPACE, None, measured(board, count, noise))
 
@@ -91,8 +91,8 @@ def test_networks_alone_teach_the_whole_board(board, count, noise, expected_ms):
 
 
 @pytest.mark.parametrize(("count", "expected_ms"), [(10, 0.3), (50, 0.12), (200, 0.033)])
-def test_a_table_that_is_off_is_corrected(board, tmp_path, count, expected_ms):
-    """Entries 20 % too high in common and 10 % at random: the networks set them right."""
+def test_a_wrong_table_is_corrected(board, tmp_path, count, expected_ms):
+    """Entries 20 % too high in common and 10 % at random: the networks correct them."""
     exact = fit_additive(SPACE, None, measured(board, 3000, 0.0))
     generator = np.random.default_rng(1)
     table = {
@@ -108,17 +108,17 @@ def test_a_table_that_is_off_is_corrected(board, tmp_path, count, expected_ms):
     assert predictor.deviation(one_hot_of(SPACE, np.zeros((1, 21), dtype=int)))[0] < 1.0
 
 
-def test_networks_of_nothing_but_skips_are_off_by_more_than_stated_and_flagged(board):
-    """Random networks never show what an empty network costs: 1.5 ms more than the sum of what they do show."""
+def test_networks_of_skips_only_are_extrapolated_and_their_errors_exceed_the_stated_ones(board):
+    """Random networks do not show the cost of an empty network: 1.5 ms more than the sum of their costs."""
     predictor = fit_additive(SPACE, None, measured(board, 100, 0.03))
     empty = one_hot_of(SPACE, np.full((1, 21), 6))
 
     assert board.predict(empty)[0] - predictor.predict(empty)[0] > 1.0 > 5 * predictor.deviation(empty)[0]
-    assert predictor.outside(empty).all()
-    assert predictor.outside(measured(board, 2000, 0.03, seed=5).one_hot).mean() < 0.05
+    assert predictor.extrapolated(empty).all()
+    assert predictor.extrapolated(measured(board, 2000, 0.03, seed=5).one_hot).mean() < 0.05
 
 
-def test_chosen_networks_teach_more_than_random_ones(board):
+def test_chosen_networks_are_more_informative_than_random_ones(board):
     """From the same 20 random networks to 60, in batches of 20; 0.03 ms of noise."""
     errors = {}
     for way in ("random", "chosen"):

@@ -1,4 +1,4 @@
-"""The predictor that comes with the project, against what it was made from and what was published."""
+"""The predictor that comes with the project, against its source and the published latencies."""
 
 import json
 
@@ -12,23 +12,23 @@ from tests.cli.commands import run
 NAME = "xavier-lightnas-b8"
 
 
-def test_it_is_found_by_name_and_says_where_it_comes_from():
+def test_it_is_found_by_name_and_names_its_source():
     predictor = load_predictor(NAME)
 
     assert predictor.space == load_space("lightnas")
     assert predictor.batch == 8
     assert predictor.fingerprint["backend"] == "pytorch-eager"
-    assert "Apache-2.0" in predictor.fit["source"]
+    assert "Apache-2.0" in predictor.fit.publication.source
 
 
-def test_it_is_as_near_to_the_published_predictor_as_it_says(shared_data):
+def test_its_error_to_the_published_predictor_is_the_stated_one(shared_data):
     predictor = load_predictor(NAME)
     published = read_published_predictor(shared_data / "lightnas_xavier" / "lightnas_predictor.npz", predictor.space)
     networks = np.random.default_rng(7).integers(7, size=(5000, 21))
 
     error_ms = predictor.predict_indices(networks) - published.predict_indices(networks)
 
-    assert np.sqrt(np.mean(error_ms**2)) == pytest.approx(predictor.fit["rmse_to_published_ms"], rel=0.2)
+    assert np.sqrt(np.mean(error_ms**2)) == pytest.approx(predictor.fit.publication.rmse_to_original, rel=0.2)
 
 
 def test_the_six_lightnets_come_out_near_their_published_latencies(shared_data):
@@ -39,18 +39,18 @@ def test_the_six_lightnets_come_out_near_their_published_latencies(shared_data):
 
 
 @pytest.mark.parametrize("option", ["--predictor", "--lut"])
-def test_its_range_is_told_by_the_command(option):
-    told = json.loads(run("range", option, NAME, "--json").out)
+def test_the_range_command_reads_it(option):
+    found = json.loads(run("range", option, NAME, "--json").out)
 
-    assert told["batch"] == 8
-    assert told["cheapest"]["latency_ms"] < 10 < 22 < told["median"]["latency_ms"] < 24
+    assert found["batch"] == 8
+    assert found["lowest"]["latency_ms"] < 10 < 22 < found["median"]["latency_ms"] < 24
 
 
 def test_a_search_takes_it_for_a_table(tmp_path, monkeypatch):
-    """Refused before any data is read: 1 ms is below the cheapest network of the published setting."""
+    """Refused before any data is read: 1 ms is below the fastest network of the published setting."""
     monkeypatch.chdir(tmp_path)
 
-    told = run("search", "--lut", NAME, "--latency-ms", "1", "--data", "digits")
+    result = run("search", "--lut", NAME, "--latency-ms", "1", "--data", "digits")
 
-    assert told.code == 3
-    assert "1 ms" in told.err
+    assert result.code == 3
+    assert "1 ms" in result.err

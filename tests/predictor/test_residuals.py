@@ -1,4 +1,4 @@
-"""Where whole networks differ from the sum of a table: known causes are found, and add up."""
+"""Residual decomposition: known components are found, and add up."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ def blocks(architecture):
     return sum(not shaped.is_identity for shaped in SPACE.chain(architecture)) - len(SPACE.fixed)
 
 
-def ledger_of(tmp_path, truth, count=30):
+def decomposed(tmp_path, truth, count=30):
     lut = profile(tmp_path / "t", SPACE)
     networks = sample(tmp_path / "s", SPACE, random_architectures(SPACE, count), truth, SENTINELS, noise=0.0005)
     return decompose_residuals(SPACE, lut, load_observations(SPACE, [networks], lut))
 
 
-def test_what_is_paid_once_and_what_is_paid_per_block_are_told_apart(tmp_path):
-    """Once +0.3 ms, each block -0.02 ms: both signs, and most networks end up dearer."""
-    ledger = ledger_of(tmp_path, lambda a: sum_ms(SPACE, TABLE_MS, a) + 0.3 - 0.02 * blocks(a))
-    mean = {cause.name: cause.mean for cause in ledger.causes}
+def test_the_fixed_and_the_per_block_overhead_are_separated(tmp_path):
+    """Fixed +0.3 ms, each block -0.02 ms: both signs, and all networks are above their sum."""
+    residuals = decomposed(tmp_path, lambda a: sum_ms(SPACE, TABLE_MS, a) + 0.3 - 0.02 * blocks(a))
+    mean = {part.name: part.mean for part in residuals.components}
 
-    assert mean["offset"] == pytest.approx(0.3, abs=0.03)
-    assert mean["overhead"] == pytest.approx(-0.02 * ledger.blocks, abs=0.03)
-    assert sum(mean.values()) == pytest.approx(ledger.difference)
-    assert (ledger.dearer, ledger.cheaper) == (30, 0)
-    assert "once per network +0.3" in str(ledger) and "per block -0.0" in str(ledger)
+    assert mean["fixed_overhead"] == pytest.approx(0.3, abs=0.03)
+    assert mean["block_overhead"] == pytest.approx(-0.02 * residuals.blocks, abs=0.03)
+    assert sum(mean.values()) == pytest.approx(residuals.difference)
+    assert (residuals.networks_above, residuals.networks_below) == (30, 0)
+    assert "fixed overhead +0.3" in str(residuals) and "per-block overhead -0.0" in str(residuals)
 
 
-def test_an_operator_that_is_dearer_in_networks_is_named(tmp_path):
+def test_an_operator_that_costs_more_in_networks_is_named(tmp_path):
     odd = next(key for key in TABLE_MS if key.startswith("mbconv_k5_e6"))
 
     def truth(architecture):
         uses = sum(shaped.key == odd for shaped in SPACE.chain(architecture))
         return sum_ms(SPACE, TABLE_MS, architecture) + 0.05 * uses
 
-    ledger = ledger_of(tmp_path, truth)
+    residuals = decomposed(tmp_path, truth)
 
-    assert ledger.operators[0][0] == odd
-    assert ledger.operators[0][1] == pytest.approx(0.05, abs=0.02)
+    assert residuals.operators[0][0] == odd
+    assert residuals.operators[0][1] == pytest.approx(0.05, abs=0.02)
 
 
-def test_networks_that_are_their_sum_leave_nothing_to_explain(tmp_path):
-    ledger = ledger_of(tmp_path, lambda a: sum_ms(SPACE, TABLE_MS, a))
+def test_networks_that_cost_their_sum_leave_nothing_to_explain(tmp_path):
+    residuals = decomposed(tmp_path, lambda a: sum_ms(SPACE, TABLE_MS, a))
 
-    assert abs(ledger.difference) < 0.005 * ledger.measured
-    assert ledger.left_over < 0.002 * ledger.measured
+    assert abs(residuals.difference) < 0.005 * residuals.measured
+    assert residuals.unexplained_rms < 0.002 * residuals.measured
 
 
 def test_it_is_kept_with_the_predictor(tmp_path):
@@ -75,14 +75,14 @@ def test_it_is_kept_with_the_predictor(tmp_path):
 
     predictor, comparison = fit_best(SPACE, lut, [networks])
 
-    kept = json.loads(json.dumps(predictor.to_json(), allow_nan=False))["fit"]["ledger"]
+    kept = json.loads(json.dumps(predictor.to_record().to_json(), allow_nan=False))["fit"]["residuals"]
     assert kept["fingerprint"] == lut.fingerprint and kept["networks"] == 12
-    assert kept["causes"][0]["name"] == "offset"
-    assert comparison.ledger is not None and kept["measured"] == comparison.ledger.measured
+    assert kept["components"][0]["name"] == "fixed_overhead"
+    assert comparison.residuals is not None and kept["measured"] == comparison.residuals.measured
 
 
 def test_a_virtual_board_pays_for_its_synchronisation_once_per_engine(tmp_path, monkeypatch):
-    """40 us with each of three fixed ends and each block, but once with a network: 80 us and 40 us per block too much."""
+    """40 us with each of three fixed ends and each block, but once with a network: the sum is 80 us and 40 us per block too high."""
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "home"))
     space = load_space("tiny")
     board = devices.connect("virtual:jetson-agx-xavier")
@@ -91,10 +91,10 @@ def test_a_virtual_board_pays_for_its_synchronisation_once_per_engine(tmp_path, 
     job = write_sample_job(tmp_path / "b", space, settings, sample_architectures(space, 15, 0))
     networks = measure(board, job, tmp_path / "s.lut.jsonl")
 
-    ledger = decompose_residuals(space, table, load_observations(space, [networks], table))
+    residuals = decompose_residuals(space, table, load_observations(space, [networks], table))
 
-    offset, overhead = ledger.causes[0], ledger.causes[1]
-    assert (offset.name, overhead.name) == ("offset", "overhead")
+    offset, overhead = residuals.components[0], residuals.components[1]
+    assert (offset.name, overhead.name) == ("fixed_overhead", "block_overhead")
     assert offset.mean == pytest.approx(-0.080, abs=0.008)
-    assert overhead.mean / ledger.blocks == pytest.approx(-0.040, abs=0.004)
-    assert np.isclose(sum(cause.mean for cause in ledger.causes), ledger.difference)
+    assert overhead.mean / residuals.blocks == pytest.approx(-0.040, abs=0.004)
+    assert np.isclose(sum(part.mean for part in residuals.components), residuals.difference)

@@ -1,4 +1,4 @@
-"""What one board taught, carried over to the next by a few networks."""
+"""A predictor of one board, transferred to the next with a few networks."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ def error(predictor):
     return float(np.sqrt(np.mean((predictor.predict_indices(FRESH) / truth - 1) ** 2)))
 
 
-def test_ten_networks_carry_a_predictor_to_another_board(old):
+def test_ten_networks_transfer_a_predictor_to_another_board(old):
     ten = networks(NEW_COST, 10, 7, NEW_BOARD)
 
-    carried, alone = fit_additive(SPACE, None, ten, prior=old), fit_additive(SPACE, None, ten)
+    transferred, alone = fit_additive(SPACE, None, ten, prior=old), fit_additive(SPACE, None, ten)
 
-    assert error(carried) < 0.015 and error(carried) < 0.5 * error(alone)
+    assert error(transferred) < 0.015 and error(transferred) < 0.5 * error(alone)
     truth = TERMS.counts(FRESH) @ NEW_COST
-    low, high = carried.interval(one_hot_of(SPACE, FRESH), 0.9)
+    low, high = transferred.interval(one_hot_of(SPACE, FRESH), 0.9)
     assert np.mean((low <= truth) & (truth <= high)) > 0.85
 
 
-def test_it_speaks_for_the_new_board_and_says_where_it_came_from(old, tmp_path):
-    carried = fit_additive(SPACE, None, networks(NEW_COST, 10, 7, NEW_BOARD), prior=old)
-    carried.save(tmp_path / "p.json")
+def test_it_is_of_the_new_board_and_names_its_source(old, tmp_path):
+    transferred = fit_additive(SPACE, None, networks(NEW_COST, 10, 7, NEW_BOARD), prior=old)
+    transferred.save(tmp_path / "p.json")
     again = load_predictor(tmp_path / "p.json")
 
-    assert again.fingerprint == NEW_BOARD and again.fit["networks"] == 10
-    assert again.fit["prior"]["fingerprint"] == FINGERPRINT and again.fit["prior"]["networks"] == 100
-    assert again.fit["prior"]["ratio"] == pytest.approx(1.77, abs=0.05)
+    assert again.fingerprint == NEW_BOARD and again.fit.networks == 10
+    assert again.fit.prior.fingerprint == FINGERPRINT and again.fit.prior.networks == 100
+    assert again.fit.prior.ratio == pytest.approx(1.77, abs=0.05)
     assert not old.simulated and not again.simulated
 
 
-def test_what_a_simulated_board_taught_stays_simulated(old):
+def test_a_transfer_from_a_simulated_board_is_simulated(old):
     from dataclasses import replace
 
     simulated = fit_additive(SPACE, None, networks(OLD_COST, 30, 5, FINGERPRINT))
@@ -72,25 +72,25 @@ def test_what_a_simulated_board_taught_stays_simulated(old):
 def test_the_best_of_both_is_chosen_on_held_out_networks(old):
     predictor, comparison = fit_best(SPACE, None, networks(NEW_COST, 12, 7, NEW_BOARD), prior=old)
 
-    assert [row.method for row in comparison.rows] == ["carried over", "samples alone"]
-    assert predictor.fit["chosen"] == "carried over"
+    assert [row.method for row in comparison.rows] == ["transferred", "samples alone"]
+    assert predictor.fit.chosen == "transferred"
 
 
 def test_the_error_falls_with_the_number_of_networks(old):
     curve = learning_curve(SPACE, None, networks(NEW_COST, 40, 7, NEW_BOARD), prior=old)
 
-    carried = {point.networks: point for point in curve if point.method == "carried over"}
+    transferred = {point.networks: point for point in curve if point.method == "transferred"}
     alone = {point.networks: point for point in curve if point.method == "samples alone"}
-    assert list(carried) == [1, 2, 3, 5, 10, 20, 30]
-    assert carried[20].mape < carried[5].mape < carried[1].mape
-    assert carried[5].mape < 0.5 * alone[5].mape
+    assert list(transferred) == [1, 2, 3, 5, 10, 20, 30]
+    assert transferred[20].mape < transferred[5].mape < transferred[1].mape
+    assert transferred[5].mape < 0.5 * alone[5].mape
     assert curve[0].to_json().keys() == {"method", "networks", "rmse", "mape", "coverage_90"}
 
 
 def test_a_prior_needs_networks_and_takes_the_place_of_a_table(old, tmp_path):
     small = small_space()
     table = profile(tmp_path / "t", small, table_truth_ms(small))
-    with pytest.raises(PredictorError, match="carried over by measured networks"):
+    with pytest.raises(PredictorError, match="transferred to another board with measured networks"):
         fit_additive(SPACE, None, [], prior=old)
     with pytest.raises(PredictorError, match="the prior is of latency_ms in space small"):
         fit_additive(
@@ -108,7 +108,7 @@ def test_a_simulated_prior_is_compared_and_never_chosen_for_a_real_board(old):
 
     predictor, comparison = fit_best(SPACE, None, networks(NEW_COST, 12, 7, NEW_BOARD), prior=simulated)
 
-    assert comparison.rows[0].method == "carried over" and comparison.best == "samples alone"
+    assert comparison.rows[0].method == "transferred" and comparison.best == "samples alone"
     assert not predictor.simulated
 
 
