@@ -47,7 +47,7 @@ def learning_progress(title: str, *, budget: tuple[float, str] | None = None) ->
                 done += 1
                 text = f"epoch {event['epoch'] + 1}  loss {event['loss']:.3f}  accuracy {100 * event['accuracy']:.0f} %"
                 if budget is not None:
-                    text += f"  {ms(event['derived'])} of {budget[0]:g} {budget[1]}  lambda {event['lambda']:.3f}"
+                    text += f"  {ms(event.get('derived', event.get('derived_ms')))} of {budget[0]:g} {budget[1]}  lambda {event['lambda']:.3f}"
             elif event["kind"] == "candidate":
                 text = f"comparing networks for {event['budget']}: {event['done']} of {event['total']}"
             elif event["kind"] == "precision":
@@ -85,8 +85,9 @@ def tensorboard(folder: Path | None) -> Iterator[Callable[[Event], None]]:
             done = _steps(event, event["epoch"]) + event["step"]
         elif event["kind"] == "step":
             done += 1
-            for name in ("loss", "accuracy", "sampled_ms"):
-                writer.add_scalar(f"{event['phase']}/{name}", event[name], done)
+            for name in ("loss", "accuracy", "sampled", "sampled_ms"):
+                if event.get(name) is not None:
+                    writer.add_scalar(f"{event['phase']}/{name}", event[name], done)
         elif event["kind"] == "epoch":
             epoch = event["epoch"] + 1
             for name in ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss", "entropy"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 
 import devices
 from devices import InventoryEntry
@@ -61,7 +60,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _list(arguments: argparse.Namespace) -> int:
     boards = devices.read_inventory()
     if arguments.json:
-        print_json({"kind": "boards", "boards": [asdict(board) for board in boards.values()]})
+        print_json({"kind": "boards", "boards": [board.to_json() for board in boards.values()]})
     elif not boards:
         info(f"{devices.inventory_path()} holds no boards; `lightnas-edge boards add NAME USER@HOST` adds one")
     else:

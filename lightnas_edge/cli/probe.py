@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import devices
-from devices import AgentError
+from devices import AgentFailedError
 from lightnas_edge.cli._console import print_json, print_result
 from lightnas_edge.cli._options import add_host, add_json
 
@@ -29,12 +29,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    found = devices.probe(devices.connect(arguments.host), arguments.backend)
+    found = devices.probe(devices.connect(arguments.host), arguments.backend).to_json()
     try:
         lines = list(describe(found))
         missing = [lack._asdict() for lack in lacking(found)]
     except (AttributeError, KeyError, TypeError, ValueError) as err:
-        raise AgentError(
+        raise AgentFailedError(
             f"{arguments.host} answers the probe with a record that no agent writes: {err!r}",
             hint="check that the address is that of the board",
         ) from err

@@ -15,8 +15,9 @@ RunSnapshot = namedtuple("RunSnapshot", "folder told")
 def story(tmp_path_factory):
     """profile, sample, fit, range, search, train, export, verify, report on the tiny space and the digits."""
     folder = tmp_path_factory.mktemp("story")
-    before = {name: os.environ.get(name) for name in ("LIGHTNAS_EDGE_HOME",)}
+    before = {name: os.environ.get(name) for name in ("LIGHTNAS_EDGE_HOME", "LIGHTNAS_EDGE_PROGRESS_S")}
     os.environ["LIGHTNAS_EDGE_HOME"] = str(folder / "agent-home")
+    os.environ["LIGHTNAS_EDGE_PROGRESS_S"] = "0.05"
     here = Path.cwd()
     os.chdir(folder)
     told = {}

@@ -33,7 +33,7 @@ def board(tmp_path, monkeypatch):
     python = str(write_python_wrapper(tmp_path / "python3"))
     key = str(HostKey.parse((tmp_path / "board" / "host_key.pub").read_text()))
     devices.add_board(
-        devices.InventoryEntry("bench", "127.0.0.1", user=user, port=int(port), python=python, host_key=key)
+        devices.InventoryEntry(name="bench", host="127.0.0.1", user=user, port=int(port), python=python, host_key=key)
     )
     yield server
     end_agents(server)

@@ -153,19 +153,27 @@ def test_what_cannot_be_searched_is_told_before_anything_is_read(boards, tmp_pat
     assert told in capsys.readouterr().err
 
 
-def test_a_limit_that_decides_nothing_is_told_before_the_search(boards, tmp_path, capsys):
+def test_a_budget_that_every_network_keeps_needs_force(boards, tmp_path, capsys):
+    command = [
+        "search", "--predictor", str(boards / "near.predictor.json"), "--latency-ms", "17", "--out", str(tmp_path / "run"), *QUICK,
+    ]  # fmt: skip
+
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "17ms: the budget is not binding; the slowest network of this space takes 17 ms" in told
+    assert "--force" in told and not (tmp_path / "run").exists()
+
+    assert main([*command, "--force"]) == 0
+    told = capsys.readouterr().err
+    assert "warning: 17ms: the budget is not binding; the slowest network of this space takes 17 ms" in told
+
+
+def test_an_impossible_budget_is_refused_without_further_warnings(boards, tmp_path, capsys):
     main([
         "search", "--predictor", str(boards / "near.predictor.json"), "--latency-ms", "17", "--params-m", "0.0001",
         "--out", str(tmp_path / "run"), *QUICK,
     ])  # fmt: skip
-    assert "decides nothing" not in capsys.readouterr().err, "a search that is refused has nothing to tell"
-
-    assert main([
-        "search", "--predictor", str(boards / "near.predictor.json"), "--latency-ms", "17", "--out", str(tmp_path / "run"),
-        *QUICK,
-    ]) == 0  # fmt: skip
-    told = capsys.readouterr().err
-    assert "17ms: every network keeps latency_ms 17 ms, the dearest takes 17 ms: this limit decides nothing" in told
+    assert "not binding" not in capsys.readouterr().err, "an impossible budget is refused first"
 
 
 def test_a_data_set_of_one_class_is_refused(boards, tmp_path, capsys):

@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 import luts
 from lightnas_edge.space import Architecture, load_space
 
@@ -14,6 +16,15 @@ def lines(path):
 def test_every_step_succeeds(story):
     failed = {name: told for name, told in story.told.items() if told.code != 0}
     assert not failed
+
+
+@pytest.mark.parametrize("command", ["profile", "sample", "fit", "search", "train", "verify"])
+def test_without_a_terminal_long_steps_say_how_far_they_are(story, command):
+    assert re.search(r"^[\w .]+: \d+ of \d+ \(\d+ %\), .* elapsed, .* left", story.told[command].err, re.MULTILINE)
+
+
+def test_a_campaign_begins_with_an_estimate(story):
+    assert "estimate: 24 operators x 4 rounds, about " in story.told["profile"].err
 
 
 def test_profile_says_how_much_of_the_space_it_found_and_how_well(story):
