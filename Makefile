@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench bench-predict bench-search check format clean
+.PHONY: demo test bench bench-predict bench-search check format schemas clean
 
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
@@ -30,6 +30,9 @@ check: $(READY)  ## lint, formatting, types, layering
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+schemas: $(READY)  ## docs/schemas, from the records
+	$(BIN)/python -m lightnas_edge.records docs/schemas
 
 # torch by its exact version: any other way of asking for it brings gigabytes of CUDA libraries on many machines.
 $(READY): setup.cfg constraints.txt

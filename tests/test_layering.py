@@ -1,6 +1,7 @@
 """Imports point one way. The order is in docs/architecture.md."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,47 @@ def test_parts_of_lightnas_edge_import_only_from_their_left():
             if ours and PARTS.index(names[1]) > PARTS.index(part):
                 offending.append(f"{path.relative_to(ROOT)}:{line}: {part} must not import {names[1]}")
     assert not offending, "\n".join(offending)
+
+
+def modules(package):
+    """Dotted name -> path, of every module of a package; a package is the name of its `__init__`."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported_at_import_time(path):
+    """As `imports`, without what functions import when they run and what only type checkers see."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        type_checking = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        if type_checking or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_modules_inside_a_package_import_each_other_in_no_circle(package):
+    names = modules(package)
+    graph = {}
+    for name, path in names.items():
+        targets = set()
+        for imported in imported_at_import_time(path):
+            while imported and imported not in names:
+                imported = imported.rpartition(".")[0]
+            if imported and imported != name:
+                targets.add(imported)
+        graph[name] = targets
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail("circle of imports: " + " -> ".join(reversed(error.args[1])))
 
 
 def test_heavy_libraries_are_imported_late():

@@ -1,14 +1,16 @@
 """A run whose network is small enough to refine in seconds, and a board on which operators cost what they compute."""
 
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import luts
 from lightnas_edge.predictor import lut_predictor
 from lightnas_edge.refine import RefineConfig
-from lightnas_edge.runs import write_json
+from lightnas_edge.search import keep_predictors
 from lightnas_edge.space import Architecture
 from lightnas_edge.space.cost import operator_cost
+from tests import run_folders
 from tests.luts.journals import FINGERPRINT, write_measured
 from tests.search.problems import SPACE, data
 
@@ -39,23 +41,21 @@ class Board:
         return luts.read(table)
 
 
-def write_run(folder, *, target_ms=None, confidence=None, found=FOUND):
-    """A run as a search leaves it; the target is what the network takes when none is given."""
-    folder.mkdir(parents=True)
-    table = write_measured(
-        folder / "lut.jsonl", {shaped.key: true_ms(shaped) for shaped in SPACE.shaped_operators()}, rounds=4
-    )
-    predictor = lut_predictor(SPACE, luts.read(table))
+def write_run(folder, *, target_ms=None, confidence=None, found=FOUND, with_table=True, targets=None, **changed):
+    """A run as a search leaves it; the target is the prediction of the network when none is given."""
+    truth = {shaped.key: true_ms(shaped) for shaped in SPACE.shaped_operators()}
+    with tempfile.TemporaryDirectory() as scratch:
+        table = write_measured(Path(scratch) / "lut.jsonl", truth, rounds=4)
+        predictor, content = lut_predictor(SPACE, luts.read(table)), table.read_bytes()
     if target_ms is None:
         target_ms = 1.02 * predictor.predict_one(found)
-    record = {
-        "kind": "run", "schema": 1, "space": SPACE.to_json(), "targets": {"latency_ms": target_ms},
-        "data": data().to_json(), "config": {"confidence": confidence}, "seed": 0,
-        "fingerprint": predictor.fingerprint,
-    }  # fmt: skip
-    write_json(folder / "run.json", record)
-    write_json(folder / "architecture.json", found.to_json())
-    predictor.save(folder / "predictor.json")
+    fields = {"fingerprint": predictor.fingerprint, **changed}
+    run = run_folders.begin(folder, SPACE, data().record, targets=targets or {"latency_ms": target_ms}, **fields)
+    if with_table:
+        run.save_table(content)
+    keep_predictors(run, [predictor])
+    predicted = run_folders.predicted(predictor.predict_one(found), target_ms)
+    run.save_found(found, predicted.model_copy(update={"confidence": confidence}), None)
     return folder
 
 

@@ -13,12 +13,15 @@ import luts
 from lightnas_edge.data import load_data
 from lightnas_edge.errors import FingerprintError, InfeasibleBudgetError, RunError
 from lightnas_edge.predictor import load_predictor
+from lightnas_edge.records.predictor import PredictorRecord
+from lightnas_edge.records.run import RefinedFrom
 from lightnas_edge.refine import AccuracyComparison, Grid, TrainingLossSum, refine_network
 from lightnas_edge.refine.evolution import evolve
-from lightnas_edge.runs import read_architecture, read_run, write_json
+from lightnas_edge.runs import Run
 from lightnas_edge.search import read_front
 from lightnas_edge.space import Architecture, parameters_m
 from lightnas_edge.train import TrainConfig, train_network
+from tests import run_folders
 from tests.refine.problems import CONFIG, FOUND, SPACE, Board, chain_ms, write_run
 from tests.search.problems import data
 
@@ -152,16 +155,15 @@ def test_more_finalists_need_more_evidence():
 def test_a_refined_run_is_a_run_whose_network_keeps_the_budget(tmp_path):
     found = refine(tmp_path)
 
-    record, space = read_run(found.folder)
-    network = read_architecture(found.folder, space)
-    predictor = load_predictor(found.folder / "predictor.json", space)
+    run = Run.open(found.folder)
+    space, network = run.space, run.architecture
+    predictor = load_predictor(run.predictors["latency_ms"], space)
     assert (space, network) == (found.space, found.architecture)
     assert predictor.predict_one(network) == pytest.approx(found.predicted_ms)
     assert found.predicted_ms == pytest.approx(chain_ms(space, network), rel=1e-6)
-    assert found.predicted_ms <= found.target_ms == record["targets"]["latency_ms"]
-    assert record["refined_from"] == {
-        "run": "../run", "space": "small", "operators": [operator.name for operator in FOUND.operators],
-    }  # fmt: skip
+    assert found.predicted_ms <= found.target_ms == run.targets["latency_ms"]
+    assert run.record.refined_from == RefinedFrom(run="../run", space="small", operators=FOUND.names)
+    assert run.refined.verdict == found.comparison.verdict
     assert luts.read(found.folder / "lut.jsonl").coverage([s.key for s in space.shaped_operators()]).complete
 
 
@@ -241,21 +243,18 @@ def test_another_winner_in_the_same_folder_brings_its_own_space(tmp_path):
     other = refine(tmp_path, board=board, config=dataclasses.replace(CONFIG, vary="expansions"))
 
     assert one.space != other.space
-    _, space = read_run(tmp_path / "refined")
-    assert space == other.space
-    assert load_predictor(tmp_path / "refined" / "predictor.json", space).predict_one(
-        read_architecture(tmp_path / "refined", space)
-    ) == pytest.approx(other.predicted_ms)
+    run = Run.open(tmp_path / "refined")
+    assert run.space == other.space
+    predictor = load_predictor(run.predictors["latency_ms"], run.space)
+    assert predictor.predict_one(run.architecture) == pytest.approx(other.predicted_ms)
 
 
 def test_the_refined_network_trains_like_any_other(tmp_path):
     found = refine(tmp_path)
 
-    result = train_network(
-        found.folder, found.space, found.architecture, data(), TrainConfig(epochs=1, batch=16, device="cpu")
-    )
+    result = train_network(found.folder, data(), TrainConfig(epochs=1, batch=16, device="cpu"))
 
-    assert 0 <= result.best_accuracy <= 1
+    assert 0 <= result.record.best_accuracy <= 1
 
 
 # -- trouble -------------------------------------------------------------------------------------------------------
@@ -272,7 +271,7 @@ def test_another_board_is_told_before_everything_is_measured(tmp_path):
 
 
 def test_a_run_without_a_table_is_refused(tmp_path):
-    (write_run(tmp_path / "run") / "lut.jsonl").unlink()
+    write_run(tmp_path / "run", with_table=False)
 
     with pytest.raises(RunError, match="holds no table") as caught:
         refine(tmp_path)
@@ -293,19 +292,15 @@ def test_a_budget_that_no_choice_keeps_is_refused_before_anything_is_scored(tmp_
 
 
 def test_budgets_that_are_not_measured_for_other_channels_are_refused(tmp_path):
-    run = write_run(tmp_path / "run")
-    record = json.loads((run / "run.json").read_text())
-    write_json(run / "run.json", {**record, "targets": {"latency_ms": 1.0, "energy_mj": 5.0}})
+    write_run(tmp_path / "run", targets={"latency_ms": 1.0, "energy_mj": 5.0})
 
     with pytest.raises(RunError, match="searched under latency_ms, energy_mj"):
         refine(tmp_path)
 
 
 def test_what_can_be_counted_is_kept_too(tmp_path):
-    run = write_run(tmp_path / "run", target_ms=9.0)
-    record = json.loads((run / "run.json").read_text())
     limit = 0.9 * parameters_m(SPACE, FOUND)
-    write_json(run / "run.json", {**record, "targets": {"latency_ms": 9.0, "params_m": limit}})
+    write_run(tmp_path / "run", targets={"latency_ms": 9.0, "params_m": limit})
 
     found = refine(tmp_path)
 
@@ -316,24 +311,25 @@ def test_what_can_be_counted_is_kept_too(tmp_path):
 
 
 def test_a_network_below_a_search_takes_the_searchs_table(tmp_path):
-    below = write_run(tmp_path / "whole" / "networks" / "a")
-    (below / "lut.jsonl").rename(tmp_path / "whole" / "lut.jsonl")
-    record = json.loads((below / "run.json").read_text())
-    write_json(below / "run.json", {**record, "search": "../.."})
+    whole = Run.open(write_run(tmp_path / "whole"))
+    (whole.folder / "architecture.json").unlink()
+    below = write_run(whole.folder / "networks" / "a", with_table=False, search="../..")
 
     found = refine_network(below, below.with_name("a-refined"), data(), CONFIG, Board())
 
-    assert "search" not in json.loads((found.folder / "run.json").read_text())
-    assert read_front(tmp_path / "whole")  # which reads every network of the search, refined ones among them
+    assert Run.open(found.folder).record.search is None
+    assert len(read_front(whole).networks) == 2  # every network of the search, refined ones among them
     assert found.predicted_ms <= found.target_ms
 
 
 def test_a_table_of_another_board_than_the_predictors_is_refused(tmp_path):
-    run = write_run(tmp_path / "run")
-    predictor = json.loads((run / "predictor.json").read_text())
-    write_json(run / "predictor.json", {**predictor, "fingerprint": {**predictor["fingerprint"], "threads": 4}})
+    run = Run.open(write_run(tmp_path / "run"))
+    predictor = PredictorRecord.load(run.folder / "predictor.json")
+    other = predictor.model_copy(update={"fingerprint": {**predictor.fingerprint, "threads": 4}})
+    run.save_predictor("latency_ms", json.dumps(other.to_json()))
+    run_folders.find(run, FOUND)
 
-    with pytest.raises(RunError, match=r"another board or state than the run's predictor: threads differ"):
+    with pytest.raises(FingerprintError, match=r"of different boards or states: threads 4 and 1"):
         refine(tmp_path)
 
 

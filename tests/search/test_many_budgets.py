@@ -12,7 +12,7 @@ from lightnas_edge.nn import Supernet
 from lightnas_edge.predictor import AdditivePredictor, CountedPredictor
 from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import Origin
-from lightnas_edge.runs import read_architecture, read_run
+from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from lightnas_edge.search.candidates import compare
 from lightnas_edge.search.posterior import PathLosses
@@ -57,25 +57,25 @@ def test_each_network_lies_in_a_run_of_its_own_that_the_later_commands_take(run)
 
     for result in results:
         place = folder / "networks" / result.budget.name
-        record, space = read_run(place)
-        assert record["targets"] == result.budget.targets
-        assert record["search"] == "../.."
-        assert read_architecture(place, space) == result.architecture
-        assert (place / "predictor.json").exists()
+        own = Run.open(place)
+        assert own.targets == result.budget.targets
+        assert own.record.search == "../.."
+        assert own.architecture == result.architecture
+        assert own.predictors["latency_ms"] == place / "predictor.json"
     with pytest.raises(RunError, match="holds 3 networks: name one of them"):
-        read_architecture(folder, SPACE)
+        _ = Run.open(folder).architecture
 
 
-def test_the_front_lists_them_cheapest_first(run):
+def test_the_front_lists_them_by_board_and_target(run):
     folder, _ = run
 
-    rows = read_front(folder)
+    front = read_front(Run.open(folder))
 
-    assert [(row["board"], row["name"]) for row in rows] == [
+    assert [(row.board, row.name) for row in front.networks] == [
         ("far", "far-12ms"), ("imagined", "near-6ms"), ("imagined", "near-9ms"),
     ]  # fmt: skip
-    assert json.loads((folder / "front.json").read_text())["networks"] == rows
-    assert set(rows[0]["metrics"]) == {"latency_ms", "macs_m"}
+    assert Run.open(folder).front == front
+    assert set(front.networks[0].metrics) == {"latency_ms", "macs_m"}
 
 
 def test_the_network_chosen_scored_best_of_its_candidates(run):
@@ -101,7 +101,7 @@ def test_a_budget_is_added_without_any_training(run):
     assert result.predicted["latency_ms"] <= 7.5
     assert (folder / "search" / "checkpoint.pt").read_bytes() == before
     assert (folder / "networks" / "near-7.5ms" / "architecture.json").exists()
-    assert len(read_front(folder)) == 4
+    assert len(read_front(Run.open(folder)).networks) == 4
 
 
 def test_what_is_preferred_for_a_budget_that_is_added_is_what_the_search_preferred(run):
@@ -120,7 +120,7 @@ def test_an_added_budget_may_have_another_device_confidence_and_use_of_its_budge
     (result,) = add_budgets(folder, SPACE, data(), [budget(9.0, "used")], config)
 
     assert 0.995 * 9.0 <= result.upper["latency_ms"] <= 9.0
-    assert read_run(folder / "networks" / "used")[0]["config"]["confidence"] == 0.9
+    assert Run.open(folder / "networks" / "used").record.config["confidence"] == 0.9
     with pytest.raises(RunError, match="seed: was 0, now 1") as caught:
         add_budgets(folder, SPACE, data(), [budget(8.0, "other")], dataclasses.replace(CONFIG, seed=1))
     assert "--fresh" not in caught.value.hint
@@ -136,6 +136,8 @@ def test_the_belief_maximised_is_the_one_that_was_saved(run):
 
 
 def test_an_unfinished_search_cannot_be_added_to(tmp_path):
+    begin_run(tmp_path, SPACE, data(), [budget(7.0)], CONFIG)
+
     with pytest.raises(RunError, match="holds no search that has begun"):
         add_budgets(tmp_path, SPACE, data(), [budget(7.0)], CONFIG)
 

@@ -9,9 +9,10 @@ import torch
 
 from lightnas_edge.data import normalise
 from lightnas_edge.errors import DivergedError, RunError
-from lightnas_edge.runs import write_json
+from lightnas_edge.runs import Run
 from lightnas_edge.space import Architecture
 from lightnas_edge.train import TrainConfig, load_network, train_network
+from tests import run_folders
 from tests.search.problems import SPACE, data
 
 CONFIG = TrainConfig(epochs=3, batch=16, lr=0.05, checkpoint_s=1e9)
@@ -19,7 +20,9 @@ FOUND = Architecture.from_indices(SPACE, [2, 0, 1, 2])
 
 
 def train(folder, config=CONFIG, **more):
-    return train_network(folder, SPACE, FOUND, more.pop("images", None) or data(), config, **more)
+    images = more.pop("images", None) or data()
+    run = run_folders.find(run_folders.begin(folder, SPACE, images.record), FOUND)
+    return train_network(run, images, config, **more).record
 
 
 def left_behind(folder):
@@ -41,7 +44,7 @@ def test_two_classes_that_differ_in_brightness_are_learnt(whole):
     record = json.loads((whole / "train" / "result.json").read_text())
 
     assert record["best_accuracy"] > 0.9
-    assert (record["kind"], record["classes"], record["epochs"]) == ("train", ["dark", "bright"], 6)
+    assert (record["kind"], record["data"]["classes"], record["epochs"]) == ("training", ["dark", "bright"], 6)
     assert "chosen on the validation images" in record["note"]
 
 
@@ -67,10 +70,9 @@ def test_a_training_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path,
     assert left_behind(whole) == left_behind(tmp_path)
 
 
-def test_the_network_kept_has_the_accuracy_that_is_told(whole):
+def test_the_weights_kept_have_the_accuracy_of_the_record(whole):
     """Loaded as export loads it: evaluation mode, running statistics, the best epoch's weights."""
     images = data()
-    create_run_files(whole, images)
     pixels = torch.stack([torch.from_numpy(images.validation.image(index, None)) for index in range(32)])
 
     network = load_network(whole)
@@ -81,29 +83,21 @@ def test_the_network_kept_has_the_accuracy_that_is_told(whole):
     assert np.mean(predicted == images.validation.labels) == pytest.approx(record["best_accuracy"])
 
 
-def create_run_files(folder, images):
-    if not (folder / "run.json").exists():
-        write_json(folder / "run.json", {"kind": "run", "schema": 1, "space": SPACE.to_json()})
-        write_json(folder / "architecture.json", FOUND.to_json())
-
-
 def test_weights_of_another_architecture_are_refused(whole, tmp_path):
     import shutil
 
-    shutil.copytree(whole / "train", tmp_path / "train")
-    create_run_files(tmp_path, data())
-    write_json(tmp_path / "architecture.json", Architecture.from_indices(SPACE, [0, 0, 0, 0]).to_json())
+    shutil.copytree(whole, tmp_path / "run")
+    run_folders.find(Run.open(tmp_path / "run"), Architecture.from_indices(SPACE, [0, 0, 0, 0]))
 
     with pytest.raises(RunError, match="another architecture"):
-        load_network(tmp_path)
+        load_network(tmp_path / "run")
 
 
 def test_without_training_there_is_nothing_to_load(tmp_path):
-    create_run_files(tmp_path, data())
-    write_json(tmp_path / "architecture.json", FOUND.to_json())
+    run = run_folders.find(run_folders.begin(tmp_path, SPACE), FOUND)
 
     with pytest.raises(RunError) as caught:
-        load_network(tmp_path)
+        load_network(run)
 
     assert "lightnas-edge train" in caught.value.hint
 
