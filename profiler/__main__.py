@@ -94,7 +94,7 @@ def probe(backend: str, threads: int, system: System) -> JsonObject:
     }
     sensors.close()
     # In a process of its own, as when measuring: a runtime may take its process down, or hang.
-    configuration = messages.Configure(
+    configuration = messages.ConfigureRequest(
         backend=backend,
         precision="fp32",
         batch=1,

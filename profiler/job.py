@@ -11,7 +11,7 @@ from profiler.fields import JsonObject
 from profiler.journal import PastVisit
 from profiler.manifest import Evaluation, Manifest, Measurement, read_manifest
 from profiler.messages import Visited
-from profiler.plan import Plan, Visit
+from profiler.plan import Plan, PlannedVisit
 from profiler.status import Lock, StatusFile
 from profiler.supervisor import Stop, Supervisor
 from profiler.system import THIS_MACHINE, System
@@ -128,7 +128,7 @@ class Session:
         self._measurements = {measurement.key: measurement for measurement in manifest.measurements}
         self._board = board.identify(board.load_catalog(), system.proc)
         protocol = manifest.protocol
-        configuration = messages.Configure(
+        configuration = messages.ConfigureRequest(
             backend=manifest.backend,
             precision=manifest.precision,
             batch=manifest.batch,
@@ -260,7 +260,7 @@ class Session:
             self._status.status._replace(done=plan.total, total=plan.total, failed=len(self._failures), eta_s=0.0)
         )
 
-    def _update_status(self, plan: Plan, visit: Optional[Visit] = None) -> None:
+    def _update_status(self, plan: Plan, visit: Optional[PlannedVisit] = None) -> None:
         status = self._status.status._replace(done=plan.done, total=plan.total, failed=len(self._failures))
         if visit is not None:
             status = status._replace(key=visit.key, round=visit.round, eta_s=self._eta_s(plan.left))
@@ -276,7 +276,7 @@ class Session:
         """Warmer than at the start of the session: an extra visit comes after a rest."""
         return self._first_c is not None and self._last_c is not None and self._last_c > self._first_c + WARMER_K
 
-    def _visit(self, visit: Visit) -> VisitLine:
+    def _visit(self, visit: PlannedVisit) -> VisitLine:
         """Measure one key once; the journal's line for it, also when it failed."""
         measurement = self._measurements[visit.key]
         steady_s: Optional[float] = None
@@ -295,7 +295,7 @@ class Session:
         try:
             self._supervisor.load(measurement.model, path)
             result = self._supervisor.visit(
-                messages.Visit(measurement.model, self._repeats.get(visit.key), steady_s),
+                messages.VisitRequest(measurement.model, self._repeats.get(visit.key), steady_s),
                 0.0 if steady_s is None else energy.longest_s(steady_s),
             )
         except MeasureError as err:
@@ -331,7 +331,7 @@ class Session:
             for first in range(0, batches, BATCHES_PER_REQUEST):
                 self._stop.check()
                 self._supervisor.evaluate(
-                    messages.Evaluate(
+                    messages.EvaluateRequest(
                         model=evaluation.model,
                         inputs=inputs,
                         offset=first * size,

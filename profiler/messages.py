@@ -1,24 +1,24 @@
 """The messages between the agent and its measuring process: one JSON object per line in each direction.
 
-    request      answer        what the process does
-    Configure    Configured    opens the backend
-    Load         Loaded        gets an engine ready
-    Visit        Visited       measures a loaded model once
-    Rest         Done          leaves the board idle
-    Check        Done          checks a content-addressed file
-    Evaluate     Done          runs inputs through a model; appends to the file `output`
+    request            answer        what the process does
+    ConfigureRequest   Configured    opens the backend
+    LoadRequest        Loaded        gets an engine ready
+    VisitRequest       Visited       measures a loaded model once
+    RestRequest        Done          leaves the board idle
+    CheckRequest       Done          checks a content-addressed file
+    EvaluateRequest    Done          runs inputs through a model; appends to the file `output`
 A request that fails is answered with a Failure.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Union
 
 from profiler.energy import VisitEnergy
 from profiler.errors import ErrorRecord
-from profiler.fields import Fields, JsonObject, RecordError
+from profiler.fields import Fields, JsonObject, read_record
 from profiler.state import VisitState
 
 
-class Configure(NamedTuple):
+class ConfigureRequest(NamedTuple):
     backend: str
     precision: str
     batch: int
@@ -31,7 +31,7 @@ class Configure(NamedTuple):
     samples_per_visit: int
 
     @classmethod
-    def read(cls, fields: Fields) -> "Configure":
+    def read(cls, fields: Fields) -> "ConfigureRequest":
         return cls(
             backend=fields.text("backend"),
             precision=fields.text("precision"),
@@ -46,45 +46,45 @@ class Configure(NamedTuple):
         )
 
 
-class Load(NamedTuple):
+class LoadRequest(NamedTuple):
     model: str  # SHA-256
     path: str
 
     @classmethod
-    def read(cls, fields: Fields) -> "Load":
+    def read(cls, fields: Fields) -> "LoadRequest":
         return cls(fields.text("model"), fields.text("path"))
 
 
-class Visit(NamedTuple):
+class VisitRequest(NamedTuple):
     model: str
     repeats: Optional[int]  # None: calibrate
     energy_steady_s: Optional[float]  # None: latency alone
 
     @classmethod
-    def read(cls, fields: Fields) -> "Visit":
+    def read(cls, fields: Fields) -> "VisitRequest":
         return cls(
             fields.text("model"), fields.optional_whole("repeats", 1), fields.optional_number("energy_steady_s", 0)
         )
 
 
-class Rest(NamedTuple):
+class RestRequest(NamedTuple):
     seconds: float
 
     @classmethod
-    def read(cls, fields: Fields) -> "Rest":
+    def read(cls, fields: Fields) -> "RestRequest":
         return cls(fields.number("seconds", 0))
 
 
-class Check(NamedTuple):
+class CheckRequest(NamedTuple):
     path: str
     sha256: str
 
     @classmethod
-    def read(cls, fields: Fields) -> "Check":
+    def read(cls, fields: Fields) -> "CheckRequest":
         return cls(fields.text("path"), fields.text("sha256"))
 
 
-class Evaluate(NamedTuple):
+class EvaluateRequest(NamedTuple):
     model: str
     inputs: str
     offset: int  # in bytes, of the first batch
@@ -93,7 +93,7 @@ class Evaluate(NamedTuple):
     output: str
 
     @classmethod
-    def read(cls, fields: Fields) -> "Evaluate":
+    def read(cls, fields: Fields) -> "EvaluateRequest":
         return cls(
             model=fields.text("model"),
             inputs=fields.text("inputs"),
@@ -104,8 +104,15 @@ class Evaluate(NamedTuple):
         )
 
 
-Request = Union[Configure, Load, Visit, Rest, Check, Evaluate]
-_NAMES = {Configure: "configure", Load: "load", Visit: "visit", Rest: "rest", Check: "check", Evaluate: "evaluate"}
+Request = Union[ConfigureRequest, LoadRequest, VisitRequest, RestRequest, CheckRequest, EvaluateRequest]
+_READERS: Dict[str, Callable[[Fields], Request]] = {
+    "configure": ConfigureRequest.read,
+    "load": LoadRequest.read,
+    "visit": VisitRequest.read,
+    "rest": RestRequest.read,
+    "check": CheckRequest.read,
+    "evaluate": EvaluateRequest.read,
+}
 
 
 class Configured(NamedTuple):
@@ -186,7 +193,8 @@ class Failure(NamedTuple):
 
 
 def name_of(request: Request) -> str:
-    return _NAMES[type(request)]
+    """The request's name on the wire."""
+    return type(request).__name__[: -len("Request")].lower()
 
 
 def request_to_json(request: Request) -> JsonObject:
@@ -195,14 +203,4 @@ def request_to_json(request: Request) -> JsonObject:
 
 def request_from_json(value: object) -> Request:
     """Raises RecordError."""
-    fields = Fields(value)
-    kinds: Dict[str, type] = {name: kind for kind, name in _NAMES.items()}
-    name = fields.choice("do", sorted(kinds))
-    request: Optional[Request] = None
-    for kind in (Configure, Load, Visit, Rest, Check, Evaluate):
-        if _NAMES[kind] == name:
-            request = kind.read(fields)
-    fields.check()
-    if request is None:
-        raise RecordError(["do: unknown request"])
-    return request
+    return read_record(value, lambda fields: _READERS[fields.choice("do", sorted(_READERS))](fields))

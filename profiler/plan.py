@@ -21,7 +21,7 @@ FEW_VISITS = 6  # too few for a spread
 LINKS = 4  # keys that two sessions must share for the drift between them to be known
 
 
-class Visit(NamedTuple):
+class PlannedVisit(NamedTuple):
     key: str
     round: int
     with_energy: bool = False
@@ -70,7 +70,7 @@ class Plan:
             if visit.has_energy:
                 self._with_energy[visit.key] += 1
 
-    def visits(self, failures: Dict[str, int]) -> Iterator[Visit]:
+    def visits(self, failures: Dict[str, int]) -> Iterator[PlannedVisit]:
         """Everything left, in order. `failures`: keys that failed, which get no extra visits."""
         for round_ in range(self._rounds):
             wanted = {key for key in self._keys if (key, round_) not in self._done}
@@ -78,7 +78,7 @@ class Plan:
                 wanted.update(self._links)
             for key in visiting_order(self._keys, self._seed, round_):
                 if key in wanted:
-                    yield Visit(key, round_)
+                    yield PlannedVisit(key, round_)
                     self.left[key] -= 1
         for visit in self._extra(failures):
             yield visit
@@ -87,7 +87,7 @@ class Plan:
             round_ = self._rounds + number
             for key in visiting_order(self._keys, self._seed, round_):
                 if self._with_energy[key] <= number:
-                    yield Visit(key, round_, with_energy=True)
+                    yield PlannedVisit(key, round_, with_energy=True)
                     self.left[key] -= 1
 
     def _find_links(self, planned: Dict[str, List[int]]) -> List[str]:
@@ -99,7 +99,7 @@ class Plan:
             return []
         return [key for key in self._sentinels if key in measured and not planned[key]]
 
-    def _extra(self, failures: Dict[str, int]) -> Iterator[Visit]:
+    def _extra(self, failures: Dict[str, int]) -> Iterator[PlannedVisit]:
         first = self._rounds + self._energy_rounds
         for round_ in range(first, first + self._extra_rounds):
             unstable = [
@@ -119,7 +119,7 @@ class Plan:
             for key in wanted:
                 self.left[key] += 1
             for key in visiting_order(wanted, self._seed, round_):
-                yield Visit(key, round_, is_extra=True)
+                yield PlannedVisit(key, round_, is_extra=True)
 
 
 def visiting_order(keys: Sequence[str], seed: int, round_: int) -> List[str]:

@@ -133,14 +133,14 @@ class Climate(NamedTuple):
         return cls(fields.number("now_s", 0), fields.number("temperature_c"))
 
 
-class Load(NamedTuple):
+class Utilisation(NamedTuple):
     """How far an engine uses the board: shares of full use."""
 
     gpu: float
     memory: float
 
 
-IDLE = Load(0.0, 0.0)
+IDLE = Utilisation(0.0, 0.0)
 
 
 class _File:
@@ -215,7 +215,7 @@ class VirtualMachine:
         self._next_sample_s = math.inf
         self.idle(REST_S)
 
-    def power_mw(self, load: Load) -> Dict[str, float]:
+    def power_mw(self, load: Utilisation) -> Dict[str, float]:
         """The true power of the rails, now, under this load."""
         speed = (self.gpu_mhz / self.full_mhz) ** 2.5
         leakage = 1 + LEAKAGE_PER_K * (self.temperature_c - 25)
@@ -227,7 +227,7 @@ class VirtualMachine:
             for rail in self._rails
         }
 
-    def work(self, seconds: float, load: Load) -> None:
+    def work(self, seconds: float, load: Utilisation) -> None:
         """Be busy for that time; the clock of the GPU moves at its end, so not much longer than TICK_S."""
         self._pass(seconds, load)
         self._govern(busy=True)
@@ -264,7 +264,7 @@ class VirtualMachine:
         beyond = [step for step in self._steps_mhz if (step - mhz) * direction > 0]
         return min(beyond, key=lambda step: abs(step - mhz)) if beyond else mhz
 
-    def _pass(self, seconds: float, load: Load) -> None:
+    def _pass(self, seconds: float, load: Utilisation) -> None:
         end_s = self.now_s + seconds
         while True:
             self._step(min(end_s, self._next_sample_s) - self.now_s, load)
@@ -276,7 +276,7 @@ class VirtualMachine:
                 self._recorder(self.now_s)
             self._next_sample_s += SAMPLE_S
 
-    def _step(self, seconds: float, load: Load) -> None:
+    def _step(self, seconds: float, load: Utilisation) -> None:
         drawn = self.power_mw(load)
         followed = 1 - math.exp(-seconds / self.spec.tau_s)
         total_w = 0.0

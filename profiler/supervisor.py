@@ -13,18 +13,18 @@ from typing import Callable, List, Optional, Set, TypeVar, Union
 from profiler.errors import BackendError, Interrupted, MeasureError
 from profiler.fields import Fields, RecordError, parse
 from profiler.messages import (
-    Check,
-    Configure,
+    CheckRequest,
     Configured,
+    ConfigureRequest,
     Done,
-    Evaluate,
+    EvaluateRequest,
     Failure,
-    Load,
     Loaded,
+    LoadRequest,
     Request,
-    Rest,
-    Visit,
+    RestRequest,
     Visited,
+    VisitRequest,
     name_of,
     request_to_json,
 )
@@ -60,7 +60,7 @@ def command() -> List[str]:
 class Supervisor:
     """One long-lived measuring process, restarted whenever it dies or exceeds its time limit."""
 
-    def __init__(self, configuration: Configure, stop: Stop, timeout_s: float) -> None:
+    def __init__(self, configuration: ConfigureRequest, stop: Stop, timeout_s: float) -> None:
         self._configuration = configuration
         self._stop = stop
         self._timeout_s = timeout_s
@@ -100,24 +100,24 @@ class Supervisor:
             self.configure()
         if model not in self._loaded:
             started_s = time.monotonic()
-            loaded = self._ask(Load(model, path), Loaded.read)
+            loaded = self._ask(LoadRequest(model, path), Loaded.read)
             self._loaded.difference_update(loaded.evicted)
             self._loaded.add(model)
             self.load_s += time.monotonic() - started_s
 
-    def visit(self, visit: Visit, extra_s: float) -> Visited:
+    def visit(self, visit: VisitRequest, extra_s: float) -> Visited:
         """Measure a loaded model once, within the job's time limit and `extra_s` more. Raises MeasureError."""
         return self._ask(visit, Visited.read, extra_s)
 
     def rest(self, seconds: float) -> None:
         """Leave the board idle. Raises MeasureError."""
-        self._ask(Rest(seconds), Done.read, seconds)
+        self._ask(RestRequest(seconds), Done.read, seconds)
 
     def check(self, path: str, sha256: str) -> None:
         """Check a content-addressed file. Raises MeasureError."""
-        self._ask(Check(path, sha256), Done.read)
+        self._ask(CheckRequest(path, sha256), Done.read)
 
-    def evaluate(self, evaluation: Evaluate) -> None:
+    def evaluate(self, evaluation: EvaluateRequest) -> None:
         """Run inputs through a loaded model. Raises MeasureError."""
         self._ask(evaluation, Done.read)
 

@@ -56,7 +56,7 @@ def _prefer_for_the_out_of_memory_killer() -> None:
         pass
 
 
-class _Loaded(NamedTuple):
+class _KeptEngine(NamedTuple):
     engine: backends.Engine
     size: int  # bytes of the model
 
@@ -69,19 +69,19 @@ class Worker:
 
     def answer(self, request: messages.Request) -> messages.Answer:
         """Raises MeasureError, AgentError, or whatever the runtime raises."""
-        if isinstance(request, messages.Configure):
+        if isinstance(request, messages.ConfigureRequest):
             self._bench = _Bench(request)
             return self._bench.configured()
-        if isinstance(request, messages.Check):
+        if isinstance(request, messages.CheckRequest):
             read_checked(request.path, request.sha256)
             return Done()
         if self._bench is None:
             raise MeasureError("run", "the measuring process has no backend yet")
-        if isinstance(request, messages.Load):
+        if isinstance(request, messages.LoadRequest):
             return self._bench.load(request)
-        if isinstance(request, messages.Visit):
+        if isinstance(request, messages.VisitRequest):
             return self._bench.visit(request)
-        if isinstance(request, messages.Rest):
+        if isinstance(request, messages.RestRequest):
             return self._bench.rest(request)
         return self._bench.evaluate(request)
 
@@ -89,7 +89,7 @@ class Worker:
 class _Bench:
     """An open backend with its engines and what watches the machine."""
 
-    def __init__(self, configuration: messages.Configure) -> None:
+    def __init__(self, configuration: messages.ConfigureRequest) -> None:
         self._configuration = configuration
         system = System(configuration.root)
         self._backend = backends.open_backend(
@@ -110,7 +110,9 @@ class _Bench:
         self._energy = energy.EnergyMeter(self._backend, system, configuration.board, configuration.home)
         available_mb = self._state.before().memory_available_mb or 1024.0
         self._room_bytes = available_mb * 2**20 * MEMORY_SHARE / MEMORY_PER_MODEL_BYTE
-        self._engines: "collections.OrderedDict[str, _Loaded]" = collections.OrderedDict()  # least recently used first
+        self._engines: "collections.OrderedDict[str, _KeptEngine]" = (
+            collections.OrderedDict()
+        )  # least recently used first
 
     def configured(self) -> Configured:
         library = sys.modules.get(self._configuration.backend.partition("-")[0])
@@ -120,16 +122,16 @@ class _Bench:
             runtime_at=os.path.dirname(getattr(library, "__file__", None) or "") or None,
         )
 
-    def load(self, request: messages.Load) -> Loaded:
+    def load(self, request: messages.LoadRequest) -> Loaded:
         content = read_checked(request.path, request.model)
         evicted = []
         while self._engines and len(content) + sum(loaded.size for loaded in self._engines.values()) > self._room_bytes:
             model, _ = self._engines.popitem(last=False)
             evicted.append(model)
-        self._engines[request.model] = _Loaded(self._backend.load(content), len(content))
+        self._engines[request.model] = _KeptEngine(self._backend.load(content), len(content))
         return Loaded(evicted)
 
-    def visit(self, request: messages.Visit) -> Visited:
+    def visit(self, request: messages.VisitRequest) -> Visited:
         engine = self._engine(request.model)
         taken: List[Visited] = []
 
@@ -164,11 +166,11 @@ class _Bench:
         found = self._energy.measure(engine, request.energy_steady_s, take_samples)
         return taken[0]._replace(energy=found)
 
-    def rest(self, request: messages.Rest) -> Done:
+    def rest(self, request: messages.RestRequest) -> Done:
         self._backend.sleep(request.seconds)
         return Done()
 
-    def evaluate(self, request: messages.Evaluate) -> Done:
+    def evaluate(self, request: messages.EvaluateRequest) -> Done:
         engine = self._engine(request.model)
         with open(request.inputs, "rb") as inputs, open(request.output, "ab") as output:
             inputs.seek(request.offset)

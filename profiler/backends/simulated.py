@@ -16,7 +16,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple, cast
 from profiler.backends import Backend, Engine
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
-from profiler.simulation import IDLE, SCHEMA, TICK_S, Load, VirtualMachine, VirtualSampler
+from profiler.simulation import IDLE, SCHEMA, TICK_S, Utilisation, VirtualMachine, VirtualSampler
 from profiler.system import System
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -107,13 +107,13 @@ class SimulatedEngine(Engine):
             before = kernel
         self._noise = spec.noise
         self._random = random.Random("{}/{}/{}".format(spec.seed, sha256, machine.now_s))
-        self._by_clock: Dict[float, Tuple[float, Load]] = {}  # MHz -> (latency in seconds, load)
+        self._by_clock: Dict[float, Tuple[float, Utilisation]] = {}  # MHz -> (latency in seconds, load)
 
     def true_latency_s(self) -> float:
         """At the present clock, without noise."""
         return self._at(self._machine.gpu_mhz)[0]
 
-    def true_load(self) -> Load:
+    def true_load(self) -> Utilisation:
         return self._at(self._machine.gpu_mhz)[1]
 
     def run(self, repeats: int) -> None:
@@ -149,7 +149,7 @@ class SimulatedEngine(Engine):
         values = numpy.frombuffer(inputs, "<f4").reshape(source.shape)
         return cast(bytes, self._session.run(None, {source.name: values})[0].astype("<f4").tobytes())
 
-    def _at(self, mhz: float) -> Tuple[float, Load]:
+    def _at(self, mhz: float) -> Tuple[float, Utilisation]:
         """(latency in seconds, load) at a clock of the GPU."""
         if mhz not in self._by_clock:
             slower = self._machine.full_mhz / mhz
@@ -158,7 +158,7 @@ class SimulatedEngine(Engine):
             )
             gpu = sum(arithmetic_s * slower for arithmetic_s, _ in self._times_s) / latency_s
             memory = sum(traffic_s for _, traffic_s in self._times_s) / latency_s
-            self._by_clock[mhz] = (latency_s, Load(gpu, memory) if self._times_s else IDLE)
+            self._by_clock[mhz] = (latency_s, Utilisation(gpu, memory) if self._times_s else IDLE)
         return self._by_clock[mhz]
 
 

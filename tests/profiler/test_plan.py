@@ -2,7 +2,7 @@
 
 from profiler.journal import PastVisit
 from profiler.manifest import EnergyRounds, Manifest, Measurement, MeasurementProtocol
-from profiler.plan import Plan, Visit, spread
+from profiler.plan import Plan, PlannedVisit, spread
 
 
 def manifest(keys="abcdefgh", rounds=6, *, extra_rounds=0, spread_limit=0.03, energy_rounds=0, sentinels="a"):
@@ -100,12 +100,12 @@ def test_energy_has_rounds_of_its_own_and_only_for_missing_visits():
 
     more = list(Plan(manifest("ab", rounds=1, energy_rounds=2), lines).visits({}))
 
-    assert sorted(more) == [Visit("a", 2, with_energy=True), Visit("b", 2, with_energy=True)]
+    assert sorted(more) == [PlannedVisit("a", 2, with_energy=True), PlannedVisit("b", 2, with_energy=True)]
 
 
 def test_an_energy_that_could_not_be_measured_is_still_missing():
     lines = carry_out(Plan(manifest("a", rounds=1), []))
-    lines.append(line(Visit("a", 1, with_energy=True), has_energy=False))
+    lines.append(line(PlannedVisit("a", 1, with_energy=True), has_energy=False))
 
     assert len(list(Plan(manifest("a", rounds=1, energy_rounds=1), lines).visits({}))) == 1
 
