@@ -3,20 +3,22 @@
 from devices.cache import Cleaned, clean
 from devices.connection import Completed, Connection, LocalConnection, connect
 from devices.errors import (
-    AgentError,
+    AgentFailedError,
     AuthenticationError,
     BoardBusyError,
     BoardUnreachableError,
+    ContradictionError,
     DeviceError,
     HostKeyError,
     InventoryError,
 )
 from devices.inventory import InventoryEntry, add_board, inventory_path, read_inventory, remove_board
-from devices.remote_agent import Campaign, Status, build_agent_archive, probe
-from devices.remote_job import ContradictionError, RemoteJob, fetch_journal, remote_jobs
+from devices.remote_agent import Campaign, build_agent_archive, probe
+from devices.remote_job import RemoteJob, fetch_journal, remote_jobs
+from lightnas_edge.records.job import Status
 
 __all__ = [
-    "AgentError",
+    "AgentFailedError",
     "AuthenticationError",
     "BoardBusyError",
     "BoardUnreachableError",

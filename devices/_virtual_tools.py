@@ -18,7 +18,7 @@ def read(path: str) -> str:
 
 
 def write(path: str, text: str) -> None:
-    """In place: whoever reads the board holds its files open."""
+    """In place: readers of the board keep its files open."""
     with open(path, "r+", encoding="ascii") as file:
         file.write(text + "\n")
         file.truncate()

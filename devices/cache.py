@@ -5,15 +5,15 @@ Jobs with their journals are measurements, not cache: nothing here touches them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from devices.connection import Connection
 from devices.errors import BoardBusyError
+from lightnas_edge.errors import RecordError
+from lightnas_edge.records.job import LockHolder
 
 LIMIT_BYTES = 2 << 30  # per folder; the smallest Jetson boots from a card of 16 GB
 FOLDERS = ("models", "data", "agent")
@@ -30,10 +30,10 @@ class Cleaned:
 
 def make_room(connection: Connection, folder: str, size_bytes: int, *, keep: Iterable[Path]) -> None:
     """Keep a folder of the cache within LIMIT_BYTES after `size_bytes` more; the files of this job stay."""
-    there = connection.listdir(folder)
+    present = connection.listdir(folder)
     kept = {path.name for path in keep}
-    total = sum(there.values()) + size_bytes
-    for name, size in there.items():
+    total = sum(present.values()) + size_bytes
+    for name, size in present.items():
         if total <= LIMIT_BYTES:
             return
         if name not in kept:
@@ -53,7 +53,7 @@ def clean(connection: Connection) -> Cleaned:
     holder = lock_holder(connection)
     if holder is not None:
         raise BoardBusyError(
-            f"an agent is at work on {connection.name}: pid {holder['pid']}, job {holder['job']}",
+            f"an agent is at work on {connection.name}: pid {holder.pid}, job {holder.job}",
             hint="wait for it to end",
         )
     files = size_bytes = 0
@@ -68,24 +68,16 @@ def clean(connection: Connection) -> Cleaned:
     return Cleaned(files, size_bytes)
 
 
-def lock_holder(connection: Connection) -> dict[str, Any] | None:
-    """Who holds the board's lock, if that process lives: its pid, job, and when it started."""
+def lock_holder(connection: Connection) -> LockHolder | None:
+    """The agent that has the board's lock, if its process lives; None where the file names no agent."""
     path = f"{connection.home()}/agent.lock"
     if not connection.exists(path):
         return None
     try:
-        holder: Any = json.loads(connection.read(path, limit=LONGEST_NOTE))
-    except (ValueError, RecursionError):
-        return None
-    if (
-        not isinstance(holder, dict)
-        or type(holder.get("pid")) is not int
-        or not isinstance(holder.get("started"), str)
-        or not isinstance(holder.get("job"), str)
-        or not is_job(holder["job"])
-    ):
-        return None  # an agent that is there all the same refuses a second one itself
-    return holder if connection.signal(holder["pid"], 0) else None
+        holder = LockHolder.parse(connection.read(path, limit=LONGEST_NOTE), path)
+    except RecordError:
+        return None  # an agent that holds the lock all the same refuses a second one
+    return holder if connection.signal(holder.pid, 0) else None
 
 
 def is_job(name: str) -> bool:

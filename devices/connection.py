@@ -53,7 +53,7 @@ class Connection(Protocol):
         """Run a command to its end."""
 
     def start(self, argv: Sequence[str], *, log: str, output: str) -> None:
-        """Start a command that goes on without us. Its standard error is appended to `log`, its output to `output`."""
+        """Start a command that continues without this connection. Its standard error is appended to `log`, its output to `output`."""
 
     def home(self) -> str:
         """The agent's folder on the board."""
@@ -148,6 +148,7 @@ class LocalConnection:
         return sys.executable
 
     def put(self, local: Path, remote: str) -> None:
+        # Not `write_atomic`: a file of any size is copied without reading it whole, and checked as on other boards.
         part = f"{remote}.part-{os.getpid()}"
         try:
             shutil.copyfile(local, part)

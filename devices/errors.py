@@ -6,7 +6,8 @@
     │   └── AuthenticationError the board does not let us in
     ├── InventoryError          boards.toml is faulty, or has no such board         (ValueError)
     ├── BoardBusyError          another agent is at work on the board; the text says which
-    └── AgentError              the agent could not do the job; the text is the agent's own where it left one
+    ├── ContradictionError      a table here and the board's journal of the same job hold different measurements
+    └── AgentFailedError        the agent could not do the job; the text is the agent's own where it left one
 
 `hint`, when present, says what to do next.
 """
@@ -25,7 +26,7 @@ class BoardUnreachableError(DeviceError):
 
 
 class HostKeyError(BoardUnreachableError):
-    """Nobody vouches that this is the board it says it is."""
+    """The host key is not the one that is known for this board, so the board may be another machine."""
 
 
 class AuthenticationError(BoardUnreachableError):
@@ -42,5 +43,9 @@ class BoardBusyError(DeviceError):
     """One agent works on a board at a time."""
 
 
-class AgentError(DeviceError):
+class ContradictionError(DeviceError):
+    """A file here and a journal on a board differ in what both hold."""
+
+
+class AgentFailedError(DeviceError):
     """The agent ended without finishing the job."""

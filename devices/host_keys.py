@@ -1,7 +1,7 @@
 """Is this the board it says it is? Host keys against what the user knows, never added by themselves.
 
 Known keys come from the user's known_hosts files and from `host_key` in boards.toml. A board of boards.toml is pinned
-by its name, not by its address: boards are flashed anew, and several of them answer at 192.168.55.1.
+by its name, not by its address: boards are flashed again, and several of them answer at 192.168.55.1.
 """
 
 from __future__ import annotations
@@ -135,13 +135,13 @@ def check(offered: HostKey, known: KnownKeys, *, label: str, address: str, board
         added = board or f"NAME {label}"
         raise HostKeyError(
             f"{label} is not a known host; its key is {shown}",
-            hint=f"{compare}\nif it is the same: lightnas-edge boards add {added}",
+            hint=f"{compare}\nif it is the same: `lightnas-edge boards add {added}`",
         )
     where = "\n".join(f"  known: {key.type} {key.fingerprint} ({source})" for key, source in known.accepted)
     forget = f"lightnas-edge boards remove {board}" if board else f"ssh-keygen -R '{address}'"
     raise HostKeyError(
         f"the host key of {label} has changed\n{where}\n  offered: {shown}",
-        hint="someone may stand in between, or the board was flashed anew, or another board has its address\n"
+        hint="someone may stand in between, or the board was flashed again, or another board has its address\n"
         f"{compare}\nif it is right, forget the old key: {forget}; then `lightnas-edge boards add`",
     )
 

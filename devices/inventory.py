@@ -9,44 +9,35 @@
     port = 22
     key = "~/.ssh/id_ed25519"       # private key file
     board = "jetson-nano"           # name in the catalogue
-    python = "/usr/bin/python3"     # where the agent shall run in another Python than the one that is found
+    python = "/usr/bin/python3"     # runs the agent in place of the Python that is found
     host_key = "ssh-ed25519 AAAA..." # written by `lightnas-edge boards add`
 
-Only `host` has to be there. No password has a place in it.
+Only `host` is required. The file never holds a password.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import tempfile
 import tomllib
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from devices.errors import InventoryError
 from devices.host_keys import HostKey
+from lightnas_edge.files import write_atomic
+from lightnas_edge.records.base import describe
+from lightnas_edge.records.board import InventoryRecord
+from lightnas_edge.records.plain_text import clean_text
 
 SCHEMA = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_RESERVED = ("localhost",)
 
 
-@dataclass(frozen=True)
-class InventoryEntry:
-    """One of the user's boards. What is None is left to ~/.ssh/config and the defaults."""
-
-    name: str
-    host: str
-    user: str | None = None
-    port: int | None = None
-    key: str | None = None
-    board: str | None = None
-    python: str | None = None
-    host_key: str | None = None
+class InventoryEntry(InventoryRecord):
+    """One of the user's boards, with the fingerprint of its pinned host key."""
 
     @property
     def fingerprint(self) -> str:
@@ -54,7 +45,19 @@ class InventoryEntry:
         return HostKey.parse(self.host_key).fingerprint if self.host_key else ""
 
 
-_FIELDS = {field.name: int if field.name == "port" else str for field in fields(InventoryEntry) if field.name != "name"}
+_FIELDS = tuple(name for name in InventoryRecord.model_fields if name != "name")
+
+
+def inventory_entry(name: str, **fields: str | int | None) -> InventoryEntry:
+    """One board, checked.
+
+    Raises:
+        InventoryError: all faults in one message.
+    """
+    entry, faults = _entry(name, {field: value for field, value in fields.items() if value is not None})
+    if entry is None:
+        raise InventoryError(f"the board cannot be added\n{_listed(faults)}")
+    return entry
 
 
 def inventory_path() -> Path:
@@ -75,8 +78,12 @@ def read_inventory(path: Path | None = None) -> dict[str, InventoryEntry]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as err:
-        raise InventoryError(f"cannot read {path}: {err}") from err
+    except OSError as err:
+        raise InventoryError(f"cannot read {path}: {err.strerror or err}") from err
+    except UnicodeDecodeError as err:
+        raise InventoryError(
+            f"{path} is not UTF-8: {err.reason} at byte {err.start}", hint="save it as UTF-8 in your editor"
+        ) from err
     return _parse(text, path)
 
 
@@ -96,7 +103,7 @@ def add_board(board: InventoryEntry, path: Path | None = None, *, replace: bool 
         if not replace:
             raise InventoryError(
                 f"{path} has a board {board.name} already",
-                hint=f"lightnas-edge boards remove {board.name}, or another name",
+                hint=f"`lightnas-edge boards remove {board.name}`, or choose another name",
             )
         before = _without(before, board.name, boards, path)
     lines = [f"[boards.{json.dumps(board.name)}]" if "." in board.name else f"[boards.{board.name}]"]
@@ -149,55 +156,58 @@ def _without(text: str, name: str, boards: dict[str, InventoryEntry], path: Path
 def _parse(text: str, path: Path) -> dict[str, InventoryEntry]:
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as err:
-        raise InventoryError(f"{path} is not TOML: {err}") from err
+    except (ValueError, RecursionError) as err:
+        raise InventoryError(f"{path} is not TOML: {clean_text(str(err), 200)}") from err
     schema = content.get("schema", SCHEMA)
-    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise InventoryError(f"{path}: schema is {schema!r}, not a whole number")
-    if schema > SCHEMA:
-        raise InventoryError(f"{path} has schema {schema}; this program reads up to {SCHEMA}")
-    faults = [] if content.get("kind", "boards") == "boards" else [f'kind is {content["kind"]!r}, not "boards"']
-    faults += [f"{name} is not a field" for name in content if name not in ("kind", "schema", "boards")]
+    if type(schema) is int and schema > SCHEMA:
+        raise InventoryError(f"{path} has schema {str(schema)[:20]}; this program reads {SCHEMA}")
+    faults = (
+        [] if content.get("kind", "boards") == "boards" else [f"kind: expected 'boards', found {content['kind']!r}"]
+    )
+    if schema != SCHEMA or type(schema) is not int:
+        faults.append(f"schema: expected {SCHEMA}, found {schema!r}")
+    faults += [f"{name}: unknown field" for name in content if name not in ("kind", "schema", "boards")]
     tables = content.get("boards", {})
     if not isinstance(tables, dict):
-        faults.append(f"boards is {tables!r}, not a table of boards")
+        faults.append(f"boards: expected a table of boards, found {tables!r}")
         tables = {}
+    boards: dict[str, InventoryEntry] = {}
     for name, table in tables.items():
-        faults += [f"boards.{name}: {fault}" for fault in _faults(name, table)]
+        entry, wrong = _entry(name, table)
+        faults += [f"boards.{name}.{fault}" for fault in wrong]
+        if entry is not None:
+            boards[name] = entry
     if faults:
-        raise InventoryError(f"{path} is faulty\n" + "\n".join(f"  {fault}" for fault in faults))
-    return {name: InventoryEntry(name, **table) for name, table in tables.items()}
+        raise InventoryError(f"{path} holds {len(faults)} error{'s' * (len(faults) != 1)}:\n{_listed(faults)}")
+    return boards
 
 
-def _faults(name: str, table: Any) -> list[str]:
-    found = []
-    if not _NAME.fullmatch(name) or name in _RESERVED:
-        found.append("a name is letters, digits, '.', '_' and '-', and not localhost")
+def _entry(name: str, table: Any) -> tuple[InventoryEntry | None, list[str]]:
+    """A checked entry, or every fault of it with its field."""
     if not isinstance(table, dict):
-        return [*found, f"{table!r} is not a table"]
-    if "host" not in table:
-        found.append("host is missing")
-    for field, value in table.items():
-        wanted = _FIELDS.get(field)
-        if field == "password":
-            found.append("password: passwords are never kept in a file; use a key, or type it when asked")
-        elif wanted is None:
-            found.append(f"{field} is not a field; there are {', '.join(_FIELDS)}")
-        elif type(value) is not wanted:
-            found.append(f"{field} is {value!r}, not {'a whole number' if wanted is int else 'a text'}")
-        elif isinstance(value, int):
-            if not 0 < value < 65536:
-                found.append(f"{field} is {value}, not between 1 and 65535")
-        elif not value.strip() or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
-            found.append(f"{field} is {value!r}, empty or with control characters")
-        elif field in ("host", "user") and any(letter.isspace() or letter == "@" for letter in value):
-            found.append(f"{field} is {value!r}; it holds no spaces and no '@'")
-        elif field == "host_key":
-            try:
-                HostKey.parse(value)
-            except ValueError as err:
-                found.append(f"host_key: {err}")
-    return found
+        return None, [f"table: expected fields, found {table!r}"]
+    faults = ["password: passwords are never kept in a file; use a key, or type it when asked"] * ("password" in table)
+    fields = {field: value for field, value in table.items() if field in _FIELDS}
+    faults += [
+        f"{field}: unknown field; known are {', '.join(_FIELDS)}"
+        for field in table
+        if field not in (*_FIELDS, "password")
+    ]
+    entry = None
+    try:
+        entry = InventoryEntry.model_validate({"name": name, **fields})
+    except ValidationError as found:
+        faults += [line.strip() for line in describe(found).splitlines()[1:]]
+    if isinstance(fields.get("host_key"), str):
+        try:
+            HostKey.parse(fields["host_key"])
+        except ValueError as err:
+            faults.append(f"host_key: {err}")
+    return (None, faults) if faults else (entry, [])
+
+
+def _listed(faults: list[str]) -> str:
+    return "\n".join(f"  {clean_text(fault, 300)}" for fault in faults)
 
 
 def _those(boards: dict[str, InventoryEntry]) -> str:
@@ -205,19 +215,13 @@ def _those(boards: dict[str, InventoryEntry]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Readable by its owner alone, and never half there."""
+    """Replace the file; readable by its owner alone."""
     path = path.resolve()  # a link, as people keep their settings in a repository, stays a link
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, part = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(part)
+        if not path.exists():
+            path.touch(mode=0o600)
+        write_atomic(path, text, durable=True)
+        path.chmod(0o600)
     except OSError as err:
         raise InventoryError(f"cannot write {path}: {err.strerror or err}") from err

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from devices.endpoint import Endpoint, resolve, split_address
 from devices.errors import HostKeyError, InventoryError
 from devices.host_keys import HostKey, check
-from devices.inventory import InventoryEntry, add_board, inventory_path, read_inventory
+from devices.inventory import InventoryEntry, add_board, inventory_entry, inventory_path, read_inventory
 from devices.ssh import fetch_host_key
 
 
@@ -53,18 +53,20 @@ def planned_board(
     Raises:
         InventoryError: there is such a board already, or none to pin.
     """
-    there = read_inventory().get(name)
+    known = read_inventory().get(name)
     if address is None:
-        if there is None:
-            raise InventoryError(f"boards.toml has no {name}", hint=f"lightnas-edge boards add {name} USER@HOST")
-        return replace(there, key=key or there.key, board=board or there.board, python=python or there.python)
-    if there is not None:
+        if known is None:
+            raise InventoryError(f"boards.toml has no {name}", hint=f"`lightnas-edge boards add {name} USER@HOST`")
+        return known.model_copy(
+            update={"key": key or known.key, "board": board or known.board, "python": python or known.python}
+        )
+    if known is not None:
         raise InventoryError(
             f"{inventory_path()} has a board {name} already",
-            hint=f"lightnas-edge boards remove {name}, or another name",
+            hint=f"`lightnas-edge boards remove {name}`, or choose another name",
         )
     user, host, port = split_address(address)
-    return InventoryEntry(name, host, user=user, port=port, key=key, board=board, python=python)
+    return inventory_entry(name, host=host, user=user, port=port, key=key, board=board, python=python)
 
 
 def offered_host_key(board: InventoryEntry) -> OfferedKey:
@@ -79,4 +81,4 @@ def offered_host_key(board: InventoryEntry) -> OfferedKey:
 
 def pin_board(board: InventoryEntry, key: HostKey) -> Path:
     """Write a board with its host key into boards.toml, in place of an entry of its name; the file."""
-    return add_board(replace(board, host_key=str(key)), replace=True)
+    return add_board(board.model_copy(update={"host_key": str(key)}), replace=True)

@@ -7,7 +7,6 @@ On the board, under the agent's home:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -16,55 +15,27 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from types import NoneType
-from typing import Any
 
 from devices.cache import LONGEST_NOTE, lock_holder, make_room
 from devices.connection import Completed, Connection, last_line
-from devices.errors import AgentError, BoardBusyError, DeviceError
+from devices.errors import AgentFailedError, BoardBusyError, ContradictionError, DeviceError
+from devices.remote_job import LARGEST_MANIFEST
+from lightnas_edge.errors import RecordError
+from lightnas_edge.files import write_atomic
+from lightnas_edge.records.board import ProbeResult, SetupReport
+from lightnas_edge.records.job import AgentFailure, JobManifest, Status
+from lightnas_edge.records.plain_text import clean_lines
 
 SETUP_LIMIT_S = 150.0  # sudo, nvpmodel, and waiting for an earlier guard to put things back
-START_LIMIT_S = 60.0  # until the agent's first word
+START_LIMIT_S = 60.0  # until the agent's first status
 PROBE_LIMIT_S = 240.0  # importing a runtime from a slow card takes minutes
-FIRST_WORD_S = 3.0  # an agent that was started at all has usually said so by then
-STOP_LIMIT_S = 30.0  # from asking the agent to stop to its last word
+FIRST_STATUS_S = 3.0  # an agent that was started has usually written a status by then
+STOP_LIMIT_S = 30.0  # from asking the agent to stop to its last status
 
 _MAIN = "import sys\n\nfrom profiler.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
-
-
-@dataclass(frozen=True)
-class Status:
-    """status.json: how far the agent is. `done`, `total` count visits; `failed` counts keys that failed."""
-
-    state: str  # running, done, failed, interrupted
-    session: str
-    done: int
-    total: int
-    failed: int
-    key: str
-    round: int
-    eta_s: float | None
-    pid: int
-    message: str
-
-    @property
-    def final(self) -> bool:
-        return self.state != "running"
-
-    @classmethod
-    def of(cls, record: Any) -> Status:
-        """Raises ValueError: it is no status."""
-        kinds: dict[str, tuple[type, ...]] = {
-            "state": (str,), "session": (str,), "done": (int,), "total": (int,), "failed": (int,), "key": (str,),
-            "round": (int,), "eta_s": (int, float, NoneType), "pid": (int,), "message": (str,),
-        }  # fmt: skip
-        if not isinstance(record, dict) or not all(type(record.get(name)) in kind for name, kind in kinds.items()):
-            raise ValueError("this is no status of an agent")
-        return cls(**{name: record[name] for name in kinds})
 
 
 class Campaign:
@@ -73,48 +44,52 @@ class Campaign:
     Args:
         job_dir: the job directory on this side: manifest.json, models/, data/.
         sudo_password: for a job that changes the board's settings, where sudo asks for one.
+
+    Raises:
+        RecordError: the manifest has errors; all of them in one message.
     """
 
     def __init__(self, connection: Connection, job_dir: Path, sudo_password: str | None = None) -> None:
         self._connection = connection
         self._job_dir = job_dir
         self._manifest = (job_dir / "manifest.json").read_bytes()
-        self._job = json.loads(self._manifest)
+        self._job = JobManifest.parse(self._manifest, str(job_dir / "manifest.json"))
         self._home = connection.home()
-        self._folder = f"{self._home}/jobs/{self._job['job']}"
+        self._folder = f"{self._home}/jobs/{self._job.job}"
         self._where = ["--job", self._folder, "--home", self._home, *connection.agent_options]
         self._sudo_password = sudo_password
 
     @classmethod
     def running(cls, connection: Connection, scratch: Path) -> Campaign | None:
-        """The job that an agent is at work on, whoever started it, to be followed; None when there is none.
+        """The job that an agent on the board runs, from this host or another one; None when no agent runs.
 
         Args:
             scratch: an empty folder on this side, for the job's manifest.
 
         Raises:
-            DeviceError: its manifest cannot be read.
+            DeviceError: the board is out of reach.
+            RecordError: the board's manifest has errors.
         """
         holder = lock_holder(connection)
         if holder is None:
             return None
-        manifest = connection.read(f"{connection.home()}/jobs/{holder['job']}/manifest.json")
+        manifest = connection.read(f"{connection.home()}/jobs/{holder.job}/manifest.json", limit=LARGEST_MANIFEST)
         (scratch / "manifest.json").write_bytes(manifest)
         return cls(connection, scratch)
 
     @property
     def job(self) -> str:
         """Its name."""
-        return str(self._job["job"])
+        return self._job.job
 
     def start(self, fresh: bool = False, journal: Path | None = None) -> None:
-        """Send what the board lacks and start the agent, which goes on without us.
+        """Send what the board lacks and start the agent, which runs without this connection.
 
-        An agent that is at work on this very manifest already is joined instead.
+        An agent that runs this very manifest already is joined instead.
 
         Args:
-            fresh: measure everything anew; the board's journal of this job is removed.
-            journal: this side's copy of the table; the board goes on from it where its own holds less.
+            fresh: measure everything again; the board's journal of this job is removed.
+            journal: this side's copy of the table; the board continues it where its own journal holds less.
 
         Raises:
             BoardBusyError: another agent is at work.
@@ -125,10 +100,10 @@ class Campaign:
             same = self._connection.exists(self._on_board("manifest.json")) and (
                 self._connection.read(self._on_board("manifest.json")) == self._manifest
             )
-            if fresh or not same or holder["job"] != self._job["job"]:
+            if fresh or not same or holder.job != self._job.job:
                 raise BoardBusyError(
-                    f"another agent is at work on {self._connection.name}: pid {holder['pid']}, job {holder['job']}, "
-                    f"since {holder['started']}",
+                    f"another agent is at work on {self._connection.name}: pid {holder.pid}, job {holder.job}, "
+                    f"since {holder.started}",
                     hint="wait for it, or stop it on the board with `kill -INT PID`",
                 )
             return
@@ -138,13 +113,14 @@ class Campaign:
             self._connection.remove(self._on_board("journal.jsonl"))
         elif journal is not None:
             self._seed(journal)
-        self._send_missing("models", ".onnx", [row["model"] for row in self._rows()])
-        self._send_missing("data", ".f32", [row["inputs"] for row in self._job["evaluations"]])
+        models = [row.model for row in self._job.measurements] + [row.model for row in self._job.evaluations]
+        self._send_missing("models", ".onnx", models)
+        self._send_missing("data", ".f32", [row.inputs for row in self._job.evaluations])
         agent = send_agent(self._connection)
         self._connection.put(self._job_dir / "manifest.json", self._on_board("manifest.json"))
         self._connection.remove(self._on_board("status.json"))
         self._connection.remove(self._on_board("agent.out"))
-        if self._job.get("board_setup"):
+        if self._job.board_setup is not None:
             self._set_up(agent)
         try:
             self._connection.start(
@@ -153,7 +129,7 @@ class Campaign:
                 output=self._on_board("agent.out"),
             )
         except KeyboardInterrupt:
-            self._stop(FIRST_WORD_S)  # it may have started all the same
+            self._stop(FIRST_STATUS_S)  # it may have started all the same
             raise
 
     def follow(
@@ -166,7 +142,7 @@ class Campaign:
             stop: have the agent stop when we are interrupted; False for somebody else's job.
 
         Raises:
-            BoardBusyError, AgentError: the agent's own message; what it had measured has been fetched.
+            BoardBusyError, AgentFailedError: the agent's own message; what it had measured has been fetched.
             KeyboardInterrupt: what the agent had measured has been fetched.
         """
         try:
@@ -184,16 +160,13 @@ class Campaign:
         """Copy what the job's evaluations yielded to FOLDER/<key>.f32.
 
         Raises:
-            AgentError: an evaluation has no output; the agent's log says why.
+            AgentFailedError: an evaluation has no output; the agent's log says why.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        for row in self._job["evaluations"]:
-            remote = self._on_board(f"outputs/{row['key']}.f32")
+        for row in self._job.evaluations:
+            remote = self._on_board(f"outputs/{row.key}.f32")
             if not self._connection.exists(remote):
-                raise AgentError(f"the agent has no output for {row['key']}", hint=self._log_tail())
-            part = folder / f"{row['key']}.f32.part"
-            part.write_bytes(self._connection.read(remote))
-            os.replace(part, folder / f"{row['key']}.f32")
+                raise AgentFailedError(f"the agent has no output for {row.key}", hint=self._log_tail())
+            write_atomic(folder / f"{row.key}.f32", self._connection.read(remote))
 
     def _follow(self, journal: Path, on_progress: Callable[[Status], None] | None) -> Status:
         self._compare(journal)
@@ -212,7 +185,7 @@ class Campaign:
                 if status is not None and status.final:
                     return status
                 raise self._agent_error("the agent was killed before it finished")
-            if status is None and self._last_words() is not None:
+            if status is None and self._last_output():
                 raise self._agent_error("")
             if status is None and time.monotonic() - started_s > START_LIMIT_S:
                 raise self._agent_error("the agent did not start")
@@ -240,40 +213,39 @@ class Campaign:
             argv.append("--password")
             secret = self._sudo_password.encode() + b"\n"
         ended = self._connection.run(argv, timeout_s=SETUP_LIMIT_S, stdin=secret)
-        _answer(ended, self._connection.name)
+        name = self._connection.name
+        answer = _answer(ended, name)
+        SetupReport.parse(answer, f"the answer of {name} to the board setup", error=AgentFailedError)
 
     def _status(self) -> Status | None:
         path = self._on_board("status.json")
         if not self._connection.exists(path):
             return None
         try:
-            return Status.of(json.loads(self._connection.read(path, limit=LONGEST_NOTE)))
-        except (ValueError, RecursionError):  # written over in place, which happens only on a full disk; or no status
+            return Status.parse(self._connection.read(path, limit=LONGEST_NOTE), path)
+        except RecordError:  # half written, which happens only on a full disk; or not the agent's
             return None
 
-    def _last_words(self) -> dict[str, Any] | None:
-        """What the agent printed: its result or its error."""
-        for line in reversed(self._end_of("agent.out").splitlines()):
-            with contextlib.suppress(ValueError, RecursionError):
-                words = json.loads(line)
-                if isinstance(words, dict) and isinstance(words.get("kind"), str):
-                    return words
-        return None
+    def _last_output(self) -> str:
+        """The last line that the agent printed as JSON: its result or its failure; empty where there is none yet."""
+        lines = self._end_of("agent.out").splitlines()
+        return next((line for line in reversed(lines) if line.lstrip().startswith("{")), "")
 
     def _agent_error(self, message: str) -> DeviceError:
-        for _ in range(20):  # the agent's last words follow its last status
-            words = self._last_words()
-            if words is not None:
+        for _ in range(20):  # the agent's output follows its last status
+            output = self._last_output()
+            if output:
                 break
             time.sleep(0.05)
-        if words is None or words["kind"] != "error":
-            return AgentError(message, hint=self._log_tail())
-        error = BoardBusyError if words.get("code") == "locked" else AgentError
-        return error(str(words.get("message")), hint=str(words.get("remedy") or ""))
+        failure = _failure(output)
+        if failure is None:
+            return AgentFailedError(message, hint=self._log_tail())
+        error = BoardBusyError if failure.code == "locked" else AgentFailedError
+        return error(failure.message, hint=failure.remedy)
 
     def _log_tail(self, lines: int = 10) -> str:
-        tail = self._end_of("agent.log").splitlines()[-lines:]
-        return "\n".join([f"the end of {self._on_board('agent.log')}:", *tail])
+        tail = "\n".join(self._end_of("agent.log").splitlines()[-lines:])
+        return f"the end of {self._on_board('agent.log')}:\n{clean_lines(tail, lines, max_chars=300)}"
 
     def _end_of(self, name: str) -> str:
         """The last text of a file that the agent writes; nothing when it is not there."""
@@ -298,7 +270,7 @@ class Campaign:
                 self._connection.put(whole, remote)
 
     def _compare(self, journal: Path) -> None:
-        """Check that the board's journal goes on where this side's copy ends, and drop the copy's torn tail."""
+        """Check that the board's journal continues this side's copy, and drop the copy's torn tail."""
         content = journal.read_bytes() if journal.exists() else b""
         here = _whole_lines(content)
         remote = self._on_board("journal.jsonl")
@@ -322,17 +294,17 @@ class Campaign:
             return
         lines = zip(here.splitlines(), there.splitlines(), strict=False)
         number = next(number for number, (ours, theirs) in enumerate(lines, start=1) if ours != theirs)
-        raise DeviceError(
+        raise ContradictionError(
             f"{journal} and the board's journal of this job differ from line {number} on",
-            hint="measure anew with --fresh, or move the file away to get the board's",
+            hint="measure again with --fresh, or move the file away and fetch the board's",
         )
 
     def _fetch(self, journal: Path) -> None:
         remote = self._on_board("journal.jsonl")
         if not self._connection.exists(remote):
             return
-        held = journal.stat().st_size if journal.exists() else 0
-        new = _whole_lines(self._connection.read(remote, held))
+        offset = journal.stat().st_size if journal.exists() else 0
+        new = _whole_lines(self._connection.read(remote, offset))
         if new:
             with open(journal, "ab") as file:
                 file.write(new)
@@ -344,40 +316,45 @@ class Campaign:
         make_room(self._connection, f"{self._home}/{kind}", sum(local.stat().st_size for local in missing), keep=wanted)
         self._connection.put_all([(local, f"{self._home}/{kind}/{local.name}") for local in missing])
 
-    def _rows(self) -> list[dict[str, Any]]:
-        return [*self._job["measurements"], *self._job["evaluations"]]
-
     def _on_board(self, name: str) -> str:
         return f"{self._folder}/{name}"
 
 
-def probe(connection: Connection, backend: str | None = None, threads: int = 1) -> dict[str, Any]:
+def probe(connection: Connection, backend: str | None = None, threads: int = 1) -> ProbeResult:
     """What the board is, its state, and whether the backend (the usual one when None) works there.
 
     Raises:
-        AgentError: the agent does not run on the board.
+        AgentFailedError: the agent does not run on the board, or something else answers.
     """
     agent = send_agent(connection)
     argv = [connection.python(), agent, "probe", "--backend", backend or connection.backend, "--threads", str(threads)]
-    return _answer(connection.run([*argv, *connection.agent_options], timeout_s=PROBE_LIMIT_S), connection.name)
+    ended = connection.run([*argv, *connection.agent_options], timeout_s=PROBE_LIMIT_S)
+    return ProbeResult.parse(
+        _answer(ended, connection.name),
+        f"the answer of {connection.name} to the probe",
+        error=AgentFailedError,
+        remedy="check that the address is that of the board",
+    )
 
 
-def _answer(ended: Completed, name: str) -> dict[str, Any]:
-    """The agent's JSON on standard output, or its error raised."""
-    try:
-        answer: Any = json.loads(last_line(ended.stdout), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as err:
-        text = ended.stderr.decode(errors="replace").strip()
-        raise AgentError(f"the agent does not run on {name}: {text or f'exit code {ended.returncode}'}") from err
-    if not isinstance(answer, dict) or not isinstance(answer.get("kind"), str):
-        raise AgentError(f"the agent on {name} answers {ended.stdout[:80]!r}")
-    if answer["kind"] == "error":
-        raise AgentError(str(answer.get("message")), hint=str(answer.get("remedy") or ""))
+def _answer(ended: Completed, name: str) -> bytes:
+    """The agent's JSON on standard output, or its failure raised."""
+    answer = last_line(ended.stdout)
+    failure = _failure(answer)
+    if failure is not None:
+        raise AgentFailedError(failure.message, hint=failure.remedy)
+    if not answer.startswith(b"{"):
+        text = clean_lines(ended.stderr.decode(errors="replace")) or f"exit code {ended.returncode}"
+        raise AgentFailedError(f"the agent does not run on {name}: {text}")
     return answer
 
 
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON")
+def _failure(output: bytes | str) -> AgentFailure | None:
+    """The agent's account of a failure; None where the output is another one."""
+    try:
+        return AgentFailure.parse(output, "the agent's answer")
+    except RecordError:
+        return None
 
 
 def send_agent(connection: Connection) -> str:

@@ -68,7 +68,7 @@ print(json.dumps(sums))
 class SshConnection:
     """A board over SSH; connects at once.
 
-    A link that breaks later is made anew, with growing pauses, for up to PATIENCE_S. Only a command that was on its
+    A link that breaks later is opened again, with growing pauses, for up to PATIENCE_S. Only a command that was on its
     way when the link broke is not sent again: whether it was carried out is not known here.
 
     Args:
@@ -82,7 +82,7 @@ class SshConnection:
     """
 
     agent_options: tuple[str, ...] = ()
-    poll_s = 1.0  # each look costs the board some work, beside what it measures
+    poll_s = 1.0  # each look costs the board some work while it measures
 
     def __init__(self, endpoint: Endpoint, ask: Callable[[str], str] | None = None) -> None:
         self.name = endpoint.label
@@ -219,7 +219,10 @@ class SshConnection:
     # Inside
 
     def _put(self, python: str, files: Sequence[tuple[Path, str]], parts: list[str], link: _Link) -> None:
-        """Write beside, check, rename: nobody meets half a file. `parts`: what was written beside, here and before."""
+        """Write to a part, check it on the board, rename: no reader meets half a file. `parts`: those still to remove.
+
+        Not `write_atomic`: the file is on the board, and its checksum is computed there.
+        """
         sftp = link.sftp()
         _remove_all(parts, link)  # of an attempt whose link broke
         try:
@@ -311,7 +314,7 @@ class SshConnection:
             if now_s + pause_s > give_up_s:
                 raise BoardUnreachableError(
                     f"lost the connection to {self.name} and did not get it back in {PATIENCE_S:.0f} s: {_said(lost)}",
-                    hint="what the board is measuring goes on without us; run the same command again to go on",
+                    hint="the board continues to measure; run the same command again to follow it",
                 ) from lost
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -333,25 +336,25 @@ def fetch_host_key(endpoint: Endpoint) -> HostKey:
 
 
 class _Secrets:
-    """Passwords and passphrases, asked for once and held in memory only."""
+    """Passwords and passphrases, asked for once and kept in memory only."""
 
     def __init__(self, ask: Callable[[str], str] | None) -> None:
         self._ask = ask
-        self._held: dict[str, str] = {}
+        self._known: dict[str, str] = {}
 
     @property
     def can_ask(self) -> bool:
         return self._ask is not None
 
-    def held(self, what: str) -> str | None:
-        return self._held.get(what)
+    def known(self, what: str) -> str | None:
+        return self._known.get(what)
 
     def ask(self, what: str) -> str:
         assert self._ask is not None
         return self._ask(f"{what}: ")
 
     def keep(self, what: str, secret: str) -> None:
-        self._held[what] = secret
+        self._known[what] = secret
 
 
 class _Link:
@@ -605,7 +608,7 @@ def _keys(endpoint: Endpoint, secrets: _Secrets, tried: list[str]) -> Iterator[t
 
 def _load_key(path: Path, secrets: _Secrets, tried: list[str]) -> paramiko.PKey | None:
     what = f"passphrase of {path}"
-    passphrase = secrets.held(what)
+    passphrase = secrets.known(what)
     for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
         try:
             return kind.from_private_key_file(str(path), passphrase)
@@ -632,10 +635,10 @@ def _load_key(path: Path, secrets: _Secrets, tried: list[str]) -> paramiko.PKey 
 
 def _log_in_by_password(transport: paramiko.Transport, endpoint: Endpoint, secrets: _Secrets) -> bool:
     what = f"password of {endpoint.user}@{endpoint.host}"
-    held = secrets.held(what)
+    known = secrets.known(what)
     for _ in range(PASSWORD_TRIES if secrets.can_ask else 0):
-        password = held if held is not None else secrets.ask(what)
-        held = None
+        password = known if known is not None else secrets.ask(what)
+        known = None
         try:
             transport.auth_password(endpoint.user, password)
         except paramiko.AuthenticationException:

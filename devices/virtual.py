@@ -20,7 +20,7 @@ from devices.connection import LocalConnection
 from devices.errors import BoardUnreachableError
 
 PREFIX = "virtual:"
-SCHEMA = 1  # of the root; another one is made anew
+SCHEMA = 1  # of the root; another one is replaced
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lightnas_edge.records.base import Fingerprint
 from lightnas_edge.records.lut import LutHeader, Visit, VisitFailure
+from lightnas_edge.records.plain_text import clean_text
 from luts.drift import Group, estimate_drift
 from luts.energy import Energy, combine
 from luts.errors import LutMissError
@@ -221,13 +222,13 @@ class Lut:
     @property
     def command_options(self) -> str:
         """Options with which `profile-device` or `lightnas-edge sample` adds to this table."""
-        board = str(self.fingerprint.get("board"))
+        board = clean_text(str(self.fingerprint.get("board")), 100)
         options = [f"--host {shlex.quote(board) if board.startswith('virtual:') else 'HOST'}"]
         options.append(f"--space {shlex.quote(self.header.space)}")
         for name, usual in (("precision", "fp32"), ("batch", 1), ("threads", 1)):
             value = self.fingerprint.get(name)
             if value not in (None, usual):
-                options.append(f"--{name} {shlex.quote(str(value))}")
+                options.append(f"--{name} {shlex.quote(clean_text(str(value), 100))}")
         return " ".join(options)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Running a job on a board and bringing its table home."""
+"""Running a job on a board and fetching its table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def measure(
 ) -> luts.Lut:
     """Run a job where the connection leads; the table on this side grows while the agent measures.
 
-    An existing table is gone on with: what it holds is not measured again. With `fresh` it is moved to `.old` first.
+    An existing table is continued: its visits are reused. With `fresh` it is moved to `.old` first.
 
     Args:
         table: the look-up table on this side.
@@ -33,7 +33,7 @@ def measure(
 
     Raises:
         DeviceError: the board is busy or unreachable, or the agent failed; the table keeps what was measured.
-        LutError: an existing table cannot be gone on with.
+        LutError: an existing table cannot be continued.
     """
     table.parent.mkdir(parents=True, exist_ok=True)
     if fresh:

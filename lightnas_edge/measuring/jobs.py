@@ -9,42 +9,49 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from lightnas_edge import graph
-from lightnas_edge.errors import SpaceError
+from lightnas_edge.errors import RecordError, SpaceError
+from lightnas_edge.files import sha256_of, write_atomic
+from lightnas_edge.records.base import Count, NonNegativeFloat, Positive, PositiveFloat, describe
+from lightnas_edge.records.job import (
+    BoardSetup,
+    EnergyRequest,
+    Evaluation,
+    JobManifest,
+    Measurement,
+    Milliseconds,
+    ProtocolRecord,
+    Purpose,
+    Seed,
+)
 from lightnas_edge.space import Architecture, ShapedOperator, Space
 from lightnas_edge.space.cost import operator_cost
 
-SCHEMA = 1
 ENERGY_STEADY_S = 5.0  # of steady power, after the sensor has settled: docs/energy.md
-REFERENCE_NETWORKS = 10  # enough to scale and correct what another board taught
-SENTINELS = 12  # searchable operators that stand in every job of a space and show how fast the machine is that day
+REFERENCE_NETWORKS = 10  # enough to scale and correct the predictor of another board
+SENTINELS = 12  # searchable operators in every job of a space: they show how fast the machine is in that session
 
 
-@dataclass(frozen=True)
-class MeasurementProtocol:
-    """How to measure. Only `version` is part of a table's fingerprint: more rounds are the same kind of number.
+class MeasurementProtocol(ProtocolRecord):
+    """How to measure, with the usual values."""
 
-    `min_sample_ms`: repetitions within a sample are calibrated so that one sample lasts at least this long.
-    `spread_limit`, `extra_rounds`: what varies more between rounds is visited again, in up to so many further rounds.
-    `timeout_s`: limit for one request to the measuring process (load, or one visit).
-    """
-
-    version: int = 1
-    seed: int = 0
-    rounds: int = 25
-    samples_per_visit: int = 5
-    warmup_ms: float = 5.0
-    min_sample_ms: float = 2.0
-    timeout_s: float = 120.0
-    spread_limit: float | None = 0.03
-    extra_rounds: int = 5
+    version: Positive = 1
+    seed: Seed = 0
+    rounds: Positive = 25
+    samples_per_visit: Positive = 5
+    warmup_ms: Milliseconds = 5.0
+    min_sample_ms: Milliseconds = 2.0
+    timeout_s: PositiveFloat = 120.0
+    spread_limit: NonNegativeFloat | None = 0.03
+    extra_rounds: Count = 5
 
 
 @dataclass(frozen=True)
@@ -78,11 +85,11 @@ class Settings:
         )
 
     @property
-    def board_setup(self) -> dict[str, Any] | None:
-        """As the manifest has it; None when the board stays as it is."""
+    def board_setup(self) -> BoardSetup | None:
+        """As in the manifest; None when the board stays as it is."""
         if not self.lock_clocks and self.power_mode is None:
             return None
-        return {"lock_clocks": self.lock_clocks, "power_mode": self.power_mode}
+        return BoardSetup(lock_clocks=self.lock_clocks, power_mode=self.power_mode)
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def network_key(architecture: Architecture) -> str:
 
 
 def sentinels(space: Space) -> list[ShapedOperator]:
-    """A few searchable operators from cheap to dear: the same for a space in every job, whatever its classes."""
+    """A few searchable operators from fast to slow: the same in every job of a space, for any number of classes."""
     searchable = [shaped for shaped in space.shaped_operators() if shaped not in space.fixed]
     ranked = sorted(searchable, key=lambda shaped: (operator_cost(shaped)[0], shaped.key))
     positions = np.linspace(0, len(ranked) - 1, num=min(SENTINELS, len(ranked))).round().astype(int)
@@ -150,7 +157,7 @@ def select_operators(space: Space, patterns: Sequence[str]) -> list[ShapedOperat
 
 
 def reference_architectures(space: Space) -> list[Architecture]:
-    """The networks that are measured first on every board, so that what one board taught carries over to the next."""
+    """The networks that are measured first on every board, so that a predictor can be transferred between boards."""
     return _distinct(space, REFERENCE_NETWORKS, 0, {})
 
 
@@ -174,14 +181,14 @@ def write_profile_job(
     operators: Iterable[ShapedOperator] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Job:
-    """Every operator of the space, each as an ONNX model of its own; or those given, and the sentinels beside them.
+    """Every operator of the space, each as an ONNX model of its own; or those given, and the sentinels.
 
-    The sentinels tie what is measured today to what the table holds already. With energy, which takes half a minute for
+    The sentinels relate this session to those that the table holds already. With energy, which takes half a minute for
     each operator, they are left out.
     """
     wanted = space.shaped_operators() if operators is None else list(operators)
-    beside = [] if settings.energy_rounds else sentinels(space)
-    operators = list(dict.fromkeys([*wanted, *beside]))
+    extra_operators = [] if settings.energy_rounds else sentinels(space)
+    operators = list(dict.fromkeys([*wanted, *extra_operators]))
     return _write_job(folder, "profile", space, settings, _operators(operators, settings), on_progress=on_progress)
 
 
@@ -193,7 +200,7 @@ def write_sample_job(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Job:
-    """Whole networks with random weights, and the sentinel operators beside them."""
+    """Whole networks with random weights, and the sentinel operators."""
     networks = [
         _Measurement(
             network_key(architecture),
@@ -202,8 +209,8 @@ def write_sample_job(
         )
         for architecture in architectures
     ]
-    beside = _operators(sentinels(space), settings)
-    return _write_job(folder, "sample", space, settings, [*beside, *networks], on_progress=on_progress)
+    extra_operators = _operators(sentinels(space), settings)
+    return _write_job(folder, "sample", space, settings, [*extra_operators, *networks], on_progress=on_progress)
 
 
 def write_verify_job(
@@ -214,17 +221,17 @@ def write_verify_job(
     model: bytes,
     *,
     inputs: np.ndarray | None = None,
-    beside: Sequence[ShapedOperator] | None = None,
+    extra_operators: Sequence[ShapedOperator] | None = None,
 ) -> Job:
-    """The exported network, the sentinel operators beside it, and images to run through it.
+    """The exported network, the sentinel operators, and images to run through it.
 
     Args:
         inputs: (N, 3, H, W) float32, N a multiple of the batch size; evaluated, not timed.
-        beside: operators measured in the same rounds, to see drift; the space's sentinels when None.
+        extra_operators: measured in the same rounds, to see drift; the space's sentinels when None.
     """
     key = network_key(architecture)
     network = _Measurement(key, {"architecture": architecture.to_json()}, lambda: model)
-    operators = _operators(sentinels(space) if beside is None else beside, settings)
+    operators = _operators(sentinels(space) if extra_operators is None else extra_operators, settings)
     return _write_job(folder, "verify", space, settings, [*operators, network], evaluate={key: inputs})
 
 
@@ -246,7 +253,7 @@ def _job_name(purpose: str, space: Space, settings: Settings, networks: list[dic
         "networks": networks,
     }
     if settings.board_setup is not None:  # a board in another state is another table
-        identity["board_setup"] = settings.board_setup
+        identity["board_setup"] = settings.board_setup.to_json()
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -274,7 +281,7 @@ def _network_bytes(space: Space, architecture: Architecture, settings: Settings)
 
 def _write_job(
     folder: Path,
-    purpose: str,
+    purpose: Purpose,
     space: Space,
     settings: Settings,
     measurements: Sequence[_Measurement],
@@ -283,46 +290,46 @@ def _write_job(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Job:
     models = folder / "models"
-    models.mkdir(parents=True, exist_ok=True)
     rows = []
     for index, measurement in enumerate(measurements):
         content = measurement.build()
-        sha256 = hashlib.sha256(content).hexdigest()
-        (models / f"{sha256}.onnx").write_bytes(content)
-        rows.append({"key": measurement.key, "model": sha256, **measurement.subject})
+        sha256 = sha256_of(content)
+        write_atomic(models / f"{sha256}.onnx", content)
+        rows.append(Measurement(key=measurement.key, model=sha256, **measurement.subject))
         if on_progress:
             on_progress(index + 1, len(measurements))
-    model_of = {row["key"]: row["model"] for row in rows}
+    model_of = {row.key: row.model for row in rows}
     evaluations = []
     for key, inputs in (evaluate or {}).items():
         if inputs is None:
             continue
         content = np.ascontiguousarray(inputs, dtype="<f4").tobytes()
-        sha256 = hashlib.sha256(content).hexdigest()
-        (folder / "data").mkdir(exist_ok=True)
-        (folder / "data" / f"{sha256}.f32").write_bytes(content)
-        evaluations.append({"key": key, "model": model_of[key], "inputs": sha256, "shape": list(inputs.shape)})
+        sha256 = sha256_of(content)
+        write_atomic(folder / "data" / f"{sha256}.f32", content)
+        evaluations.append(Evaluation(key=key, model=model_of[key], inputs=sha256, shape=tuple(inputs.shape)))
     # One profile job per space and setting, so that --only and more rounds add to it; samples and
     # verifications are about the very networks they hold.
-    networks = [] if purpose == "profile" else [row for row in rows if "architecture" in row]
+    networks = [] if purpose == "profile" else [row.to_json() for row in rows if row.architecture is not None]
     job = _job_name(purpose, space, settings, networks)
-    manifest = {
-        "kind": "job",
-        "schema": SCHEMA,
-        "job": job,
-        "purpose": purpose,
-        "space": space.name,
-        "space_sha256": space.sha256,
-        "backend": settings.backend,
-        "precision": settings.precision,
-        "batch": settings.batch,
-        "threads": settings.threads,
-        "protocol": asdict(settings.protocol),
-        "energy": {"rounds": settings.energy_rounds, "steady_s": ENERGY_STEADY_S} if settings.energy_rounds else None,
-        "board_setup": settings.board_setup,
-        "sentinels": [shaped.key for shaped in sentinels(space)],
-        "measurements": rows,
-        "evaluations": evaluations,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    energy = EnergyRequest(rounds=settings.energy_rounds, steady_s=ENERGY_STEADY_S) if settings.energy_rounds else None
+    try:
+        manifest = JobManifest(
+            job=job,
+            purpose=purpose,
+            space=space.name,
+            space_sha256=space.sha256,
+            backend=settings.backend,
+            precision=settings.precision,
+            batch=settings.batch,
+            threads=settings.threads,
+            protocol=settings.protocol,
+            energy=energy,
+            board_setup=settings.board_setup,
+            sentinels=tuple(shaped.key for shaped in sentinels(space)),
+            measurements=tuple(rows),
+            evaluations=tuple(evaluations),
+        )
+    except ValidationError as found:
+        raise RecordError(f"the job {describe(found)}") from found
+    manifest.save(folder / "manifest.json")
     return Job(folder, job, tuple(model_of), settings.protocol.rounds)

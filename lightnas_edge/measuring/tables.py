@@ -189,4 +189,4 @@ def _require_complete(path: Path, space: Space, energy: bool) -> None:
 def _reason(lut: luts.Lut, shaped: ShapedOperator) -> str:
     if shaped.key in lut.entries:
         return "its energy was not measured"
-    return str(lut.failed.get(shaped.key, {}).get("message", "not measured"))
+    return lut.failed[shaped.key].message if shaped.key in lut.failed else "not measured"

@@ -10,13 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
-from lightnas_edge.records.base import Count, FreeForm, Positive, Record, Sha256
+from lightnas_edge.records.base import Count, FreeForm, NonNegativeFloat, Positive, PositiveFloat, Record, Sha256
 from lightnas_edge.records.plain_text import Line, Lines
 
 # Keys, spaces, engines: parts of file names, here and on the board.
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*$", max_length=200)]
 JobName = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Purpose = Literal["profile", "sample", "verify"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e12)]
 
 
@@ -24,13 +26,13 @@ class ProtocolRecord(Record):
     """How to measure. Only `version` is part of a table's fingerprint: more rounds are the same kind of number."""
 
     version: Positive
-    seed: Count
+    seed: Seed
     rounds: Positive
     samples_per_visit: Positive
     warmup_ms: Milliseconds
     min_sample_ms: Milliseconds  # repetitions within a sample are calibrated so that one lasts at least this long
-    timeout_s: Annotated[float, Field(gt=0, le=1e9)]  # for one request to the measuring process: load, or one visit
-    spread_limit: Annotated[float, Field(ge=0)] | None = None  # what varies more between rounds gets extra visits
+    timeout_s: PositiveFloat  # for one request to the measuring process: load, or one visit
+    spread_limit: NonNegativeFloat | None = None  # what varies more between rounds gets extra visits
     extra_rounds: Count = 0  # the most extra visits of an operator
 
 
@@ -84,7 +86,7 @@ class JobManifest(Record):
     kind: Literal["job"] = "job"
     schema_: Literal[1] = Field(default=1, alias="schema")
     job: JobName
-    purpose: Literal["profile", "sample", "verify"]
+    purpose: Purpose
     space: Key
     space_sha256: Sha256
     backend: Key

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from lightnas_edge.records.base import Count, Fingerprint, FreeForm, Name, Positive, Record, Sha256
+from lightnas_edge.records.base import Count, Fingerprint, FreeForm, Positive, Record, Sha256
 from lightnas_edge.records.job import BoardSetup, Key, ProtocolRecord
 from lightnas_edge.records.plain_text import Line, Lines
 
@@ -52,6 +52,10 @@ class SensorRecord(Record):
     tau_s: Reading | None  # of the sensor's low-pass filter
     min_period_s: Reading | None
     cumulative: bool
+    driver: Line | None = None
+    chips: tuple[FreeForm, ...] | None = None  # where the rails are read, for people
+    channels: FreeForm | None = None
+    details: FreeForm | None = None
 
 
 class EnergySource(Record):
@@ -69,7 +73,7 @@ class LutHeader(Record):
     schema_: Literal[1] = Field(default=1, alias="schema")
     created: Line
     agent_version: Line
-    space: Name
+    space: Key
     space_sha256: Sha256
     units: Units
     simulated: bool

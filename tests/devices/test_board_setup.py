@@ -80,7 +80,7 @@ def test_the_board_is_put_back_when_the_agent_is_killed(board, tmp_path):
     was = state(board)
     run = campaign(board, tmp_path, rounds=5000, lock_clocks=True)
     run.start()
-    with pytest.raises(devices.AgentError, match="killed"):
+    with pytest.raises(devices.AgentFailedError, match="killed"):
         run.follow(tmp_path / "t", lambda status: status.done and os.kill(status.pid, signal.SIGKILL))
 
     wait_until_restored(board, was)
@@ -97,7 +97,7 @@ def test_what_a_dead_guard_left_is_put_back_by_the_next_agent(board, tmp_path):
         os.kill(note["pid"], signal.SIGKILL)
         os.kill(status.pid, signal.SIGKILL)
 
-    with pytest.raises(devices.AgentError, match="killed"):
+    with pytest.raises(devices.AgentFailedError, match="killed"):
         run.follow(tmp_path / "t", lambda status: status.done and kill_both(status))
     assert state(board) != was
 
@@ -149,7 +149,7 @@ def test_when_sudo_refuses_nothing_is_measured_and_nothing_changed(board, tmp_pa
     (board.root / "etc/sudo_password").write_text("hunter2\n")
     was = state(board)
 
-    with pytest.raises(devices.AgentError, match="sudo refused: sudo: a password is required") as refusal:
+    with pytest.raises(devices.AgentFailedError, match="sudo refused: sudo: a password is required") as refusal:
         campaign(board, tmp_path, password=password, lock_clocks=True).start()
 
     assert "--ask-sudo-password" in refusal.value.hint
@@ -158,7 +158,7 @@ def test_when_sudo_refuses_nothing_is_measured_and_nothing_changed(board, tmp_pa
 
 
 def test_an_unknown_power_mode_is_refused_with_those_there_are(board, tmp_path):
-    with pytest.raises(devices.AgentError, match="no power mode 'TURBO'") as refusal:
+    with pytest.raises(devices.AgentFailedError, match="no power mode 'TURBO'") as refusal:
         campaign(board, tmp_path, power_mode="TURBO").start()
 
     assert "MAXN (0), MODE_10W (1)" in refusal.value.hint
@@ -169,7 +169,7 @@ def test_a_switch_that_wants_a_reboot_is_refused_and_undone(board, tmp_path):
     tool.write_text(tool.read_text().replace("write(MODES, json.dumps(dict(state, mode=ARGUMENTS[1])))", "pass"))
     was = state(board)
 
-    with pytest.raises(devices.AgentError, match="did not change to power mode MODE_15W") as refusal:
+    with pytest.raises(devices.AgentFailedError, match="did not change to power mode MODE_15W") as refusal:
         campaign(board, tmp_path, lock_clocks=True, **MODE).start()
 
     assert "reboot" in refusal.value.hint
@@ -182,5 +182,5 @@ def test_a_machine_without_the_tools_says_so(tmp_path, monkeypatch):
     board = devices.connect("virtual:jetson-nano")
     (board.root / "usr/sbin/jetson_clocks").unlink()
 
-    with pytest.raises(devices.AgentError, match="this machine has no jetson_clocks"):
+    with pytest.raises(devices.AgentFailedError, match="this machine has no jetson_clocks"):
         campaign(board, tmp_path, lock_clocks=True).start()

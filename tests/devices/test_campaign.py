@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import devices
-from devices import AgentError, BoardBusyError, BoardUnreachableError, Campaign, DeviceError, build_agent_archive
+from devices import AgentFailedError, BoardBusyError, BoardUnreachableError, Campaign, DeviceError, build_agent_archive
+from lightnas_edge.errors import RecordError
 
 
 def board_job(connection):
@@ -99,18 +100,21 @@ def test_a_missing_output_is_told_with_the_agents_log(connection, write_job, tmp
     running.follow(tmp_path / "t")
     (board_job(connection) / "outputs" / "a.f32").unlink()
 
-    with pytest.raises(AgentError, match="no output for a") as caught:
+    with pytest.raises(AgentFailedError, match="no output for a") as caught:
         running.fetch_outputs(tmp_path / "outputs")
     assert "evaluated a on 4 inputs" in caught.value.hint
 
 
 def test_the_agents_own_message_reaches_the_host(connection, write_job, tmp_path):
-    with pytest.raises(AgentError, match="not in fp16") as caught:
+    with pytest.raises(AgentFailedError, match="not in fp16") as caught:
         campaign(connection, write_job(precision="fp16"), tmp_path / "t")
     assert "--precision fp32" in caught.value.hint
 
-    with pytest.raises(AgentError, match="rounds is 0"):
+
+def test_a_manifest_with_errors_is_refused_before_anything_is_sent(connection, write_job, tmp_path):
+    with pytest.raises(RecordError, match=r"protocol\.rounds: should be greater than or equal to 1, found 0"):
         campaign(connection, write_job(rounds=0), tmp_path / "t")
+    assert not board_job(connection).exists()
 
 
 def test_a_killed_agent_is_noticed_and_the_next_campaign_goes_on(connection, write_job, tmp_path, tools):
@@ -121,7 +125,7 @@ def test_a_killed_agent_is_noticed_and_the_next_campaign_goes_on(connection, wri
         if status.done > 3:
             os.kill(status.pid, signal.SIGKILL)
 
-    with pytest.raises(AgentError, match="killed before it finished") as caught:
+    with pytest.raises(AgentFailedError, match="killed before it finished") as caught:
         campaign(connection, job, table, on_progress=kill)
     assert "visits are in the journal already" in caught.value.hint
 
@@ -178,9 +182,9 @@ def test_a_busy_board_is_told_and_the_same_job_is_joined(connection, write_job, 
 def test_probe_says_what_the_board_is(connection):
     answer = devices.probe(connection)
 
-    assert answer["board"]["name"] == "generic-linux"
-    assert answer["fingerprint"]["backend"] == "onnxruntime"
-    assert answer["error"] is None
+    assert answer.board.name == "generic-linux"
+    assert answer.fingerprint["backend"] == "onnxruntime"
+    assert answer.error is None
 
 
 def test_a_host_that_does_not_exist_is_told_with_what_to_look_at(tmp_path, monkeypatch):

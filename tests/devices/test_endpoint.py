@@ -60,7 +60,7 @@ def test_without_any_file_the_defaults_hold(home):
 
 def test_what_is_typed_comes_before_boards_toml_and_that_before_ssh_config(home, config):
     config("Host real\n  HostName 10.0.0.1\n  User from-config\n  Port 1\n  IdentityFile ~/.ssh/k\n")
-    add_board(InventoryEntry("nano", "real", port=2))
+    add_board(InventoryEntry(name="nano", host="real", port=2))
 
     found = resolve("typed@nano")
 
@@ -74,7 +74,7 @@ def test_a_pinned_board_trusts_its_own_key_alone_whatever_its_address_is_known_f
     (home / ".ssh" / "known_hosts").write_text(
         "192.168.55.1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\n"
     )
-    add_board(InventoryEntry("nano", "192.168.55.1", host_key=PIN))
+    add_board(InventoryEntry(name="nano", host="192.168.55.1", host_key=PIN))
 
     assert [str(key) for key, _ in resolve("nano").known_keys().accepted] == [PIN]
     assert len(resolve("192.168.55.1").known_keys().accepted) == 2

@@ -23,7 +23,7 @@ def test_energy_is_added_to_a_table_that_has_latency_only(tmp_path, monkeypatch)
     after = profile(connection, tmp_path, energy_rounds=1)
 
     assert all(entry.energy_mj is None for entry in before.entries.values())
-    assert after.header["energy"]["available"]
+    assert after.header.energy.available
     for key in (shaped.key for shaped in OPERATORS):
         entry = after.entries[key]
         assert len(entry.visits) == 4
@@ -46,7 +46,7 @@ def test_a_total_that_cannot_be_read_leaves_latency_and_the_reason(tmp_path, mon
 
     lut = profile(connection, tmp_path, energy_rounds=1)
 
-    assert not lut.header["energy"]["available"]
-    assert "VDD_IN" in lut.header["energy"]["reason"]
+    assert not lut.header.energy.available
+    assert "VDD_IN" in lut.header.energy.reason
     assert len(lut.entries) > 3
     assert all(entry.energy_mj is None for entry in lut.entries.values())

@@ -5,6 +5,7 @@ import stat
 import pytest
 
 from devices import InventoryEntry, InventoryError, add_board, inventory_path, read_inventory, remove_board
+from devices.inventory import inventory_entry
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGErbTW7ZbvT6Hpxfb8vWRB8FKVqMLAQ0Ei8rAbyxmo2"
 BY_HAND = """\
@@ -39,9 +40,9 @@ def test_no_file_means_no_boards(tmp_path):
 
 def test_boards_are_read_with_what_is_left_open_as_none(path):
     assert read_inventory(path) == {
-        "nano": InventoryEntry("nano", "192.168.55.1", user="nvidia"),
+        "nano": InventoryEntry(name="nano", host="192.168.55.1", user="nvidia"),
         "agx.lab": InventoryEntry(
-            "agx.lab", "agx", port=2222, board="jetson-agx-xavier", python="/opt/python3.8/bin/python3"
+            name="agx.lab", host="agx", port=2222, board="jetson-agx-xavier", python="/opt/python3.8/bin/python3"
         ),
     }
 
@@ -60,7 +61,7 @@ def test_the_file_stands_in_xdg_config_home_or_else_in_dot_config(tmp_path, monk
 
 def test_adding_keeps_what_was_written_by_hand(path):
     added = InventoryEntry(
-        "orin", "orin.local", user="u", port=22, key='~/a "key"\\x', board="jetson-orin-nano", host_key=KEY
+        name="orin", host="orin.local", user="u", port=22, key='~/a "key"\\x', board="jetson-orin-nano", host_key=KEY
     )
 
     add_board(added, path)
@@ -72,7 +73,7 @@ def test_adding_keeps_what_was_written_by_hand(path):
 def test_the_first_board_makes_the_file_for_its_owner_alone(tmp_path):
     path = tmp_path / "new" / "boards.toml"
 
-    add_board(InventoryEntry("nano", "h"), path)
+    add_board(InventoryEntry(name="nano", host="h"), path)
 
     assert path.read_text() == 'kind = "boards"\nschema = 1\n\n[boards.nano]\nhost = "h"\n'
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -94,7 +95,7 @@ def test_a_link_to_the_file_stays_a_link(tmp_path, path):
     link = tmp_path / "linked.toml"
     link.symlink_to(path)
 
-    add_board(InventoryEntry("orin", "o"), link)
+    add_board(InventoryEntry(name="orin", host="o"), link)
 
     assert link.is_symlink()
     assert "orin" in read_inventory(path)
@@ -111,7 +112,7 @@ def test_a_board_written_in_another_form_is_left_to_its_author(tmp_path):
 
 def test_a_name_is_given_once(path):
     with pytest.raises(InventoryError, match="has a board nano already") as caught:
-        add_board(InventoryEntry("nano", "h"), path)
+        add_board(InventoryEntry(name="nano", host="h"), path)
     assert "boards remove nano" in caught.value.hint
 
 
@@ -121,7 +122,7 @@ def test_a_board_that_is_not_there_cannot_be_removed(path):
     assert caught.value.hint == "there are: nano, agx.lab"
 
 
-def test_all_faults_are_told_at_once(path):
+def test_one_message_names_all_faults(path):
     path.write_text(
         'color = "green"\n'
         "[boards.a]\nuser = 7\n"
@@ -133,27 +134,58 @@ def test_all_faults_are_told_at_once(path):
         read_inventory(path)
 
     assert str(caught.value).splitlines()[1:] == [
-        "  color is not a field",
-        "  boards.a: host is missing",
-        "  boards.a: user is 7, not a text",
-        "  boards.b: host is 'u@h'; it holds no spaces and no '@'",
-        "  boards.b: port is 70000, not between 1 and 65535",
-        "  boards.b: password: passwords are never kept in a file; use a key, or type it when asked",
-        "  boards.b: speed is not a field; there are host, user, port, key, board, python, host_key",
-        "  boards.b: host_key: not a key of type ssh-ed25519: 'ssh-ed25519 AAAA'",
-        "  boards.localhost: a name is letters, digits, '.', '_' and '-', and not localhost",
-        "  boards.localhost: host is '', empty or with control characters",
+        "  color: unknown field",
+        "  boards.a.host: missing",
+        "  boards.a.user: should be a valid string, found 7",
+        "  boards.b.password: passwords are never kept in a file; use a key, or type it when asked",
+        "  boards.b.speed: unknown field; known are host, user, port, key, board, python, host_key",
+        "  boards.b.host: String should match pattern '^[^\\s@\\x00-\\x1f\\x7f]+$', found 'u@h'",
+        "  boards.b.port: should be less than or equal to 65535, found 70000",
+        "  boards.b.host_key: not a key of type ssh-ed25519: 'ssh-ed25519 AAAA'",
+        "  boards.localhost.name: expected another name than localhost, which is this machine, found 'localhost'",
+        "  boards.localhost.host: String should match pattern '^[^\\s@\\x00-\\x1f\\x7f]+$', found ''",
     ]
+    assert "holds 10 errors" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe",
+        b"boards = 3",
+        b"boards = " + b"[" * 100_000,
+        b"[boards]\nnano = 1979-05-27",
+        b"schema = " + b"9" * 5000,
+        b"schema = 0",
+        b"schema = true",
+        b"[boards.nano]\nhost = 1e999\nport = nan",
+        b'[boards."\\u001b[2J"]\nhost = "h"',
+        b'[boards.nano]\nhost = "\\u001b]52;c;x\\u0007"',
+        b"[boards.nano]\nhost = {a = {b = [1, 2]}}",
+    ],
+)
+def test_whatever_the_file_holds_the_message_is_printable(path, content):
+    path.write_bytes(content)
+
+    with pytest.raises(InventoryError) as caught:
+        read_inventory(path)
+
+    assert all(line.isprintable() and len(line) < 500 for line in str(caught.value).splitlines())
+
+
+def test_a_board_that_cannot_be_reached_is_not_added(path):
+    with pytest.raises(InventoryError, match=r"the board cannot be added\n  host: .*\n  port: "):
+        inventory_entry("orin", host="two words", port=0)
 
 
 def test_a_newer_file_is_refused_by_its_schema(path):
     path.write_text("schema = 2\n")
 
-    with pytest.raises(InventoryError, match="has schema 2; this program reads up to 1"):
+    with pytest.raises(InventoryError, match="has schema 2; this program reads 1"):
         read_inventory(path)
 
 
-def test_a_file_that_is_not_toml_is_told_with_the_place(path):
+def test_a_file_that_is_not_toml_is_refused_with_the_place(path):
     path.write_text("[boards.nano\n")
 
     with pytest.raises(InventoryError, match=r"is not TOML: .*line 1"):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import devices
-from devices import AgentError, BoardBusyError, Campaign, RemoteJob, ssh
+from devices import AgentFailedError, BoardBusyError, Campaign, RemoteJob, ssh
 from devices.host_keys import HostKey
 from lightnas_edge.cli import main
+from lightnas_edge.measuring import MeasurementProtocol
 from tests.devices.sshd import Sshd, end_agents, needs_sshd, set_up_user, write_python_wrapper
 
 pytestmark = needs_sshd
@@ -131,7 +132,7 @@ def test_a_killed_agent_is_noticed_and_resumed(board, connection, write_job, tmp
             os.kill(status.pid, signal.SIGKILL)
 
     campaign.start()
-    with pytest.raises(AgentError, match="killed before it finished"):
+    with pytest.raises(AgentFailedError, match="killed before it finished"):
         campaign.follow(journal, kill)
     held = len(tools.lines(journal))
     campaign.start(journal=journal)
@@ -155,7 +156,7 @@ def test_a_disk_that_is_full_on_the_board_is_told_and_room_lets_the_job_go_on(
     board.start()
     campaign = Campaign(connection, write_job(rounds=60))
     campaign.start()
-    with pytest.raises(AgentError, match="File too large"):
+    with pytest.raises(AgentFailedError, match="File too large"):
         campaign.follow(journal)
     held = len(tools.lines(journal))
     board.stop()
@@ -239,7 +240,7 @@ def test_a_board_that_lost_its_journal_gets_it_back_from_the_host(board, connect
 
 
 def test_probe_says_what_the_board_is(connection):
-    assert devices.probe(connection)["runtime"]["python"].startswith(f"{sys.version_info[0]}.{sys.version_info[1]}")
+    assert devices.probe(connection).runtime["python"].startswith(f"{sys.version_info[0]}.{sys.version_info[1]}")
 
 
 def test_cleaning_frees_the_cache_and_keeps_what_was_measured(board, connection, write_job, tmp_path, tools):
@@ -319,13 +320,13 @@ def test_a_file_with_other_measurements_is_left_alone(board, connection, write_j
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"space": "../../etc"}, "space is '../../etc'"),
-        ({"precision": "fp32/../../x"}, "precision is"),
-        ({"batch": 0}, "batch is 0"),
+        ({"space": "../../etc"}, "space: String should match pattern"),
+        ({"precision": "fp32/../../x"}, "precision: String should match pattern"),
+        ({"batch": 0}, "batch: should be greater than or equal to 1, found 0"),
         ({"job": "ffffffffffffffff"}, "not the manifest of this job"),
-        ({"schema": 2}, "schema 2; this program reads 1"),
-        ({"protocol": {"rounds": float("nan"), "seed": 0}}, "protocol is {'rounds': nan"),
-        ({"board_setup": {"power_mode": ["x" * 1000]}}, "board_setup is {'power_mode': ['xxx"),
+        ({"schema": 2}, "has schema 2; this program reads 1"),
+        ({"protocol": {"rounds": float("nan"), "seed": 0}}, "is not valid JSON"),
+        ({"board_setup": {"power_mode": ["x" * 1000]}}, "board_setup.lock_clocks: missing"),
     ],
 )
 def test_names_from_a_board_never_leave_the_folder(board, connection, changes, fault):
@@ -333,8 +334,9 @@ def test_names_from_a_board_never_leave_the_folder(board, connection, changes, f
     folder.mkdir(parents=True)
     (folder / "journal.jsonl").write_bytes(b"{}\n")
     record = {"kind": "job", "schema": 1, "job": "00112233445566ff", "purpose": "profile", "space": "tiny"}
-    record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime"}
-    record["protocol"] = {"rounds": 2, "seed": 0}
+    record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime", "space_sha256": "5" * 64}
+    record["protocol"] = MeasurementProtocol(rounds=2).to_json()
+    record |= {"sentinels": [], "measurements": [], "evaluations": []}
     (folder / "manifest.json").write_text(json.dumps(record))
     assert len(devices.remote_jobs(connection)[0]) == 1
     (folder / "manifest.json").write_text(json.dumps(record | changes))
@@ -347,7 +349,7 @@ def test_names_from_a_board_never_leave_the_folder(board, connection, changes, f
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 200_000, b'{"kind": "job"}'])
-def test_a_manifest_that_is_none_is_told_and_harms_nothing(board, connection, content):
+def test_a_manifest_that_is_not_one_is_a_fault_of_its_job(board, connection, content):
     folder = on_board(board, "")
     folder.mkdir(parents=True)
     (folder / "journal.jsonl").write_bytes(b"{}\n")
@@ -366,7 +368,7 @@ GARBAGE = [b"", b"[]", b"[" * 200_000, b'{"pid": "1; rm -rf /"}', b'{"state": "d
 
 
 @pytest.mark.parametrize("content", GARBAGE)
-def test_a_lock_that_names_nobody_holds_nobody_off(board, connection, write_job, tmp_path, content):
+def test_a_lock_that_names_no_agent_does_not_block(board, connection, write_job, tmp_path, content):
     (board.home / ".lightnas-edge").mkdir()
     (board.home / ".lightnas-edge" / "agent.lock").write_bytes(content)
 
@@ -374,13 +376,13 @@ def test_a_lock_that_names_nobody_holds_nobody_off(board, connection, write_job,
 
 
 @pytest.mark.parametrize("content", GARBAGE)
-def test_a_status_that_is_none_is_no_status(board, connection, write_job, tmp_path, monkeypatch, content):
+def test_a_status_that_is_not_one_is_ignored(board, connection, write_job, tmp_path, monkeypatch, content):
     monkeypatch.setattr(devices.remote_agent, "START_LIMIT_S", 0.2)
     on_board(board, "").mkdir(parents=True)
     on_board(board, "status.json").write_bytes(content)
     on_board(board, "agent.log").write_bytes(b"the log\n" * 100_000)
 
-    with pytest.raises(AgentError, match="did not start") as caught:
+    with pytest.raises(AgentFailedError, match="did not start") as caught:
         Campaign(connection, write_job()).follow(tmp_path / "here.jsonl")
     assert len(caught.value.hint) < 1000
     on_board(board, "status.json").unlink()
@@ -395,13 +397,13 @@ def test_a_file_without_an_end_is_not_read_to_its_end(board, connection):
 
 
 @pytest.mark.parametrize("answer", ['{"kind": "probe"}', "[]", '{"kind": "probe", "board": NaN}', "hello", ""])
-def test_a_probe_that_no_agent_gave_is_told(board, tmp_path, connection, capsys, answer):
+def test_a_probe_that_no_agent_wrote_is_refused(board, tmp_path, connection, capsys, answer):
     python = tmp_path / "python3"
     first, rest = python.read_text().split("\n", 1)
     python.write_text(f"{first}\ncase \"$2\" in probe) echo '{answer}'; exit;; esac\n{rest}")
 
     assert main(["probe", "--host", "bench"]) == 1
-    assert "AgentError: " in capsys.readouterr().err
+    assert "AgentFailedError: " in capsys.readouterr().err
 
 
 def test_a_shell_that_greets_everybody_is_listened_past(board, connection, write_job, tmp_path, tools):
@@ -415,4 +417,4 @@ def test_a_shell_that_greets_everybody_is_listened_past(board, connection, write
 
     assert greeted in (b"", b"Welcome to the lab!\n")  # other shells read other files
     assert pairs(tmp_path / "here.jsonl", tools) == expected(2)
-    assert devices.probe(connection)["kind"] == "probe"
+    assert devices.probe(connection).kind == "probe"

@@ -119,7 +119,7 @@ def test_a_changed_key_is_refused_even_with_yes_but_taken_by_its_fingerprint(tmp
 
 def test_a_board_written_by_hand_is_pinned_by_its_name(board, run):
     user, host, port = board.address.replace(":", "@").split("@")
-    devices.add_board(devices.InventoryEntry("bench", host, user=user, port=int(port), board="jetson-nano"))
+    devices.add_board(devices.InventoryEntry(name="bench", host=host, user=user, port=int(port), board="jetson-nano"))
     with pytest.raises(HostKeyError) as caught:
         devices.connect("bench")
     assert "lightnas-edge boards add bench" in caught.value.hint
@@ -131,7 +131,7 @@ def test_a_board_written_by_hand_is_pinned_by_its_name(board, run):
 
 
 def test_a_name_that_is_taken_is_refused_before_anything_is_asked(board, run):
-    devices.add_board(devices.InventoryEntry("bench", "elsewhere"))
+    devices.add_board(devices.InventoryEntry(name="bench", host="elsewhere"))
 
     with pytest.raises(InventoryError, match="has a board bench already"):
         run("boards", "add", "bench", board.address, "--yes")

@@ -46,7 +46,7 @@ def profile(connection, folder, **changes):
 def test_the_agent_knows_each_board_and_its_total_rail(board, name):
     connection = board(name)
 
-    found = devices.probe(connection)
+    found = devices.probe(connection).to_json()
 
     catalogue = json.loads((Path(devices.__file__).parent / "catalog" / f"{name}.json").read_text())
     assert found["fingerprint"]["board"] == f"virtual:{name}" and found["fingerprint"]["simulated"]
@@ -68,7 +68,7 @@ def test_an_unknown_virtual_board_is_refused_with_those_there_are(board):
 def test_what_it_yields_is_marked_simulated(board, tmp_path):
     lut = profile(board(), tmp_path)
 
-    assert lut.simulated and lut.header["simulated"] and lut.fingerprint["simulated"]
+    assert lut.simulated and lut.header.simulated and lut.fingerprint["simulated"]
     assert lut.fingerprint["board"] == "virtual:jetson-agx-xavier"
 
 
@@ -106,7 +106,7 @@ def test_a_board_goes_on_in_time_so_a_second_campaign_differs(board, tmp_path):
 
 
 def test_int8_is_refused_where_the_board_has_none(board, tmp_path):
-    with pytest.raises(devices.AgentError, match="computes in fp16, fp32, not in int8"):
+    with pytest.raises(devices.AgentFailedError, match="computes in fp16, fp32, not in int8"):
         profile(board("jetson-nano"), tmp_path, precision="int8")
 
 
@@ -131,7 +131,7 @@ def test_an_evaluation_yields_real_outputs(board, tmp_path):
     (network,) = sample_architectures(SPACE, 1, 0)
     model = graph.model_bytes(graph.network_model(SPACE, network))
     images = np.random.default_rng(0).normal(size=(3, 3, SPACE.input_size, SPACE.input_size)).astype(np.float32)
-    job = write_verify_job(tmp_path / "v", SPACE, settings, network, model, inputs=images, beside=[])
+    job = write_verify_job(tmp_path / "v", SPACE, settings, network, model, inputs=images, extra_operators=[])
 
     measure(connection, job, tmp_path / "v.lut.jsonl", outputs=tmp_path / "outputs")
 
