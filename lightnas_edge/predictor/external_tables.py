@@ -92,7 +92,9 @@ def read_external_table(path: str | Path) -> ExternalTable:
     faults += [f"column {name!r} occurs twice" for name in dict.fromkeys(columns) if columns.count(name) > 1]
     complete = []
     for line, row in rows:
-        count = len(columns) + len(row.get(None) or ()) - sum(value is None for value in row.values())  # DictReader keeps further fields under None
+        count = (
+            len(columns) + len(row.get(None) or ()) - sum(value is None for value in row.values())
+        )  # DictReader keeps further fields under None
         if count == len(columns):
             complete.append((line, row))
         else:

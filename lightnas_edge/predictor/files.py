@@ -13,7 +13,7 @@ from lightnas_edge.predictor.additive import AdditivePredictor, Terms
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import Origin, Predictor
 from lightnas_edge.predictor.metrics import UNITS
-from lightnas_edge.predictor.mlp import MlpPredictor, decode
+from lightnas_edge.predictor.mlp import LARGEST_OUTPUT, MlpPredictor, decode, largest_outputs
 from lightnas_edge.records.predictor import (
     AdditiveParameters,
     ApplicabilityDomainRecord,
@@ -25,7 +25,6 @@ from lightnas_edge.space import Space
 _REMEDY = (
     "fit it again: `lightnas-edge fit --space SPACE --lut FILE --samples FILE`; docs/formats.md describes the file"
 )
-_LARGEST_OUTPUT = 1e30  # of any layer of an MLP; float32 ends at 3.4e38
 
 
 def reference_predictor(name: str | Path) -> Path | None:
@@ -119,7 +118,7 @@ def _additive(
 def _mlp(faults: list[str], parameters: MlpParameters, space: Space, origin: Origin) -> MlpPredictor | None:
     applicability = _applicability(faults, parameters.applicability_domain, space)
     layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    largest = np.ones(len(space.layers) * len(space.operators))  # bound on what each unit can put out
+    largest = np.ones(len(space.layers) * len(space.operators))  # bounds of the outputs of each layer
     for index, layer in enumerate(parameters.layers):
         where = f"parameters.layers[{index}]"
         try:
@@ -130,8 +129,8 @@ def _mlp(faults: list[str], parameters: MlpParameters, space: Space, origin: Ori
         if weight.ndim != 2 or weight.shape[1] != len(largest) or bias.shape != weight.shape[:1]:
             faults.append(f"{where}: expected {len(largest)} inputs, found weight {weight.shape} and bias {bias.shape}")
             return None
-        largest = np.abs(weight.astype(np.float64)) @ largest + np.abs(bias)
-        if largest.max() > _LARGEST_OUTPUT:
+        largest = largest_outputs(largest, weight, bias)
+        if largest.max() > LARGEST_OUTPUT:
             faults.append(f"{where}: its weights are too large, predictions would overflow")
             return None
         layers.append((weight, bias))

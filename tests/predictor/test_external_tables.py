@@ -133,7 +133,7 @@ def test_rows_of_one_block_that_disagree_are_refused_and_equal_ones_are_read_onc
     row, other = (f"{BLOCK},{ms},AGX Xavier\n" for ms in (0.43, 1.29))
 
     assert len(read_external_table(written(tmp_path, header + row + row)).keys) == 1
-    with pytest.raises(PredictorError, match="line 3: latency_ms is 1.29 and differs from line 2 .* on AGX Xavier"):
+    with pytest.raises(PredictorError, match=r"line 3: latency_ms is 1.29 and differs from line 2 .* on AGX Xavier"):
         read_external_table(written(tmp_path, header + row + other))
 
 
@@ -147,7 +147,7 @@ def test_line_ends_and_a_byte_order_mark_change_nothing(tmp_path):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(PredictorError, match="none.csv does not exist"):
+    with pytest.raises(PredictorError, match=r"none\.csv does not exist"):
         read_external_table(tmp_path / "none.csv")
 
 
