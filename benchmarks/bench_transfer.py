@@ -71,7 +71,7 @@ def _board(scratch: Path) -> Iterator[tuple[Sshd, SshConnection]]:
             (scratch / "user" / ".ssh" / "known_hosts").write_text(board.known_hosts_line)
             user, host, port = board.address.replace(":", "@").split("@")
             python = str(write_python_wrapper(scratch / "python3"))
-            devices.add_board(devices.InventoryEntry("bench", host, user=user, port=int(port), python=python))
+            devices.add_board(devices.InventoryEntry(name="bench", host=host, user=user, port=int(port), python=python))
             connection = devices.connect("bench")
             assert isinstance(connection, SshConnection)
             with connection:
@@ -134,7 +134,8 @@ def _pull_grown(board: Sshd, connection: SshConnection, scratch: Path) -> tuple[
     folder.mkdir()
     record: dict[str, object] = {"kind": "job", "schema": 1, "job": name, "purpose": "profile", "space": "bench"}
     record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime"}
-    record |= {"protocol": {"rounds": 2, "seed": 0}}
+    record |= {"protocol": MeasurementProtocol(rounds=2).to_json(), "space_sha256": "5" * 64}
+    record |= {"sentinels": [], "measurements": [], "evaluations": []}
     (folder / "manifest.json").write_text(json.dumps(record))
     (folder / "journal.jsonl").write_bytes((os.urandom(500).hex().encode() + b"\n") * 2000)
     grown = 100_100

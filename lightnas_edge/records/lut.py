@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
 from lightnas_edge.records.base import Count, Fingerprint, FreeForm, Positive, Record, Sha256
 from lightnas_edge.records.job import BoardSetup, Key, ProtocolRecord
@@ -42,7 +42,13 @@ class Units(Record):
 
 
 class SensorRecord(Record):
-    """The power sensor: its rails, which of them add up to the total, and how it sees power."""
+    """The power sensor: its rails, which of them add up to the total, and how it sees power.
+
+    Further fields depend on the kind of sensor and are for people.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
 
     sensor: Line
     rails: tuple[Line, ...]
@@ -52,10 +58,6 @@ class SensorRecord(Record):
     tau_s: Reading | None  # of the sensor's low-pass filter
     min_period_s: Reading | None
     cumulative: bool
-    driver: Line | None = None
-    chips: tuple[FreeForm, ...] | None = None  # where the rails are read, for people
-    channels: FreeForm | None = None
-    details: FreeForm | None = None
 
 
 class EnergySource(Record):

@@ -15,7 +15,7 @@ def probed(tmp_path_factory):
     """What the agent found on a virtual board."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path_factory.mktemp("home")))
-        return devices.probe(devices.connect("virtual:jetson-nano"))
+        return devices.probe(devices.connect("virtual:jetson-nano")).to_json()
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_another_space_is_refused(agent, write_job):
 
     _, answer, _ = agent.run(write_job(space_sha256="6" * 64))
 
-    assert "space (journal: \"555555555555\", now: \"666666666666\")" in answer["message"]
+    assert 'space (journal: "555555555555", now: "666666666666")' in answer["message"]
 
 
 def test_a_precision_the_engine_lacks_is_refused(agent, write_job):

@@ -170,10 +170,10 @@ def test_what_varied_is_measured_again_after_the_board_has_cooled(board, tmp_pat
 
     visits = luts.read(tmp_path / "table.lut.jsonl").visits
     rises = [
-        (now.round >= 8, now.before["temperature_c"] - last.after["temperature_c"])
+        (now.round >= 8, now.before.temperature_c - last.after.temperature_c)
         for last, now in itertools.pairwise(visits)
     ]
-    assert visits[15].after["temperature_c"] > visits[0].after["temperature_c"] + 5
+    assert visits[15].after.temperature_c > visits[0].after.temperature_c + 5
     assert [round_ >= 8 for round_ in (visit.round for visit in visits)].count(True) == 4
     cooled = [-rise for extra, rise in rises if extra]
     assert min(cooled) > 1

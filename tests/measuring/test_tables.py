@@ -33,8 +33,8 @@ def board(tmp_path, monkeypatch, caplog):
     user, _, port = server.address.replace(":", "@").split("@")
     devices.add_board(
         devices.InventoryEntry(
-            "bench",
-            "127.0.0.1",
+            name="bench",
+            host="127.0.0.1",
             user=user,
             port=int(port),
             python=str(write_python_wrapper(tmp_path / "python3")),
