@@ -63,7 +63,7 @@ def match(
         boards: the catalogue; read when it is not given.
     """
     boards = boards if boards is not None else load_catalogue()
-    # The longest beginning wins: `nvidia,p3767-0005` says more than a `nvidia,p3767` would.
+    # The longest beginning wins: `nvidia,p3767-0005` is more specific than `nvidia,p3767` would.
     fits = [
         (len(beginning), board)
         for board in boards.values()

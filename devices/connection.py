@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from devices.errors import BoardUnreachableError
 
-LONGEST_READ = 1 << 30  # bytes; what a board says is not trusted, not even its end
+LONGEST_READ = 1 << 30  # bytes; a board may send without end
 
 # Starts its arguments (log file, command...) in a session of their own and ends at once, so that the command belongs
 # to init: it survives us, and leaves no zombie when it ends.
@@ -47,7 +47,7 @@ class Connection(Protocol):
 
     @property
     def backend(self) -> str:
-        """The engine to measure with, unless the user says another."""
+        """The engine to measure with, unless the user names another."""
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
         """Run a command to its end."""
@@ -82,7 +82,7 @@ class Connection(Protocol):
         """The names in a folder, each with its size in bytes."""
 
     def remove(self, remote: str) -> None:
-        """Remove a file; no error if there is none."""
+        """Remove a file; no error where it is missing."""
 
     def mkdir(self, remote: str) -> None:
         """Make a folder and those above it; no error if it is there."""
@@ -211,7 +211,7 @@ class LocalConnection:
 
     def signal(self, pid: int, signum: int) -> bool:
         try:
-            # A process that has ended may stay as a zombie where nobody reaps it, as in many containers.
+            # A process that has ended may stay as a zombie where no process reaps it, as in many containers.
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
             if state in ("Z", "X"):
                 return False

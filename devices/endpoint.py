@@ -26,7 +26,7 @@ class Endpoint:
     """A host to connect to, everything looked up.
 
     `key_files` are tried first; `only_keys` says that no other key may be tried. `jumps` lead there, in order.
-    `alias` is the name of the host key in known_hosts. `board` is the entry of boards.toml, if there is one.
+    `alias` is the name of the host key in known_hosts. `board` is the entry of boards.toml, if any.
     """
 
     label: str
@@ -132,7 +132,7 @@ def _resolve(text: str, config: paramiko.SSHConfig, board: InventoryEntry | None
 
 
 def _ssh_config(path: Path) -> paramiko.SSHConfig:
-    """The user's ssh configuration; an empty one when there is none."""
+    """The user's ssh configuration; empty where the file is missing."""
     try:
         return paramiko.SSHConfig.from_text("\n".join(_with_includes(path, 0)))
     except (OSError, UnicodeDecodeError, paramiko.SSHException) as err:

@@ -1,4 +1,4 @@
-"""Is this the board it says it is? Host keys against what the user knows, never added by themselves.
+"""Checks host keys against the known ones; a key is never added without the user.
 
 Known keys come from the user's known_hosts files and from `host_key` in boards.toml. A board of boards.toml is pinned
 by its name, not by its address: boards are flashed again, and several of them answer at 192.168.55.1.

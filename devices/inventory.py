@@ -68,7 +68,7 @@ def inventory_path() -> Path:
 
 
 def read_inventory(path: Path | None = None) -> dict[str, InventoryEntry]:
-    """The user's boards by name; none when there is no file.
+    """The user's boards by name; empty where the file is missing.
 
     Raises:
         InventoryError: the file is faulty; all its faults in one message.
@@ -94,7 +94,7 @@ def add_board(board: InventoryEntry, path: Path | None = None, *, replace: bool 
         replace: in place of the board of the same name.
 
     Raises:
-        InventoryError: there is a board of this name, or the board or the file is faulty.
+        InventoryError: the name is taken, or the board or the file is faulty.
     """
     path = path or inventory_path()
     boards = read_inventory(path)
@@ -121,7 +121,7 @@ def remove_board(name: str, path: Path | None = None) -> InventoryEntry:
     """Take a board out of the file, which keeps everything else; the board that was removed.
 
     Raises:
-        InventoryError: there is no such board, or it is written in a form that only its author can edit.
+        InventoryError: no board has this name, or it is written in a form that only its author can edit.
     """
     path = path or inventory_path()
     boards = read_inventory(path)

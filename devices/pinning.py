@@ -51,7 +51,7 @@ def planned_board(
     """The board that is to be added; without an address, the one of boards.toml that has no pinned key yet.
 
     Raises:
-        InventoryError: there is such a board already, or none to pin.
+        InventoryError: the name is taken, or no entry waits for a key.
     """
     known = read_inventory().get(name)
     if address is None:

@@ -160,7 +160,7 @@ class Campaign:
         """Copy what the job's evaluations yielded to FOLDER/<key>.f32.
 
         Raises:
-            AgentFailedError: an evaluation has no output; the agent's log says why.
+            AgentFailedError: an evaluation has no output; the hint shows the agent's log.
         """
         for row in self._job.evaluations:
             remote = self._on_board(f"outputs/{row.key}.f32")
@@ -227,7 +227,7 @@ class Campaign:
             return None
 
     def _last_output(self) -> str:
-        """The last line that the agent printed as JSON: its result or its failure; empty where there is none yet."""
+        """The last line that the agent printed as JSON: its result or its failure; empty before that."""
         lines = self._end_of("agent.out").splitlines()
         return next((line for line in reversed(lines) if line.lstrip().startswith("{")), "")
 

@@ -73,7 +73,7 @@ class SshConnection:
 
     Args:
         endpoint: where to connect.
-        ask: asks the user for a password or a passphrase, given the question; None: nobody can be asked.
+        ask: asks the user for a password or a passphrase, given the question; None: without a terminal.
 
     Raises:
         HostKeyError: the board's host key is unknown, has changed or is revoked.
@@ -119,7 +119,7 @@ class SshConnection:
         except (OSError, EOFError, paramiko.SSHException) as err:
             self.close()
             raise BoardUnreachableError(
-                f"the connection to {self.name} broke while {argv[0]} ran: {_said(err)}",
+                f"the connection to {self.name} broke while {argv[0]} ran: {_reason(err)}",
                 hint="run the same command again",
             ) from err
 
@@ -243,7 +243,7 @@ class SshConnection:
             if link.alive:
                 _remove_all(parts, link)
                 if isinstance(err, OSError) and not isinstance(err, TimeoutError):
-                    raise OSError(err.errno, _said(err) + _free_space(link, files[0][1])) from err
+                    raise OSError(err.errno, _reason(err) + _free_space(link, files[0][1])) from err
             raise
 
     def _find_python(self) -> str:
@@ -304,7 +304,7 @@ class SshConnection:
                 lost: Exception = err
             except (OSError, EOFError, paramiko.SSHException) as err:
                 if link is not None and not isinstance(err, TimeoutError) and not link.broken_by(err):
-                    raise BoardUnreachableError(f"{what} on {self.name}: {_said(err)}") from err
+                    raise BoardUnreachableError(f"{what} on {self.name}: {_reason(err)}") from err
                 lost = err
             self.close()
             now_s = time.monotonic()
@@ -313,7 +313,7 @@ class SshConnection:
                 _log.warning("lost the connection to %s; trying again for %.0f s", self.name, PATIENCE_S)
             if now_s + pause_s > give_up_s:
                 raise BoardUnreachableError(
-                    f"lost the connection to {self.name} and did not get it back in {PATIENCE_S:.0f} s: {_said(lost)}",
+                    f"lost the connection to {self.name} and did not get it back in {PATIENCE_S:.0f} s: {_reason(lost)}",
                     hint="the board continues to measure; run the same command again to follow it",
                 ) from lost
             time.sleep(pause_s)
@@ -395,7 +395,7 @@ class _Link:
                 if not self._transport.is_active():
                     raise
                 raise BoardUnreachableError(
-                    f"{self._name} offers no SFTP: {_said(err)}",
+                    f"{self._name} offers no SFTP: {_reason(err)}",
                     hint="on the board: sudo apt-get install openssh-sftp-server",
                 ) from err
         return self._sftp
@@ -470,7 +470,7 @@ def _login(
         _authenticate(transport, endpoint, secrets)
     except (paramiko.SSHException, EOFError, OSError) as err:
         raise AuthenticationError(
-            f"{endpoint.label} closed the connection while keys were tried: {_said(err)}",
+            f"{endpoint.label} closed the connection while keys were tried: {_reason(err)}",
             hint="too many keys in the agent? name one: IdentityFile and IdentitiesOnly yes in ~/.ssh/config, "
             "or `key` in boards.toml",
         ) from err
@@ -490,7 +490,7 @@ def _reach(endpoint: Endpoint, secrets: _Secrets, stack: contextlib.ExitStack) -
             sock = transport.open_channel("direct-tcpip", address, ("127.0.0.1", 0), timeout=CONNECT_LIMIT_S)
         except paramiko.SSHException as err:
             raise BoardUnreachableError(
-                f"cannot reach {following.host} port {following.port} from {hop.label}: {_said(err)}"
+                f"cannot reach {following.host} port {following.port} from {hop.label}: {_reason(err)}"
             ) from err
     return sock
 
@@ -531,7 +531,7 @@ def _negotiate(
     try:
         transport = paramiko.Transport(sock)
         stack.callback(transport.close)
-        logger = logging.getLogger("devices.paramiko")  # its own, so that what it says about broken links stays silent
+        logger = logging.getLogger("devices.paramiko")  # its own, so that its messages about broken links stay silent
         logger.setLevel(logging.CRITICAL + 1)
         transport.set_log_channel(logger.name)
         transport.banner_timeout = transport.handshake_timeout = CONNECT_LIMIT_S
@@ -544,7 +544,7 @@ def _negotiate(
         options.key_types = [*known, *(name for name in options.key_types if name not in known)]
         transport.start_client(timeout=CONNECT_LIMIT_S)
     except (paramiko.SSHException, EOFError, OSError) as err:
-        raise BoardUnreachableError(f"{endpoint.label} does not speak SSH as we do: {_said(err)}") from err
+        raise BoardUnreachableError(f"{endpoint.label} does not speak SSH as we do: {_reason(err)}") from err
     return transport
 
 
@@ -594,7 +594,7 @@ def _keys(endpoint: Endpoint, secrets: _Secrets, tried: list[str]) -> Iterator[t
     try:
         agent = paramiko.Agent()
     except paramiko.SSHException as err:
-        tried.append(f"agent: {_said(err)}")
+        tried.append(f"agent: {_reason(err)}")
     else:
         with contextlib.closing(agent):
             yield from ((f"agent, {key.get_name()}", key) for key in agent.get_keys())
@@ -708,7 +708,7 @@ def _stat(sftp: paramiko.SFTPClient, remote: str) -> paramiko.SFTPAttributes | N
 
 
 def _process_state(sftp: paramiko.SFTPClient, pid: int) -> str | None:
-    """The state letter of a process on the board; None if there is none."""
+    """The state letter of a process on the board; None if no such process runs."""
     try:
         with sftp.open(f"/proc/{int(pid)}/stat", "rb") as file:
             text = file.read(4096).decode(errors="replace")
@@ -718,7 +718,7 @@ def _process_state(sftp: paramiko.SFTPClient, pid: int) -> str | None:
 
 
 def _free_space(link: _Link, remote: str) -> str:
-    """What `df` says, to go with a refused write: SFTP has one word for a full disk and for all else."""
+    """What `df` says, to go with a refused write: SFTP has one error code for a full disk and every other failure."""
     try:
         ended = link.run(["df", "-Pk", str(PurePosixPath(remote).parent)], timeout_s=ANSWER_LIMIT_S)
         free_mb = int(ended.stdout.decode().splitlines()[-1].split()[3]) / 1024
@@ -727,7 +727,7 @@ def _free_space(link: _Link, remote: str) -> str:
     return f" ({free_mb:.0f} MB are free there; `lightnas-edge boards clean` frees what can be sent again)"
 
 
-def _said(err: Exception) -> str:
+def _reason(err: Exception) -> str:
     """An exception's text; several of paramiko's and the socket's have none."""
     if isinstance(err, OSError) and err.strerror:
         return err.strerror

@@ -1,4 +1,4 @@
-"""Boards that do not exist: `--host virtual:jetson-agx-xavier`. docs/virtual-boards.md says what they are good for.
+"""Simulated boards: `--host virtual:jetson-agx-xavier`. Their uses and limits: docs/virtual-boards.md.
 
 The agent is the real one. What it runs on is a folder of system files in the form of that board's generation, made here
 from the catalogue, and a simulated engine (profiler/simulation.py). The numbers below are invented, in the order of

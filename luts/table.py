@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 QUANTILE = 0.1  # of the corrected samples: docs/measuring.md, "From visits to a number"
 TAIL = 0.95
 UNSTABLE_SPREAD = 0.03  # relative; an entry above it is marked
-FEW_VISITS = 3  # with fewer, nothing can be said about the spread
+FEW_VISITS = 3  # with fewer, the spread is unknown
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _RESAMPLES = 200  # of the bootstrap over rounds: its own error is then 5 % of the standard error
 
@@ -294,7 +294,7 @@ class Lut:
         return np.array([one.value for one in known]), np.array([one.standard_error for one in known])
 
     def why_unknown(self, metric: str, keys: Iterable[str]) -> str:
-        """What the agent said about energy that it could not measure, as lines to append to a message."""
+        """The agent's reasons why it could not measure energy, as lines to append to a message."""
         if not metric.endswith("energy_mj"):
             return ""
         about = [self.header.energy, *(visit.energy for key in keys for visit in self._all[key].visits)]

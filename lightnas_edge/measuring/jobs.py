@@ -121,7 +121,7 @@ def sentinels(space: Space) -> list[ShapedOperator]:
 
 
 def select_operators(space: Space, patterns: Sequence[str]) -> list[ShapedOperator]:
-    """The shaped operators that `--only` asks for; all of them when there is no pattern.
+    """The shaped operators that `--only` asks for; all of them without a pattern.
 
     A pattern is a key (`mbconv_k5_e6@16x112-24s2`), an operator at a searchable layer counted from 0
     (`mbconv_k5_e6@12`), a block's name (`stem`), or a glob over keys (`*_e6@*`).

@@ -66,7 +66,7 @@ def complete_table(
 ) -> Path:
     """A table on this side with every operator of a space on a board.
 
-    The board's measurements are fetched. A job that runs there on this table, whoever started it, is followed to its
+    The board's measurements are fetched. A job that runs there on this table, from any host, is followed to its
     end. The remaining operators are measured. An unreachable board is not needed when the table here is complete.
 
     Args:
@@ -165,7 +165,7 @@ def _follow_running(
 
 
 def _missing(path: Path, space: Space, energy: bool) -> list[ShapedOperator]:
-    """The operators of a space that a table on this side lacks; all of them when there is no table."""
+    """The operators of a space that a table on this side lacks; all of them where no table exists."""
     if not path.exists():
         return space.shaped_operators()
     entries = luts.read(path).entries

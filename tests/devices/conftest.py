@@ -207,7 +207,7 @@ class ToolBox:
 
 @pytest.fixture
 def connection(tmp_path, monkeypatch):
-    """This machine as a board, with a home of its own; what is left running there is ended."""
+    """This machine as a board, with a home of its own; agents that still run there are ended."""
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "board"))
     yield devices.connect("localhost")
     for status in (tmp_path / "board" / "jobs").glob("*/status.json"):

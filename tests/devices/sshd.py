@@ -84,7 +84,7 @@ class Sshd:
         raise AssertionError(f"sshd does not listen: {(self.folder / 'sshd.log').read_text()}")
 
     def stop(self):
-        """The server and every connection to it; what sessions started goes on."""
+        """The server and every connection to it; processes that sessions started continue."""
         if self.process is not None:
             self.cut()
             self.process.terminate()

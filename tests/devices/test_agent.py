@@ -133,7 +133,7 @@ def test_a_precision_the_engine_lacks_is_refused(agent, write_job):
     assert "computes in fp32, not in int8" in answer["message"]
 
 
-def test_models_that_cannot_be_used_are_lines_with_errors_and_the_rest_goes_on(agent, write_job, tools):
+def test_models_that_cannot_be_used_are_lines_with_errors_and_the_rest_continues(agent, write_job, tools):
     good, corrupt = write_job.scale_model(2), write_job.scale_model(3)
     job = write_job(
         {"good": good, "corrupt": corrupt, "nonsense": b"not a model", "batch4": write_job.scale_model(2, (4, 8))}
@@ -232,7 +232,7 @@ real.InferenceSession = InferenceSession
 """
 
 
-def test_a_cuda_error_is_a_line_and_the_campaign_goes_on_in_a_new_process(
+def test_a_cuda_error_is_a_line_and_the_campaign_continues_in_a_new_process(
     agent, write_job, tools, tmp_path, monkeypatch
 ):
     """After such an error nothing that the process does with the GPU works any more: it must not be used again."""
@@ -277,7 +277,7 @@ def test_the_measuring_process_does_not_outlive_a_killed_agent(agent, write_job,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_agent_ends_cleanly_and_goes_on_later(agent, write_job, tools, number):
+def test_an_interrupted_agent_ends_cleanly_and_continues_later(agent, write_job, tools, number):
     job = write_job(rounds=5000)
     with agent.start(job) as process:
         tools.wait_for(lambda: tools.line_count(job / "journal.jsonl") > 5, "some visits")
@@ -363,7 +363,7 @@ def test_an_evaluation_on_damaged_inputs_yields_no_output(agent, write_job):
     assert os.listdir(job / "outputs") == []
 
 
-def test_a_runtime_that_takes_its_process_down_is_told_by_the_probe(agent, tmp_path, monkeypatch):
+def test_a_runtime_that_takes_its_process_down_is_reported_by_the_probe(agent, tmp_path, monkeypatch):
     """TensorRT without a usable GPU is known to do so."""
     (tmp_path / "onnxruntime.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

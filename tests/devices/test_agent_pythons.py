@@ -68,7 +68,7 @@ def test_it_says_its_version(board_python, archive):
     assert board_python.name == "python" + json.loads(output)["python"].rpartition(".")[0]
 
 
-def test_a_missing_runtime_is_told_with_how_to_get_it(board_python, archive, tmp_path):
+def test_a_missing_runtime_is_reported_with_how_to_get_it(board_python, archive, tmp_path):
     # -S: without site-packages, as on a bare board
     code, output, _ = run(board_python, "-S", archive, "probe")
 

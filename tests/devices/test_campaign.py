@@ -1,4 +1,4 @@
-"""The host's side: what it sends, how it follows, what it says when something is wrong."""
+"""The host's side: what it sends, how it follows, and its error messages."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_a_campaign_brings_the_table_home(connection, write_job, tmp_path, tools
     assert (tmp_path / "t.lut.jsonl").read_bytes() == (board_job(connection) / "journal.jsonl").read_bytes()
 
 
-def test_a_table_is_gone_on_with_on_a_board_that_has_forgotten_it(connection, write_job, tmp_path, tools):
+def test_a_table_is_continued_on_a_board_that_has_forgotten_it(connection, write_job, tmp_path, tools):
     table = tmp_path / "t.lut.jsonl"
     campaign(connection, write_job(rounds=1), table)
     before = table.read_bytes()
@@ -94,7 +94,7 @@ def test_outputs_of_evaluations_are_fetched(connection, write_job, tmp_path):
     np.testing.assert_array_equal(np.fromfile(tmp_path / "outputs" / "a.f32", "<f4"), 2 * inputs.ravel())
 
 
-def test_a_missing_output_is_told_with_the_agents_log(connection, write_job, tmp_path):
+def test_a_missing_output_is_reported_with_the_agents_log(connection, write_job, tmp_path):
     running = Campaign(connection, write_job(inputs=np.ones((4, 8)), rounds=1))
     running.start()
     running.follow(tmp_path / "t")
@@ -117,7 +117,7 @@ def test_a_manifest_with_errors_is_refused_before_anything_is_sent(connection, w
     assert not board_job(connection).exists()
 
 
-def test_a_killed_agent_is_noticed_and_the_next_campaign_goes_on(connection, write_job, tmp_path, tools):
+def test_a_killed_agent_is_noticed_and_the_next_campaign_continues(connection, write_job, tmp_path, tools):
     table = tmp_path / "t"
     job = write_job(rounds=5000)  # however late the host looks, the agent is still at work
 
@@ -164,7 +164,7 @@ def test_ctrl_c_while_the_agent_is_being_started_stops_it(connection, write_job,
     assert not connection.signal(status["pid"], 0)
 
 
-def test_a_busy_board_is_told_and_the_same_job_is_joined(connection, write_job, tmp_path, tools):
+def test_a_busy_board_is_reported_and_the_same_job_is_joined(connection, write_job, tmp_path, tools):
     job = write_job({"a": write_job.scale_model(2), "endless": write_job.endless_model()}, rounds=1, timeout_s=4.0)
     Campaign(connection, job).start()
     tools.wait_for((board_job(connection) / "status.json").exists, "the agent")
@@ -187,7 +187,7 @@ def test_probe_says_what_the_board_is(connection):
     assert answer.error is None
 
 
-def test_a_host_that_does_not_exist_is_told_with_what_to_look_at(tmp_path, monkeypatch):
+def test_a_host_that_does_not_exist_is_reported_with_what_to_look_at(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
 
@@ -234,7 +234,7 @@ def test_files_on_the_board_are_replaced_whole(connection, tmp_path):
         connection.read(target)
 
 
-def test_a_command_that_hangs_or_is_missing_is_told(connection):
+def test_a_command_that_hangs_or_is_missing_is_reported(connection):
     with pytest.raises(BoardUnreachableError, match="did not end within"):
         connection.run(["sleep", "60"], timeout_s=0.1)
     with pytest.raises(BoardUnreachableError, match="cannot run no-such-command"):

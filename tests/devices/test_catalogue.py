@@ -1,4 +1,4 @@
-"""The board catalogue: every file is sound, sourced, and tells its board from the others."""
+"""The board catalogue: every file is sound, sourced, and identifies its board alone."""
 
 import json
 import re

@@ -31,10 +31,10 @@ def test_energy_is_added_to_a_table_that_has_latency_only(tmp_path, monkeypatch)
         energy = entry.energy_mj
         assert 0 < energy.net_mj < energy.gross_mj
         assert energy.gross_interval_mj[0] < energy.gross_mj < energy.gross_interval_mj[1]
-    beside = set(before.entries) - {shaped.key for shaped in OPERATORS}
-    assert beside  # the sentinels, for latency alone: energy takes half a minute for each
-    assert all(after.entries[key].energy_mj is None for key in beside)
-    frame = after.to_frame().set_index("key").drop(index=list(beside))
+    extra_operators = set(before.entries) - {shaped.key for shaped in OPERATORS}
+    assert extra_operators  # the sentinels, for latency alone: energy takes half a minute for each
+    assert all(after.entries[key].energy_mj is None for key in extra_operators)
+    frame = after.to_frame().set_index("key").drop(index=list(extra_operators))
     assert (frame["energy_gross_mj"] > frame["energy_net_mj"]).all()
 
 

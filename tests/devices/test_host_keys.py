@@ -103,7 +103,7 @@ def test_names_in_known_hosts_carry_the_port_unless_it_is_22():
     assert host_name_in_known_hosts("Jetson", 2222) == "[jetson]:2222"
 
 
-def test_a_pinned_board_that_changed_is_told_how_to_be_forgotten():
+def test_a_pinned_board_that_changed_is_reported_how_to_be_forgotten():
     known = KnownKeys(((HostKey.parse(ONE), "boards.toml, nano"),))
 
     with pytest.raises(HostKeyError, match=r"the host key of nano has changed\n  known: .*boards.toml, nano") as caught:

@@ -55,7 +55,7 @@ def test_arguments_arrive_as_they_were_given_whatever_they_hold(connection):
     assert json.loads(ended.stdout) == AWKWARD
 
 
-def test_input_output_errors_and_the_exit_code_are_told_apart(connection):
+def test_input_output_errors_and_the_exit_code_are_reported_apart(connection):
     script = "import sys; data = sys.stdin.read(); print(len(data)); print('bad', file=sys.stderr); sys.exit(3)"
 
     ended = connection.run([connection.python(), "-c", script], timeout_s=30, stdin=b"x" * 3_000_000)
@@ -87,7 +87,7 @@ def test_a_started_command_survives_the_connection_and_quotes_nothing_twice(boar
     assert connection.read(out) == b"$HOME 'x'\n"
 
 
-def test_a_command_that_cannot_be_started_is_told(connection):
+def test_a_command_that_cannot_be_started_is_reported(connection):
     with pytest.raises(BoardUnreachableError, match=r"cannot start /no/such/program on .*No such file"):
         connection.start(["/no/such/program"], log=f"{connection.home()}.log", output="/dev/null")
 
@@ -108,7 +108,7 @@ def test_signals_reach_processes_and_their_absence_is_seen(connection, tools):
 # Files
 
 
-def test_files_arrive_whole_and_leave_nothing_beside_them(tmp_path, board, connection):
+def test_files_arrive_whole_and_leave_no_parts(tmp_path, board, connection):
     sizes = (0, 1, 32768, 32769, 1_000_000)
     folder = f"{connection.home()}/a/b"
     for size in sizes:
@@ -122,7 +122,7 @@ def test_files_arrive_whole_and_leave_nothing_beside_them(tmp_path, board, conne
     assert connection.home() == f"{board.home}/.lightnas-edge"
 
 
-def test_reading_goes_on_from_an_offset(tmp_path, connection):
+def test_reading_continues_from_an_offset(tmp_path, connection):
     remote = f"{connection.home()}-grown"
     (tmp_path / "grown").write_bytes(b"old" * 20_000 + b"new")
     connection.put(tmp_path / "grown", remote)
@@ -141,7 +141,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path, connection):
     assert connection.read(remote) == b"second"
 
 
-def test_what_is_not_there_is_told_by_name(connection):
+def test_what_is_not_there_is_reported_by_name(connection):
     assert not connection.exists("/no/such/file")
     connection.remove("/no/such/file")
     with pytest.raises(BoardUnreachableError, match=r"cannot read /no/such/file on .*No such file"):
@@ -168,7 +168,7 @@ def test_damage_on_the_way_is_noticed_and_nothing_is_replaced(tmp_path, connecti
     assert not [name for name in connection.listdir(os.path.dirname(remote)) if ".part-" in name]
 
 
-def test_a_full_disk_is_told_with_what_is_free_and_leaves_no_half_file(tmp_path, public_key):
+def test_a_full_disk_is_reported_with_what_is_free_and_leaves_no_half_file(tmp_path, public_key):
     board = Sshd(tmp_path / "small", public_key, largest_file=100_000).start()
     (tmp_path / "user" / ".ssh" / "known_hosts").write_text(board.known_hosts_line)
     (tmp_path / "large").write_bytes(bytes(1_000_000))
@@ -184,7 +184,7 @@ def test_a_full_disk_is_told_with_what_is_free_and_leaves_no_half_file(tmp_path,
 # Python on the board
 
 
-def test_a_board_without_python_is_told_how_to_get_one(board, connection, monkeypatch):
+def test_a_board_without_python_is_reported_how_to_get_one(board, connection, monkeypatch):
     monkeypatch.setattr(ssh, "_ABOUT_PYTHON", "import sys; sys.exit('no python here')")
 
     with pytest.raises(BoardUnreachableError, match=r"no Python 3\.6 or newer") as caught:
@@ -275,7 +275,7 @@ def test_a_board_that_stays_away_is_given_up_and_the_job_is_said_to_go_on(board,
 
     with pytest.raises(BoardUnreachableError, match="did not get it back in 1 s") as caught:
         connection.exists("/")
-    assert "goes on without us" in caught.value.hint
+    assert "the board continues to measure" in caught.value.hint
 
 
 def test_a_command_under_way_when_the_link_breaks_is_not_sent_again(board, connection, tools):
@@ -337,7 +337,7 @@ def test_nothing_is_ever_added_to_known_hosts(board, known_hosts):
 # Logging in
 
 
-def test_a_key_that_the_board_does_not_know_is_told_by_its_name(tmp_path, board, known_hosts):
+def test_a_key_that_the_board_does_not_know_is_reported_by_its_name(tmp_path, board, known_hosts):
     (board.folder / "authorized_keys").write_text(make_key(tmp_path / "another"))
 
     with pytest.raises(AuthenticationError, match="does not let") as caught:
@@ -365,7 +365,7 @@ def test_a_key_that_only_the_ssh_agent_holds_opens_the_door(tmp_path, board, kno
             agent.terminate()
 
 
-def test_nobody_listening_is_told(board, known_hosts):
+def test_a_closed_port_is_named_in_the_error(board, known_hosts):
     board.stop()
 
     with pytest.raises(BoardUnreachableError, match="refuses connections"):

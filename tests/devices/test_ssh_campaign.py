@@ -144,7 +144,7 @@ def test_a_killed_agent_is_noticed_and_resumed(board, connection, write_job, tmp
     assert len({line["session"] for line in tools.lines(journal)[1:]}) == 2
 
 
-def test_a_disk_that_is_full_on_the_board_is_told_and_room_lets_the_job_go_on(
+def test_a_disk_that_is_full_on_the_board_is_reported_and_room_lets_the_job_go_on(
     board, connection, write_job, tmp_path, tools
 ):
     journal = tmp_path / "here.jsonl"
@@ -192,7 +192,7 @@ def test_two_hosts_see_the_same_job_and_another_job_is_refused_with_the_holder(
     assert pairs(tmp_path / "here.jsonl", tools) == expected(LONG)
 
 
-def test_an_interrupted_host_leaves_a_job_that_goes_on_from_there(board, connection, write_job, tmp_path, tools):
+def test_an_interrupted_host_leaves_a_job_that_continues_from_there(board, connection, write_job, tmp_path, tools):
     campaign = Campaign(connection, write_job(**SLOW))
     journal = tmp_path / "here.jsonl"
 
@@ -361,7 +361,7 @@ def test_a_manifest_that_is_not_one_is_a_fault_of_its_job(board, connection, con
     assert "00112233445566ff/manifest.json" in faults[0]
 
 
-# A board that is not what it says
+# A board under foreign control
 
 
 GARBAGE = [b"", b"[]", b"[" * 200_000, b'{"pid": "1; rm -rf /"}', b'{"state": "done", "pid": 1e999}', b"\xff\x00" * 500]

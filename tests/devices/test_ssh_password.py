@@ -116,10 +116,10 @@ def test_three_wrong_passwords_are_enough_and_none_is_repeated(server, caplog, c
         connect(server, ["hunter2"] * 5)
 
     assert len(server.seen) == 3
-    told = (
+    messages = (
         str(caught.value) + caught.value.hint + repr(caught.value.__cause__) + caplog.text + "".join(capfd.readouterr())
     )
-    assert "hunter2" not in told
+    assert "hunter2" not in messages
 
 
 def test_without_a_terminal_no_password_is_asked_for(server):
@@ -150,7 +150,7 @@ def test_a_board_that_is_just_starting_is_tried_again(server, monkeypatch):
     assert len(asked) == 1
 
 
-def test_a_board_that_is_just_starting_is_told_at_first(server):
+def test_a_board_that_is_just_starting_is_reported_at_first(server):
     server.closed_doors = 1
 
     with pytest.raises(AuthenticationError, match="closed the connection while keys were tried"):

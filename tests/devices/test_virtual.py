@@ -94,7 +94,7 @@ def test_a_fresh_board_gives_the_same_numbers_again(board, tmp_path, monkeypatch
     assert [visit.samples_ms for visit in tables[0].visits] == [visit.samples_ms for visit in tables[1].visits]
 
 
-def test_a_board_goes_on_in_time_so_a_second_campaign_differs(board, tmp_path):
+def test_a_board_continues_in_time_so_a_second_campaign_differs(board, tmp_path):
     first = profile(board(), tmp_path / "a")
     connection = board()
     settings = Settings(backend="simulated", precision="fp32", protocol=QUICK)

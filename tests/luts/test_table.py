@@ -98,7 +98,7 @@ def test_six_sentinels_are_enough_to_link_two_sessions_of_otherwise_different_ke
 
 @pytest.mark.parametrize("seed", range(20))
 def test_sessions_that_share_no_key_are_each_left_as_they_are(tmp_path, seed):
-    """Nothing says how much faster the machine was in one of them, so nothing is divided out."""
+    """The drift between them is unknown, so none is divided out."""
     generator = np.random.default_rng(seed)
     records = [header(), visit("stem@1", [0.01])]
     for key, cost in TRUTH_MS.items():

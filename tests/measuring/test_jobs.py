@@ -43,7 +43,7 @@ def test_a_profile_job_holds_every_operator_once_with_a_model_named_by_its_conte
 
 
 def test_more_rounds_and_fewer_operators_are_the_same_job(tmp_path):
-    """So that `--rounds` and `--only` add to what was measured instead of beginning anew."""
+    """So that `--rounds` and `--only` add to what was measured instead of starting a new table."""
     whole = write_profile_job(tmp_path / "a", TINY, Settings())
     more = write_profile_job(tmp_path / "b", TINY, Settings(protocol=MeasurementProtocol(rounds=99, seed=7)))
     part = write_profile_job(tmp_path / "c", TINY, Settings(), operators=TINY.shaped_operators()[:2])
@@ -80,7 +80,7 @@ def test_the_reference_set_comes_first_whatever_the_seed():
     assert sample_architectures(TINY, 14, seed=3)[10:] != sample_architectures(TINY, 14, seed=7)[10:]
 
 
-def test_a_sample_job_measures_the_sentinels_beside_the_networks(tmp_path):
+def test_a_sample_job_measures_the_sentinels_and_the_networks(tmp_path):
     networks = sample_architectures(TINY, 3, seed=0)
 
     rows = manifest(write_sample_job(tmp_path, TINY, Settings(), networks))["measurements"]
@@ -90,7 +90,7 @@ def test_a_sample_job_measures_the_sentinels_beside_the_networks(tmp_path):
     assert rows[-1]["architecture"] == networks[-1].to_json()
 
 
-def test_sentinels_span_the_space_from_cheap_to_dear():
+def test_sentinels_span_the_space_from_fast_to_slow():
     chosen = sentinels(load_space("lightnas"))
 
     assert len(chosen) == len(set(chosen)) == 12

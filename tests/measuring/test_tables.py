@@ -94,13 +94,13 @@ def test_only_what_is_missing_is_measured(board, measured_elsewhere, caplog):
     assert lut.coverage(KEYS).complete
     first, second = dict.fromkeys(visit.session for visit in lut.visits)
     keys = {session: {visit.key for visit in lut.visits if visit.session == session} for session in (first, second)}
-    beside = {shaped.key for shaped in sentinels(SPACE)}
+    common = {shaped.key for shaped in sentinels(SPACE)}
     assert {key for key in KEYS if "_e6@" in key} <= keys[first]
-    assert keys[first] & keys[second] == beside  # so that the two sessions can be compared
+    assert keys[first] & keys[second] == common  # so that the two sessions can be compared
     assert f"measuring {len(KEYS) - len(keys[first])} of {len(KEYS)} operators" in caplog.text
 
 
-def test_a_job_at_work_on_the_table_is_waited_for_whoever_started_it(board, measured_elsewhere, caplog):
+def test_a_job_at_work_on_the_table_is_waited_for_started_by_another_host(board, measured_elsewhere, caplog):
     measured_elsewhere(rounds=15, follow=False)
     with devices.connect("bench") as connection:
         # A board lists a job from its first line on.
@@ -114,7 +114,7 @@ def test_a_job_at_work_on_the_table_is_waited_for_whoever_started_it(board, meas
     assert "is measuring this table: waiting for it" in caplog.text
 
 
-def test_several_tables_of_one_space_are_told_apart_or_asked_about(board, measured_elsewhere):
+def test_several_tables_of_one_space_are_reported_apart_or_asked_about(board, measured_elsewhere):
     measured_elsewhere(name="one")
     measured_elsewhere(name="four", batch=4)
 
