@@ -43,11 +43,12 @@ def learning_progress(title: str, *, budget: tuple[float, str] | None = None) ->
             if event["kind"] == "start":
                 before, total = _steps(event, event["epoch"]), _steps(event, event["epochs"])
                 done = before + event["step"]
-            elif event["kind"] == "step":
+            elif event["kind"] in ("search-step", "training-step"):
                 done += 1
                 text = f"epoch {event['epoch'] + 1}  loss {event['loss']:.3f}  accuracy {100 * event['accuracy']:.0f} %"
                 if budget is not None:
-                    text += f"  {ms(event.get('derived', event.get('derived_ms')))} of {budget[0]:g} {budget[1]}  lambda {event['lambda']:.3f}"
+                    (derived,) = event["derived"].values()
+                    text += f"  {ms(derived)} of {budget[0]:g} {budget[1]}  multiplier {event['multiplier']:.3f}"
             elif event["kind"] == "candidate":
                 text = f"comparing networks for {event['budget']}: {event['done']} of {event['total']}"
             elif event["kind"] == "precision":
@@ -83,12 +84,13 @@ def tensorboard(folder: Path | None) -> Iterator[Callable[[Event], None]]:
         nonlocal done
         if event["kind"] == "start":
             done = _steps(event, event["epoch"]) + event["step"]
-        elif event["kind"] == "step":
+        elif event["kind"] == "search-step":
             done += 1
-            for name in ("loss", "accuracy", "sampled", "sampled_ms"):
-                if event.get(name) is not None:
-                    writer.add_scalar(f"{event['phase']}/{name}", event[name], done)
-        elif event["kind"] == "epoch":
+            for name in ("loss", "accuracy"):
+                writer.add_scalar(f"{event['phase']}/{name}", event[name], done)
+            for metric, value in event["sampled"].items():
+                writer.add_scalar(f"{event['phase']}/sampled {metric}", value, done)
+        elif event["kind"] == "search-epoch":
             epoch = event["epoch"] + 1
             for name in ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss", "entropy"):
                 if event.get(name) is not None:
@@ -96,7 +98,7 @@ def tensorboard(folder: Path | None) -> Iterator[Callable[[Event], None]]:
             for budget in event["budgets"]:
                 for metric, value in budget["derived"].items():
                     writer.add_scalar(f"{budget['name']}/{metric}", value, epoch)
-                    writer.add_scalar(f"{budget['name']}/lambda of {metric}", budget["lambda"][metric], epoch)
+                    writer.add_scalar(f"{budget['name']}/multiplier of {metric}", budget["multipliers"][metric], epoch)
             writer.flush()
 
     writer = SummaryWriter(str(folder))

@@ -17,7 +17,7 @@ from lightnas_edge.measuring.tables import fetch_table
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "pull", help="fetch the tables that a board holds",
-        description="Fetch the measurements that a board holds, whoever made them, into tables on this side. An existing table gets the "
+        description="Fetch the measurements that a board holds, from any host, into tables on this side. An existing table gets the "
         "lines that it lacks; one with other measurements stays unchanged, and the board's goes to a file of another name.",
         epilog="example: lightnas-edge pull --host jetson.local",
     )  # fmt: skip

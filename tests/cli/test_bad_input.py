@@ -85,7 +85,7 @@ def test_a_table_that_contradicts_the_boards_own_is_refused_and_unchanged(copy):
 
     assert told.code == 1
     assert "the board's journal of this job differ from line 51 on" in told.err
-    assert "move the file away to get the board's" in told.err
+    assert "move the file away and fetch the board's" in told.err
     assert table.read_bytes() == before
 
 
@@ -156,7 +156,7 @@ def test_a_run_directory_of_another_search_is_left_alone(copy):
         (["fit", "--space", "tiny"], "fit needs --lut, --samples or both"),
         (["range", "--lut", "ops.lut.jsonl"], "--lut needs --space"),
         (
-            ["search", "--predictor", "p.predictor.json", "--latency-ms", "9", "--data", "no-such-folder"],
+            ["search", "--predictor", "p.predictor.json", "--latency-ms", "9", "--force", "--data", "no-such-folder"],
             "no-such-folder",
         ),
         (["profile", "--space", "tiny", "--only", "mbconv_k9_e9"], "no operator of space tiny matches"),

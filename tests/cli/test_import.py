@@ -43,7 +43,7 @@ def test_what_is_no_table_is_said(tmp_path):
     told = run("import", tmp_path / "x.csv")
 
     assert told.code == 1
-    assert "in no form known here" in told.err
+    assert "is in no known form" in told.err
 
 
 def test_an_archive_without_the_arrays_is_said(tmp_path):
