@@ -69,7 +69,7 @@ def train_mlp(
     epochs: int,
     patience: int,
 ) -> tuple[list[tuple[NDArray[np.float32], NDArray[np.float32]]], int]:
-    """Adam on the squared error; the weights of the epoch with the least held-out error.
+    """Adam on the squared error; the weights of the epoch with the lowest held-out error.
 
     Args:
         inputs: (n, L*K) one-hots. targets: (n,) standardised.
@@ -78,7 +78,7 @@ def train_mlp(
         [(weight (out, in), bias (out,))] and the number of epochs run.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # layers this small only lose time to further threads
+    torch.set_num_threads(1)  # more threads make layers this small slower
     try:
         return _train_mlp(inputs, targets, held_out, hidden, seed=seed, epochs=epochs, patience=patience)
     finally:

@@ -1,4 +1,4 @@
-"""Predictors over tables of features: networks or blocks outside our search spaces, measured by anyone.
+"""Predictors over tables of features: networks or blocks outside our search spaces, from any source.
 
 A row has amounts of *work* (multiplications, bytes, how often an operator occurs), which cost in proportion, and
 *traits* (sizes, kernels, strides), which decide how efficiently the work is done. Several models are tried, and the one
@@ -108,11 +108,11 @@ def fit_features(
 
     Args:
         value: (n,) measured; above 0 where errors are relative.
-        relative: judge and fit by relative errors (MAPE), else by absolute ones (RMSE).
-        method: one of the models by name, to decide for oneself.
+        relative: fit and select by relative errors (MAPE), else by absolute ones (RMSE).
+        method: name of a model; None selects one.
 
     Raises:
-        PredictorError: too few rows, or values that cannot be fitted so.
+        PredictorError: too few rows, or values at or below 0 with relative errors.
     """
     value = np.asarray(value, dtype=np.float64)
     if len(value) != len(features) or not np.isfinite(value).all():
@@ -122,11 +122,11 @@ def fit_features(
     if len(value) < LEAST_ROWS:
         raise PredictorError(f"at least {LEAST_ROWS} rows are needed, found {len(value)}")
     if relative and (value <= 0).any():
-        raise PredictorError("relative errors need values above 0", hint="relative=False judges by absolute errors")
+        raise PredictorError("relative errors need values above 0", hint="relative=False selects by absolute errors")
     models = _models(len(value), relative, seed)
     if method is not None:
         if method not in models:
-            raise PredictorError(f"no such model here: {method!r}", hint=f"choose from: {', '.join(models)}")
+            raise PredictorError(f"no such model for these rows: {method!r}", hint=f"choose from: {', '.join(models)}")
         models = {method: models[method]}
     dealt = np.random.default_rng(seed).permutation(len(value)) % folds
     target = np.log(value) if relative else value
