@@ -1,0 +1,52 @@
+"""Every command that a message about a table names is one that the command line accepts."""
+
+import re
+import shlex
+
+import pytest
+
+import luts
+from lightnas_edge.cli import all_commands
+from tests.luts.journals import FINGERPRINT, header, visit, write
+
+
+def commands_in(text):
+    return re.findall(r"`((?:profile-device|lightnas-edge) [^`]*)`", text)
+
+
+@pytest.fixture
+def lut(tmp_path):
+    network = {"kind": "architecture", "schema": 1, "space": "tiny", "operators": ["skip"]}
+    fingerprint = FINGERPRINT | {"precision": "fp16", "batch": 8, "threads": 2}
+    spread = [1.0, 1.3, 1.0, 1.3, 1.0, 1.3]
+    records = [visit("stem@3x32-16s2", [1.0])]
+    records += [visit("skip@40x4-80s2", [sample], round=round_) for round_, sample in enumerate(spread)]
+    records += [visit("net-1", [sample], round=round_, architecture=network) for round_, sample in enumerate(spread)]
+    return luts.read(write(tmp_path / "t", header(fingerprint=fingerprint), *records))
+
+
+def test_the_remedies_of_a_table_parse(lut, tmp_path):
+    texts = [warning for entry in (lut.entries | lut.networks).values() for warning in entry.warnings]
+    for keys in (["a@1"], [f"k{number}@1" for number in range(9)]):
+        with pytest.raises(luts.LutMissError) as caught:
+            lut.latencies_ms(keys)
+        texts.append(caught.value.hint)
+    with pytest.raises(luts.LutMissError) as caught:
+        luts.drift_ratio(lut, luts.read(write(tmp_path / "other", header(fingerprint=lut.fingerprint))))
+    texts.append(caught.value.hint)
+    for content in (b"", b"damaged\n"):
+        (tmp_path / "damaged").write_bytes(content)
+        with pytest.raises(luts.LutFormatError) as refused:
+            luts.read(tmp_path / "damaged")
+        texts.append(refused.value.hint)
+
+    commands = [command for text in texts for command in commands_in(text)]
+
+    assert len(commands) >= len(texts)
+    for command in commands:
+        words = shlex.split(command.replace("NAME", "tiny"))
+        all_commands().parse_args(words if words[0] == "profile-device" else words[1:])
+
+
+def test_a_remedy_repeats_the_settings_of_the_table(lut):
+    assert lut.command_options == "--host HOST --space tiny --precision fp16 --batch 8 --threads 2"
