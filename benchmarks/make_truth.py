@@ -6,8 +6,8 @@
 
 The last writes latency.csv and small.predictor.json instead, from two journals:
 
-    lightnas-edge profile --space benchmarks/truth/small.toml --out OPERATORS
-    lightnas-edge sample --space benchmarks/truth/small.toml --count 256 --out NETWORKS
+    lightnas-edge profile --host localhost --space benchmarks/truth/small.toml --out OPERATORS
+    lightnas-edge sample --host localhost --space benchmarks/truth/small.toml --count 256 --out NETWORKS
 
 One line per network and seed; the seed decides initial weights and order. All networks are trained with SGD with
 momentum, 200 steps of 64 images, learning rate 0.2 with a linear warm-up and half a cosine. The accuracy is that of the

@@ -38,9 +38,9 @@ def assess(predictor: AdditivePredictor, observations: Observations, around: flo
         PredictorError: no network of the space comes near the value.
     """
     one_hot = one_hot_of(predictor.space, networks_of_interest(predictor, around))
-    predicted = predictor.predict(one_hot)
+    predicted = np.abs(predictor.predict(one_hot))
     quantile = predictor.quantile((1 + _CONFIDENCE) / 2)
-    unit = float(np.median(observations.value))
+    unit = abs(float(np.median(observations.value)))
     measuring = math.sqrt(max(predictor.noise**2 - predictor.discrepancy**2, 0.0))
     floor, discrepancy, noise = (
         float(np.median(quantile * part / predicted)) for part in (predictor.noise, predictor.discrepancy, measuring)

@@ -548,8 +548,21 @@ def _transfer_prior(terms: Terms, other: AdditivePredictor, observations: Observ
 
 
 def _ratio(other: AdditivePredictor, observations: Observations) -> float:
-    """Median cost of the networks here over their cost on the other board."""
-    return float(np.median(observations.value / other.predict_indices(observations.indices)))
+    """Median cost of the networks here over their predicted cost on the other board.
+
+    Raises:
+        PredictorError: it is not a positive number.
+    """
+    predicted = other.predict_indices(observations.indices)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = float(np.median(observations.value / predicted))
+    if not 0 < ratio < math.inf:
+        raise PredictorError(
+            f"the prior predicts {np.median(predicted):.4g} {other.unit} for networks that measure "
+            f"{np.median(observations.value):.4g} {other.unit}: no scale factor relates them",
+            hint="use a predictor of the same metric with positive predictions",
+        )
+    return ratio
 
 
 def _alike(size: Array, group: Sequence[object]) -> Array:

@@ -116,7 +116,9 @@ def fit_best(
     """
     if lut is not None and not samples:
         alone = lut_predictor(space, lut, metric=metric)
-        return alone, MethodComparison((), ("no measured networks: the table alone, without held-out scores",))
+        skipped = ("no measured networks: the table alone, without held-out scores",)
+        alone.origin = replace(alone.origin, fit=alone.fit.changed(skipped=skipped))
+        return alone, MethodComparison((), skipped)
     observations = (
         samples if isinstance(samples, Observations) else load_observations(space, samples, lut, metric=metric)
     )
@@ -172,11 +174,15 @@ def learning_curve(
                 predictor, rest = fit(observations.take(order[:count])), observations.take(order[count:])
                 low, high = predictor.interval(rest.one_hot, CONFIDENCE)
                 found.append(score(predictor.predict(rest.one_hot), low, high, rest))
-            rmse, mape, coverage = (
-                _mean(values)
-                for values in zip(*((each.rmse, each.mape, each.coverage_90) for each in found), strict=True)
+            points.append(
+                CurvePoint(
+                    method=name,
+                    networks=count,
+                    rmse=float(np.mean([each.rmse for each in found])),
+                    mape=_mean([each.mape for each in found]),
+                    coverage_90=_mean([each.coverage_90 for each in found]),
+                )
             )
-            points.append(CurvePoint(method=name, networks=count, rmse=rmse or 0.0, mape=mape, coverage_90=coverage))
     return points
 
 

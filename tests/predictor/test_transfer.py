@@ -100,6 +100,14 @@ def test_a_prior_needs_networks_and_takes_the_place_of_a_table(old, tmp_path):
         fit_additive(SPACE, None, networks(NEW_COST, 10, 7, NEW_BOARD, metric="energy_mj"), prior=old)
 
 
+def test_a_prior_with_negative_predictions_is_refused(old):
+    negative = fit_additive(SPACE, None, networks(OLD_COST, 30, 5, FINGERPRINT))
+    negative.mean[0] = -100.0
+
+    with pytest.raises(PredictorError, match="no scale factor relates them"):
+        fit_additive(SPACE, None, networks(NEW_COST, 10, 7, NEW_BOARD), prior=negative)
+
+
 def test_a_simulated_prior_is_compared_and_never_chosen_for_a_real_board(old):
     from dataclasses import replace
 
