@@ -93,7 +93,7 @@ class JobWriter:
         for key, content in models.items():
             digest = hashlib.sha256(content).hexdigest()
             (folder / "models" / f"{digest}.onnx").write_bytes(content)
-            rows.append({"key": key, "model": digest, "operator": {"name": key}})
+            rows.append({"key": key, "model": digest, "operator": {"key": key, "block": key}})
         evaluations = []
         if inputs is not None:
             content = inputs.astype("<f4").tobytes()
