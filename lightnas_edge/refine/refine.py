@@ -6,7 +6,6 @@ compare the best with the network as it was, and write the winner as a run direc
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -28,6 +27,7 @@ from lightnas_edge.nn.loop import MetricsLog
 from lightnas_edge.predictor import Predictor, load_predictor
 from lightnas_edge.predictor.metrics import COUNTED
 from lightnas_edge.records.differences import changes, require_equal_fingerprints
+from lightnas_edge.records.metrics import RefinementScore, read_metrics
 from lightnas_edge.records.run import MetricPrediction, PredictedRecord, RefinedFrom, RefinedRecord, RefinementRecord
 from lightnas_edge.refine.channels import Channels, Grid
 from lightnas_edge.refine.evolution import evolve
@@ -288,11 +288,14 @@ class _Scores:
         path = folder / "scores.jsonl"
         content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        self._held: dict[tuple[Channels, int], float] = {}
-        for line in map(json.loads, whole.splitlines()):
-            channels = Channels(tuple(line["widths"]), tuple(line["expansions"]))
-            score = line[proxy.name]
-            self._held[channels, line["seed"]] = math.inf if score is None else float(score)
+        self._known: dict[tuple[Channels, int], float] = {}
+        lines, faults = read_metrics(path) if path.exists() else ([], [])
+        if faults:
+            raise RunError("\n".join(faults), hint="--fresh refines from the beginning")
+        for line in lines:
+            if isinstance(line, RefinementScore) and line.proxy == proxy.name:
+                channels = Channels(line.widths, line.expansions)
+                self._known[channels, line.seed] = math.inf if line.score is None else line.score
         self._log = MetricsLog(path, len(whole))
         self._done, self._total = 0, 0
         self._on_event: Callable[[Event], None] = lambda event: None
@@ -300,26 +303,26 @@ class _Scores:
     def announce(self, total: int, on_event: Callable[[Event], None] | None) -> None:
         self._total = total
         self._on_event = on_event or self._on_event
-        self._on_event({"kind": "start", "done": 0, "total": total, "known": len(self._held)})
+        self._on_event({"kind": "start", "done": 0, "total": total, "known": len(self._known)})
 
     def of(self, channels: Channels, seed: int) -> float:
-        known = (channels, seed) in self._held
+        known = (channels, seed) in self._known
         if not known:
             started = time.monotonic()
             score = self._proxy(*self._grid.network(channels), seed)
-            self._held[channels, seed] = score
-            line = {
-                "kind": "score",
-                "widths": list(channels.widths),
-                "expansions": list(channels.expansions),
-                "seed": seed,
-                self._proxy.name: score if math.isfinite(score) else None,
-                "elapsed_s": round(time.monotonic() - started, 3),
-            }
-            self._log.write([line])
+            self._known[channels, seed] = score
+            line = RefinementScore(
+                widths=channels.widths,
+                expansions=channels.expansions,
+                seed=seed,
+                proxy=self._proxy.name,
+                score=finite(score),
+                elapsed_s=round(time.monotonic() - started, 3),
+            )
+            self._log.write([line.to_json()])
             self._log.sync()
         self._done += 1
-        score = self._held[channels, seed]
+        score = self._known[channels, seed]
         self._on_event(
             {"kind": "score", "done": self._done, "total": self._total, "score": score, "channels": channels}
         )

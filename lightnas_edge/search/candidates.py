@@ -1,4 +1,4 @@
-"""The last choice: a few networks within the budget, compared on held-out images with the supernet's weights."""
+"""The final choice: a few networks within the budget, compared on held-out images with the supernet's weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection, select
 from lightnas_edge.space import Space
 
-USE = 0.995  # of what the budgets allow, where they are to be used as well as kept; the published result may be off by 0.7 %
+# Share of what the budgets allow, with a two-sided budget; the published result may deviate from its target by 0.7 %.
+MIN_UTILISATION = 0.995
 CALIBRATION_IMAGES = 512  # training images whose statistics normalise a candidate
 HELD_OUT_IMAGES = 2000  # at most, evenly spaced
 
@@ -37,22 +38,24 @@ class Candidate:
 
 
 def shortlist(
-    space: Space, preference: OperatorPosterior, budget: Budget, config: SearchConfig, count: int
+    space: Space, posterior: OperatorPosterior, budget: Budget, config: SearchConfig, count: int
 ) -> list[Selection]:
-    """Networks that may be the best within the budget, the one preferred most on average first.
+    """Networks that may be the best within the budget; first the one with the highest posterior mean score.
 
-    The others are exact optima of preferences drawn from the belief: as different as the doubt is large.
+    The others are exact optima of scores drawn from the posterior: they differ more where the posterior is wide.
 
     Raises:
         InfeasibleBudgetError: no network keeps the budget.
     """
-    use = USE if config.uses_budget else None
-    found = [select(space, preference.mean, budget.constraints, config.confidence, use=use)]
+    min_utilisation = MIN_UTILISATION if config.uses_budget else None
+    found = [select(space, posterior.mean, budget.constraints, config.confidence, min_utilisation=min_utilisation)]
     generator = np.random.default_rng([config.seed, 17])
-    for _ in range(2 * (count - 1)):  # draws repeat themselves where the belief is firm
-        if len(found) >= count or preference.doubt == 0:
+    for _ in range(2 * (count - 1)):  # draws repeat where the posterior is narrow
+        if len(found) >= count or posterior.posterior_std == 0:
             break
-        other = select(space, preference.sample(generator), budget.constraints, config.confidence, use=use)
+        other = select(
+            space, posterior.sample(generator), budget.constraints, config.confidence, min_utilisation=min_utilisation
+        )
         if all(other.architecture != known.architecture for known in found):
             found.append(other)
     return found
@@ -70,13 +73,13 @@ def compare(
 ) -> list[Candidate]:
     """Every network on the same held-out images, normalised by statistics of the same training images.
 
-    The images are the validation images, which the preferences were learned from too: enough to tell candidates
-    apart, not to state an accuracy.
+    The images are the validation images, and the operator scores were fitted to them too: this ranks candidates and is
+    no estimate of an accuracy.
     """
     device = next(supernet.parameters()).device
     loader = data.train_loader(min(config.batch, CALIBRATION_IMAGES), augment=False)
     calibration = []
-    for pixels, _ in loader.batches(config.epochs):  # an order of its own, after all of the search's
+    for pixels, _ in loader.batches(config.epochs):  # an order that no epoch of the search used
         calibration.append(normalise(pixels.to(device)))
         if sum(len(batch) for batch in calibration) >= CALIBRATION_IMAGES:
             break
@@ -98,18 +101,18 @@ def compare(
     return found
 
 
-def scored(space: Space, preference: OperatorPosterior, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
-    """(C,) smaller is better: a candidate's loss on held-out images, less what its operators are believed to be worth.
+def scored(space: Space, posterior: OperatorPosterior, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    """(C,) smaller is better: a candidate's loss on held-out images minus the sum of its operator scores.
 
-    Two estimates of the same loss with equal weight: its own measurement knows how its operators get on with each other,
-    the belief rests on the losses of hundreds of paths. By the first alone the benchmark with known truth ends no better,
-    and rather worse, than without any comparison (docs/search.md).
+    Two estimates of the same loss with equal weight: the candidate's own loss contains interactions of its operators, the
+    posterior rests on the losses of hundreds of paths. With the first alone, the benchmark with known truth ends no better
+    than without any comparison, rather worse (docs/search.md).
     """
-    worth = [
-        preference.mean[np.arange(len(space.layers)), each.selection.architecture.indices(space)].sum()
+    score = [
+        posterior.mean[np.arange(len(space.layers)), each.selection.architecture.indices(space)].sum()
         for each in candidates
     ]
-    scores: NDArray[np.float64] = np.array([each.loss for each in candidates], dtype=np.float64) - np.array(worth)
+    scores: NDArray[np.float64] = np.array([each.loss for each in candidates], dtype=np.float64) - np.array(score)
     return scores
 
 

@@ -47,24 +47,24 @@ class SearchConfig:
     """What a user may set; everything else is `PUBLISHED`.
 
     Args:
-        method: `shared`: one supernet for any number of budgets, operators judged by the losses of whole paths, the
-            network chosen among candidates on held-out images. `lightnas`: as published, one budget.
+        method: `shared`: one supernet for any number of budgets, operator scores fitted to the losses of whole paths,
+            the network chosen among candidates on held-out images. `lightnas`: as published, one budget.
         epochs: of the whole search. Warm-up, temperature, halvings and brake are stretched to it, so that a short
             search has the shape of the published one of 90.
-        batch: images of a weight step.
-        architecture_batch: images of an architecture step; None: the same. A smaller one gives more steps per epoch.
+        batch: batch size of weight updates.
+        architecture_batch: batch size of architecture updates; None: the same. A smaller one gives more steps per epoch.
         warmup_epochs: None: a ninth of the epochs, at least one.
         alpha_lr, lambda_lr: None: as published, multiplied by 3200 / architecture steps of this search where that is
             above one. Adam moves a preference by at most the sum of its step sizes, so 100 published steps move it by
             0.1. The scaling keeps that sum and does not bring a short search to its target: the network that alpha
             prefers ended 9 % below and 16 % above it in two searches of 10 and 8 epochs on `tiny`, and a replay
             without training showed no clear winner among 8 pairs of factors (median 4 to 15 % off). That the network
-            handed over keeps the budget rests on the exact selection alone.
-        two_sided: the budget is to be used as well as kept, as published; None: only by the method `lightnas`.
+            selected keeps the budget follows from the exact selection alone.
+        two_sided: the budget is a target from both sides, as published; None: only with the method `lightnas`.
         paths: of each validation batch whose losses are compared (`shared`). Four give three comparisons for twice the
             passes of the one comparison that two give.
         candidates: networks of each budget that are compared on held-out images, at most (`shared`).
-        parts: pieces of a batch of weights, run one after the other: less memory, and batch norm sees a piece at a time.
+        micro_batches: per weight update, run one after the other: less memory, and batch norm sees one at a time.
         precision: of the arithmetic: `fp32`, `bf16`, or `auto`: what is quickest in a short trial before the search.
         seed: of weights, samples and preferences; that of order and augmentation belongs to the data.
         device: `auto`, `cpu` or `cuda`. Bit-identical resumption is promised on the CPU, with the same
@@ -84,7 +84,7 @@ class SearchConfig:
     two_sided: bool | None = None
     paths: int = 4
     candidates: int = 16
-    parts: int = 1
+    micro_batches: int = 1
     precision: str = "fp32"
     seed: int = 0
     device: str = "auto"
@@ -101,7 +101,7 @@ class SearchConfig:
                 ("warmup_epochs", 1),
                 ("paths", 2),
                 ("candidates", 1),
-                ("parts", 1),
+                ("micro_batches", 1),
                 ("seed", 0),
             )
             if getattr(self, name) is not None and getattr(self, name) < least
@@ -118,18 +118,20 @@ class SearchConfig:
         for name, known in (("method", METHODS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 faults.append(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
-        if 2 * self.parts > self.batch:
-            faults.append(f"parts: {self.parts} pieces of {self.batch} images leave fewer than two in each")
+        if 2 * self.micro_batches > self.batch:
+            faults.append(
+                f"micro_batches: {self.micro_batches} micro-batches of {self.batch} images leave fewer than two images in each"
+            )
         if faults:
-            raise RunError("the search cannot be run as asked\n" + "\n".join(f"  {fault}" for fault in faults))
+            raise RunError("the configuration of the search is invalid\n" + "\n".join(f"  {fault}" for fault in faults))
 
     @property
     def uses_budget(self) -> bool:
-        """Whether the budget pulls from below too."""
+        """Whether the budget is two-sided."""
         return self.method == LIGHTNAS if self.two_sided is None else self.two_sided
 
 
-# The largest automatic step of a preference: a bound by judgement, not by measurement. Adam's step does not shrink
+# The largest automatic step of alpha: a judgement, not a measurement. Adam's step does not shrink
 # with the gradient, so far above it a few batches would settle a layer.
 ALPHA_LR_LIMIT = 0.1
 

@@ -1,4 +1,4 @@
-"""What a network must keep: upper limits on metrics, each under a predictor of its own."""
+"""Budgets: upper limits on metrics, each under its own predictor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightnas_edge.predictor import Predictor
 
 @dataclass(frozen=True)
 class Constraint:
-    """`predictor.metric` of the network shall not exceed `target`, which is in the predictor's unit.
+    """`predictor.metric` of the network must not exceed `target`, which is in the predictor's unit.
 
     Raises:
         BudgetError: the target is not a positive, finite number.
@@ -41,7 +41,7 @@ class Constraint:
 class Budget:
     """One network to be found: its name among those of a search, and what it must keep.
 
-    The first constraint is the one by which networks are called cheaper. `board`: whose, where a search has several.
+    The first constraint orders networks by cost. `board`: the name of its board, where a search has several.
 
     Raises:
         BudgetError: no constraint, two on the same metric, predictors of different spaces, or a name that cannot be a
@@ -61,7 +61,7 @@ class Budget:
             raise BudgetError(f"two budgets for {', '.join(twice)} of one network", hint="name each metric once")
         require_one_space(self.constraints)
         if self.name in ("", ".", "..") or set(self.name) & set("/\\\0"):
-            raise BudgetError(f"a budget's name becomes that of a folder, which {self.name!r} cannot be")
+            raise BudgetError(f"the name of a budget becomes the name of a folder; {self.name!r} cannot be one")
 
     @property
     def targets(self) -> dict[str, float]:
@@ -73,7 +73,7 @@ class Budget:
 
 
 def require_one_space(constraints: Sequence[Constraint]) -> None:
-    """Raises BudgetError when predictors do not speak of the same layers and operators."""
+    """Raises BudgetError when predictors are of different spaces."""
     hashes = {constraint.predictor.space.sha256 for constraint in constraints}
     if len(hashes) > 1:
         spaces = ", ".join(sorted({constraint.predictor.space.name for constraint in constraints}))

@@ -1,13 +1,12 @@
-"""What is probable for a budget, given what is believed of operators: one multiplier per constraint, solved for.
+"""The distribution of paths for one budget, given operator scores: one Lagrange multiplier per constraint, solved for.
 
-Of all distributions that pick every layer's operator by itself and whose expected cost keeps the budgets, the one nearest to
-what is preferred has
+Of all distributions with independent layers whose expected cost keeps the budgets, the one nearest to the softmax of the
+scores has
 
-    p[layer, operator] ~ exp(preference - sum over constraints of lam * cost / target)
+    p[layer, operator] ~ exp(score - sum over constraints of lam * cost / target)
 
-with multipliers that are the minimum of a convex function: the published gradient ascent on lambda climbs the same
-function a step at a time. A multiplier above zero says that its constraint binds. The shared method shows these and
-trains every path alike.
+with multipliers that minimise a convex function: the published gradient ascent on lambda takes single steps on the same
+function. A constraint with a multiplier above zero is binding. The shared method displays these and trains uniform paths.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from lightnas_edge.search.constraints import Constraint
 
 Array = NDArray[np.float64]
 
-_MOST = 1e3  # of a multiplier: far beyond it only the cheapest path is left
-_RANDOM = 20  # networks per unknown for the straight line through a predictor that is none
+_MAX_MULTIPLIER = 1e3  # beyond it only the path of lowest cost has any probability
+_RANDOM = 20  # networks per coefficient for the linear fit to a predictor that is not linear
 
 
 @dataclass(frozen=True)
@@ -51,16 +50,16 @@ class PathDistribution:
     expected: tuple[float, ...]  # cost of a sampled path on average, in units of the target
 
 
-def nearest_within(preference: Array, costs: Sequence[LinearCost], *, two_sided: bool = False) -> PathDistribution:
+def nearest_within(score: Array, costs: Sequence[LinearCost], *, two_sided: bool = False) -> PathDistribution:
     """The distribution above.
 
     Args:
-        preference: (L, K) logits without any budget.
-        two_sided: the first constraint pulls from below too, as published.
+        score: (L, K) logits without any budget.
+        two_sided: the multiplier of the first constraint may be negative, as published.
     """
 
     def logits(lam: Array) -> Array:
-        return preference - np.tensordot(lam, np.stack([each.cost for each in costs]), axes=1)
+        return score - np.tensordot(lam, np.stack([each.cost for each in costs]), axes=1)
 
     def dual(lam: Array) -> tuple[float, Array]:
         slack = np.array([1 - each.constant for each in costs])
@@ -68,7 +67,7 @@ def nearest_within(preference: Array, costs: Sequence[LinearCost], *, two_sided:
         expected = np.array([(chances * each.cost).sum() for each in costs])
         return float(special.logsumexp(logits(lam), axis=1).sum() + lam @ slack), slack - expected
 
-    bounds = [(-_MOST if two_sided and index == 0 else 0.0, _MOST) for index in range(len(costs))]
+    bounds = [(-_MAX_MULTIPLIER if two_sided and index == 0 else 0.0, _MAX_MULTIPLIER) for index in range(len(costs))]
     found = optimize.minimize(dual, np.zeros(len(costs)), jac=True, method="L-BFGS-B", bounds=bounds)
     chances = special.softmax(logits(found.x), axis=1)
     expected = tuple(each.constant + float((chances * each.cost).sum()) for each in costs)
@@ -76,7 +75,7 @@ def nearest_within(preference: Array, costs: Sequence[LinearCost], *, two_sided:
 
 
 def _linear(predictor: Predictor) -> tuple[float, Array]:
-    """Its own terms, or the least-squares plane through random networks; the selection asks the predictor itself."""
+    """The predictor's own terms, or a least-squares fit to random networks; the selection uses the predictor itself."""
     linear = predictor.linear_terms()
     if linear is not None:
         return linear

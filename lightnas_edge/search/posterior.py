@@ -1,14 +1,14 @@
-"""What operators are worth, learned from the losses of whole paths.
+"""Scores of operators, fitted to the losses of whole paths by Bayesian linear regression.
 
-The published search asks the gradient of one factor per layer, and some layers get no answer: the batch norm of the
-next block cancels the factor. Here a path's loss on validation images is taken as what it is, a measurement of a network:
+The published search uses the gradient of one factor per layer. Some layers receive no gradient: the batch norm of the
+next block cancels the factor. Here the loss of a path on validation images is a measurement of a network:
 
     loss(path, batch) = level(batch) + sum of cost[layer, operator of the path] + noise
 
-Several paths share each batch, so the level drops out. The costs have a normal prior, and beside them stands one
-more unknown, the worth of arithmetic: operators that compute more help a little, unless the losses say otherwise. How
-wide the prior and the noise are is taken from the losses (scikit-learn's BayesianRidge, evidence maximisation), so with
-few or noisy paths operators are told apart by arithmetic alone, and with many each speaks for itself.
+Several paths share each batch, so the level cancels. The costs have a normal prior. One further coefficient stands for
+arithmetic: operators that compute more lower the loss a little, unless the losses contradict it. The widths of the
+prior and of the noise follow from the losses by evidence maximisation (scikit-learn's BayesianRidge). With few or noisy
+paths, arithmetic alone separates the operators; with many, each operator has its own estimate.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from lightnas_edge.space import Space, operator_cost
 
 Array = NDArray[np.float64]
 
-MEMORY = 0.25  # of the epochs searched so far: an epoch that long ago counts 1/e, since the weights have moved on
-_LEAST_PATHS = 8
-# What is believed of arithmetic before any loss: networks one standard deviation apart in it (of random paths) are 0.3
-# deviations of a path's loss apart, held as firmly as by 10 paths. By judgement: trained to the end, a larger network of
-# a family is usually the better one, and a budget is given to be used.
-_WORTH, _FIRMNESS = -0.3, 10.0
+MEMORY = 0.25  # of the epochs searched so far: an epoch this long ago has weight 1/e, since the weights have changed
+_MIN_PATHS = 8
+# Prior of the arithmetic coefficient: networks one standard deviation apart in arithmetic (of random paths) differ by 0.3
+# standard deviations of a path's loss, with the weight of 10 paths. A judgement: a larger network of a family, fully trained,
+# is usually the more accurate one.
+_ARITHMETIC_SCORE, _ARITHMETIC_WEIGHT = -0.3, 10.0
 
 
 @dataclass(frozen=True)
 class OperatorPosterior:
-    """A normal belief about what each operator is worth: larger is better, in units of the loss.
+    """Normal posterior of the operator scores: larger is better, in units of the loss.
 
     Shapes: L layers, K operators, R unknowns.
     """
@@ -44,18 +44,18 @@ class OperatorPosterior:
     root: Array  # (L * K, R): the covariance is root @ root.T
 
     def sample(self, generator: np.random.Generator) -> Array:
-        """(L, K) one draw from the belief: what may be true as well."""
+        """(L, K) one draw from the posterior."""
         drawn: Array = self.mean + (self.root @ generator.normal(size=self.root.shape[1])).reshape(self.mean.shape)
         return drawn
 
     @property
-    def spread(self) -> float:
-        """How far operators of a layer lie apart, as a standard deviation; 0 before anything was learned."""
+    def score_std(self) -> float:
+        """Standard deviation of the scores within a layer, root mean square over the layers."""
         return float(np.sqrt(self.mean.var(axis=1).mean()))
 
     @property
-    def doubt(self) -> float:
-        """Standard deviation of the belief about an operator against the mean of its layer, on average."""
+    def posterior_std(self) -> float:
+        """Posterior standard deviation of a score relative to the mean of its layer, root mean square over operators."""
         layers, operators = self.mean.shape
         centred = self.root.reshape(layers, operators, -1)
         centred = centred - centred.mean(axis=1, keepdims=True)
@@ -82,7 +82,7 @@ class PathLosses:
         self._arithmetic = arithmetic / max(float(np.sqrt(arithmetic.var(axis=1).sum())), 1e-300)
 
     def add(self, paths: list[list[int]], losses: list[float], epoch: int) -> None:
-        """Paths that met the same batch, and the loss of each; a single path tells nothing about another."""
+        """Add paths of one batch and the loss of each. A single path is ignored: there is nothing to compare it with."""
         if len(paths) > 1:
             self.paths += paths
             self.losses += losses
@@ -93,30 +93,30 @@ class PathLosses:
     def __len__(self) -> int:
         return len(self.losses)
 
-    def preference(self) -> OperatorPosterior:
-        """The belief after all losses so far; before there are enough, arithmetic alone and without doubt."""
+    def posterior(self) -> OperatorPosterior:
+        """The posterior after all losses so far; before there are enough, arithmetic alone and without uncertainty."""
         layers, operators = len(self.space.layers), len(self.space.operators)
-        nothing = OperatorPosterior(-_WORTH * self._arithmetic, np.zeros((layers * operators, 1)))
-        if len(self) < _LEAST_PATHS:
-            return nothing
+        prior_only = OperatorPosterior(-_ARITHMETIC_SCORE * self._arithmetic, np.zeros((layers * operators, 1)))
+        if len(self) < _MIN_PATHS:
+            return prior_only
         from sklearn.linear_model import BayesianRidge
 
         one_hot = one_hot_of(self.space, np.array(self.paths))
-        worth = (one_hot * self._arithmetic).sum(axis=(1, 2))[:, None]
-        told = np.concatenate([np.array(self.losses)[:, None], one_hot.reshape(len(self), -1), worth], axis=1)
-        contrasts, epochs = self._contrasts(told)
+        arithmetic = (one_hot * self._arithmetic).sum(axis=(1, 2))[:, None]
+        design = np.concatenate([np.array(self.losses)[:, None], one_hot.reshape(len(self), -1), arithmetic], axis=1)
+        contrasts, epochs = self._contrasts(design)
         losses, seen = contrasts[:, 0], contrasts[:, 1:]
         scale = float(losses.std())
         if scale == 0 or not math.isfinite(scale):
-            return nothing
+            return prior_only
         weight = np.exp((epochs - epochs.max()) / max(1.0, MEMORY * (1 + epochs.max() - epochs.min())))
         prior = np.zeros((1, seen.shape[1]))
         prior[0, -1] = 1.0
         model = BayesianRidge(fit_intercept=False, max_iter=300)
         model.fit(
             np.concatenate([seen, prior]),
-            np.append(losses / scale, _WORTH),
-            sample_weight=np.append(weight, _FIRMNESS),
+            np.append(losses / scale, _ARITHMETIC_SCORE),
+            sample_weight=np.append(weight, _ARITHMETIC_WEIGHT),
         )
         back = np.concatenate([np.eye(layers * operators), self._arithmetic.reshape(-1, 1)], axis=1)
         mean = -scale * (back @ model.coef_).reshape(layers, operators)
@@ -124,7 +124,7 @@ class PathLosses:
         root = scale * back @ (vectors * np.sqrt(np.maximum(values, 0.0)))
         return OperatorPosterior(mean - mean.mean(axis=1, keepdims=True), root)
 
-    def _contrasts(self, told: Array) -> tuple[Array, Array]:
+    def _contrasts(self, design: Array) -> tuple[Array, Array]:
         """(n, F) to (n - batches, F) and their epochs: each path against the mean of those before it in its batch.
 
         Helmert's contrasts: independent of the batch's level and of each other, with the noise of a single path.
@@ -132,10 +132,10 @@ class PathLosses:
         batches = np.array(self.batches)
         first = np.searchsorted(batches, batches)  # position of the batch's first path
         place = np.arange(len(batches)) - first
-        total = np.concatenate([np.zeros((1, told.shape[1])), np.cumsum(told, axis=0)])
+        total = np.concatenate([np.zeros((1, design.shape[1])), np.cumsum(design, axis=0)])
         later = np.flatnonzero(place > 0)
         before = (total[later] - total[first[later]]) / place[later, None]
-        found: Array = (told[later] - before) * np.sqrt(place[later] / (place[later] + 1.0))[:, None]
+        found: Array = (design[later] - before) * np.sqrt(place[later] / (place[later] + 1.0))[:, None]
         return found, np.array(self.epochs, dtype=np.float64)[later]
 
     def state(self) -> dict[str, Any]:

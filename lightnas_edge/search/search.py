@@ -26,11 +26,12 @@ from lightnas_edge.nn.loop import (
     restore_random_state,
     save_checkpoint,
 )
+from lightnas_edge.records.metrics import BudgetProgress, SearchEpoch, SearchStep
 from lightnas_edge.runs import Run
 from lightnas_edge.search.candidates import Candidate, affordable, compare, scored, shortlist
 from lightnas_edge.search.config import LIGHTNAS, PUBLISHED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, require_one_space
-from lightnas_edge.search.execution import Execution, quickest_execution
+from lightnas_edge.search.execution import Execution, fastest_execution
 from lightnas_edge.search.results import SearchResult, Sources, begin_run, write_results
 from lightnas_edge.search.selection import check_budget
 from lightnas_edge.search.steps import Outcome, weight_step
@@ -193,11 +194,11 @@ class _Search:
             weight_decay=PUBLISHED.weight_decay,
             foreach=True,  # not fused: that one fails when candidates meet their first gradient at different steps
         )
-        self.around = SearchContext(
+        self.context = SearchContext(
             space, config, self.schedule, torch.Generator().manual_seed(config.seed), self.ranks
         )
         kind: type[SearchStrategy] = LightNasStrategy if config.method == LIGHTNAS else SharedStrategy
-        self.learner = kind(self.around, budgets)
+        self.strategy = kind(self.context, budgets)
         self.first = budgets[0].constraints
         self.epoch, self.phase, self.step = 0, "warmup", 0  # what comes next
         self.totals = {
@@ -231,7 +232,7 @@ class _Search:
             self.ranks.wait()
             if self.ranks.first:
                 self.checkpoint_path.unlink(missing_ok=True)
-            self.around.execution = self._execution()
+            self.context.execution = self._execution()
         self._arrange()
         self.metrics = MetricsLog(self.metrics_path, position) if self.ranks.first else None
         self.on_event(
@@ -279,25 +280,25 @@ class _Search:
                 hint=remedy,
             )
         self.supernet.load_state_dict(state["supernet"])
-        self.learner.take_over(state["learner"])
-        self.around.execution = Execution(**state["execution"])
+        self.strategy.load_finished(state["strategy"])
+        self.context.execution = Execution(**state["execution"])
         self._arrange()
         self.started = time.monotonic() - state["elapsed_s"]
 
     def _arrange(self) -> None:
-        self.supernet.to(memory_format=self.around.execution.memory_format)  # type: ignore[call-overload]
+        self.supernet.to(memory_format=self.context.execution.memory_format)  # type: ignore[call-overload]
 
     def _execution(self) -> Execution:
         """As asked; a trial decides on rank 0 and holds for all."""
         if self.config.precision != "auto":
-            return Execution(half=self.config.precision == "bf16")
+            return Execution(bf16=self.config.precision == "bf16")
         side = self.space.input_size
-        count = max(2, self.config.batch // self.ranks.world // self.config.parts)  # what is in memory at once
+        count = max(2, self.config.batch // self.ranks.world // self.config.micro_batches)  # what is in memory at once
         images = torch.randn(count, 3, side, side, device=self.device)
         labels = torch.randint(self.space.classes, (count,), device=self.device)
         with torch.random.fork_rng():
-            chosen, times_ms = quickest_execution(self.supernet, images, labels)
-        flags = self.ranks.from_first(torch.tensor([chosen.half, chosen.channels_last], dtype=torch.int64))
+            chosen, times_ms = fastest_execution(self.supernet, images, labels)
+        flags = self.ranks.from_first(torch.tensor([chosen.bf16, chosen.channels_last], dtype=torch.int64))
         chosen = Execution(bool(flags[0]), bool(flags[1]))
         self.on_event({"kind": "precision", "chosen": str(chosen), "step_ms": times_ms})
         return chosen
@@ -310,7 +311,7 @@ class _Search:
                 self.phase, self.step = "architecture", 0
         if self.phase == "architecture":
             self._phase(self.architecture_batches, self._learn)
-            self.learner.end_epoch(self.epoch)
+            self.strategy.end_epoch(self.epoch)
         self._finish_epoch()
 
     def _phase(self, loader: Loader, do_step: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
@@ -319,7 +320,7 @@ class _Search:
             group["lr"] = self.schedule.weight_lr_at(self.epoch)
         for pixels, labels in loader.batches(self.epoch, start=self.step):
             images = normalise(pixels.to(self.device))
-            do_step(images.contiguous(memory_format=self.around.execution.memory_format), labels.to(self.device))
+            do_step(images.contiguous(memory_format=self.context.execution.memory_format), labels.to(self.device))
             self.step += 1
             if time.monotonic() - self.flushed > FLUSH_S:
                 self._flush()
@@ -342,41 +343,41 @@ class _Search:
         return bool(asked[0] > 0), bool((asked > 0).any())
 
     def _train_weights(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        paths = self.learner.warmup_paths() if self.phase == "warmup" else self.learner.weight_paths()
+        paths = self.strategy.warmup_paths() if self.phase == "warmup" else self.strategy.weight_paths()
         outcome = weight_step(
             self.supernet, self.weight_optimiser, images, labels, paths,
-            parts=self.config.parts, execution=self.around.execution, ranks=self.ranks,
+            micro_batches=self.config.micro_batches, execution=self.context.execution, ranks=self.ranks,
         )  # fmt: skip
         self._note(outcome, paths)
 
     def _learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        outcome, paths = self.learner.learn(self.supernet, images, labels, self.epoch)
+        outcome, paths = self.strategy.learn(self.supernet, images, labels, self.epoch)
         self._note(outcome, paths)
 
     # -- what is written ------------------------------------------------------------------------------------
 
     def _note(self, outcome: Outcome, paths: list[list[int]]) -> None:
-        first = self.learner.multipliers()[0]
+        first = self.strategy.multipliers()[0]
         line = {
-            "kind": "step",
             "phase": self.phase,
             "epoch": self.epoch,
             "step": self.step,
             "tau": self.schedule.tau(self.epoch) if self.config.method == LIGHTNAS else None,
-            "lambda": next(iter(first.values())),
-            "alpha_lr": self.learner.alpha_lr(self.epoch) if self.phase == "architecture" else None,
+            "multiplier": next(iter(first.values())),
+            "alpha_lr": self.strategy.alpha_lr(self.epoch) if self.phase == "architecture" else None,
             "weight_lr": None if self.phase == "architecture" else self.schedule.weight_lr_at(self.epoch),
             "elapsed_s": round(time.monotonic() - self.started, 3),
         }
-        self.pending.append((line, outcome, [self.learner.derived()[0], *paths]))
+        self.pending.append((line, outcome, [self.strategy.derived()[0], *paths]))
 
     def _flush(self) -> None:
-        """Read the losses of the last steps from the device, check them, write and tell them."""
+        """Read the losses of the last steps from the device, check and write them."""
         pending, self.pending = self.pending, []
         self.flushed = time.monotonic()
         if not pending:
             return
         values = [row[0] for row in predicted(self.first, [path for _, _, paths in pending for path in paths])]
+        metric = self.first[0].metric
         lines = []
         for line, outcome, paths in pending:
             loss, correct, images = float(outcome.loss), float(outcome.correct), outcome.images
@@ -387,65 +388,62 @@ class _Search:
             total[1] += correct
             total[2] += images
             (derived, *mine), values = values[: len(paths)], values[len(paths) :]
-            line |= {"derived_ms": derived, "loss": loss, "accuracy": correct / images, "images": images}
-            line |= {"sampled_ms": sum(mine) / len(mine)}
-            lines.append(line)
-        if not np.isfinite(self.learner.probabilities()).all():
-            raise self._diverged(lines[-1], math.nan)
+            line |= {"derived": {metric: derived}, "sampled": {metric: sum(mine) / len(mine)}}
+            lines.append(SearchStep(**line, loss=loss, accuracy=correct / images, images=images))
+        if not np.isfinite(self.strategy.probabilities()).all():
+            raise self._diverged(pending[-1][0], math.nan)
         self._write(lines)
 
     def _finish_epoch(self) -> None:
         self._flush()
-        probabilities = self.learner.probabilities()
+        probabilities = self.strategy.probabilities()
         entropy = float(-(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=-1).mean())
-        belief = self.learner.preference()
-        derived, multipliers = self.learner.derived(), self.learner.multipliers()
-        line: Event = {
-            "kind": "epoch",
-            "epoch": self.epoch,
-            "phase": "warmup" if self.phase == "warmup" else "search",
-            "probabilities": [[round(value, 6) for value in row] for row in probabilities.tolist()],
-            "entropy": entropy,
-            "preference_spread": belief.spread,
-            "preference_doubt": belief.doubt,
-            "derived_ms": predicted(self.first, derived[:1])[0][0],
-            "lambda": next(iter(multipliers[0].values())),
-            "budgets": [
-                {
-                    "name": budget.name,
-                    "lambda": lams,
-                    "derived": dict(
-                        zip(budget.targets, predicted(budget.constraints, [path])[0], strict=True),
-                    ),
-                }
-                for budget, lams, path in zip(self.learner.budgets, multipliers, derived, strict=True)
-            ],
-            "elapsed_s": round(time.monotonic() - self.started, 3),
-        }
+        posterior = self.strategy.posterior()
+        derived, multipliers = self.strategy.derived(), self.strategy.multipliers()
+        means: dict[str, Any] = {}
         for part, total in self.totals.items():
             summed = torch.tensor(total, dtype=torch.float64)
             self.ranks.average([summed])
             loss, correct, images = (float(value) for value in summed)
-            line[f"{part}_loss"] = loss / images if images else None
-            line[f"{part}_accuracy"] = correct / images if images else None
-        self._write([line])
+            means[f"{part}_loss"] = loss / images if images else None
+            means[f"{part}_accuracy"] = correct / images if images else None
+        record = SearchEpoch(
+            phase="warmup" if self.phase == "warmup" else "search",
+            epoch=self.epoch,
+            probabilities=tuple(tuple(round(value, 6) for value in row) for row in probabilities.tolist()),
+            entropy=max(entropy, 0.0),
+            score_std=posterior.score_std,
+            posterior_std=posterior.posterior_std,
+            budgets=tuple(
+                BudgetProgress(
+                    name=budget.name,
+                    multipliers=lams,
+                    derived=dict(zip(budget.targets, predicted(budget.constraints, [path])[0], strict=True)),
+                )
+                for budget, lams, path in zip(self.strategy.budgets, multipliers, derived, strict=True)
+            ),
+            elapsed_s=round(time.monotonic() - self.started, 3),
+            **means,
+        )
+        self._write([record])
         self.totals = {"train": [0.0, 0.0, 0], "validation": [0.0, 0.0, 0]}
         self.epoch, self.phase, self.step = self.epoch + 1, "weights", 0
         _, save = self._agreed()
         if save or self.epoch == self.config.epochs:
             self._save()
 
-    def _write(self, lines: list[Event]) -> None:
+    def _write(self, lines: Sequence[SearchStep | SearchEpoch]) -> None:
         if self.metrics is None:
             return
-        self.metrics.write(lines)
-        for line in lines:
-            self.on_event(line)
+        events = [line.to_json() for line in lines]
+        self.metrics.write(events)
+        for event in events:
+            self.on_event(event)
 
     def _diverged(self, line: Event, loss: float) -> DivergedError:
         return DivergedError(
             f"the loss became {loss} at epoch {line['epoch']}, step {line['step']} of phase {line['phase']}",
-            hint=f"begin anew (--fresh) with a smaller weight step, now {self.config.weight_lr}, or another seed",
+            hint=f"begin again with --fresh and a smaller weight step, now {self.config.weight_lr}, or another seed",
         )
 
     # -- checkpoints ------------------------------------------------------------------------------------------
@@ -454,7 +452,7 @@ class _Search:
         self._flush()
         state = random_state(self.device)
         random = {name: self.ranks.gather(value) for name, value in state.items()}
-        learner = self.learner.state()
+        strategy = self.strategy.state()
         if self.metrics is not None:
             self.metrics.sync()
             save_checkpoint(
@@ -467,11 +465,11 @@ class _Search:
                     "step": self.step,
                     "supernet": self.supernet.state_dict(),
                     "weight_optimiser": self.weight_optimiser.state_dict(),
-                    "learner": learner,
-                    "execution": self.around.execution.to_json(),
+                    "strategy": strategy,
+                    "execution": self.context.execution.to_json(),
                     "tau": self.schedule.tau(self.epoch),  # follows from the epoch; here for readers
                     "random": random,
-                    "paths_random": self.around.generator.get_state(),
+                    "paths_random": self.context.generator.get_state(),
                     "totals": self.totals,
                     "metrics_bytes": self.metrics.position,
                     "elapsed_s": time.monotonic() - self.started,
@@ -483,9 +481,9 @@ class _Search:
         require_same(state["identity"], self.identity, f"the search in {self.run_dir}")
         self.supernet.load_state_dict(state["supernet"])
         self.weight_optimiser.load_state_dict(state["weight_optimiser"])
-        self.learner.restore(state["learner"])
-        self.around.execution = Execution(**state["execution"])
-        self.around.generator.set_state(state["paths_random"])
+        self.strategy.restore(state["strategy"])
+        self.context.execution = Execution(**state["execution"])
+        self.context.generator.set_state(state["paths_random"])
         self.epoch, self.phase, self.step = state["epoch"], state["phase"], state["step"]
         # Rank 0's sums; the others begin this epoch's at nothing, which only the displayed means feel.
         if self.ranks.first:
@@ -501,7 +499,7 @@ class _Search:
         """Choose a network for every budget; the first rank writes them."""
         # A search compares two networks at least; one that is added shall stay cheap, and goes without where it must.
         least = 1 if added else 2
-        results = [self._choose(index, budget, least) for index, budget in enumerate(self.learner.budgets)]
+        results = [self._choose(index, budget, least) for index, budget in enumerate(self.strategy.budgets)]
         if self.ranks.first:
             write_results(self.run_record, results, sources=sources, added=added)
         self.ranks.wait()
@@ -515,26 +513,26 @@ class _Search:
                 self.config, self.data, self.schedule.warmup_epochs, len(self.space.operators), COMPARISON_SHARE
             )
             count = max(min(least, self.config.candidates), held)
-        belief = self.learner.preference()
-        selections = shortlist(self.space, belief, budget, self.config, count)
+        posterior = self.strategy.posterior()
+        selections = shortlist(self.space, posterior, budget, self.config, count)
         candidates = [Candidate(selection) for selection in selections]
         if len(candidates) > 1:
             candidates = compare(
-                self.supernet, self.data, selections, self.space, self.config, execution=self.around.execution,
+                self.supernet, self.data, selections, self.space, self.config, execution=self.context.execution,
                 on_progress=lambda done, total: self.on_event(
                     {"kind": "candidate", "budget": budget.name, "done": done, "total": total}
                 ),
             )  # fmt: skip
-            scores = self.ranks.from_first(torch.from_numpy(scored(self.space, belief, candidates)))
+            scores = self.ranks.from_first(torch.from_numpy(scored(self.space, posterior, candidates)))
             candidates = [candidates[int(place)] for place in scores.argsort(stable=True)]
         return SearchResult(
             budget,
             candidates[0],
             tuple(candidates[1:]),
             preferred=selections[0].architecture,
-            derived=Architecture.from_indices(self.space, self.learner.derived()[index]),
-            multipliers=self.learner.multipliers()[index],
-            probabilities=self.learner.probabilities(index),
+            derived=Architecture.from_indices(self.space, self.strategy.derived()[index]),
+            multipliers=self.strategy.multipliers()[index],
+            probabilities=self.strategy.probabilities(index),
             confidence=self.config.confidence,
             epochs=self.config.epochs,
             elapsed_s=time.monotonic() - self.started,

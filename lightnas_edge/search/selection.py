@@ -1,11 +1,11 @@
-"""The network to deploy: of all that keep every budget under its predictor, the one the search prefers most.
+"""The network to deploy: of all that keep every budget under its predictor, the one with the highest sum of scores.
 
 With linear predictors the problem is a mixed-integer linear program: one binary per (layer, operator), solved to the
 end. An upper bound at a confidence, mean + z * deviation, is not linear but convex in the one-hot: a network that
 breaks the true bound is cut off by the bound's tangent there, which no network that keeps the bound violates. Every cut
 removes at least one of finitely many networks, so the loop ends, and what it ends with is the exact optimum. With the
 MLP no such cut exists: the linear problem is solved around the best network so far, each answer is checked by the
-predictor itself, and single and double changes are tried in the end; `exact` is then False.
+predictor itself, and single and double changes are tried at the end; `exact` is then False.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from scipy import optimize, sparse
 from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, LightnasEdgeError
 from lightnas_edge.predictor import AdditivePredictor, CountedPredictor, reachable_range
 from lightnas_edge.predictor.base import neighbours, one_hot_of
+from lightnas_edge.search._descriptors import stdout_to_stderr
 from lightnas_edge.search.constraints import Constraint, require_one_space
 from lightnas_edge.space import Architecture, Space
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_FLOOR = 50.0  # log-probabilities are cut off this far below their layer's best: e^-50 is never, and keeps numbers sane
+_FLOOR = 50.0  # scores are clipped this far below the best of their layer, which keeps the numbers well scaled
 _SCALE = 1e3  # range of the scores that the solver sees
-_SAME = 1e-9  # preferences this near, relative to their range, are a tie
+_TIE = 1e-9  # scores this close, relative to their range, are a tie
 _MOST_CUTS = 500
 _MOST_STEPS = 30  # of the linearisation around an MLP
 
@@ -41,36 +42,36 @@ class Selection:
     """The chosen network.
 
     `predicted` and `upper` hold one number per constraint, in its unit; `upper` is the predictor's one-sided bound at
-    the confidence asked for, None when none was asked for. `preference` is the sum of the chosen preferences. `exact`:
-    no network of the space within the budgets is preferred more; False when that was searched for rather than proven.
+    the requested confidence, None without one. `score` is the sum of the scores of the chosen operators. `exact`: proven
+    that no network of the space within the budgets scores higher; False where the search was heuristic.
     """
 
     architecture: Architecture
     predicted: tuple[float, ...]
     upper: tuple[float, ...] | None
-    preference: float
+    score: float
     exact: bool
 
 
 def select(
     space: Space,
-    preference: NDArray[np.floating[Any]],
+    scores: NDArray[np.floating[Any]],
     constraints: Sequence[Constraint],
     confidence: float | None = None,
     *,
-    use: float | None = None,
+    min_utilisation: float | None = None,
     exclude: Sequence[Architecture] = (),
 ) -> Selection:
-    """The most preferred network whose predictions (their upper bounds, with a confidence) exceed no target.
+    """The network of the highest score whose predictions (their upper bounds, with a confidence) exceed no target.
 
-    Of equally preferred networks the one that is cheaper by the first constraint is taken.
+    Of equal scores, the network with the lower cost in the first constraint is taken.
 
     Args:
-        preference: (L, K), larger is better; the sum over a network's operators is maximised.
-        confidence: from 0.5 to below 1: a measurement shall keep each target with this probability.
-        use: share, for example 0.995: choose among networks that use at least this much of what the budgets together
-            allow of the first metric. None: a cheaper network may win.
-        exclude: networks that shall not be chosen again.
+        scores: (L, K), larger is better; the sum over a network's operators is maximised.
+        confidence: from 0.5 to below 1: the probability that a measurement keeps each target.
+        min_utilisation: share, for example 0.995: choose among networks that use at least this share of the highest
+            value of the first metric that the budgets allow together. None: no lower limit.
+        exclude: networks that are not chosen again.
 
     Raises:
         BudgetError: no sensible confidence, or predictors of different spaces.
@@ -79,19 +80,19 @@ def select(
     if confidence is not None and not 0.5 <= confidence < 1:
         raise BudgetError(f"a confidence for a budget lies from 0.5 up to 1, found {confidence}")
     require_one_space(constraints)
-    wanted = np.asarray(preference, dtype=np.float64)
+    wanted = np.asarray(scores, dtype=np.float64)
     shape = len(space.layers), len(space.operators)
     if wanted.shape != shape or np.isnan(wanted).any():
-        raise LightnasEdgeError(f"preferences are {shape} numbers for space {space.name}, found {wanted.shape} or nan")
+        raise LightnasEdgeError(f"scores are {shape} numbers for space {space.name}, found {wanted.shape} or nan")
     wanted = np.maximum(wanted, wanted.max(axis=1, keepdims=True) - _FLOOR)
     banned = [architecture.indices(space) for architecture in exclude]
     bounds = [_bound(constraint, confidence) for constraint in constraints]
     linear = [bound for bound in bounds if bound is not None]
     exact = len(linear) == len(bounds)
     if exact:
-        chosen = _select_exactly(wanted, linear, banned, use)
+        chosen = _select_exactly(wanted, linear, banned, min_utilisation)
     else:
-        chosen = _select_by_steps(wanted, space, constraints, confidence, banned, use)
+        chosen = _select_by_steps(wanted, space, constraints, confidence, banned, min_utilisation)
     if chosen is None:
         raise _infeasible(space, constraints, confidence, exact, len(banned))
     one_hot = one_hot_of(space, chosen[None])
@@ -102,13 +103,13 @@ def select(
         None
         if confidence is None
         else tuple(float(predictor.upper(one_hot, confidence)[0]) for predictor in predictors),
-        float(np.asarray(preference)[np.arange(shape[0]), chosen].sum()),
+        float(np.asarray(scores)[np.arange(shape[0]), chosen].sum()),
         exact,
     )
 
 
 def check_budget(space: Space, constraints: Sequence[Constraint], confidence: float | None = None) -> None:
-    """Whether any network of the space keeps the budgets; for asking before anything is trained.
+    """Check, before anything is trained, that a network of the space keeps the budgets.
 
     Raises:
         BudgetError, InfeasibleBudgetError: as `select`.
@@ -143,7 +144,7 @@ class _Bound:
 
 
 def _bound(constraint: Constraint, confidence: float | None) -> _Bound | None:
-    """None where no convex bound is known: the predictor is not linear, or its doubt is of unknown form."""
+    """None where no convex bound is known: the predictor is not linear, or its uncertainty has an unknown form."""
     predictor, linear = constraint.predictor, constraint.predictor.linear_terms()
     if linear is None:
         return None
@@ -157,25 +158,25 @@ def _bound(constraint: Constraint, confidence: float | None) -> _Bound | None:
 
 
 def _select_exactly(
-    wanted: Array, bounds: Sequence[_Bound], banned: Sequence[Indices] = (), use: float | None = None
+    wanted: Array, bounds: Sequence[_Bound], banned: Sequence[Indices] = (), min_utilisation: float | None = None
 ) -> Indices | None:
-    """(L,) the most preferred network within the bounds, the cheaper of equals; None when there is none."""
+    """(L,) the network of the highest score within the bounds, of equals the one of lower cost; None without any."""
     cuts = _Cuts(bounds, (wanted.shape[0], wanted.shape[1]), banned)
     first = bounds[0]
-    if use is not None:
-        # To a thousandth: which of very many networks comes nearest to a limit takes minutes to prove, and is not asked.
-        dearest = cuts.maximise(first.cost, gap=1e-3)
-        if dearest is None:
+    if min_utilisation is not None:
+        # To a thousandth: proving which of many networks is nearest to a limit takes minutes and is not needed.
+        highest = cuts.maximise(first.cost, gap=1e-3)
+        if highest is None:
             return None
-        most = first.constant + _total(first.cost, dearest)
-        cuts.add(-first.cost.ravel() / most, (first.constant - use * most) / most)
+        most = first.constant + _total(first.cost, highest)
+        cuts.add(-first.cost.ravel() / most, (first.constant - min_utilisation * most) / most)
     score = _scaled(wanted)
     best = cuts.maximise(score)
     if best is None:
         return None
-    least = _total(score, best) - _SAME * _SCALE
-    cheapest = cuts.maximise(_scaled(-first.cost), at_least=(score, least))
-    return best if cheapest is None else cheapest
+    least = _total(score, best) - _TIE * _SCALE
+    lowest = cuts.maximise(_scaled(-first.cost), at_least=(score, least))
+    return best if lowest is None else lowest
 
 
 def _scaled(score: Array) -> Array:
@@ -221,17 +222,18 @@ class _Cuts:
 
         Args:
             at_least: (score, limit) that the network must reach too.
-            gap: relative; the optimum may be missed by so much.
+            gap: relative distance to the optimum that is accepted.
         """
         layers, operators = self.shape
         for _ in range(_MOST_CUTS):
             constraints = [self.one_per_layer, optimize.LinearConstraint(np.stack(self.rows), -np.inf, self.limits)]
             if at_least is not None:
                 constraints.append(optimize.LinearConstraint(at_least[0].reshape(1, -1), at_least[1], np.inf))
-            solved = optimize.milp(
-                -score.ravel(), integrality=np.ones(score.size, dtype=np.int64), bounds=optimize.Bounds(0, 1),
-                constraints=constraints, options={"mip_rel_gap": gap},
-            )  # fmt: skip
+            with stdout_to_stderr():  # HiGHS prints to descriptor 1 now and then
+                solved = optimize.milp(
+                    -score.ravel(), integrality=np.ones(score.size, dtype=np.int64), bounds=optimize.Bounds(0, 1),
+                    constraints=constraints, options={"mip_rel_gap": gap},
+                )  # fmt: skip
             if solved.status == 2:
                 return None
             if solved.x is None:
@@ -264,7 +266,7 @@ def _select_by_steps(
     constraints: Sequence[Constraint],
     confidence: float | None,
     banned: Sequence[Indices] = (),
-    use: float | None = None,
+    min_utilisation: float | None = None,
 ) -> Indices | None:
     """Linearise, solve, check, tighten; then single and double changes. Never above a target."""
     layers, operators = wanted.shape
@@ -282,13 +284,13 @@ def _select_by_steps(
             fits &= (indices != other).any(axis=1)
         return fits
 
-    def worth(indices: Indices) -> Array:
+    def score(indices: Indices) -> Array:
         total: Array = wanted[np.arange(layers), indices].sum(axis=1)
         return total
 
     generator = np.random.default_rng(0)
-    around = generator.integers(operators, size=(40 * layers * operators, layers))
-    models = [_linear_fit(space, around, value(around, constraint)) for constraint in constraints]
+    sampled = generator.integers(operators, size=(40 * layers * operators, layers))
+    models = [_linear_fit(space, sampled, value(sampled, constraint)) for constraint in constraints]
     tightening = np.zeros(len(constraints))
     best: Indices | None = None
     for _ in range(_MOST_STEPS):
@@ -296,12 +298,12 @@ def _select_by_steps(
             _Bound(constant, cost, 0.0, None, 0.0, 1 - less)
             for (constant, cost), less in zip(models, tightening, strict=True)
         ]
-        found = _select_exactly(wanted, bounds, banned, use) if (tightening < 1).all() else None
+        found = _select_exactly(wanted, bounds, banned, min_utilisation) if (tightening < 1).all() else None
         if found is None:
             break
         truth = np.array([value(found[None], constraint)[0] for constraint in constraints])
         if (truth <= 1).all():
-            if best is None or worth(found[None])[0] > worth(best[None])[0]:
+            if best is None or score(found[None])[0] > score(best[None])[0]:
                 best = found
             near = neighbours(space, found)
             centred = [
@@ -314,22 +316,24 @@ def _select_by_steps(
         else:
             tightening += np.where(truth > 1, np.maximum(truth - 1, 1e-6), 0.0)
     if best is None:
-        ends = np.stack([reachable_range(constraint.predictor).lowest_architecture.indices(space) for constraint in constraints])
+        ends = np.stack(
+            [reachable_range(constraint.predictor).lowest_architecture.indices(space) for constraint in constraints]
+        )
         ends = ends[kept(ends)]
         if not len(ends):
             return None
         best = np.asarray(ends[0], dtype=np.int64)
-    if use is not None:
-        return best  # further changes would look at the preference alone
+    if min_utilisation is not None:
+        return best  # further changes would consider the score alone
     improved = True
     while improved:
         improved = False
         for moves in (neighbours(space, best), _double_changes(space, best)):
-            gains = worth(moves) - worth(best[None])[0]
-            better = moves[gains > _SAME]
+            gains = score(moves) - score(best[None])[0]
+            better = moves[gains > _TIE]
             better = better[kept(better)] if len(better) else better
             if len(better):
-                best, improved = better[worth(better).argmax()], True
+                best, improved = better[score(better).argmax()], True
                 break
     return best
 
@@ -383,17 +387,17 @@ def _infeasible(
         bound, least = "", 1.02 * reach.lowest
         if confidence is not None:
             upper = float(constraint.predictor.upper(reach.lowest_architecture.one_hot(space)[None], confidence)[0])
-            bound, least = f"; the cheapest network's upper bound is {upper:.4g} {unit}", 1.02 * upper
+            bound, least = f"; the upper bound of the lowest network is {upper:.4g} {unit}", 1.02 * upper
         named = f"{constraint.metric} " if len(constraints) > 1 or constraint.metric != "latency_ms" else ""
         return InfeasibleBudgetError(
             f"no network of space {space.name} {found} {named}{constraint.target:g} {unit}{surely}: "
-            f"they reach from {reach.lowest:.4g} to {reach.highest:.4g} {unit}, "
+            f"the range is {reach.lowest:.4g} to {reach.highest:.4g} {unit}, "
             f"median {reach.median:.4g} {unit}{bound}",
-            hint=f"ask for at least {least:.3g} {unit}, choose a smaller space, or a faster power mode",
+            hint=f"raise the budget to at least {least:.3g} {unit}, choose a smaller space, or a faster power mode",
         )
     return InfeasibleBudgetError(
         f"no network of space {space.name} {found} all of {_listed(constraints)} together{surely}, "
-        "although each alone can be kept",
+        "although each of them alone is feasible",
         hint="\n".join(_trade_offs(space, constraints, confidence)) or "loosen one of them",
     )
 
@@ -411,17 +415,15 @@ def _possible(space: Space, constraints: Sequence[Constraint], confidence: float
 
 
 def _trade_offs(space: Space, constraints: Sequence[Constraint], confidence: float | None) -> list[str]:
-    """For every budget: how little of it is needed by a network that keeps all the others."""
+    """For every budget: the lowest value that a network needs that keeps all the others."""
     lines = []
     for constraint in constraints:
         others = [other for other in constraints if other is not constraint]
         linear = constraint.predictor.linear_terms()
         if linear is None or not _possible(space, others, confidence):
             continue
-        cheapest = select(space, -linear[1], others, confidence).architecture.one_hot(space)[None]
+        lowest = select(space, -linear[1], others, confidence).architecture.one_hot(space)[None]
         predictor = constraint.predictor
-        needed = float(
-            (predictor.predict(cheapest) if confidence is None else predictor.upper(cheapest, confidence))[0]
-        )
+        needed = float((predictor.predict(lowest) if confidence is None else predictor.upper(lowest, confidence))[0])
         lines.append(f"with {_listed(others)}, {constraint.metric} needs about {1.001 * needed:.4g} {constraint.unit}")
     return lines

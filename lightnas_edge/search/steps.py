@@ -1,6 +1,6 @@
-"""The two steps of the search: one trains weights, the other moves preferences and the multiplier.
+"""The two steps of the search: one updates weights, the other alpha and the multiplier.
 
-alpha (L, K)   preferences: log-probabilities up to a constant per layer
+alpha (L, K)   architecture parameters: log-probabilities up to a constant per layer
 tau            temperature of the gradient; it does not change what is sampled
 lam            the multiplier of LAT / T - 1, one for each constraint
 """
@@ -42,7 +42,7 @@ def sample_orderings(alpha: Tensor, generator: torch.Generator | None = None) ->
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one pass of a batch gave, still on the device: reading it would wait for the device."""
+    """Result of one pass of a batch, still on the device: reading it would wait for the device."""
 
     loss: Tensor  # () mean over images and paths
     correct: Tensor  # () images, mean over paths
@@ -56,7 +56,7 @@ def weight_step(
     labels: Tensor,
     paths: Sequence[Path],
     *,
-    parts: int = 1,
+    micro_batches: int = 1,
     execution: Execution = PLAIN,
     ranks: Ranks | None = None,
 ) -> Outcome:
@@ -66,14 +66,16 @@ def weight_step(
     (In PyTorch 1.7, on which the published code ran, they got both.)
 
     Args:
-        parts: the batch is run in this many pieces whose gradients add up; batch norm sees a piece at a time.
+        micro_batches: the batch is run in this many parts whose gradients add up; batch norm sees one part at a time.
         ranks: whose gradients are averaged before the step.
     """
     losses, correct = [], []
-    parts = max(1, min(parts, len(labels) // 2))  # batch norm needs two images
+    micro_batches = max(1, min(micro_batches, len(labels) // 2))  # batch norm needs two images
     optimiser.zero_grad(set_to_none=True)
     for path in paths:
-        for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        for some_images, some_labels in zip(
+            images.tensor_split(micro_batches), labels.tensor_split(micro_batches), strict=True
+        ):
             share = len(some_labels) / len(labels)
             with execution.context(images.device):
                 logits = supernet(some_images, path).float()
@@ -92,7 +94,7 @@ def weight_step(
 def path_losses(
     supernet: Supernet, images: Tensor, labels: Tensor, paths: Sequence[Path], *, execution: Execution = PLAIN
 ) -> tuple[Tensor, Outcome]:
-    """(P,) loss of every path on the same batch, and what the batch gave; no gradient of anything."""
+    """(P,) loss of every path on the same batch, and the outcome of the batch; without gradients."""
     with torch.no_grad(), execution.context(images.device):
         logits = [supernet(images, path).float() for path in paths]
         losses = torch.stack(

@@ -1,4 +1,4 @@
-"""What a search learns about operators, and which paths it runs to learn it: as published, and for many budgets at once."""
+"""Which paths a search runs and what it learns from them: as published, and for many budgets at once."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from lightnas_edge.space import Space
 
 Array = NDArray[np.float64]
 
-# How far the probabilities of the shared method lean towards what it has learned, at the end of the search: operators one
-# standard deviation apart in worth stand in a ratio of e^2. By judgement; they are shown, and decide nothing.
-LEAN = 2.0
+# Logits of the shared method's probabilities per standard deviation of the operator scores, at the end of the search:
+# operators one standard deviation apart have probabilities in a ratio of e^2. A judgement; the probabilities are displayed
+# and used for the derived network, the selection does not use them.
+LOGIT_SCALE = 2.0
 
 
 @dataclass
 class SearchContext:
-    """What every step needs beside the batch."""
+    """What every step needs in addition to the batch."""
 
     space: Space
     config: SearchConfig
@@ -56,13 +57,13 @@ class SearchStrategy(ABC):
     An implementation guarantees: all ranks hold the same numbers; `state` is all that a resumed run needs.
     """
 
-    def __init__(self, around: SearchContext, budgets: Sequence[Budget]) -> None:
-        self.around, self.budgets = around, tuple(budgets)
+    def __init__(self, context: SearchContext, budgets: Sequence[Budget]) -> None:
+        self.context, self.budgets = context, tuple(budgets)
 
     def warmup_paths(self) -> list[Path]:
         """Every operator of every layer once, in random order."""
-        layers, operators = len(self.around.space.layers), len(self.around.space.operators)
-        return sample_orderings(torch.zeros(layers, operators), self.around.generator)
+        layers, operators = len(self.context.space.layers), len(self.context.space.operators)
+        return sample_orderings(torch.zeros(layers, operators), self.context.generator)
 
     @abstractmethod
     def weight_paths(self) -> list[Path]:
@@ -77,15 +78,15 @@ class SearchStrategy(ABC):
 
     @abstractmethod
     def probabilities(self, budget: int = 0) -> Array:
-        """(L, K) how probable each operator is for that budget; as published, paths are sampled so."""
+        """(L, K) probabilities of the operators for one budget; the published method samples its paths from them."""
 
     @abstractmethod
-    def preference(self) -> OperatorPosterior:
-        """What the selection maximises, with its doubt."""
+    def posterior(self) -> OperatorPosterior:
+        """The operator scores that the selection maximises, with their uncertainty."""
 
     @abstractmethod
     def derived(self) -> list[Path]:
-        """The most probable path of every budget, whatever it costs."""
+        """The most probable path of every budget, whether or not it keeps the budget."""
 
     @abstractmethod
     def multipliers(self) -> list[dict[str, float]]:
@@ -101,42 +102,42 @@ class SearchStrategy(ABC):
 
     @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, with the same budgets."""
+        """Resume from `state`, with the same budgets."""
 
     @abstractmethod
-    def take_over(self, state: dict[str, Any]) -> None:
-        """What a finished search has learned, for other budgets."""
+    def load_finished(self, state: dict[str, Any]) -> None:
+        """Load the posterior of a finished search, for other budgets."""
 
 
 class LightNasStrategy(SearchStrategy):
     """The published rules: alpha by Adam, one multiplier per constraint by gradient ascent; one budget."""
 
-    def __init__(self, around: SearchContext, budgets: Sequence[Budget]) -> None:
-        super().__init__(around, budgets)
+    def __init__(self, context: SearchContext, budgets: Sequence[Budget]) -> None:
+        super().__init__(context, budgets)
         (budget,) = budgets
         self.constraints = budget.constraints
-        shape = len(around.space.layers), len(around.space.operators)
-        self.alpha = PUBLISHED.alpha_init_deviation * torch.randn(shape, generator=around.generator)
+        shape = len(context.space.layers), len(context.space.operators)
+        self.alpha = PUBLISHED.alpha_init_deviation * torch.randn(shape, generator=context.generator)
         self.optimiser = torch.optim.Adam(
             [self.alpha],
-            lr=around.schedule.first_alpha_lr,
+            lr=context.schedule.first_alpha_lr,
             betas=PUBLISHED.alpha_betas,
             weight_decay=PUBLISHED.alpha_weight_decay,
         )
-        two_sided = around.config.uses_budget
+        two_sided = context.config.uses_budget
         self._multipliers = [
             # Only the first of several constraints is a target to be reached; the others are limits.
-            Multiplier(around.schedule.lambda_lr, two_sided=two_sided and index == 0)
+            Multiplier(context.schedule.lambda_lr, two_sided=two_sided and index == 0)
             for index in range(len(self.constraints))
         ]
-        # The predictors are small: on the CPU, beside alpha, so that sampling a path never waits for a device.
+        # The predictors are small: they stay on the CPU with alpha, so that sampling a path never waits for a device.
         self._modules = [
             constraint.predictor.torch_module().float().cpu().requires_grad_(False) for constraint in self.constraints
         ]
         self._derived_values = predicted(self.constraints, self.derived())[0]
 
     def weight_paths(self) -> list[Path]:
-        return [sample_path(self.alpha, self.around.generator)]
+        return [sample_path(self.alpha, self.context.generator)]
 
     def learn(self, supernet: Supernet, images: Tensor, labels: Tensor, epoch: int) -> tuple[Outcome, list[Path]]:
         costs = [
@@ -144,15 +145,15 @@ class LightNasStrategy(SearchStrategy):
             for module, multiplier, constraint in zip(self._modules, self._multipliers, self.constraints, strict=True)
         ]
         gradient, path, outcome = architecture_gradient(
-            supernet, self.alpha, images, labels, costs, tau=self.around.schedule.tau(epoch),
-            generator=self.around.generator, execution=self.around.execution,
+            supernet, self.alpha, images, labels, costs, tau=self.context.schedule.tau(epoch),
+            generator=self.context.generator, execution=self.context.execution,
         )  # fmt: skip
-        self.around.ranks.average([gradient])
+        self.context.ranks.average([gradient])
         self.alpha.grad = gradient
         self.optimiser.param_groups[0]["lr"] = self.alpha_lr(epoch)
         self.optimiser.step()
         self._derived_values = predicted(self.constraints, self.derived())[0]
-        may_brake = self.around.schedule.may_brake(epoch)
+        may_brake = self.context.schedule.may_brake(epoch)
         for multiplier, constraint, value in zip(
             self._multipliers, self.constraints, self._derived_values, strict=True
         ):
@@ -160,13 +161,13 @@ class LightNasStrategy(SearchStrategy):
         return outcome, [path]
 
     def alpha_lr(self, epoch: int) -> float:
-        scheduled = self.around.schedule.alpha_lr(epoch)
+        scheduled = self.context.schedule.alpha_lr(epoch)
         return self._multipliers[0].alpha_lr(scheduled, self._derived_values[0], self.constraints[0].target)
 
     def probabilities(self, budget: int = 0) -> Array:
         return np.asarray(torch.softmax(self.alpha.double(), -1).numpy())
 
-    def preference(self) -> OperatorPosterior:
+    def posterior(self) -> OperatorPosterior:
         logs = torch.log_softmax(self.alpha.double(), -1).numpy()
         return OperatorPosterior(logs, np.zeros((logs.size, 1)))
 
@@ -198,66 +199,68 @@ class LightNasStrategy(SearchStrategy):
         ]
         self._derived_values = predicted(self.constraints, self.derived())[0]
 
-    def take_over(self, state: dict[str, Any]) -> None:
-        raise BudgetError("the preferences of the published method hold the cost of one board and target")
+    def load_finished(self, state: dict[str, Any]) -> None:
+        raise BudgetError("alpha of the published method contains the cost of one board and target")
 
 
 class SharedStrategy(SearchStrategy):
-    """One supernet for all budgets: every path is as likely as another, and their losses tell what operators are worth.
+    """One supernet for all budgets: paths are uniform, and their losses give one posterior over operator scores.
 
-    What helps the images does not depend on a budget or a board, so there is one belief; what an operator costs does,
-    so every budget has multipliers of its own. They shape what is probable for a budget, and not the paths that are
-    trained: candidates that are trained less than others look worse than they are. With paths kept near the budgets the
-    networks found were little better than chance (docs/search.md, against known truth).
+    An operator's effect on accuracy does not depend on the board or the budget; its cost does. So there is one posterior,
+    and one Lagrange multiplier per constraint and budget. The multipliers shape the probabilities of a budget, not the
+    paths that are trained: operators that are trained less than others score lower than they should. With paths sampled
+    near the budgets, the networks found were little better than random (docs/search.md, benchmark with known truth).
     """
 
-    def __init__(self, around: SearchContext, budgets: Sequence[Budget]) -> None:
-        super().__init__(around, budgets)
-        self.losses = PathLosses(around.space)
+    def __init__(self, context: SearchContext, budgets: Sequence[Budget]) -> None:
+        super().__init__(context, budgets)
+        self.losses = PathLosses(context.space)
         self._costs = [[LinearCost.of(constraint) for constraint in budget.constraints] for budget in budgets]
         self._pending: list[tuple[list[Path], Tensor, int]] = []
-        self._belief = self.losses.preference()
+        self._posterior = self.losses.posterior()
         self._distributions = self._solve(0.0)
 
     def weight_paths(self) -> list[Path]:
         return [self._path()]
 
     def _path(self) -> Path:
-        layers, operators = len(self.around.space.layers), len(self.around.space.operators)
-        path: Path = torch.randint(operators, (layers,), generator=self.around.generator).tolist()
+        layers, operators = len(self.context.space.layers), len(self.context.space.operators)
+        path: Path = torch.randint(operators, (layers,), generator=self.context.generator).tolist()
         return path
 
     def learn(self, supernet: Supernet, images: Tensor, labels: Tensor, epoch: int) -> tuple[Outcome, list[Path]]:
-        paths = [self._path() for _ in range(self.around.config.paths)]
-        losses, outcome = path_losses(supernet, images, labels, paths, execution=self.around.execution)
-        self._pending.append((paths, losses, epoch))  # read at the end of the epoch: a device need not be waited for
+        paths = [self._path() for _ in range(self.context.config.paths)]
+        losses, outcome = path_losses(supernet, images, labels, paths, execution=self.context.execution)
+        self._pending.append(
+            (paths, losses, epoch)
+        )  # read at the end of the epoch, so that no step waits for the device
         return outcome, paths
 
     def end_epoch(self, epoch: int) -> None:
         if not self._pending:
             return
         losses = torch.stack([each.cpu() for _, each, _ in self._pending])
-        self.around.ranks.average([losses])
+        self.context.ranks.average([losses])
         for (paths, _, when), row in zip(self._pending, losses.double().tolist(), strict=True):
             self.losses.add(paths, row, when)
         self._pending = []
-        self._belief = self.losses.preference()
-        schedule = self.around.schedule
+        self._posterior = self.losses.posterior()
+        schedule = self.context.schedule
         self._distributions = self._solve(
             (epoch + 1 - schedule.warmup_epochs) / (schedule.epochs - schedule.warmup_epochs)
         )
 
     def _solve(self, progress: float) -> list[PathDistribution]:
-        spread = self._belief.spread
-        lean = LEAN * progress / spread if spread > 0 else 0.0
-        two_sided = self.around.config.uses_budget
-        return [nearest_within(lean * self._belief.mean, costs, two_sided=two_sided) for costs in self._costs]
+        score_std = self._posterior.score_std
+        scale = LOGIT_SCALE * progress / score_std if score_std > 0 else 0.0
+        two_sided = self.context.config.uses_budget
+        return [nearest_within(scale * self._posterior.mean, costs, two_sided=two_sided) for costs in self._costs]
 
     def probabilities(self, budget: int = 0) -> Array:
         return self._distributions[budget].probabilities
 
-    def preference(self) -> OperatorPosterior:
-        return self._belief
+    def posterior(self) -> OperatorPosterior:
+        return self._posterior
 
     def derived(self) -> list[Path]:
         return [[int(index) for index in each.probabilities.argmax(axis=1)] for each in self._distributions]
@@ -280,16 +283,16 @@ class SharedStrategy(SearchStrategy):
 
     def restore(self, state: dict[str, Any]) -> None:
         self.losses.restore(state["losses"])
-        self._belief = self.losses.preference()
+        self._posterior = self.losses.posterior()
         self._pending = [(paths, losses, when) for paths, losses, when in state["pending"]]
         self._distributions = [
             PathDistribution(chances.numpy().copy(), tuple(lams), tuple(expected))
             for chances, lams, expected in state["distributions"]
         ]
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def load_finished(self, state: dict[str, Any]) -> None:
         self.losses.restore(state["losses"])
-        self._belief = self.losses.preference()
+        self._posterior = self.losses.posterior()
         self._distributions = self._solve(1.0)
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from lightnas_edge.nn.loop import (
     save_checkpoint,
 )
 from lightnas_edge.records.deployment import TrainingRecord
+from lightnas_edge.records.metrics import TrainingEpoch, TrainingStep
 from lightnas_edge.runs import Run
 from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train.config import TrainConfig
@@ -228,7 +229,6 @@ class _Training:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimiser.step()
         line = {
-            "kind": "step",
             "epoch": self.epoch,
             "step": self.step,
             "lr": lr,
@@ -237,7 +237,7 @@ class _Training:
         self.pending.append((line, loss.detach(), _correct(logits, labels), len(labels)))
 
     def _flush(self) -> None:
-        """Read the losses of the last steps from the device, check them, write and tell them."""
+        """Read the losses of the last steps from the device, check and write them."""
         pending, self.pending = self.pending, []
         self.flushed = time.monotonic()
         lines = []
@@ -246,12 +246,12 @@ class _Training:
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"the loss became {loss} at epoch {line['epoch']}, step {line['step']} of the training",
-                    hint=f"begin anew (--fresh) with a smaller learning rate, now {self.config.peak_lr:g} at its top",
+                    hint=f"begin again with --fresh and a smaller learning rate, now {self.config.peak_lr:g} at its top",
                 )
             self.totals[0] += loss * images
             self.totals[1] += correct
             self.totals[2] += images
-            lines.append({**line, "loss": loss, "accuracy": correct / images, "images": images})
+            lines.append(TrainingStep(**line, loss=loss, accuracy=correct / images, images=images))
         self._write(lines)
 
     def _finish_epoch(self) -> None:
@@ -261,17 +261,16 @@ class _Training:
         if accuracy == max(self.accuracies) and self.accuracies.count(accuracy) == 1:  # of equals, the first
             self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
         loss, correct, images = self.totals
-        line = {
-            "kind": "epoch",
-            "epoch": self.epoch,
-            "train_loss": loss / images,
-            "train_accuracy": correct / images,
-            "validation_loss": validation_loss,
-            "validation_accuracy": accuracy,
-            "best_accuracy": max(self.accuracies),
-            "elapsed_s": round(time.monotonic() - self.started, 3),
-        }
-        self._write([line])
+        record = TrainingEpoch(
+            epoch=self.epoch,
+            train_loss=loss / images,
+            train_accuracy=correct / images,
+            validation_loss=validation_loss,
+            validation_accuracy=accuracy,
+            best_accuracy=max(self.accuracies),
+            elapsed_s=round(time.monotonic() - self.started, 3),
+        )
+        self._write([record])
         self.totals = [0.0, 0.0, 0]
         self.epoch, self.step = self.epoch + 1, 0
         ended = self.epoch == self.config.epochs
@@ -294,10 +293,11 @@ class _Training:
             raise DivergedError(f"the validation loss became {float(loss)} in epoch {self.epoch} of the training")
         return float(loss) / count, float(correct) / count
 
-    def _write(self, lines: list[Event]) -> None:
-        self.metrics.write(lines)
-        for line in lines:
-            self.on_event(line)
+    def _write(self, lines: Sequence[TrainingStep | TrainingEpoch]) -> None:
+        events = [line.to_json() for line in lines]
+        self.metrics.write(events)
+        for event in events:
+            self.on_event(event)
 
     def _save(self) -> None:
         self._flush()

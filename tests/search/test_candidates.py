@@ -17,10 +17,10 @@ def candidate(indices, loss):
 def test_the_measured_loss_and_the_belief_about_the_operators_count_alike():
     mean = np.zeros((4, 3))
     mean[0] = [0.3, 0.1, -0.4]
-    belief = OperatorPosterior(mean, np.zeros((12, 1)))
+    posterior = OperatorPosterior(mean, np.zeros((12, 1)))
 
     scores = scored(
-        SPACE, belief, [candidate([0, 1, 1, 1], 1.0), candidate([1, 1, 1, 1], 0.9), candidate([2, 1, 1, 1], 0.2)]
+        SPACE, posterior, [candidate([0, 1, 1, 1], 1.0), candidate([1, 1, 1, 1], 0.9), candidate([2, 1, 1, 1], 0.2)]
     )
 
     assert scores == pytest.approx([0.7, 0.8, 0.6])  # loss less worth; the smallest is taken

@@ -9,7 +9,7 @@ import torch
 from lightnas_edge.errors import RunError
 from lightnas_edge.nn import Supernet
 from lightnas_edge.search import SearchConfig, run_search
-from lightnas_edge.search.execution import PLAIN, Execution, quickest_execution
+from lightnas_edge.search.execution import PLAIN, Execution, fastest_execution
 from lightnas_edge.search.steps import weight_step
 from lightnas_edge.space import Space
 from tests.search.problems import CONFIG, SPACE, budget, data
@@ -17,31 +17,31 @@ from tests.search.problems import CONFIG, SPACE, budget, data
 PATH = [0, 1, 2, 0]
 
 
-def gradients(*, parts, images, labels):
+def gradients(*, micro_batches, images, labels):
     """Of one weight step with batch norm out of the way: it would see each piece by itself."""
     torch.manual_seed(0)
     supernet = Supernet(SPACE).train()
     batches = [torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(5))]
     optimiser = torch.optim.SGD(supernet.parameters(), lr=0.0)
     with supernet.calibrated(PATH, batches):
-        weight_step(supernet, optimiser, images, labels, [PATH], parts=parts)
+        weight_step(supernet, optimiser, images, labels, [PATH], micro_batches=micro_batches)
     return [parameter.grad for parameter in supernet.parameters() if parameter.grad is not None]
 
 
-@pytest.mark.parametrize("parts", [2, 3, 4])
-def test_gradients_of_the_pieces_add_up_to_those_of_the_batch(parts):
+@pytest.mark.parametrize("micro_batches", [2, 3, 4])
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(micro_batches):
     generator = torch.Generator().manual_seed(1)
     images, labels = torch.randn(10, 3, 16, 16, generator=generator), torch.arange(10) % 10
 
-    whole = gradients(parts=1, images=images, labels=labels)
-    pieces = gradients(parts=parts, images=images, labels=labels)
+    whole = gradients(micro_batches=1, images=images, labels=labels)
+    parts = gradients(micro_batches=micro_batches, images=images, labels=labels)
 
-    for one, other in zip(whole, pieces, strict=True):
+    for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
 
 
-def test_no_piece_of_a_batch_is_a_single_image():
-    """Seven images in two to four pieces: batch norm cannot take one image of one pixel."""
+def test_no_micro_batch_is_a_single_image():
+    """Seven images in two to four micro-batches: batch norm cannot take one image of one pixel."""
     space = Space.from_json({**SPACE.to_json(), "input_size": 8})
     torch.manual_seed(0)
     supernet = Supernet(space).train()
@@ -49,13 +49,13 @@ def test_no_piece_of_a_batch_is_a_single_image():
     supernet.stem.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     optimiser = torch.optim.SGD(supernet.parameters(), lr=0.0)
 
-    for parts in (2, 3, 4):
-        weight_step(supernet, optimiser, torch.randn(7, 3, 8, 8), torch.arange(7), [PATH], parts=parts)
+    for micro_batches in (2, 3, 4):
+        weight_step(supernet, optimiser, torch.randn(7, 3, 8, 8), torch.arange(7), [PATH], micro_batches=micro_batches)
 
     assert seen == [4, 3, 3, 2, 2, 3, 2, 2]
 
 
-@pytest.mark.parametrize("more", [{"parts": 2}, {"precision": "bf16"}, {"precision": "auto"}])
+@pytest.mark.parametrize("more", [{"micro_batches": 2}, {"precision": "bf16"}, {"precision": "auto"}])
 @pytest.mark.parametrize("method", ["shared", "lightnas"])
 def test_a_search_runs_so_and_is_gone_on_with_as_it_began(tmp_path, more, method):
     config = dataclasses.replace(CONFIG, method=method, epochs=2, **more)
@@ -66,13 +66,13 @@ def test_a_search_runs_so_and_is_gone_on_with_as_it_began(tmp_path, more, method
 
     assert first.architecture == again.architecture
     assert first.predicted["latency_ms"] <= 7.0
-    losses = [event["loss"] for event in events if event["kind"] == "step"]
+    losses = [event["loss"] for event in events if event["kind"] == "search-step"]
     assert all(0 < loss < 20 for loss in losses)
     with pytest.raises(RunError, match=next(iter(more))):
         run_search(tmp_path, SPACE, data(), budget(7.0), dataclasses.replace(CONFIG, method=method, epochs=2))
     if more.get("precision") == "auto":
-        (told,) = [event for event in events if event["kind"] == "precision"]
-        assert len(told["step_ms"]) == 4 and told["chosen"] in told["step_ms"]
+        (design,) = [event for event in events if event["kind"] == "precision"]
+        assert len(design["step_ms"]) == 4 and design["chosen"] in design["step_ms"]
 
 
 def test_bfloat16_computes_in_bfloat16_and_losses_stay_float32():
@@ -82,7 +82,7 @@ def test_bfloat16_computes_in_bfloat16_and_losses_stay_float32():
     optimiser = torch.optim.SGD(supernet.parameters(), lr=0.1)
 
     outcome = weight_step(
-        supernet, optimiser, torch.randn(4, 3, 16, 16), torch.arange(4), [PATH], execution=Execution(half=True)
+        supernet, optimiser, torch.randn(4, 3, 16, 16), torch.arange(4), [PATH], execution=Execution(bf16=True)
     )
 
     assert seen == [torch.bfloat16]
@@ -95,7 +95,7 @@ def test_the_trial_leaves_the_supernet_as_it_was():
     supernet = Supernet(SPACE)
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
 
-    chosen, times_ms = quickest_execution(supernet, torch.randn(4, 3, 16, 16), torch.arange(4))
+    chosen, times_ms = fastest_execution(supernet, torch.randn(4, 3, 16, 16), torch.arange(4))
 
     assert chosen == PLAIN or str(chosen) in times_ms
     assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
@@ -103,8 +103,8 @@ def test_the_trial_leaves_the_supernet_as_it_was():
 
 
 def test_what_cannot_be_run_is_told_at_once():
-    with pytest.raises(RunError, match="parts: 9 pieces of 16 images"):
-        SearchConfig(batch=16, parts=9)
+    with pytest.raises(RunError, match="micro_batches: 9 micro-batches of 16 images"):
+        SearchConfig(batch=16, micro_batches=9)
     with pytest.raises(RunError, match="precision: expected one of fp32, bf16, auto, found 'fp8'"):
         SearchConfig(precision="fp8")
     with pytest.raises(RunError, match="method: expected one of shared, lightnas, found 'darts'"):

@@ -80,13 +80,15 @@ def test_the_front_lists_them_by_board_and_target(run):
 
 def test_the_network_chosen_scored_best_of_its_candidates(run):
     losses = PathLosses(SPACE)
-    losses.restore(torch.load(run[0] / "search" / "checkpoint.pt", weights_only=True)["learner"]["losses"])
+    losses.restore(torch.load(run[0] / "search" / "checkpoint.pt", weights_only=True)["strategy"]["losses"])
     for result in run[1]:
         if result.others:
             networks = [result.chosen, *result.others]
-            belief = losses.preference()
-            worth = [belief.mean[np.arange(4), each.selection.architecture.indices(SPACE)].sum() for each in networks]
-            scores = [each.loss - value for each, value in zip(networks, worth, strict=True)]
+            posterior = losses.posterior()
+            score = [
+                posterior.mean[np.arange(4), each.selection.architecture.indices(SPACE)].sum() for each in networks
+            ]
+            scores = [each.loss - value for each, value in zip(networks, score, strict=True)]
             assert scores[0] == min(scores)
     assert any(result.others for result in run[1]), "no budget had anything to compare"
 
@@ -105,7 +107,7 @@ def test_a_budget_is_added_without_any_training(run):
 
 
 def test_what_is_preferred_for_a_budget_that_is_added_is_what_the_search_preferred(run):
-    """The belief does not depend on which budget asks. With so few images nothing is compared for it."""
+    """The posterior does not depend on which budget asks. With so few images nothing is compared for it."""
     folder, results = run
     (again,) = add_budgets(folder, SPACE, data(), [dataclasses.replace(BUDGETS[0], name="again")], CONFIG)
 
@@ -129,9 +131,9 @@ def test_an_added_budget_may_have_another_device_confidence_and_use_of_its_budge
 def test_the_belief_maximised_is_the_one_that_was_saved(run):
     folder, results = run
     losses = PathLosses(SPACE)
-    losses.restore(torch.load(folder / "search" / "checkpoint.pt", weights_only=True)["learner"]["losses"])
+    losses.restore(torch.load(folder / "search" / "checkpoint.pt", weights_only=True)["strategy"]["losses"])
     for result in results:
-        preferred = select(SPACE, losses.preference().mean, result.budget.constraints).architecture
+        preferred = select(SPACE, losses.posterior().mean, result.budget.constraints).architecture
         assert result.preferred == preferred
 
 
@@ -173,8 +175,8 @@ def test_several_constraints_each_have_a_multiplier_and_all_hold(tmp_path, metho
     assert set(result.multipliers) == {"latency_ms", "params_m"}
     assert result.predicted["latency_ms"] <= 8.0 and result.predicted["params_m"] <= 0.0035
     epochs = [json.loads(line) for line in (tmp_path / "search" / "metrics.jsonl").read_text().splitlines()]
-    last = [line for line in epochs if line["kind"] == "epoch"][-1]
-    assert set(last["budgets"][0]["lambda"]) == {"latency_ms", "params_m"}
+    last = [line for line in epochs if line["kind"] == "search-epoch"][-1]
+    assert set(last["budgets"][0]["multipliers"]) == {"latency_ms", "params_m"}
 
 
 @pytest.mark.parametrize("method", ["shared", "lightnas"])

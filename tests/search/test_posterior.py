@@ -1,4 +1,4 @@
-"""What operators are worth: learned from the losses of paths, with its doubt, and turned into paths near a budget."""
+"""What operators are score: learned from the losses of paths, with its doubt, and turned into paths near a budget."""
 
 import itertools
 
@@ -33,10 +33,10 @@ def centred(values):
 def test_the_worth_of_operators_is_found_beneath_the_level_of_batches():
     cost = 0.2 * np.random.default_rng(3).normal(size=(4, 3))
 
-    belief = losses_of(cost, 400).preference()
+    posterior = losses_of(cost, 400).posterior()
 
-    assert belief.mean == pytest.approx(-centred(cost), abs=0.04)
-    assert belief.spread == pytest.approx(centred(cost).std(axis=1).mean(), rel=0.3)
+    assert posterior.mean == pytest.approx(-centred(cost), abs=0.04)
+    assert posterior.score_std == pytest.approx(centred(cost).std(axis=1).mean(), rel=0.3)
 
 
 @pytest.mark.parametrize("paths", [2, 4])
@@ -45,33 +45,33 @@ def test_the_doubt_is_as_large_as_the_error(paths):
     ratios = []
     for seed in range(40):
         cost = 0.2 * np.random.default_rng(100 + seed).normal(size=(4, 3))
-        belief = losses_of(cost, 60, noise=0.3, seed=seed, paths=paths).preference()
-        root = belief.root.reshape(4, 3, -1)
+        posterior = losses_of(cost, 60, noise=0.3, seed=seed, paths=paths).posterior()
+        root = posterior.root.reshape(4, 3, -1)
         root = root - root.mean(axis=1, keepdims=True)
-        ratios.append((belief.mean + centred(cost)) / np.sqrt((root**2).sum(axis=2)))
+        ratios.append((posterior.mean + centred(cost)) / np.sqrt((root**2).sum(axis=2)))
 
     assert 0.75 < float(np.std(ratios)) < 1.25
 
 
 def test_without_any_signal_operators_are_hardly_told_apart():
-    belief = losses_of(np.zeros((4, 3)), 50, noise=0.3).preference()
+    posterior = losses_of(np.zeros((4, 3)), 50, noise=0.3).posterior()
 
-    assert belief.spread < 0.1
+    assert posterior.score_std < 0.1
 
 
 def test_before_there_are_losses_arithmetic_alone_speaks():
-    belief = PathLosses(SPACE).preference()
+    posterior = PathLosses(SPACE).posterior()
 
-    assert (np.diff(belief.mean[:, [2, 0, 1]], axis=1) > 0).all(), "skip, then the small block, then the large one"
-    assert belief.doubt == 0.0
-    assert (belief.sample(np.random.default_rng(0)) == belief.mean).all()
+    assert (np.diff(posterior.mean[:, [2, 0, 1]], axis=1) > 0).all(), "skip, then the small block, then the large one"
+    assert posterior.posterior_std == 0.0
+    assert (posterior.sample(np.random.default_rng(0)) == posterior.mean).all()
 
 
 def test_losses_overrule_what_was_believed_of_arithmetic():
     """Skips are best here, by as much as larger blocks were believed to be."""
     cost = np.tile([0.0, 0.2, -0.2], (4, 1))
 
-    assert (losses_of(cost, 100).preference().mean.argmax(axis=1) == 2).all()
+    assert (losses_of(cost, 100).posterior().mean.argmax(axis=1) == 2).all()
 
 
 def test_a_path_alone_tells_nothing_and_equal_losses_break_nothing():
@@ -79,21 +79,21 @@ def test_a_path_alone_tells_nothing_and_equal_losses_break_nothing():
     found.add([[0, 0, 0, 0]], [1.0], 0)
     assert len(found) == 0
 
-    before = found.preference().mean
+    before = found.posterior().mean
     for _ in range(10):
         found.add([[0, 1, 2, 0], [1, 1, 1, 1]], [1.0, 1.0], 0)
-    assert (found.preference().mean == before).all()
+    assert (found.posterior().mean == before).all()
 
 
 def test_recent_epochs_count_more():
-    """In the second half the operators change places; the belief follows."""
+    """In the second half the operators change places; the posterior follows."""
     cost = np.zeros((4, 3))
     cost[0] = [0.5, 0.0, -0.5]
     early, late = losses_of(cost, 200, seed=1), losses_of(-cost, 200, seed=2)
     for row in range(0, len(late), 2):
         early.add(late.paths[row : row + 2], late.losses[row : row + 2], 39)
 
-    assert early.preference().mean[0].argmax() == 0
+    assert early.posterior().mean[0].argmax() == 0
 
 
 def test_what_was_learned_survives_a_checkpoint():
@@ -101,7 +101,7 @@ def test_what_was_learned_survives_a_checkpoint():
     copy = PathLosses(SPACE)
     copy.restore(whole.state())
 
-    assert (copy.preference().mean == whole.preference().mean).all()
+    assert (copy.posterior().mean == whole.posterior().mean).all()
     for each in (whole, copy):
         each.add([[0, 0, 0, 0], [1, 1, 1, 1]], [1.0, 2.0], 1)
     assert copy.state() == whole.state()

@@ -99,15 +99,20 @@ def test_a_budget_that_is_none_is_refused(tmp_path, target_ms):
 def test_every_step_leaves_a_line(whole):
     lines = metrics(whole)
 
-    assert [line["phase"] for line in lines if line["kind"] == "epoch"] == ["warmup", "search", "search", "search"]
-    steps = [(line["epoch"], line["phase"], line["step"]) for line in lines if line["kind"] == "step"]
+    assert [line["phase"] for line in lines if line["kind"] == "search-epoch"] == [
+        "warmup",
+        "search",
+        "search",
+        "search",
+    ]
+    steps = [(line["epoch"], line["phase"], line["step"]) for line in lines if line["kind"] == "search-step"]
     assert steps == [(0, "warmup", step) for step in range(4)] + [
         (epoch, phase, step) for epoch in (1, 2, 3) for phase in ("weights", "architecture") for step in range(4)
     ]
-    assert all(1.0 <= line["sampled_ms"] <= 17.0 for line in lines if line["kind"] == "step")
-    assert next(line for line in lines if line["kind"] == "step")["sampled_ms"] == pytest.approx(9.0), (
-        "all operators once"
-    )
+    assert all(1.0 <= line["sampled"]["latency_ms"] <= 17.0 for line in lines if line["kind"] == "search-step")
+    assert next(line for line in lines if line["kind"] == "search-step")["sampled"]["latency_ms"] == pytest.approx(
+        9.0
+    ), "all operators once"
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(whole, tmp_path, config):
@@ -130,7 +135,7 @@ def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, a
 
     def cut(event):
         nonlocal seen
-        seen += event["kind"] == "step"
+        seen += event["kind"] == "search-step"
         if seen == after:
             raise Stop
 
@@ -147,7 +152,12 @@ def test_ctrl_c_stops_after_the_step_and_keeps_it(whole, tmp_path, monkeypatch, 
     monkeypatch.setattr("lightnas_edge.search.search.FLUSH_S", 0.0)
 
     def interrupt(event):
-        if (event["kind"], event.get("epoch"), event.get("phase"), event.get("step")) == ("step", 1, "architecture", 2):
+        if (event["kind"], event.get("epoch"), event.get("phase"), event.get("step")) == (
+            "search-step",
+            1,
+            "architecture",
+            2,
+        ):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -213,7 +223,7 @@ def test_without_resume_a_search_begins_anew(tmp_path):
     search(tmp_path, target_ms=8.0, config=dataclasses.replace(CONFIG, epochs=2), resume=False, on_event=events.append)
 
     assert events[0]["resumed"] is False
-    assert sum(line["kind"] == "epoch" for line in metrics(tmp_path)) == 2
+    assert sum(line["kind"] == "search-epoch" for line in metrics(tmp_path)) == 2
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

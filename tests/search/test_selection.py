@@ -51,7 +51,7 @@ def test_no_network_within_the_budget_is_preferred_more(seed, confidence):
     selection = select(SPACE, preference, [Constraint(predictor, target)], confidence)
 
     assert selection.exact
-    assert selection.preference == pytest.approx(best_by_trying_all(preference, values, target), abs=1e-12)
+    assert selection.score == pytest.approx(best_by_trying_all(preference, values, target), abs=1e-12)
     assert (selection.predicted if confidence is None else selection.upper)[0] <= target
 
 
@@ -136,7 +136,7 @@ def test_the_published_space_is_settled_at_a_confidence():
     for _ in range(2):
         near[np.arange(4000), generator.integers(21, size=4000)] = generator.integers(7, size=4000)
     kept = near[predictor.upper(one_hot_of(space, near), 0.9) <= target]
-    assert preference[np.arange(21), kept].sum(axis=1).max() <= selection.preference + 1e-9
+    assert preference[np.arange(21), kept].sum(axis=1).max() <= selection.score + 1e-9
 
 
 @pytest.mark.parametrize("confidence", [None, 0.95])
@@ -153,7 +153,7 @@ def test_with_an_mlp_the_budget_holds_under_the_mlp_itself(confidence):
 
     assert not selection.exact
     assert (selection.predicted if confidence is None else selection.upper)[0] <= target
-    assert selection.preference >= best_by_trying_all(preference, values, target) - 1e-9
+    assert selection.score >= best_by_trying_all(preference, values, target) - 1e-9
 
 
 def test_an_architecture_of_the_space_comes_back():
@@ -181,7 +181,7 @@ def test_no_network_within_two_measured_and_two_counted_budgets_is_preferred_mor
 
     chosen = (selection.architecture.indices(SPACE) == EVERY).all(axis=1)
     assert kept[chosen].all()
-    assert selection.preference == pytest.approx(preference[np.arange(4), EVERY[kept]].sum(axis=1).max(), abs=1e-12)
+    assert selection.score == pytest.approx(preference[np.arange(4), EVERY[kept]].sum(axis=1).max(), abs=1e-12)
 
 
 def test_what_is_counted_agrees_with_the_space():
@@ -202,7 +202,7 @@ def test_networks_can_be_left_out_until_none_is_left():
 
     assert len({selection.architecture for selection in found}) == 6
     wanted = np.sort(preference[np.arange(4), EVERY[values <= budget[0].target]].sum(axis=1))[::-1]
-    assert [selection.preference for selection in found] == pytest.approx(wanted)
+    assert [selection.score for selection in found] == pytest.approx(wanted)
     with pytest.raises(InfeasibleBudgetError, match="no further network"):
         select(SPACE, preference, budget, exclude=[selection.architecture for selection in found])
 
@@ -215,7 +215,7 @@ def test_a_budget_can_be_used_to_a_share(confidence):
     target = float(np.quantile(kept, 0.7))
     cheap_wins = -predictor.linear_terms()[1]
 
-    selection = select(SPACE, cheap_wins, [Constraint(predictor, target)], confidence, use=0.95)
+    selection = select(SPACE, cheap_wins, [Constraint(predictor, target)], confidence, min_utilisation=0.95)
 
     most = values[kept <= target].max()
     assert 0.95 * most <= selection.predicted[0] <= target
@@ -257,7 +257,7 @@ def test_with_an_mlp_beside_a_counted_budget_both_hold():
 
     assert all(value <= constraint.target for value, constraint in zip(selection.predicted, constraints, strict=True))
     kept = (values <= constraints[0].target) & (counted <= constraints[1].target)
-    assert selection.preference == pytest.approx(preference[np.arange(4), EVERY[kept]].sum(axis=1).max())
+    assert selection.score == pytest.approx(preference[np.arange(4), EVERY[kept]].sum(axis=1).max())
 
 
 def test_using_a_budget_of_the_published_space_is_settled_in_seconds():
@@ -266,6 +266,6 @@ def test_using_a_budget_of_the_published_space_is_settled_in_seconds():
     predictor, preference = additive(1, space, doubt=0.0), 1e-3 * preferences(1, space)
     target = 0.9 * float(predictor.predict_indices(np.random.default_rng(0).integers(7, size=(1000, 21))).mean())
 
-    selection = select(space, preference, [Constraint(predictor, target)], use=0.995)
+    selection = select(space, preference, [Constraint(predictor, target)], min_utilisation=0.995)
 
     assert 0.99 * target <= selection.predicted[0] <= target

@@ -10,20 +10,20 @@ from tests.search.problems import CONFIG, SPACE, budget
 
 
 def shared(*targets_ms):
-    around = SearchContext(SPACE, CONFIG, Schedule.of(CONFIG, 4), torch.Generator().manual_seed(0), Ranks())
-    return SharedStrategy(around, [budget(target_ms, f"{target_ms} ms") for target_ms in targets_ms])
+    context = SearchContext(SPACE, CONFIG, Schedule.of(CONFIG, 4), torch.Generator().manual_seed(0), Ranks())
+    return SharedStrategy(context, [budget(target_ms, f"{target_ms} ms") for target_ms in targets_ms])
 
 
 def test_every_operator_is_trained_alike_however_tight_the_budget():
     """A candidate that is trained less than its neighbours looks worse than it is."""
-    learner = shared(2.0)  # of 1 to 17 ms: the most probable operators are skips, which cost nothing
+    strategy = shared(2.0)  # of 1 to 17 ms: the most probable operators are skips, which cost nothing
 
-    paths = np.array([path for _ in range(3000) for path in learner.weight_paths()])
+    paths = np.array([path for _ in range(3000) for path in strategy.weight_paths()])
 
     shares = np.stack([(paths == operator).mean(axis=0) for operator in range(3)])
     assert abs(shares - 1 / 3).max() < 0.04
-    assert learner.probabilities()[0].argmax() == 2
-    assert learner.multipliers()[0]["latency_ms"] > 0
+    assert strategy.probabilities()[0].argmax() == 2
+    assert strategy.multipliers()[0]["latency_ms"] > 0
 
 
 def test_one_more_budget_changes_no_path():

@@ -59,7 +59,7 @@ def test_a_training_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path,
 
     def cut(event):
         nonlocal seen
-        seen += event["kind"] == "step"
+        seen += event["kind"] == "training-step"
         if seen == after:
             raise Stop
 

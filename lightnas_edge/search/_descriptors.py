@@ -1,0 +1,45 @@
+"""Keeps compiled libraries from printing to standard output."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LOCK = threading.Lock()  # descriptors belong to the process, not to a thread
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """What is written to file descriptor 1 inside the block goes to descriptor 2; without one, to nowhere.
+
+    The buffers of Python and of C are flushed before and after, so that results keep their order and their place.
+    """
+    with _LOCK:
+        _flush()
+        try:
+            saved = os.dup(1)
+        except OSError:  # the process has no standard output
+            yield
+            return
+        try:
+            target = os.dup(2)
+        except OSError:
+            target = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(target, 1)
+        os.close(target)
+        try:
+            yield
+        finally:
+            _flush()
+            os.dup2(saved, 1)
+            os.close(saved)
+
+
+def _flush() -> None:
+    ctypes.CDLL(None).fflush(None)  # a pipe's C buffer would otherwise be written when the process ends
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
