@@ -1,335 +1,387 @@
-"""From a run directory to `report.html`, `report.md` and `report.json`: the same content, thrice."""
+"""From a run directory to `report.html`, `report.md` and `report.json`: one content, three formats."""
 
 from __future__ import annotations
 
 import html
-import json
 import math
-import os
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from lightnas_edge._version import __version__
 from lightnas_edge.deploy import result_line
 from lightnas_edge.errors import ArchitectureError, PredictorError
-from lightnas_edge.predictor import CAUSES, load_predictor
+from lightnas_edge.files import finite, write_atomic, write_json
+from lightnas_edge.predictor.files import predictor_from_record
+from lightnas_edge.predictor.metrics import UNITS
+from lightnas_edge.records.base import Fingerprint, Record
+from lightnas_edge.records.deployment import LatencyEstimate
+from lightnas_edge.records.plain_text import clean_text
+from lightnas_edge.records.predictor import COMPONENTS
+from lightnas_edge.records.report import (
+    Budget,
+    NetworkReport,
+    PredictorReport,
+    Provenance,
+    QuestionReport,
+    ReportRecord,
+    TableReport,
+    Target,
+)
 from lightnas_edge.report import figures
-from lightnas_edge.report.snapshot import Record, RunSnapshot, read_snapshot
-from lightnas_edge.runs import write_json
+from lightnas_edge.report.snapshot import RunSnapshot, read_snapshot
 
-SCHEMA = 1
 _TEMPLATES = Path(__file__).parent / "templates"
+_COMMAND = re.compile(r"`((?:lightnas-edge|profile-device) [^`<>&|]*)`")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where the report was written, and what it could not tell."""
+    """Where the report was written, and what it lacks."""
 
     html: Path
     markdown: Path
     json: Path
-    line: str  # the one that tells the whole truth
+    line: str  # the result in one line
     missing: dict[str, str]
 
 
 def build_report(run_dir: Path) -> Report:
-    """Write the report of a run; parts of the run that are not there are named in it.
+    """Write the report of a run. It names the parts of the run that are missing, damaged or made from other files.
 
     Raises:
         RunError: the folder is no run directory.
+        SpaceError: the space of the run is none.
+        OSError: the report cannot be written.
     """
     snapshot = read_snapshot(run_dir)
+    plots = _plots(snapshot)
     record = _record(snapshot)
-    values = {"snapshot": snapshot, "record": record, "version": __version__, "causes": CAUSES}
-    page = _environment(html_page=True).get_template("report.html").render(plots=_plots(snapshot), **values)
-    text = _environment(html_page=False).get_template("report.md").render(**values)
+    values = {"report": record, "steps": snapshot.search, "components": COMPONENTS, "units": _unit}
+    page = _environment(html_page=True).get_template("report.html")
+    text = _environment(html_page=False).get_template("report.md")
     paths = {suffix: run_dir / f"report.{suffix}" for suffix in ("html", "md", "json")}
-    _replace(paths["html"], page)
-    _replace(paths["md"], text)
-    write_json(paths["json"], record)
-    return Report(paths["html"], paths["md"], paths["json"], record["line"], dict(snapshot.missing))
+    write_atomic(paths["html"], page.render(plots=plots, epochs=snapshot.epochs, **values))
+    write_atomic(paths["md"], text.render(**values))
+    write_json(paths["json"], finite(record.to_json()))
+    return Report(paths["html"], paths["md"], paths["json"], record.line, dict(record.missing))
 
 
-def _record(snapshot: RunSnapshot) -> Record:
-    """Everything the page tells, as plain JSON."""
-    lut = snapshot.lut
-    fit = (snapshot.predictor or {}).get("fit") or {}
-    verification = dict(snapshot.verification) if snapshot.verification else None
-    if verification:
-        verification["measured"] = {k: v for k, v in verification["measured"].items() if k != "samples_ms"}
-    record = {
-        "kind": "report",
-        "schema": SCHEMA,
-        "version": __version__,
-        "run": snapshot.folder.resolve().name,
-        "title": f"{snapshot.space.name} on {_board(snapshot)}",
-        "verdict": verification["verdict"] if verification else None,
-        "line": _line(snapshot),
-        "simulated": snapshot.simulated,
-        "asked": _asked(snapshot),
-        "network": {
-            "operators": [operator.name for operator in snapshot.architecture.operators],
-            "macs_m": snapshot.cost[0] if snapshot.cost else None,
-            "parameters_m": snapshot.cost[1] if snapshot.cost else None,
-            "table_sum_ms": snapshot.table_sum_ms,
-            "blocks": [asdict(row) for row in snapshot.rows],
-        }
-        if snapshot.architecture
-        else None,
-        "refined": snapshot.refined,
-        "predicted_ms": snapshot.predicted_ms,
-        "budgets": _budgets(snapshot),
-        "choice": snapshot.choice,
-        "front": snapshot.front or None,
-        "fit": fit or None,
-        "trained": _last(snapshot),
-        "export": snapshot.export,
-        "verification": verification,
-        "provenance": {
-            "fingerprint": _fingerprint(snapshot),
-            "board": lut.header.get("board") if lut else None,
-            "runtime": lut.header.get("runtime") if lut else None,
-            "protocol": lut.header.get("protocol") if lut else None,
-            "table": {"created": lut.header.get("created"), "entries": len(lut.entries), "visits": len(lut.visits)}
-            if lut
-            else None,
-            "seed": snapshot.run.get("seed"),
-            "config": snapshot.run.get("config"),
-            "written_by": snapshot.run.get("version"),
-            "created": snapshot.run.get("created"),
-        },
-        "warnings": _warnings(snapshot),
-        "missing": snapshot.missing,
-    }
-    finite: Record = _finite(record)
-    return finite
+def _record(snapshot: RunSnapshot) -> ReportRecord:
+    """Everything the page shows but the plots."""
+    run, found = snapshot.run.record, snapshot.found
+    fingerprint = _fingerprint(snapshot)
+    board = clean_text(str(fingerprint.get("board") or run.board or run.host or "an unknown board"), 100)
+    return ReportRecord(
+        version=__version__,
+        run=snapshot.run.folder.resolve().name,
+        title=f"{clean_text(snapshot.space.name, 100)} on {board}",
+        verdict=snapshot.verification.verdict if snapshot.verification else None,
+        line=clean_text(_line(snapshot)),
+        simulated=snapshot.simulated,
+        question=_question(snapshot),
+        network=_network(snapshot),
+        refined=snapshot.refined,
+        confidence=found.predicted.confidence if found else None,
+        budgets=_budgets(snapshot),
+        choice=found.choice if found else None,
+        front=snapshot.front,
+        predictor=_predictor(snapshot),
+        training=snapshot.training,
+        export=snapshot.export,
+        verification=snapshot.verification,
+        provenance=Provenance(
+            fingerprint=fingerprint,
+            table=_table(snapshot),
+            config=run.config,
+            written_by=run.version,
+            created=run.created,
+        ),
+        warnings=tuple(clean_text(text) for text in _warnings(snapshot)),
+        missing=snapshot.missing,
+    )
 
 
 def _line(snapshot: RunSnapshot) -> str:
-    """The one line that tells the whole truth."""
+    """The result in one line."""
     if snapshot.verification is not None:
         return result_line(snapshot.verification)
-    if snapshot.front and snapshot.architecture is None:
+    if len(snapshot.front) > 1 and snapshot.found is None:
         return f"{len(snapshot.front)} networks of one search: each has a report of its own"
     predicted = (
-        "nothing predicted yet" if snapshot.predicted_ms is None else f"predicted {_ms(snapshot.predicted_ms)} ms"
+        "no prediction yet" if snapshot.predicted_ms is None else f"predicted {_number(snapshot.predicted_ms)} ms"
     )
-    target = "no target" if snapshot.target_ms is None else f"target {_ms(snapshot.target_ms)} ms"
+    target = "no latency target" if snapshot.target_ms is None else f"target {_number(snapshot.target_ms)} ms"
     return f"{predicted}, not measured, {target}: not verified"
 
 
+def _question(snapshot: RunSnapshot) -> QuestionReport:
+    run, space = snapshot.run.record, snapshot.space
+    return QuestionReport(
+        targets=tuple(
+            Target(metric=metric, unit=_unit(metric), value=target) for metric, target in run.targets.items()
+        ),
+        budgets=max(1, len(run.budgets)),
+        space=space.name,
+        layers=len(space.layers),
+        operators=tuple(operator.name for operator in space.operators),
+        input_size=space.input_size,
+        data=run.data,
+        seed=run.seed,
+        host=run.host,
+        refined_from=run.refined_from.run if run.refined_from else None,
+    )
+
+
+def _network(snapshot: RunSnapshot) -> NetworkReport | None:
+    if snapshot.architecture is None or snapshot.cost is None:
+        return None
+    return NetworkReport(
+        operators=snapshot.architecture.names,
+        macs_m=snapshot.cost[0],
+        parameters_m=snapshot.cost[1],
+        table_sum_ms=snapshot.table_sum_ms,
+        blocks=snapshot.blocks,
+    )
+
+
+def _budgets(snapshot: RunSnapshot) -> tuple[Budget, ...]:
+    if snapshot.found is None:
+        return ()
+    predicted = snapshot.found.predicted
+    return tuple(
+        Budget(
+            metric=metric,
+            unit=_unit(metric),
+            value=each.target,
+            predicted=each.value,
+            upper=each.upper,
+            used=finite(each.used),
+            multiplier=each.multiplier,
+            binding=metric == predicted.binding,
+        )
+        for metric, each in predicted.metrics.items()
+    )
+
+
+def _predictor(snapshot: RunSnapshot) -> PredictorReport | None:
+    record = snapshot.predictor
+    if record is None:
+        return None
+    return PredictorReport(type=record.type, metric=record.metric, unit=record.unit, batch=record.batch, fit=record.fit)
+
+
+def _table(snapshot: RunSnapshot) -> TableReport | None:
+    if snapshot.lut is None:
+        return None
+    header = snapshot.lut.header
+    return TableReport(
+        created=header.created,
+        entries=len(snapshot.lut.entries),
+        visits=len(snapshot.lut.visits),
+        board=header.board,
+        runtime=header.runtime,
+        protocol=header.protocol,
+    )
+
+
+def _fingerprint(snapshot: RunSnapshot) -> Fingerprint:
+    """Of the verification, or else of what the prediction comes from."""
+    for part in (snapshot.verification, snapshot.predictor, snapshot.lut, snapshot.run.record):
+        if part is not None and part.fingerprint:
+            return dict(part.fingerprint)
+    return {}
+
+
+def _warnings(snapshot: RunSnapshot) -> list[str]:
+    found = list(snapshot.verification.warnings) if snapshot.verification else []
+    if snapshot.training and snapshot.training.data.sha256 != snapshot.run.data.sha256:
+        found.append(
+            f"the network was trained on other images than it was searched on: {snapshot.training.data.source}, "
+            f"not {snapshot.run.data.source}"
+        )
+    if _extrapolated(snapshot):
+        found.append("extrapolated: the network found is outside the applicability domain of the predictor")
+    if snapshot.lut:
+        keys = dict.fromkeys(block.key for block in snapshot.blocks if block.latency_ms is not None)
+        found += [f"{key}: {text}" for key in keys for text in snapshot.lut.entries[key].warnings[:1]]
+    return [*found, *snapshot.faults]
+
+
+def _extrapolated(snapshot: RunSnapshot) -> bool:
+    """Whether the network is unlike those that the predictor was fitted to; false where no predictor can be used."""
+    if snapshot.predictor is None or snapshot.architecture is None:
+        return False
+    try:
+        predictor = predictor_from_record(snapshot.predictor, str(snapshot.predictor_path))
+        return bool(predictor.extrapolated(snapshot.architecture.one_hot(predictor.space)[None])[0])
+    except (PredictorError, ArchitectureError) as error:
+        snapshot.missing.setdefault("applicability", f"not available: {clean_text(str(error))}")
+        return False
+
+
+# -- plots -------------------------------------------------------------------------------------------------------------
+
+
 def _plots(snapshot: RunSnapshot) -> dict[str, Markup]:
-    """Every plot that there is data for. A record too odd to be drawn costs its plot alone, and is named."""
+    """Every plot with data. One that cannot be drawn costs itself alone, and is named."""
     plots: dict[str, Markup] = {}
 
     def draw(name: str, plot: Callable[[], Markup]) -> None:
         try:
-            plots[name] = plot()
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            snapshot.missing.setdefault(
-                name, f"not available: its records cannot be drawn ({type(error).__name__}: {error})"
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a glyph that the font of this machine lacks is no fault of the run
+                plots[name] = plot()
+        except Exception as error:  # matplotlib raises anything for numbers near the limits of a float
+            snapshot.missing[f"plot of {name}"] = (
+                f"not available: the plot of these records failed ({type(error).__name__}: {clean_text(str(error), 200)})"
             )
 
-    if snapshot.steps:
-        draw("search", lambda: figures.search_plot(snapshot.steps, snapshot.epochs, snapshot.target_ms))
-    if any(line.get("probabilities") for line in snapshot.epochs):
-        operators = [operator.name for operator in snapshot.space.operators]
-        chosen = [operator.name for operator in snapshot.architecture.operators] if snapshot.architecture else None
-        draw("probabilities", lambda: figures.probability_map(snapshot.epochs, operators, chosen))
+    trace = snapshot.search
+    if trace:
+        draw("search", lambda: figures.search_plot(trace))
+        if not trace.epochs:
+            snapshot.missing["probabilities"] = "not available: the search has not finished an epoch yet"
+        elif not trace.first:
+            snapshot.missing["probabilities"] = "not available: the search writes them for the first of its budgets only"
+        else:
+            operators = [operator.name for operator in snapshot.space.operators]
+            chosen = snapshot.architecture.names if snapshot.architecture else None
+            draw("probabilities", lambda: figures.probability_map(trace.epochs, operators, chosen))
     if len(snapshot.front) > 1:
         draw("front", lambda: figures.front_plot(snapshot.front))
-    if snapshot.training:
-        draw("training", lambda: figures.training_plot(snapshot.training))
-    if any(row.latency_ms is not None for row in snapshot.rows):
-        draw("breakdown", lambda: figures.breakdown_plot(snapshot.rows))
+    if snapshot.epochs:
+        draw("training", lambda: figures.training_plot(snapshot.epochs))
+    if any(block.latency_ms is not None for block in snapshot.blocks):
+        draw("breakdown", lambda: figures.breakdown_plot(snapshot.blocks))
     bars = _bars(snapshot)
     if bars:
         draw("intervals", lambda: figures.intervals_plot(bars, snapshot.target_ms))
-    points = _points(snapshot)
-    if points:
-        draw("scatter", lambda: figures.predicted_measured_plot(points, _final_point(snapshot)))
-    verification = snapshot.verification
-    if verification:
-        measured = verification["measured"]
+    predictor = snapshot.predictor
+    if predictor and predictor.fit.points:
+        points = [(point.predicted, point.measured) for point in predictor.fit.points]
+        final = _final_point(snapshot) if predictor.metric == "latency_ms" else None
+        draw(
+            "scatter",
+            lambda: figures.predicted_measured_plot(points, final, predictor.metric, clean_text(predictor.unit)),
+        )
+    check = snapshot.verification
+    if check:
+        measured, target_ms = check.measured, check.target.latency_ms
         draw(
             "latency",
-            lambda: figures.latency_plot(
-                measured["samples_ms"], verification["target"]["latency_ms"], measured["latency_ms"], measured["p95_ms"]
-            ),
+            lambda: figures.latency_plot(measured.samples_ms, target_ms, measured.latency_ms, measured.p95_ms),
         )
     return plots
 
 
-def _bars(snapshot: RunSnapshot) -> list[tuple[str, float, list[float] | None, bool]]:
-    bars: list[tuple[str, float, list[float] | None, bool]] = []
+def _bars(snapshot: RunSnapshot) -> list[figures.Bar]:
+    bars = []
+    check = snapshot.verification
     if snapshot.table_sum_ms is not None:
-        bars.append(("sum of the table", snapshot.table_sum_ms, None, False))
+        bars.append(figures.Bar("sum of the table", snapshot.table_sum_ms, None, False))
     if snapshot.predicted_ms is not None:
-        bars.append(
-            (
-                "predicted",
-                snapshot.predicted_ms,
-                ((snapshot.verification or {}).get("predicted") or {}).get("interval_ms"),
-                False,
-            )
-        )
-    for name, key in (("measured, median", "measured"), ("drift-corrected", "corrected")):
-        part = (snapshot.verification or {}).get(key)
-        if part:
-            bars.append((name, part["latency_ms"], part.get("interval_ms"), True))
+        interval_ms = check.predicted.interval_ms if check and check.predicted else None
+        bars.append(figures.Bar("predicted", snapshot.predicted_ms, interval_ms, False))
+    if check:
+        estimates = (("measured, median", check.measured), ("drift-corrected", check.corrected))
+        bars += [figures.Bar(name, each.latency_ms, each.interval_ms, True) for name, each in estimates if each]
     return bars
 
 
-def _points(snapshot: RunSnapshot) -> list[tuple[float, float]]:
-    """(predicted, measured) of networks held out of the fit, where the predictor's file lists them."""
-    points = ((snapshot.predictor or {}).get("fit") or {}).get("points") or []
-    return [
-        (float(point["predicted"]), float(point["measured"]))
-        for point in points
-        if isinstance(point, dict) and "predicted" in point and "measured" in point
-    ]
-
-
 def _final_point(snapshot: RunSnapshot) -> tuple[float, float] | None:
-    if snapshot.verification is None or snapshot.predicted_ms is None:
+    check = snapshot.verification
+    if check is None or snapshot.predicted_ms is None:
         return None
-    return snapshot.predicted_ms, float(
-        (snapshot.verification["corrected"] or snapshot.verification["measured"])["latency_ms"]
-    )
+    return snapshot.predicted_ms, (check.corrected or check.measured).latency_ms
 
 
-def _asked(snapshot: RunSnapshot) -> Record:
-    data = snapshot.run.get("data") or {}
-    classes = data.get("classes") or []
-    targets = snapshot.run.get("targets") or {}
-    return {
-        "latency_ms": targets.get("latency_ms"),
-        "targets": targets,
-        "space": snapshot.space.name,
-        "layers": len(snapshot.space.layers),
-        "operators": [operator.name for operator in snapshot.space.operators],
-        "input_size": snapshot.space.input_size,
-        "data": data.get("source"),
-        "classes": len(classes) if isinstance(classes, list) else classes,
-        "train_images": data.get("train_images", data.get("train")),
-        "validation_images": data.get("validation_images", data.get("validation")),
-        "seed": snapshot.run.get("seed"),
-        "host": snapshot.run.get("host"),
-    }
-
-
-def _budgets(snapshot: RunSnapshot) -> list[Record]:
-    """Every budget of the network: what is predicted, and how much of the target that takes."""
-    predicted = snapshot.predicted or {}
-    metrics = predicted.get("metrics")
-    if not isinstance(metrics, dict):
-        return []
-    rows = []
-    for metric, held in metrics.items():
-        value = held["value"] if held["upper"] is None else held["upper"]
-        rows.append({"metric": metric, **held, "used": value / held["target"], "binds": metric == predicted["binding"]})
-    return rows
-
-
-def _last(snapshot: RunSnapshot) -> Record | None:
-    if snapshot.trained:
-        return snapshot.trained
-    return snapshot.training[-1] if snapshot.training else None
-
-
-def _fingerprint(snapshot: RunSnapshot) -> Record:
-    for record in (snapshot.verification, snapshot.predictor):
-        if record and record.get("fingerprint"):
-            return dict(record["fingerprint"])
-    return dict(snapshot.lut.fingerprint) if snapshot.lut else {}
-
-
-def _board(snapshot: RunSnapshot) -> str:
-    fingerprint = _fingerprint(snapshot)
-    return str(fingerprint.get("board") or snapshot.run.get("host") or "an unknown board")
-
-
-def _warnings(snapshot: RunSnapshot) -> list[str]:
-    warnings = list((snapshot.verification or {}).get("warnings") or [])
-    if snapshot.predictor and snapshot.architecture:
-        try:
-            predictor = load_predictor(snapshot.folder / "predictor.json")
-            outside = bool(predictor.outside(snapshot.architecture.one_hot(predictor.space)[None])[0])
-        except (PredictorError, ArchitectureError):
-            outside = False  # a predictor that cannot be used is told of elsewhere
-        if outside:
-            warnings.append(
-                "the network found is outside what was measured to fit the predictor: its prediction is a guess"
-            )
-    if snapshot.lut:
-        warnings += [f"{snapshot.lut.path.name}, line {fault.line}: {fault.what}" for fault in snapshot.lut.faults]
-        keys = [row.key for row in snapshot.rows if row.latency_ms is not None]
-        warnings += [f"{key}: {text}" for key in dict.fromkeys(keys) for text in snapshot.lut.entries[key].warnings[:1]]
-    return warnings
-
-
-# -- words and numbers ---------------------------------------------------------------------------------------
+# -- words and numbers -------------------------------------------------------------------------------------------------
 
 
 def _environment(*, html_page: bool) -> jinja2.Environment:
-    """Everything that is not marked as safe is escaped: names in a run's files are somebody else's text."""
+    """Names in a run's files are text of unknown origin: no control character of them is written, and no markup."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=html_page,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_printable,
     )
     environment.filters.update(
-        ms=_ms,
+        number=_number,
         percent=_percent,
         plain=_plain,
         short=_short,
         plus_minus=_plus_minus,
+        quantity=_quantity,
+        label=figures.label,
         md=_markdown,
-        code=_code,
+        message=_html_message if html_page else _markdown_message,
+        sentence=_sentence,
         when=_when,
     )
     return environment
 
 
-def _ms(value: Any) -> str:
+def _printable(value: Any) -> Any:
+    return clean_text(value) if type(value) is str and not value.isprintable() else value
+
+
+def _unit(metric: str) -> str:
+    return UNITS.get(metric, "unknown unit")
+
+
+def _number(value: float | None) -> str:
     """Three significant digits or more; never a zero in place of the unknown."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    if value is None or not math.isfinite(value):
         return "unknown"
+    if abs(value) >= 1e9:
+        return f"{value:.3g}"
     digits = min(6, max(1, 2 - math.floor(math.log10(abs(value))))) if value else 1
     return f"{value:.{digits}f}"
 
 
-def _percent(value: Any, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f} %" if isinstance(value, (int, float)) and math.isfinite(value) else "unknown"
+def _quantity(value: float | None, unit: str) -> str:
+    """`0.846 ms`"""
+    return "unknown" if value is None else f"{_number(value)} {unit}"
 
 
-def _plus_minus(part: Record) -> str:
+def _percent(value: float | None, digits: int = 1) -> str:
+    if value is None or not math.isfinite(value):
+        return "unknown"
+    return f"{100 * value:.{digits}f} %" if abs(value) < 1e6 else f"{100 * value:.3g} %"
+
+
+def _plus_minus(part: LatencyEstimate) -> str:
     """`0.86 ± 0.02 ms`; the uncertainty is never printed as zero."""
-    centre, interval = _ms(part["latency_ms"]), part.get("interval_ms")
-    if not interval:
+    centre, interval = _number(part.latency_ms), part.interval_ms
+    if interval is None:
         return f"{centre} ms"
     digits = len(centre.partition(".")[2])
     return f"{centre} ± {max((interval[1] - interval[0]) / 2, 10.0**-digits):.{digits}f} ms"
 
 
-def _short(value: Any, unknown: str = "unknown") -> str:
+def _short(value: float | None, unknown: str = "unknown") -> str:
     """Three digits, since a decomposition knows no more."""
-    return f"{value:.3g}" if isinstance(value, float) else _plain(value, unknown)
+    return unknown if value is None else f"{value:.3g}"
 
 
 def _plain(value: Any, unknown: str = "unknown") -> str:
     """A value from a record as people write it."""
     if value is None or value == "":
         return unknown
+    if isinstance(value, Record):
+        return _plain(value.to_json(), unknown)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -338,44 +390,46 @@ def _plain(value: Any, unknown: str = "unknown") -> str:
         return ", ".join(_plain(item, unknown) for item in value) or "none"
     if isinstance(value, dict):
         return "; ".join(f"{name} {_plain(item, unknown)}" for name, item in value.items()) or "none"
-    return str(value)
+    return clean_text(str(value)) or unknown
 
 
-def _code(text: Any) -> Markup:
-    """Text with `commands` set as code; everything is escaped first."""
-    escaped = str(Markup.escape(str(text)))
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
+def _sentence(text: str) -> str:
+    """With a capital letter at its begin and one full stop at its end."""
+    text = clean_text(text).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
 
 
-def _when(text: Any) -> str:
-    """`2026-11-23 19:20 UTC` of an ISO date; as it stands when it is none."""
+def _when(text: str) -> str:
+    """`2026-11-23 19:20 UTC` of an ISO date; unchanged when it is none."""
     try:
-        return datetime.fromisoformat(str(text)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    except ValueError:
+        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError):
         return _plain(text)
 
 
+def _html_message(text: str) -> Markup:
+    """A message with its `commands` set as code; everything is escaped first."""
+    escaped = str(Markup.escape(clean_text(text)))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
+
+
 def _markdown(value: Any) -> str:
-    """Text for a Markdown table or paragraph: no HTML, no column breaks, one line."""
-    return html.escape(_plain(value), quote=False).replace("|", "\\|").replace("\n", " ")
+    """Text for a Markdown table or paragraph, shown as it is: no HTML, no emphasis, no link, no column break."""
+    text = html.escape(_plain(value), quote=False)
+    text = re.sub(r"([\\`*\[\]|~!#$])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", lambda match: "\\" + match[0], text)
+    return text.replace("://", "\\://")
 
 
-def _finite(value: Any) -> Any:
-    """Plain JSON: what is not a finite number becomes null."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return (
-        value
-        if isinstance(value, (str, int, float, bool)) or value is None
-        else json.loads(json.dumps(value, default=str))
-    )
+def _markdown_message(text: str) -> str:
+    """The same with our own commands as code."""
+    pieces: Iterable[str] = _COMMAND.split(clean_text(text))
+    return "".join(f"`{piece}`" if index % 2 else _markdown_piece(piece) for index, piece in enumerate(pieces))
 
 
-def _replace(path: Path, content: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(content, encoding="utf-8")
-    os.replace(part, path)
+def _markdown_piece(piece: str) -> str:
+    """Escaped, with the blanks at its ends, which separate it from a command."""
+    body = piece.strip()
+    if not body:
+        return piece
+    before, _, after = piece.partition(body)
+    return before + _markdown(body) + after

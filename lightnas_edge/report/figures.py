@@ -11,8 +11,8 @@ import io
 import itertools
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -21,9 +21,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lightnas_edge.report.snapshot import NetworkRow, Record
+from lightnas_edge.files import write_atomic
+from lightnas_edge.predictor.metrics import UNITS
+from lightnas_edge.records.metrics import SearchEpoch, SearchStep, TrainingEpoch
+from lightnas_edge.records.plain_text import clean_text
+from lightnas_edge.records.report import BlockReport
+from lightnas_edge.records.run import FrontNetwork
+from lightnas_edge.report.snapshot import SearchTrace
 
-MOST_POINTS = 600  # per series: more cannot be told apart, and the page stays small
+MOST_POINTS = 600  # per series: more cannot be distinguished, and the page stays small
 MOST_COLUMNS = 30  # of the map of probabilities
 
 # Placeholders that matplotlib draws with, and the variables of templates/report.html that take their place.
@@ -64,113 +70,132 @@ _WIDTH = 8.0  # inches
 _LABEL = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0, "alpha": 0.85}  # keeps text legible on lines
 
 
-def search_plot(steps: Sequence[Record], epochs: Sequence[Record], target_ms: float | None) -> Markup:
-    """Latency against the target, lambda, loss and accuracy over the epochs of a search."""
+# Metric -> what a reader calls it; the unit follows the number.
+LABELS = {
+    "latency_ms": "latency", "p95_ms": "p95 latency", "energy_mj": "energy", "net_energy_mj": "net energy",
+    "peak_memory_mb": "peak memory", "params_m": "parameters", "macs_m": "multiply-accumulates",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One latency of a network."""
+
+    name: str
+    latency_ms: float
+    interval_ms: tuple[float, float] | None
+    measured: bool  # and not predicted
+
+
+def label(metric: str) -> str:
+    return LABELS.get(metric, metric)
+
+
+def search_plot(trace: SearchTrace) -> Markup:
+    """Prediction against the target, multiplier, loss and accuracy over the epochs of a search."""
+    steps, epochs = trace.steps, trace.epochs
     position = _positions(steps)
     with mpl.rc_context(_STYLE):
         figure = _figure(_WIDTH, 7.2, hspace=0.3)
         panels = figure.subplots(4, 1, sharex=True, height_ratios=(2.6, 1.1, 1.4, 1.4))
-        latency, multiplier, loss, accuracy = panels
+        value, multiplier, loss, accuracy = panels
         shown = _thinned(len(steps))
-        sampled, derived = _column(steps, "sampled_ms"), _column(steps, "derived_ms")
-        latency.plot(
-            position[shown], sampled[shown], ".", color=PREDICTED, alpha=0.5, markersize=5, markeredgewidth=0,
-            label="network sampled in a step, predicted",
+        value.plot(
+            position[shown], _numbers(trace.sampled)[shown], ".", color=PREDICTED, alpha=0.5, markersize=5,
+            markeredgewidth=0, label="network sampled in a step, predicted",
         )  # fmt: skip
-        latency.plot(position[shown], derived[shown], color=PREDICTED, label="most probable network, predicted")
-        if target_ms is not None:
-            latency.axhline(target_ms, color=TARGET, linestyle=(0, (5, 3)), linewidth=1.3, label="target")
-        latency.set_ylabel("latency in ms")
-        _legend_above(latency, 3)
-        multiplier.plot(position[shown], _column(steps, "lambda")[shown], color=SECOND)
+        derived = _numbers(trace.derived)[shown]
+        value.plot(position[shown], derived, color=PREDICTED, label="most probable network, predicted")
+        if trace.target is not None:
+            value.axhline(trace.target, color=TARGET, linestyle=(0, (5, 3)), linewidth=1.3, label="target")
+        value.set_ylabel(f"{label(trace.metric)} in {trace.unit}")
+        _legend_above(value, 3)
+        multiplier.plot(position[shown], _numbers(trace.multipliers)[shown], color=SECOND)
         multiplier.axhline(0, color=MUTED, linewidth=0.8)
-        multiplier.set_ylabel("λ")
-        at = np.array([_number(line, "epoch") for line in epochs]) + 1  # an epoch's line is written at its end
-        for panel, what, factor in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
-            panel.plot(at, factor * _column(epochs, f"train_{what}"), color=MUTED, label="training")
-            panel.plot(at, factor * _column(epochs, f"validation_{what}"), color=SECOND, label="validation")
-            panel.set_ylabel(what if what == "loss" else "accuracy in %")
+        multiplier.set_ylabel("multiplier λ")
+        _learning_curves(loss, accuracy, epochs)
         _legend_above(loss, 2)
         accuracy.set_xlabel("epoch")
         accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
         accuracy.set_xlim(0, float(np.ceil(np.nanmax(position))))
-        warmup = [line for line in epochs if line.get("phase") == "warmup"]
+        warmup = [epoch.epoch for epoch in epochs if epoch.phase == "warmup"]
         if warmup:
-            end = max(_number(line, "epoch") for line in warmup) + 1
             for panel in panels:
-                panel.axvspan(0, end, color=RULE, alpha=0.35, linewidth=0)
-            latency.annotate(
+                panel.axvspan(0, max(warmup) + 1, color=RULE, alpha=0.35, linewidth=0)
+            value.annotate(
                 "warm-up: weights only", (0, 1), xycoords=("data", "axes fraction"), xytext=(4, -4),
                 textcoords="offset points", ha="left", va="top", fontsize=8.5, color=MUTED, bbox=_LABEL,
             )  # fmt: skip
         for panel in panels:
             panel.yaxis.set_label_coords(-0.066, 0.5)
-        return _svg(figure, "search", "Predicted latency, multiplier, loss and accuracy over the epochs of the search")
+        description = f"Predicted {label(trace.metric)}, multiplier, loss and accuracy over the epochs of the search"
+        return _svg(figure, "search", description)
 
 
-def front_plot(networks: Sequence[Record]) -> Markup:
+def front_plot(networks: Sequence[FrontNetwork]) -> Markup:
     """Networks of one search: the first metric's prediction against the supernet's accuracy on held-out images.
 
     Args:
-        networks: rows of `lightnas_edge.search.read_front`; those without a score are left out.
+        networks: those without a score are left out.
     """
-    rows = [row for row in networks if (row.get("supernet") or {}).get("accuracy") is not None]
-    metric = next(iter(networks[0]["metrics"]))
-    boards = list(dict.fromkeys(str(row["board"]) for row in networks))
+    scored = [
+        (network, 100 * network.supernet.accuracy)
+        for network in networks
+        if network.supernet is not None and network.supernet.accuracy is not None
+    ]
+    metric = next(iter(networks[0].metrics))
+    boards = list(dict.fromkeys(_board(network) for network in networks))
     with mpl.rc_context(_STYLE):
         figure = _figure(_WIDTH, 3.8, top=0.28 + 0.2 * (len(boards) // 3))
         axes = figure.subplots()
         for board, colour, marker in zip(boards, itertools.cycle((PREDICTED, SECOND, MUTED)), itertools.cycle("osD^v")):
-            mine = [row for row in rows if str(row["board"]) == board and metric in row["metrics"]]
-            x = [row["metrics"][metric]["value"] for row in mine]
-            y = [100 * row["supernet"]["accuracy"] for row in mine]
-            told = "SIMULATED" if any(row.get("simulated") for row in mine) else "predicted"
-            axes.plot(x, y, marker + "-", color=colour, linewidth=1.0, label=f"{board}, {told}")
-            for row, left, up in zip(mine, x, y, strict=True):
-                target = row["metrics"][metric]["target"]
-                axes.plot([left, target], [up, up], color=TARGET, linewidth=0.8)
-                axes.plot([target], [up], "|", color=TARGET, markersize=9)
-        axes.plot([], [], "|", color=TARGET, label="its budget")
-        simulated = any(row.get("simulated") for row in networks)
-        axes.set_xlabel(f"{metric}, predicted{' (SIMULATED boards)' if simulated else ''}")
-        axes.set_ylabel("supernet's accuracy in %")
+            mine = [(each, y) for each, y in scored if _board(each) == board and metric in each.metrics]
+            origin = "SIMULATED" if any(each.simulated for each, _ in mine) else "predicted"
+            axes.plot(
+                [each.metrics[metric].value for each, _ in mine], [y for _, y in mine], marker + "-", color=colour,
+                linewidth=1.0, label=f"{board}, {origin}",
+            )  # fmt: skip
+            for each, y in mine:
+                prediction = each.metrics[metric]
+                axes.plot([prediction.value, prediction.target], [y, y], color=TARGET, linewidth=0.8)
+                axes.plot([prediction.target], [y], "|", color=TARGET, markersize=9)
+        axes.plot([], [], "|", color=TARGET, label="budget of the network")
+        simulated = " (SIMULATED boards)" if any(each.simulated for each in networks) else ""
+        axes.set_xlabel(f"predicted {label(metric)} in {UNITS.get(metric, 'unknown unit')}{simulated}")
+        axes.set_ylabel("top-1 accuracy in the supernet in %")
         _legend_above(axes, 3)
-        return _svg(figure, "front", f"{len(rows)} networks of one search: predicted {metric} and accuracy")
+        return _svg(
+            figure, "front", f"{len(scored)} networks of one search: predicted {label(metric)} and top-1 accuracy"
+        )
 
 
-def draw_front(path: Path, networks: Sequence[Record]) -> None:
+def draw_front(path: Path, networks: Sequence[FrontNetwork]) -> None:
     """The same as a file of its own, with the light colours of the report."""
     text = str(front_plot(networks))
     for variable, colour in LIGHT.items():
         text = text.replace(f"var({variable})", colour)
     head = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-    text = text.replace("<svg ", head + 'font-family="sans-serif" ', 1)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_atomic(path, text.replace("<svg ", head + 'font-family="sans-serif" ', 1))
 
 
-def training_plot(epochs: Sequence[Record]) -> Markup:
+def training_plot(epochs: Sequence[TrainingEpoch]) -> Markup:
     """Loss and accuracy of the found network, trained from scratch."""
     with mpl.rc_context(_STYLE):
         figure = _figure(_WIDTH, 2.7, wspace=0.2)
         panels = figure.subplots(1, 2)
-        at = np.array([_number(line, "epoch") for line in epochs]) + 1
-        for panel, what, factor in ((panels[0], "loss", 1.0), (panels[1], "accuracy", 100.0)):
-            panel.plot(at, factor * _column(epochs, f"train_{what}"), color=MUTED, label="training")
-            panel.plot(at, factor * _column(epochs, f"validation_{what}"), color=SECOND, label="validation")
-            panel.set_ylabel(what if what == "loss" else "accuracy in %")
+        _learning_curves(panels[0], panels[1], epochs)
+        for panel in panels:
             panel.set_xlabel("epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend_above(panels[0], 2)
-        return _svg(figure, "training", "Loss and accuracy over the epochs of training")
+        return _svg(figure, "training", "Loss and top-1 accuracy over the epochs of training")
 
 
 def latency_plot(samples_ms: Sequence[float], target_ms: float, median_ms: float, p95_ms: float) -> Markup:
     """Every timed sample of the verification as a histogram, with the target."""
     samples = np.asarray(samples_ms, dtype=float)
     low = min(samples.min(), target_ms)
-    high = max(p95_ms, target_ms)  # the few slower ones are counted at the edge: they would squeeze all the others
+    high = max(p95_ms, target_ms)  # the few slower samples are counted at the edge: they would compress the others
     margin = 0.12 * (high - low) or 0.01 * high
     shown = samples[samples <= high + margin]
     with mpl.rc_context(_STYLE):
@@ -192,11 +217,11 @@ def latency_plot(samples_ms: Sequence[float], target_ms: float, median_ms: float
         ]
         for row, (value, name, colour, dashes) in enumerate(sorted(marks)):
             axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.5)
-            right = value > (low + high) / 2
+            to_the_left = value > (low + high) / 2
             axes.annotate(
                 f"{name} {value:.{decimals}f}", (value, 1), xycoords=("data", "axes fraction"),
-                xytext=(-5 if right else 5, -4 - 13 * row), textcoords="offset points",
-                ha="right" if right else "left", va="top", fontsize=9, bbox=_LABEL,
+                xytext=(-5 if to_the_left else 5, -4 - 13 * row), textcoords="offset points",
+                ha="right" if to_the_left else "left", va="top", fontsize=9, bbox=_LABEL,
             )  # fmt: skip
         beyond = len(samples) - len(shown)
         description = (
@@ -210,16 +235,16 @@ def latency_plot(samples_ms: Sequence[float], target_ms: float, median_ms: float
         return _svg(figure, "latency", description)
 
 
-def breakdown_plot(rows: Sequence[NetworkRow]) -> Markup:
-    """What each block of the network costs by the table, with its spread."""
-    known = [row for row in rows if row.latency_ms is not None]
+def breakdown_plot(blocks: Sequence[BlockReport]) -> Markup:
+    """Latency of each block of the network by the table, with its spread."""
+    known = [(block, block.latency_ms) for block in blocks if block.latency_ms is not None]
     with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
-        names = [f"{row.place}  {row.operator}" if row.operator != row.place else row.place for row in known]
+        names = [_name(block) for block, _ in known]
         figure = _figure(_WIDTH, 0.8 + 0.26 * len(known), top=0.08, left=_room(names))
         axes = figure.subplots()
         height = np.arange(len(known))
-        values = np.array([row.latency_ms for row in known])
-        errors = values * np.array([row.spread or 0.0 for row in known])
+        values = np.array([latency_ms for _, latency_ms in known])
+        errors = values * np.array([block.spread or 0.0 for block, _ in known])
         axes.barh(height, values, color=MEASURED, alpha=0.8, height=0.68)
         axes.errorbar(values, height, xerr=errors, fmt="none", color=INK, ecolor=INK, elinewidth=1.1, capsize=2.5)
         axes.set_yticks(height, names)
@@ -231,24 +256,22 @@ def breakdown_plot(rows: Sequence[NetworkRow]) -> Markup:
         return _svg(figure, "breakdown", f"Measured latency of the {len(known)} blocks of the network")
 
 
-def intervals_plot(bars: Sequence[tuple[str, float, Sequence[float] | None, bool]], target_ms: float | None) -> Markup:
-    """Latencies of one network side by side with their intervals, and the target.
-
-    Args:
-        bars: (name, ms, interval or None, whether it was measured and not predicted).
-    """
+def intervals_plot(bars: Sequence[Bar], target_ms: float | None) -> Markup:
+    """Latencies of one network side by side with their intervals, and the target."""
     with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
-        figure = _figure(_WIDTH, 0.85 + 0.36 * len(bars), left=_room([name for name, *_ in bars]))
+        figure = _figure(_WIDTH, 0.85 + 0.36 * len(bars), left=_room([bar.name for bar in bars]))
         axes = figure.subplots()
-        for height, (_, value, interval, measured) in enumerate(bars):
-            colour = MEASURED if measured else PREDICTED
+        for height, bar in enumerate(bars):
+            colour = MEASURED if bar.measured else PREDICTED
+            interval = bar.interval_ms
             if interval:
                 axes.plot(interval, [height, height], color=colour, linewidth=5, alpha=0.4, solid_capstyle="butt")
-            axes.plot(value, height, "D" if measured else "o", color=colour, markersize=8, markeredgewidth=0)
-            reach = max(interval) if interval else value
+            marker = "D" if bar.measured else "o"
+            axes.plot(bar.latency_ms, height, marker, color=colour, markersize=8, markeredgewidth=0)
+            end = max(interval) if interval else bar.latency_ms
             axes.annotate(
-                f"{value:.4g}", (reach, height), xytext=(9, 0), textcoords="offset points", va="center", fontsize=9,
-                bbox=_LABEL,
+                f"{bar.latency_ms:.4g}", (end, height), xytext=(9, 0), textcoords="offset points", va="center",
+                fontsize=9, bbox=_LABEL,
             )  # fmt: skip
         if target_ms is not None:
             axes.axvline(target_ms, color=TARGET, linestyle=(0, (5, 3)), linewidth=1.3)
@@ -256,20 +279,22 @@ def intervals_plot(bars: Sequence[tuple[str, float, Sequence[float] | None, bool
                 "target", (target_ms, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
                 textcoords="offset points", ha="center", fontsize=9,
             )  # fmt: skip
-        axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
+        axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(len(bars) - 0.5, -0.6)
         axes.margins(x=0.13)
         axes.set_xlabel("latency in ms; the bars are the intervals")
-        names = ", ".join(f"{name} {value:.3g} ms" for name, value, *_ in bars)
+        names = ", ".join(f"{bar.name} {bar.latency_ms:.3g} ms" for bar in bars)
         return _svg(figure, "intervals", f"Latencies side by side: {names}")
 
 
-def predicted_measured_plot(points: Sequence[tuple[float, float]], final: tuple[float, float] | None) -> Markup:
-    """Predicted against measured latency of whole networks; the line is where both are equal.
+def predicted_measured_plot(
+    points: Sequence[tuple[float, float]], final: tuple[float, float] | None, metric: str, unit: str
+) -> Markup:
+    """Predicted against measured values of whole networks; on the line both are equal.
 
     Args:
-        points: (predicted, measured) of networks that the predictor had not seen.
+        points: (predicted, measured) of networks while they were held out of the fit.
         final: the same of the network found.
     """
     everything = np.array([*points, *([final] if final else [])], dtype=float)
@@ -287,24 +312,25 @@ def predicted_measured_plot(points: Sequence[tuple[float, float]], final: tuple[
         if final:
             axes.plot(*final, "D", color=INK, markersize=8, label="the network found", markeredgewidth=0)
         axes.set(xlim=span, ylim=span, aspect="equal")
-        axes.set_xlabel("predicted latency in ms", color=PREDICTED)
-        axes.set_ylabel("measured latency in ms", color=MEASURED)
+        axes.set_xlabel(f"predicted {label(metric)} in {unit}", color=PREDICTED)
+        axes.set_ylabel(f"measured {label(metric)} in {unit}", color=MEASURED)
         _legend_above(axes, 2)
-        return _svg(figure, "predicted-measured", "Predicted against measured latency of whole networks", width="60%")
+        description = f"Predicted against measured {label(metric)} of whole networks"
+        return _svg(figure, "predicted-measured", description, width="60%")
 
 
-def probability_map(epochs: Sequence[Record], operators: Sequence[str], chosen: Sequence[str] | None) -> Markup:
+def probability_map(epochs: Sequence[SearchEpoch], operators: Sequence[str], chosen: Sequence[str] | None) -> Markup:
     """For every layer a map: one row per operator, one column per epoch, darker for more probable.
 
     Args:
-        epochs: lines with `probabilities` (L, K).
         operators: K names, in the order of the space.
         chosen: L names of the network found; None where there is none yet.
     """
-    lines = [line for line in epochs if line.get("probabilities")]
-    columns = np.unique(np.linspace(0, len(lines) - 1, min(len(lines), MOST_COLUMNS)).round().astype(int))
-    cube = np.array([lines[column]["probabilities"] for column in columns], dtype=float)  # (E, L, K)
+    columns = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MOST_COLUMNS)).round().astype(int))
+    cube = np.array([epochs[column].probabilities for column in columns], dtype=float)  # (E, L, K)
     _, layers, count = cube.shape
+    if count != len(operators) or (chosen is not None and layers != len(chosen)):
+        raise ValueError(f"{layers} layers of {count} operators are not those of the space")
     names = [operator.replace("mbconv_", "") for operator in operators]
     label, cell_h, title_h, gap = 52, 11, 16, 14
     across = 3
@@ -329,7 +355,7 @@ def probability_map(epochs: Sequence[Record], operators: Sequence[str], chosen: 
         size = f'width="{panel_w - label:.1f}" height="{cell_h * count}"'
         parts.append(f'<rect class="frame" x="{label}" y="{title_h - 0.5}" {size}/></g>')
     height = -(-layers // across) * panel_h
-    description = f"Probability of every operator in every layer over {len(lines)} epochs"
+    description = f"Probability of every operator in every layer over {len(epochs)} epochs"
     head = f'<svg class="map" role="img" viewBox="0 0 780 {height:.0f}" aria-label="{description}">'
     return Markup(head + "".join(parts) + "</svg>")
 
@@ -387,26 +413,38 @@ def _legend_above(axes: Axes, columns: int) -> None:
     )  # fmt: skip
 
 
-def _positions(steps: Sequence[Record]) -> np.ndarray:
-    """Where each step stands in epochs: its epoch, and how far into it."""
-    epochs = [_number(line, "epoch") for line in steps]
-    counts: dict[float, int] = {}
+def _learning_curves(loss: Axes, accuracy: Axes, epochs: Sequence[SearchEpoch] | Sequence[TrainingEpoch]) -> None:
+    at = np.array([epoch.epoch for epoch in epochs], dtype=float) + 1  # an epoch's line is written at its end
+    loss.plot(at, _numbers(epoch.train_loss for epoch in epochs), color=MUTED, label="training")
+    loss.plot(at, _numbers(epoch.validation_loss for epoch in epochs), color=SECOND, label="validation")
+    loss.set_ylabel("loss")
+    accuracy.plot(at, 100 * _numbers(epoch.train_accuracy for epoch in epochs), color=MUTED)
+    accuracy.plot(at, 100 * _numbers(epoch.validation_accuracy for epoch in epochs), color=SECOND)
+    accuracy.set_ylabel("top-1 accuracy in %")
+
+
+def _name(block: BlockReport) -> str:
+    return clean_text(f"{block.place} {block.operator}" if block.operator != block.place else block.place)
+
+
+def _board(network: FrontNetwork) -> str:
+    return clean_text(network.board or "unknown board", 60)
+
+
+def _positions(steps: Sequence[SearchStep]) -> np.ndarray:
+    """Position of each step in epochs: its epoch, and its place within it."""
+    counts: dict[int, int] = {}
     order = []
-    for epoch in epochs:
-        order.append(counts.get(epoch, 0))
-        counts[epoch] = order[-1] + 1
-    return np.array([epoch + (place + 0.5) / counts[epoch] for epoch, place in zip(epochs, order, strict=True)])
+    for step in steps:
+        order.append(counts.get(step.epoch, 0))
+        counts[step.epoch] = order[-1] + 1
+    return np.array([step.epoch + (place + 0.5) / counts[step.epoch] for step, place in zip(steps, order, strict=True)])
 
 
 def _thinned(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, max(0, count - 1), min(count, MOST_POINTS)).round().astype(int))
 
 
-def _column(lines: Iterable[Record], name: str) -> np.ndarray:
-    """A field of every line; nan where it is null or absent, which leaves a gap."""
-    return np.array([_number(line, name) for line in lines], dtype=float)
-
-
-def _number(line: Record, name: str) -> float:
-    value: Any = line.get(name)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+def _numbers(values: Iterable[float | None]) -> np.ndarray:
+    """With nan in place of None, which leaves a gap."""
+    return np.array([float("nan") if value is None else value for value in values], dtype=float)

@@ -1,109 +1,116 @@
-"""What a run directory tells. Any part may be absent or damaged: it is then named, with the command that makes it."""
+"""A run directory read whole. A part that is missing, damaged or made from other files costs itself alone, and is
+named with the command that makes it.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import luts
-from lightnas_edge.errors import LightnasEdgeError
-from lightnas_edge.runs import NETWORKS, read_architecture, read_json, read_run
+from lightnas_edge.errors import LightnasEdgeError, PredictorError, RunError, StaleRecordError
+from lightnas_edge.predictor.metrics import UNITS
+from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, VerificationRecord
+from lightnas_edge.records.metrics import SearchEpoch, SearchStep, TrainingEpoch, read_metrics
+from lightnas_edge.records.plain_text import clean_text
+from lightnas_edge.records.predictor import PredictorRecord
+from lightnas_edge.records.report import BlockReport
+from lightnas_edge.records.run import FoundNetwork, FrontNetwork, RefinedRecord, RunRecord
+from lightnas_edge.runs import NETWORKS, Run
 from lightnas_edge.space import Architecture, ShapedOperator, Space, macs_m, parameters_m
 
-Record = dict[str, Any]
+MAX_FAULTS = 3  # named, of the damaged lines of one file
+_SEARCH = "run the same `lightnas-edge search` again; it continues to its end"
 _T = TypeVar("_T")
-_SEARCH = "run `lightnas-edge search` to its end"
 
 
 @dataclass(frozen=True)
-class NetworkRow:
-    """One block of the network found, and what the table holds for it."""
+class SearchTrace:
+    """The search as one of its budgets saw it. All lists are as long as `steps` or `epochs`; None leaves a gap."""
 
-    place: str  # "stem", "first", "layer 0", ..., "head"
-    operator: str
-    key: str
-    shape: str  # "16 x 32x32 -> 24 x 16x16"
-    identity: bool  # adds no node, so it has no entry
-    latency_ms: float | None
-    spread: float | None  # relative
-    share: float | None  # of the sum
-    unstable: bool
+    budget: str
+    metric: str  # of all predictions here
+    unit: str
+    target: float | None
+    steps: tuple[SearchStep, ...]
+    epochs: tuple[SearchEpoch, ...]
+    sampled: tuple[float | None, ...]  # by step
+    derived: tuple[float | None, ...]  # by step, of the most probable network
+    multipliers: tuple[float | None, ...]  # by step
+    first: bool  # whether the probabilities in the epochs are this budget's
 
 
 @dataclass(frozen=True)
 class RunSnapshot:
     """The parts of a run. A part is None when `missing` says why and what to do."""
 
-    folder: Path
-    run: Record
-    space: Space
-    architecture: Architecture | None = None
-    predicted: Record | None = None  # from architecture.json
-    choice: Record | None = None  # from architecture.json: the candidates it was chosen from
-    front: list[Record] = field(default_factory=list)  # all networks of the search, where it found several
-    lut: luts.Lut | None = None
-    predictor: Record | None = None
-    steps: list[Record] = field(default_factory=list)
-    epochs: list[Record] = field(default_factory=list)
-    training: list[Record] = field(default_factory=list)
-    trained: Record | None = None  # train/result.json
-    export: Record | None = None
-    verification: Record | None = None
-    refined: Record | None = None  # refine/result.json, of a run that `refine` wrote
-    missing: dict[str, str] = field(default_factory=dict)
+    run: Run
+    space: Space  # with the head of the run's classes
+    found: FoundNetwork | None
+    architecture: Architecture | None
+    front: tuple[FrontNetwork, ...]  # all networks of the search, where it found several
+    lut: luts.Lut | None
+    predictor: PredictorRecord | None
+    predictor_path: Path | None
+    search: SearchTrace | None
+    epochs: tuple[TrainingEpoch, ...]  # of the training
+    training: TrainingRecord | None
+    export: ExportRecord | None
+    verification: VerificationRecord | None
+    refined: RefinedRecord | None  # of a run that `refine` wrote
+    missing: dict[str, str]
+    faults: tuple[str, ...]  # damaged lines of files that are read line by line
 
     @property
     def simulated(self) -> bool:
         """Whether any number behind this report was simulated instead of measured."""
-        records = [self.verification, self.predictor]
-        return any(bool(record and record.get("simulated")) for record in records) or bool(
-            self.lut and self.lut.simulated
-        )
+        predicted = self.found.predicted if self.found else None
+        parts = (self.verification, self.predictor, self.lut, predicted, *self.front)
+        return any(part.simulated for part in parts if part is not None)
 
     @property
     def target_ms(self) -> float | None:
         """What was verified, or else what was asked."""
-        record = self.verification["target"] if self.verification else self.run.get("targets") or {}
-        value = record.get("latency_ms")
-        return float(value) if value is not None else None
+        return self.verification.target.latency_ms if self.verification else self.run.targets.get("latency_ms")
 
     @property
     def predicted_ms(self) -> float | None:
-        for record in ((self.verification or {}).get("predicted"), self.predicted):
-            if record and record.get("latency_ms") is not None:
-                return float(record["latency_ms"])
-        return None
+        if self.verification and self.verification.predicted:
+            return self.verification.predicted.latency_ms
+        latency = self.found.predicted.latency if self.found else None
+        return None if latency is None else latency.value
 
-    @property
-    def rows(self) -> list[NetworkRow]:
+    @cached_property
+    def blocks(self) -> tuple[BlockReport, ...]:
         """The network from input to output."""
         if self.architecture is None:
-            return []
+            return ()
         chain = list(self.space.chain(self.architecture))
         places = ["stem", "first", *(f"layer {index}" for index in range(len(self.space.layers))), "head"]
         entries = [self.lut.entries.get(shaped.key) if self.lut else None for shaped in chain]
         total = self.table_sum_ms
-        return [
-            NetworkRow(
+        return tuple(
+            BlockReport(
                 place=place,
                 operator=shaped.block,
                 key=shaped.key,
                 shape=_shape(shaped),
+                stride=shaped.stride,
                 identity=shaped.is_identity,
                 latency_ms=entry.latency_ms if entry else None,
                 spread=entry.spread if entry and math.isfinite(entry.spread) else None,
-                share=entry.latency_ms / total if entry and total else None,
+                share=min(1.0, entry.latency_ms / total) if entry and total else None,
                 unstable=bool(entry and entry.unstable),
             )
             for place, shaped, entry in zip(places, chain, entries, strict=True)
-        ]
+        )
 
-    @property
+    @cached_property
     def table_sum_ms(self) -> float | None:
         """Sum of the table's entries of this network; None unless the table holds them all."""
         if self.architecture is None or self.lut is None:
@@ -122,182 +129,170 @@ class RunSnapshot:
 
 
 def read_snapshot(folder: Path) -> RunSnapshot:
-    """Read every part of a run directory that is there.
+    """Read every part of a run directory.
 
     Raises:
-        RunError: the folder is no run directory; every other fault is told in `RunSnapshot.missing`.
+        RunError: the folder is no run directory; every other fault stands in `RunSnapshot.missing`.
+        SpaceError: the space of the run is none.
     """
-    run, space = read_run(folder)
-    classes = (run.get("data") or {}).get("classes")
-    if isinstance(classes, list) and len(classes) > 1:
-        space = space.with_classes(len(classes))  # the head that is trained and deployed
-    missing: dict[str, str] = {}
-    name = shlex.quote(str(folder))
+    return _Reader(Run.open(folder)).snapshot()
 
-    def part(key: str, path: str, remedy: str, read: Callable[[Path], _T]) -> _T | None:
-        file = folder / path
-        if not file.exists():
-            missing[key] = f"not available: {remedy}"
-            return None
+
+class _Reader:
+    """Reads part after part and notes what is missing."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.missing: dict[str, str] = {}
+        self.faults: list[str] = []
+        self.stale: set[str] = set()  # parts that were made from other files
+
+    def snapshot(self) -> RunSnapshot:
+        run = self.run
+        found = self._read("network", lambda: run.found)
+        architecture = self._read("network", lambda: run.architecture) if found else None
+        predictor_path, predictor = self._read("predictor", self._predictor) or (None, None)
+        training = self._read("training", lambda: run.weights.record)
+        snapshot = RunSnapshot(
+            run=run,
+            space=run.space.with_classes(len(run.data.classes)),
+            found=found if architecture else None,
+            architecture=architecture,
+            front=self._read("front", self._front) or (),
+            lut=self._read("table", self._table),
+            predictor=predictor,
+            predictor_path=predictor_path,
+            search=self._read("search", lambda: self._search(found)),
+            epochs=self._read("epochs", self._epochs) or (),
+            training=training,
+            export=self._read("export", lambda: run.export.record),
+            verification=self._read("verification", lambda: run.verification),
+            refined=self._read("refined", lambda: run.refined) if run.record.refined_from else None,
+            missing=self.missing,
+            faults=tuple(self.faults),
+        )
+        self._name_the_networks_below(snapshot)
+        return snapshot
+
+    def _read(self, part: str, read: Callable[[], _T]) -> _T | None:
         try:
-            return read(file)
-        except (LightnasEdgeError, luts.LutError) as error:
-            missing[key] = f"not available: {error}; {remedy}"
-        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-            missing[key] = f"not available: {path} is damaged ({type(error).__name__}: {error}); {remedy}"
+            return read()
+        except LightnasEdgeError as error:
+            hint = error.hint
+            self.missing[part] = f"not available: {_one_line(str(error))}" + (f"; {_one_line(hint)}" if hint else "")
+            if isinstance(error, StaleRecordError):
+                self.stale.add(part)
+        except OSError as error:
+            self.missing[part] = f"not available: {_one_line(str(error))}"
         return None
 
-    origin = (run.get("refined_from") or {}).get("run")
-    below = sorted(str(path.parent) for path in (folder / NETWORKS).glob("*/architecture.json"))
-    several = bool(below) and not (folder / "architecture.json").exists()
-    search = f"it is told in {origin}, which this run was refined from" if origin else _SEARCH
-    found = f"each of the {len(below)} networks has its own, for example {below[0]}" if several else search
-    architecture = part("network", "architecture.json", found, lambda path: read_architecture(path.parent, space))
-    predicted = part("predicted", "architecture.json", search, _read_predicted) if architecture else None
-    lut = part("lut", "lut.jsonl", "search with `--lut` or `--host`, so that the table is kept with the run", luts.read)
-    predictor = part("predictor", "predictor.json", found, lambda path: read_json(path, kind="predictor"))
-    refined = None
-    if origin:
-        refine = f"run `lightnas-edge refine` again, with --out {name}"
-        refined = part("refined", "refine/result.json", refine, lambda path: read_json(path, kind="refined"))
-    choice = part("choice", "architecture.json", search, _read_choice) if architecture else None
-    lines = part("search", f"{_searched_in(run)}search/metrics.jsonl", search, _read_lines) or []
-    if choice is not None:
-        _speak_of(str(choice.get("budget")), lines, first=_is_of_first_board(folder, run), missing=missing)
-    front = part("front", "front.json", search, _read_networks) if (folder / "front.json").exists() else None
-    train = found if several else f"run `lightnas-edge train {name}`"
-    training = part("training", "train/metrics.jsonl", train, _read_lines) or []
-    trained = part("trained", "train/result.json", train, _read_object)
-    export = part(
-        "export",
-        "export/export.json",
-        found if several else f"run `lightnas-edge export {name}`",
-        lambda path: read_json(path, kind="export"),
-    )
-    verify = found if several else f"run `lightnas-edge verify {name}`"
-    verification = part("verification", "verify/verification.json", verify, _read_verification)
-    steps = [] if "search" in missing else [line for line in lines if line.get("kind") == "step"]
-    epochs = [line for line in lines if line.get("kind") == "epoch"]
-    if not steps:
-        missing.setdefault("search", f"not available: {search}")
-    if not any(line.get("probabilities") for line in epochs):
-        missing.setdefault("probabilities", missing.get("search", f"not available: {search}"))
-    training = [line for line in training if line.get("kind") == "epoch"]
-    if not training:
-        missing.setdefault("training", f"not available: {train}")
-    return RunSnapshot(
-        folder=folder,
-        run=run,
-        space=space,
-        architecture=architecture,
-        predicted=predicted,
-        choice=choice,
-        front=front or [],
-        lut=lut,
-        predictor=predictor,
-        steps=steps,
-        epochs=epochs,
-        training=training,
-        trained=trained,
-        export=export,
-        verification=verification,
-        refined=refined,
-        missing=missing,
-    )
+    def _front(self) -> tuple[FrontNetwork, ...]:
+        front = self.run.front
+        return front.networks if front else ()
+
+    def _table(self) -> luts.Lut:
+        path = self.run.table
+        if path is None:
+            raise RunError(
+                f"{self.run.folder} holds no table",
+                hint="search with `--lut` or `--host`; the run then keeps the table",
+            )
+        lut = luts.read(path)
+        self._note([f"{path} line {fault.line}: {fault.what}" for fault in lut.faults])
+        return lut
+
+    def _predictor(self) -> tuple[Path, PredictorRecord]:
+        """That of the latency, or of the first metric where the latency is not limited."""
+        paths = self.run.predictors
+        if not paths:
+            raise RunError(f"{self.run.folder} holds no predictor", hint=_SEARCH)
+        path = paths.get("latency_ms") or next(iter(paths.values()))
+        return path, PredictorRecord.load(path, error=PredictorError, remedy=_SEARCH)
+
+    def _search(self, found: FoundNetwork | None) -> SearchTrace:
+        """What the metrics of the search say of this run's budget: steps are written for the first one only."""
+        run, searched = self.run, self.run
+        if run.record.refined_from:
+            raise RunError(f"the search is in {run.record.refined_from.run}, from which this run was refined")
+        if run.record.search is not None:
+            searched = Run.open(run.folder / run.record.search)
+        lines, faults = read_metrics(searched.search_folder / "metrics.jsonl")
+        self._note(faults)
+        steps = tuple(line for line in lines if isinstance(line, SearchStep))
+        epochs = tuple(line for line in lines if isinstance(line, SearchEpoch))
+        if not steps:
+            raise RunError(f"{searched.search_folder} holds no step of the search yet", hint=_SEARCH)
+        first = epochs[0].budgets[0].name if epochs else None
+        budget = found.choice.budget if found and found.choice else first
+        targets = run.targets or next((each.targets for each in run.record.budgets if each.name == budget), {})
+        metric = next(iter(targets), None) or next(iter(steps[0].derived), "latency_ms")
+        if first is None or budget == first:
+            derived = tuple(step.derived.get(metric) for step in steps)
+            multipliers: tuple[float | None, ...] = tuple(step.multiplier for step in steps)
+        else:
+            progress = {epoch.epoch: each for epoch in epochs for each in epoch.budgets if each.name == budget}
+            if not progress:
+                raise RunError("this network was added after the search had ended")
+            rows = [progress.get(step.epoch) for step in steps]
+            derived = tuple(row.derived.get(metric) if row else None for row in rows)
+            multipliers = tuple(row.multipliers.get(metric) if row else None for row in rows)
+        same_board = _first_fingerprint(searched.record) == run.record.fingerprint or not run.targets
+        return SearchTrace(
+            budget=budget or "",
+            metric=metric,
+            unit=UNITS.get(metric, "unknown unit"),
+            target=targets.get(metric),
+            steps=steps,
+            epochs=epochs,
+            sampled=tuple(step.sampled.get(metric) if same_board else None for step in steps),
+            derived=derived,
+            multipliers=multipliers,
+            first=budget == first,
+        )
+
+    def _epochs(self) -> tuple[TrainingEpoch, ...]:
+        """Of a training that still runs, or of the one that made the weights."""
+        if "training" in self.stale:
+            raise RunError(self.missing["training"].removeprefix("not available: "))
+        path = self.run.train_folder / "metrics.jsonl"
+        remedy = f"run `lightnas-edge train {shlex.quote(str(self.run.folder))}`"
+        if not path.exists():
+            raise RunError(f"{path} does not exist", hint=remedy)
+        lines, faults = read_metrics(path)
+        self._note(faults)
+        epochs = tuple(line for line in lines if isinstance(line, TrainingEpoch))
+        if not epochs:
+            raise RunError(f"{path} holds no finished epoch", hint=remedy)
+        return epochs
+
+    def _note(self, faults: list[str]) -> None:
+        self.faults += [_one_line(fault) for fault in faults[:MAX_FAULTS]]
+        if len(faults) > MAX_FAULTS:
+            self.faults.append(f"and {len(faults) - MAX_FAULTS} more damaged lines in the same file")
+
+    def _name_the_networks_below(self, snapshot: RunSnapshot) -> None:
+        """A search with several networks has none of its own: its parts are in their folders."""
+        below = sorted(path.parent for path in (self.run.folder / NETWORKS).glob("*/architecture.json"))
+        if not below or (self.run.folder / "architecture.json").exists():
+            return
+        text = f"not available: each of the {len(below)} networks has its own, for example {below[0]}"
+        for part, value in (
+            ("network", snapshot.architecture), ("predictor", snapshot.predictor), ("table", snapshot.lut),
+            ("epochs", snapshot.epochs), ("training", snapshot.training), ("export", snapshot.export),
+            ("verification", snapshot.verification),
+        ):  # fmt: skip
+            if not value:
+                self.missing[part] = text
 
 
-def _read_predicted(path: Path) -> Record | None:
-    """Older architectures hold a bare number; both forms are read."""
-    predicted = json.loads(path.read_text(encoding="utf-8")).get("predicted")
-    if isinstance(predicted, (int, float)):
-        return {"latency_ms": float(predicted)}
-    return predicted if isinstance(predicted, dict) else None
+def _first_fingerprint(record: RunRecord) -> object:
+    """Of the board that the predictions in the steps of a search are for: that of its first budget."""
+    return record.budgets[0].fingerprint if record.budgets else record.fingerprint
 
 
-def _read_choice(path: Path) -> Record | None:
-    choice = json.loads(path.read_text(encoding="utf-8")).get("choice")
-    return choice if isinstance(choice, dict) else None
-
-
-def _read_networks(path: Path) -> list[Record]:
-    networks = read_json(path, kind="front")["networks"]
-    return [row for row in networks if row["metrics"] and "supernet" in row]
-
-
-def _searched_in(run: Record) -> str:
-    """A network of a search that found several lies two folders below it; nowhere else is looked."""
-    return "../../" if run.get("search") == "../.." else ""
-
-
-def _is_of_first_board(folder: Path, run: Record) -> bool:
-    """Whether the latencies in the search's metrics are of this run's board: they are of the first budget's."""
-    path = folder / _searched_in(run) / "run.json"
-    try:
-        searched = read_json(path, kind="run")
-    except LightnasEdgeError:
-        return False
-    asked = (searched.get("budgets") or [searched])[0]
-    return bool(asked.get("fingerprint") == run.get("fingerprint"))
-
-
-def _speak_of(budget: str, lines: list[Record], *, first: bool, missing: dict[str, str]) -> None:
-    """Leave in the lines of a search what is about this budget: they are written for the first one.
-
-    Epochs tell the multiplier and the most probable network of every budget that the search knew.
-    """
-    told = [line for line in lines if line.get("budgets")]
-    if not told:
-        return
-    if next(iter(told[0]["budgets"][0].get("derived") or {}), None) != "latency_ms":
-        for line in lines:  # the first of its limits, in another unit
-            line["derived_ms"] = line["sampled_ms"] = None
-    if told[0]["budgets"][0].get("name") == budget:
-        return
-    epochs = {line.get("epoch"): row for line in told for row in line["budgets"] if row.get("name") == budget}
-    for line in lines:
-        row = epochs.get(line.get("epoch")) or {}
-        line["derived_ms"] = (row.get("derived") or {}).get("latency_ms")
-        line["lambda"] = next(iter((row.get("lambda") or {}).values()), None)
-        if not first:
-            line["sampled_ms"] = None
-        line.pop("probabilities", None)
-    missing["probabilities"] = "not available: the search notes them for the first of its budgets"
-    if not epochs:
-        missing["search"] = "not available: this network was added when the search had ended"
-
-
-def _read_verification(path: Path) -> Record:
-    """With every field that the page relies on, or an error that names the one that is not there."""
-    record = read_json(path, kind="verification")
-    for outer, inner in (("target", ("latency_ms",)), ("measured", ("latency_ms", "p95_ms", "n", "samples_ms"))):
-        for name in inner:
-            if name not in record[outer]:
-                raise KeyError(f"{outer}.{name}")
-    if record["verdict"] not in ("met", "missed", "inconclusive"):
-        raise ValueError(f"unknown verdict {record['verdict']!r}")
-    for name in ("reason", "confidence"):
-        record[name]
-    return {"corrected": None, "drift": None, "predicted": None, "outputs": None, "accuracy": None, **record}
-
-
-def _read_object(path: Path) -> Record:
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(record, dict):
-        raise ValueError("not a table of fields")
-    return record
-
-
-def _read_lines(path: Path) -> list[Record]:
-    """The JSON lines that are whole; a torn last one belongs to a run that was cut short."""
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict):
-            lines.append(record)
-    return lines
+def _one_line(text: str) -> str:
+    """The lines of a message, joined."""
+    return clean_text("; ".join(line.strip() for line in text.splitlines()).replace(":;", ":"))
 
 
 def _shape(shaped: ShapedOperator) -> str:

@@ -8,16 +8,49 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import luts
 from lightnas_edge.deploy import judge
+from lightnas_edge.files import sha256_of, sha256_of_file, write_atomic
+from lightnas_edge.nn import Network
+from lightnas_edge.predictor import lut_predictor
+from lightnas_edge.records.deployment import (
+    AccuracyRecord,
+    Agreement,
+    ExportRecord,
+    MeasuredLatency,
+    PredictedLatency,
+)
+from lightnas_edge.records.metrics import BudgetProgress, SearchEpoch, SearchStep, TrainingEpoch
+from lightnas_edge.records.predictor import (
+    Calibration,
+    FitRecord,
+    HeldOutPoint,
+    MethodScore,
+    ResidualComponent,
+    ResidualDecomposition,
+    Scores,
+)
+from lightnas_edge.records.run import CandidateRecord, ChoiceRecord, MetricPrediction, PredictedRecord, SupernetScore
 from lightnas_edge.report import build_report
+from lightnas_edge.runs import Run
 from lightnas_edge.space import Architecture, Space, load_space
 from lightnas_edge.space.cost import operator_cost
+from tests import run_folders
 
-FOUND = [
+SPACE = load_space("tiny")
+FOUND = Architecture.from_names(SPACE, [
     "mbconv_k5_e3", "mbconv_k3_e3", "mbconv_k5_e3", "skip", "mbconv_k3_e6", "mbconv_k3_e6", "mbconv_k3_e3", "skip",
-]  # fmt: skip
+])  # fmt: skip
+DATA = run_folders.data_record(
+    tuple(str(digit) for digit in range(10)), name="digits", source="digits", train_images=1437, validation_images=360
+)
+FINGERPRINT: dict[str, Any] = {
+    "board": "synthetic", "cpu": "invented for tests", "power_mode": None, "clocks": "floating",
+    "backend": "onnxruntime", "backend_version": "1.32.0", "provider": "CPUExecutionProvider", "precision": "fp32",
+    "batch": 1, "threads": 1, "protocol": 1,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -27,7 +60,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with its report, only to be looked at."""
+    """A run with its report, for tests that only read it."""
     folder = write_sample_run(tmp_path_factory.mktemp("runs") / "tiny-0.9ms")
     build_report(folder)
     return folder
@@ -39,108 +72,152 @@ def write_run() -> Callable[..., Path]:
 
 
 def write_sample_run(
-    folder: Path, *, centre_ms: float = 0.86, target_ms: float = 0.9, simulated: bool = False, epochs: int = 18
-) -> Path:
-    """All parts of a run of the space `tiny`."""
-    space = load_space("tiny")
-    architecture = Architecture.from_names(space, FOUND)
+    folder: Path, *, centre_ms: float = 0.86, target_ms: float = 0.9, simulated: bool = False, epochs: int = 18,
+    seed: int = 0,
+) -> Path:  # fmt: skip
+    """All parts of a run of the space `tiny`.
+
+    Args:
+        seed: of the question and of the weights.
+    """
     generator = np.random.default_rng(7)
-    fingerprint = {
-        "board": "synthetic", "cpu": "invented for tests", "power_mode": None, "clocks": "floating",
-        "backend": "onnxruntime", "backend_version": "1.32.0", "provider": "CPUExecutionProvider", "precision": "fp32",
-        "batch": 1, "threads": 1, "protocol": 1, "simulated": simulated,
-    }  # fmt: skip
-    save(folder / "run.json", {
-        "kind": "run", "schema": 1, "created": "2026-11-23T19:20:00+00:00", "version": "0.1.0",
-        "space": space.to_json(),
-        "targets": {"latency_ms": target_ms}, "seed": 0, "fingerprint": fingerprint,
-        "data": {
-            "name": "digits", "source": "digits", "classes": [str(digit) for digit in range(10)], "train_images": 1437,
-            "validation_images": 360, "split": "20% of every class for validation, seed 0",
-        },
-        "config": {"epochs": epochs, "batch": 64, "alpha_lr": None, "confidence": 0.95},
-    })  # fmt: skip
-    save(folder / "architecture.json", {
-        **architecture.to_json(),
-        "predicted": {"latency_ms": 0.846, "upper_ms": 0.871, "confidence": 0.95, "target_ms": target_ms},
-    })  # fmt: skip
-    write_table(folder / "lut.jsonl", space, fingerprint, generator)
-    scores = {
-        "n": 20, "rmse": 0.0081, "mape": 0.0078, "bias": 0.001, "within_1": 0.7, "within_5": 1.0, "within_10": 1.0,
-        "kendall_tau": 0.958, "coverage_90": 0.9, "repeatability": 0.0061,
-    }  # fmt: skip
-    truth = generator.uniform(0.7, 1.9, 20)
-    save(folder / "predictor.json", {
-        "kind": "predictor", "schema": 1, "type": "additive", "metric": "latency_ms", "batch": 1, "space": "tiny",
-        "space_sha256": space.sha256, "fingerprint": fingerprint, "simulated": simulated, "parameters": {},
-        "fit": {
-            "method": "table as prior, Bayesian linear regression on whole networks", "networks": 20,
-            "chosen": "LUT calibrated", "held_out": scores, "protocol": "5-fold over networks, seed 0",
-            "comparison": [
-                {"method": "LUT calibrated", "trained_on": 16, **scores},
-                {"method": "LUT alone", "trained_on": 0, **scores, "rmse": 0.071, "mape": 0.058, "within_5": 0.3},
-            ],
-            "ledger": {
-                "networks": 20, "metric": "latency_ms", "unit": "ms", "fingerprint": fingerprint, "measured": 1.3,
-                "table_sum": 1.5, "blocks": 6.5, "dearer": 1, "cheaper": 19, "left_over": 0.006, "noise": 0.008,
-                "causes": [
-                    {"name": "offset", "mean": -0.02, "error": 0.004, "least": -0.02, "most": -0.02},
-                    {"name": "overhead", "mean": -0.1834, "error": 0.01, "least": -0.21, "most": -0.15},
-                    {"name": "left", "mean": 0.0034, "error": None, "least": -0.01, "most": 0.012},
-                ],
-                "operators": [["mbconv_k3_e3@16x16-24s2", 0.01]],
-            },
-            "skipped": ["MLP: needs 30 networks in every fold, has 16"],
-            "points": [
-                {"predicted": value * (1 + 0.008 * generator.normal()), "measured": value} for value in truth
-            ],
-        },
-    })  # fmt: skip
-    write_search(folder / "search" / "metrics.jsonl", space, architecture, target_ms, epochs, generator)
-    progress = np.arange(20) / 19
-    save_lines(folder / "train" / "metrics.jsonl", [
-        {
-            "kind": "epoch", "epoch": epoch, "train_loss": 0.55 + 1.6 * np.exp(-5 * at),
-            "train_accuracy": 1 - 0.8 * np.exp(-6 * at), "validation_loss": 0.6 + 1.5 * np.exp(-4 * at),
-            "validation_accuracy": 0.985 - 0.8 * np.exp(-5 * at), "best_accuracy": 0.986 - 0.8 * np.exp(-5 * at),
-        }
-        for epoch, at in enumerate(progress)
-    ])  # fmt: skip
-    save(folder / "train" / "result.json", {"kind": "train", "schema": 1, "epochs": 20})
-    save(folder / "export" / "export.json", {
-        "kind": "export", "schema": 1, "model": "model.onnx", "target": "any", "opset": 13, "ir_version": 7, "batch": 1,
-        "sha256": "ab" * 32, "size_bytes": 1_034_221, "images": 64, "max_abs_difference": 4.3e-6, "cosine": 0.9999999,
-    })  # fmt: skip
-    save(folder / "verify" / "verification.json", verification(centre_ms, target_ms, fingerprint, generator))
+    fingerprint = {**FINGERPRINT, "simulated": simulated}
+    config = {"epochs": epochs, "batch": 64, "alpha_lr": None, "confidence": 0.95}
+    run = run_folders.begin(
+        folder, SPACE, DATA, targets={"latency_ms": target_ms}, fingerprint=fingerprint, config=config, seed=seed
+    )
+    write_table(run.folder / "lut.jsonl", SPACE, fingerprint, generator)
+    write_predictor(run, generator)
+    latency = MetricPrediction(
+        value=0.846, upper=0.871, target=target_ms, violation=0.846 / target_ms - 1, multiplier=0.12
+    )
+    predicted = PredictedRecord(
+        confidence=0.95, simulated=simulated, metrics={"latency_ms": latency}, binding="latency_ms"
+    )
+    other = CandidateRecord(
+        operators=Architecture.random(SPACE, generator).names, metrics={"latency_ms": 0.8},
+        supernet=SupernetScore(loss=0.5123, accuracy=0.87),
+    )  # fmt: skip
+    choice = ChoiceRecord(
+        budget="0.9ms", exact=True, preferred=other.operators, supernet=SupernetScore(loss=0.4987, accuracy=0.88),
+        others=(other,),
+    )  # fmt: skip
+    run.save_found(FOUND, predicted, choice)
+    write_search(run.search_folder / "metrics.jsonl", target_ms, epochs, generator)
+    write_training(run, seed)
+    write_export(run)
+    write_verification(run, centre_ms, target_ms, generator)
     return folder
 
 
-def verification(
-    centre_ms: float, target_ms: float, fingerprint: dict[str, Any], generator: np.random.Generator
-) -> dict[str, Any]:
+def write_predictor(run: Run, generator: np.random.Generator) -> None:
+    """The table as predictor, with an invented fit."""
+    scores = Scores(
+        n=20, rmse=0.0081, mape=0.0078, bias=0.001, within_1=0.7, within_5=1.0, within_10=1.0, kendall_tau=0.958,
+        coverage_90=0.9, extrapolated=0.0, coverage_90_in_domain=0.9, repeatability=0.0061,
+    )  # fmt: skip
+    components = (
+        ResidualComponent(name="fixed_overhead", mean=-0.02, std=0.004, lowest=-0.02, highest=-0.02),
+        ResidualComponent(name="block_overhead", mean=-0.1834, std=0.01, lowest=-0.21, highest=-0.15),
+        ResidualComponent(name="unexplained", mean=0.0034, std=None, lowest=-0.01, highest=0.012),
+    )
+    fit = FitRecord(
+        method="table as prior, Bayesian linear regression on whole networks", networks=20, chosen="LUT calibrated",
+        calibration=Calibration(scale=1.0, degrees_of_freedom=19.0), held_out=scores,
+        protocol="5-fold over networks, seed 0",
+        comparison=(
+            MethodScore(method="LUT calibrated", trained_on=16, scores=scores),
+            MethodScore(
+                method="LUT alone", trained_on=0,
+                scores=scores.model_copy(update={"rmse": 0.071, "mape": 0.058, "within_5": 0.3}),
+            ),
+        ),
+        residuals=ResidualDecomposition(
+            networks=20, metric="latency_ms", unit="ms", fingerprint=run.record.fingerprint, measured=1.3,
+            table_sum=1.5, blocks=6.5, networks_above=1, networks_below=19, components=components,
+            unexplained_rms=0.006, repeatability=0.008, operators=(("mbconv_k3_e3@16x16-24s2", 0.01),),
+        ),
+        skipped=("MLP: needs 30 networks in every fold, has 16",),
+        points=tuple(
+            HeldOutPoint(predicted=value * (1 + 0.008 * generator.normal()), measured=value)
+            for value in generator.uniform(0.7, 1.9, 20)
+        ),
+    )  # fmt: skip
+    record = lut_predictor(SPACE, luts.read(run.folder / "lut.jsonl")).to_record()
+    run.save_predictor("latency_ms", json.dumps(record.model_copy(update={"fit": fit}).to_json()))
+
+
+def write_training(run: Run, seed: int) -> None:
+    """Real weights, and the curve of a training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        run_folders.train(run, Network(SPACE.with_classes(10), FOUND))
+    save_lines(run.train_folder / "metrics.jsonl", [
+        TrainingEpoch(
+            epoch=epoch, train_loss=0.55 + 1.6 * np.exp(-5 * at), train_accuracy=1 - 0.8 * np.exp(-6 * at),
+            validation_loss=0.6 + 1.5 * np.exp(-4 * at), validation_accuracy=0.985 - 0.8 * np.exp(-5 * at),
+            best_accuracy=0.986 - 0.8 * np.exp(-5 * at), elapsed_s=float(epoch),
+        )
+        for epoch, at in enumerate(np.arange(20) / 19)
+    ])  # fmt: skip
+
+
+def write_export(run: Run) -> None:
+    """An export of the run's weights; no graph, since the report does not read it."""
+    weights, model = run.weights.record, b"graph of " + run.weights.record.weights_sha256.encode()
+    run.save_export(
+        ExportRecord(
+            target="any", opset=13, ir_version=7, batch=1, input_size=16, classes=DATA.classes,
+            normalisation=DATA.normalisation, operators=weights.operators, space_sha256=weights.space_sha256,
+            weights_sha256=weights.weights_sha256, data_sha256=DATA.sha256, sha256=sha256_of(model),
+            size_bytes=len(model), checked_with={"onnxruntime": "1.32.0"}, max_relative_difference=1e-4,
+            agreement=Agreement(
+                images=64, max_abs_difference=4.3e-6, relative_difference=4e-7, cosine=0.9999999, top1_agreement=1.0
+            ),
+        ),
+        model,
+    )  # fmt: skip
+
+
+def write_verification(run: Run, centre_ms: float, target_ms: float, generator: np.random.Generator) -> None:
+    """Of the run's export: 40 rounds of 5 samples, one round much slower."""
     drift = np.exp(0.02 * generator.standard_normal(40))
     samples = [
         tuple(float(centre_ms * factor * (1 + 0.006 * abs(shift))) for shift in generator.standard_normal(5))
         for factor in drift
     ]
     samples[11] = tuple(value * 1.4 for value in samples[11])
-    visits = tuple(luts.Visit("net-0", "00", index, row, {}, True) for index, row in enumerate(samples))
+    visits = tuple(
+        luts.Visit(key="net-0", architecture={}, session="00", round=index, samples_ms=row)
+        for index, row in enumerate(samples)
+    )
     entry = luts.Entry("net-0", visits, tuple(float(factor) for factor in drift / np.median(drift)))
     judgement = judge(
         entry, target_ms=target_ms, drift=luts.Ratio(1.021, (1.016, 1.026), 0.95, {"stem@3x32-16s2": 1.021})
     )
-    record = judgement.to_json()
-    return {
-        "kind": "verification", "schema": 1, "created": "2026-11-23T19:31:00+00:00", "host": "localhost", **record,
-        "measured": {**record["measured"], "samples_ms": list(entry.samples_ms)},
-        "predicted": {
-            "latency_ms": 0.846, "interval_ms": [0.821, 0.871], "gap": judgement.decisive.latency_ms / 0.846 - 1,
-        },
-        "outputs": {"images": 360, "max_abs_difference": 4.3e-6, "cosine": 0.9999998, "top1_agreement": 1.0},
-        "accuracy": {"top1": 0.981, "images": 360, "pytorch_top1": 0.981}, "energy": None, "batch": 1,
-        "precision": "fp32", "fingerprint": fingerprint, "simulated": fingerprint["simulated"],
-        "warnings": ["net-0: unstable: spread 3.4 % of the median (limit 3 %); stop other work and verify again"],
-    }  # fmt: skip
+    export, fingerprint = run.export.record, run.record.fingerprint
+    record = run_folders.verification(
+        judgement, created="2026-11-23T19:31:00+00:00", model_sha256=export.sha256,
+        weights_sha256=export.weights_sha256, data_sha256=export.data_sha256,
+        predictor_sha256=sha256_of_file(run.folder / "predictor.json"),
+        table_sha256=sha256_of_file(run.folder / "lut.jsonl"),
+        measured=MeasuredLatency(
+            **dict(judgement.measured.record), p95_ms=judgement.p95_ms, n=judgement.n, rounds=judgement.rounds,
+            spread=0.021, samples_ms=entry.samples_ms,
+        ),
+        predicted=PredictedLatency(
+            latency_ms=0.846, interval_ms=(0.821, 0.871), gap=judgement.decisive.latency_ms / 0.846 - 1
+        ),
+        outputs=Agreement(
+            images=360, max_abs_difference=4.3e-6, relative_difference=4e-7, cosine=0.9999998, top1_agreement=1.0
+        ),
+        accuracy=AccuracyRecord(top1=0.981, images=360, pytorch_top1=0.981), fingerprint=fingerprint,
+        simulated=bool(fingerprint["simulated"]),
+        warnings=("net-0: unstable: spread 3.4 % of the median (limit 3 %); stop other work and verify again",),
+    )  # fmt: skip
+    journal = run.verify_folder / "unfinished.jsonl"
+    write_atomic(journal, "")
+    run.save_verification(record, journal)
 
 
 def write_table(path: Path, space: Space, fingerprint: dict[str, Any], generator: np.random.Generator) -> None:
@@ -151,7 +228,10 @@ def write_table(path: Path, space: Space, fingerprint: dict[str, Any], generator
         "space_sha256": space.sha256, "units": {"latency": "ms", "energy": "mJ"}, "simulated": fingerprint["simulated"],
         "fingerprint": fingerprint, "board": {"memory_mb": 7850, "kernel": "synthetic"},
         "runtime": {"onnxruntime": "1.32.0"}, "sentinels": [],
-        "protocol": {"version": 1, "rounds": 15, "samples_per_visit": 5, "seed": 0},
+        "protocol": {
+            "version": 1, "rounds": 15, "samples_per_visit": 5, "seed": 0, "warmup_ms": 5.0, "min_sample_ms": 2.0,
+            "timeout_s": 120.0,
+        },
         "energy": {"available": False, "reason": "no sensor"},
     }]  # fmt: skip
     for round_ in range(15):
@@ -169,45 +249,38 @@ def write_table(path: Path, space: Space, fingerprint: dict[str, Any], generator
     path.write_bytes(b"".join(body[:-1] + b',"crc32":"%08x"}\n' % zlib.crc32(body) for body in bodies))
 
 
-def write_search(
-    path: Path, space: Space, found: Architecture, target_ms: float, epochs: int, generator: np.random.Generator
-) -> None:
-    lines: list[dict[str, Any]] = []
-    layers, count = len(space.layers), len(space.operators)
-    goal = found.one_hot(space)
+def write_search(path: Path, target_ms: float, epochs: int, generator: np.random.Generator) -> None:
+    lines: list[SearchStep | SearchEpoch] = []
+    layers, count = len(SPACE.layers), len(SPACE.operators)
+    goal = FOUND.one_hot(SPACE)
     multiplier, step = 0.0, 0
     for epoch in range(epochs):
         warm = epoch < max(1, epochs // 9)
         weight = 0.0 if warm else (epoch / epochs) ** 1.2
         noise = generator.dirichlet(np.full(count, 12.0), size=layers)
         probabilities = weight * (0.85 * goal + 0.15 * noise) + (1 - weight) * noise
-        derived = target_ms * (1.35 - 0.35 * weight**0.5) + 0.01 * generator.normal()
+        derived = float(target_ms * (1.35 - 0.35 * weight**0.5) + 0.01 * generator.normal())
         for phase in ["warmup"] * 22 if warm else ["weights"] * 22 + ["architecture"] * 6:
             step += 1
             multiplier += 0.0 if warm else 0.004 * (derived / target_ms - 1)
-            lines.append({
-                "kind": "step", "phase": phase, "epoch": epoch, "step": step, "loss": 2.3 * np.exp(-epoch / 6) + 0.4,
-                "accuracy": 1 - 0.9 * np.exp(-epoch / 5), "images": 64, "tau": 5.0 * np.exp(-0.1 * epoch),
-                "lambda": multiplier,
-                "sampled_ms": derived * (1 + (0.16 - 0.1 * weight) * generator.normal()), "derived_ms": derived,
-                "alpha_lr": 0.001, "weight_lr": 0.1, "elapsed_s": step * 0.2,
-            })  # fmt: skip
-        lines.append({
-            "kind": "epoch", "epoch": epoch, "phase": "warmup" if warm else "search",
-            "probabilities": probabilities.tolist(), "entropy": 1.0, "derived_ms": derived, "lambda": multiplier,
-            "train_loss": 2.2 * np.exp(-epoch / 6) + 0.35,
-            "train_accuracy": 1 - 0.9 * np.exp(-epoch / 5),
-            "validation_loss": None if warm else 2.2 * np.exp(-epoch / 6) + 0.5,
-            "validation_accuracy": None if warm else 0.97 - 0.9 * np.exp(-epoch / 5),
-        })  # fmt: skip
+            sampled = derived * (1 + (0.16 - 0.1 * weight) * generator.normal())
+            lines.append(SearchStep(
+                phase=phase, epoch=epoch, step=step, loss=2.3 * np.exp(-epoch / 6) + 0.4,
+                accuracy=1 - 0.9 * np.exp(-epoch / 5), images=64, tau=5.0 * np.exp(-0.1 * epoch),
+                multiplier=multiplier, sampled={"latency_ms": sampled}, derived={"latency_ms": derived},
+                alpha_lr=0.001, weight_lr=0.1, elapsed_s=step * 0.2,
+            ))  # fmt: skip
+        progress = BudgetProgress(name="0.9ms", multipliers={"latency_ms": multiplier}, derived={"latency_ms": derived})
+        lines.append(SearchEpoch(
+            phase="warmup" if warm else "search", epoch=epoch,
+            probabilities=tuple(map(tuple, probabilities.tolist())), entropy=1.0, score_std=0.1, posterior_std=0.1,
+            budgets=(progress,), train_loss=2.2 * np.exp(-epoch / 6) + 0.35,
+            train_accuracy=1 - 0.9 * np.exp(-epoch / 5),
+            validation_loss=None if warm else 2.2 * np.exp(-epoch / 6) + 0.5,
+            validation_accuracy=None if warm else 0.97 - 0.9 * np.exp(-epoch / 5), elapsed_s=step * 0.2,
+        ))  # fmt: skip
     save_lines(path, lines)
 
 
-def save(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record), encoding="utf-8")
-
-
-def save_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+def save_lines(path: Path, lines: Any) -> None:
+    write_atomic(path, "".join(json.dumps(line.to_json()) + "\n" for line in lines))

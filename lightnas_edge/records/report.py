@@ -1,0 +1,145 @@
+"""report.json: what the HTML page and the Markdown text of a run show.
+
+A value stands next to its metric and unit, or its name ends in the unit. Parts of the run that are missing, damaged or
+made from other files are null here, and `missing` says why and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lightnas_edge.records.base import (
+    Count,
+    Fingerprint,
+    FreeForm,
+    Integer,
+    Name,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Record,
+    Share,
+    Text,
+)
+from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, Verdict, VerificationRecord
+from lightnas_edge.records.job import ProtocolRecord
+from lightnas_edge.records.predictor import FitRecord
+from lightnas_edge.records.run import ChoiceRecord, Confidence, DataRecord, FrontNetwork, Metric, RefinedRecord
+
+
+class Target(Record):
+    """One budget that was asked for."""
+
+    metric: Metric
+    unit: Name
+    value: PositiveFloat
+
+
+class Budget(Target):
+    """One budget of the network found: what is predicted, and the share of the target that it takes."""
+
+    predicted: float
+    upper: float | None  # bound at the confidence of the search; null where none was asked for
+    used: float | None  # of the upper bound, or of the prediction where there is none
+    multiplier: float | None  # above zero, the constraint shaped the search
+    binding: bool  # leaves the least room
+
+
+class QuestionReport(Record):
+    """What was asked of the search."""
+
+    targets: tuple[Target, ...]  # empty where the search had several budgets
+    budgets: Positive
+    space: Text
+    layers: Positive
+    operators: tuple[Text, ...]  # the choice in every layer
+    input_size: Positive
+    data: DataRecord
+    seed: Integer
+    host: Text | None
+    refined_from: Text | None  # folder of the run, relative to this one
+
+
+class BlockReport(Record):
+    """One block of the network found, and the table's entry for it; null where the table holds none."""
+
+    place: Name  # stem, first, layer 0, ..., head
+    operator: Text
+    key: Text
+    shape: Text
+    stride: Positive
+    identity: bool  # adds no node, so it has no entry
+    latency_ms: PositiveFloat | None
+    spread: NonNegativeFloat | None  # relative, between rounds
+    share: Share | None  # of the sum
+    unstable: bool
+
+
+class NetworkReport(Record):
+    """The network found, from input to output."""
+
+    operators: tuple[Text, ...]
+    macs_m: NonNegativeFloat  # millions of multiply-accumulates per image
+    parameters_m: NonNegativeFloat  # millions
+    table_sum_ms: PositiveFloat | None  # null unless the table holds every block
+    blocks: tuple[BlockReport, ...]
+
+
+class PredictorReport(Record):
+    """The predictor that the network was chosen with, and its errors on networks that were held out."""
+
+    type: Name
+    metric: Metric
+    unit: Name
+    batch: Positive
+    fit: FitRecord
+
+
+class TableReport(Record):
+    """The table behind the predictor; `board` and `runtime` are for people."""
+
+    created: Text
+    entries: Count
+    visits: Count
+    board: FreeForm
+    runtime: FreeForm
+    protocol: ProtocolRecord
+
+
+class Provenance(Record):
+    """What the numbers depend on, and who wrote them."""
+
+    fingerprint: Fingerprint
+    table: TableReport | None
+    config: dict[str, bool | Integer | float | Text | None]
+    written_by: Text  # version
+    created: Text
+
+
+class ReportRecord(Record):
+    """report.json."""
+
+    kind: Literal["report"] = "report"
+    schema_: Literal[2] = Field(default=2, alias="schema")
+    version: Text
+    run: Text
+    title: Text
+    verdict: Verdict | None  # null unless the verification belongs to this export, these weights and this network
+    line: Text
+    simulated: bool
+    question: QuestionReport
+    network: NetworkReport | None
+    refined: RefinedRecord | None
+    confidence: Confidence | None  # of the upper bounds
+    budgets: tuple[Budget, ...]
+    choice: ChoiceRecord | None
+    front: tuple[FrontNetwork, ...]
+    predictor: PredictorReport | None
+    training: TrainingRecord | None
+    export: ExportRecord | None
+    verification: VerificationRecord | None
+    provenance: Provenance
+    warnings: tuple[Text, ...]
+    missing: dict[str, Text]
