@@ -1,77 +1,82 @@
-"""Damaged files: what disks, editors and other programs do to JSON."""
+"""Seeded damage to JSON, CSV and binary files."""
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator
+import random
 from typing import Any
 
-import numpy as np
-
-_VALUES: list[Any] = [
-    None, True, False, 0, -1, 1, 10**30, 1e308, -0.5, "", "x", "nan", "\x00", "\u202e", [], {}, [[]], [None], {"a": {}},
-    float("nan"), float("inf"), "a" * 5000, [0] * 50,
+VALUES = [
+    "null", "true", "-1", "0", "1", "1e400", "-1e400", "NaN", "1e308", "-1e308", "1e-320", "1" + 400 * "0", "2.5", '""', '"x"',
+    '"\\u0000"', '"\\ud800"', "[]", "{}", "[1]", '[[["x"]]]', '{"a": 1}', 60 * "[" + 60 * "]", 3000 * "[" + 3000 * "]",
+    '{"a":' * 400 + "1" + "}" * 400, '"' + 2000 * "a" + '"',
 ]  # fmt: skip
+BYTES = [
+    b"",
+    b"\x00",
+    b"\xff\xfe",
+    b'"',
+    b",",
+    b"\n",
+    b"\r",
+    b"{",
+    b"[",
+    b"-",
+    b"e999",
+    b"nan",
+    b"9" * 400,
+    b"\xef\xbb\xbf",
+]
+_MARK = "\u0001mutated\u0001"
 
 
-def mutated(content: bytes, count: int, *, seed: int = 0) -> Iterator[bytes]:
-    """`count` variants of a JSON file, each damaged once or twice."""
-    generator = np.random.default_rng(seed)
-    record = json.loads(content)
-    for _ in range(count):
-        if generator.random() < 0.2:
-            yield _damaged_bytes(content, generator)
-            continue
-        damaged = copy.deepcopy(record)
-        for _ in range(int(generator.integers(1, 3))):
-            damaged = _damaged_value(damaged, generator)
-        yield json.dumps(damaged).encode()
+def mutated_json(record: Any, generator: random.Random) -> bytes:
+    """One to three values replaced, removed, renamed or doubled, or damage to the text."""
+    if generator.random() < 0.15:
+        return mutated_bytes(json.dumps(record).encode(), generator)
+    record = json.loads(json.dumps(record))
+    replacements = []
+    for _ in range(generator.choice((1, 1, 1, 2, 3))):
+        places = [place for place in _places(record, generator)]
+        if not places:
+            break
+        parent, key = generator.choice(places)
+        how = generator.random()
+        if how < 0.7:
+            parent[key] = _MARK
+            replacements.append(generator.choice(VALUES))
+        elif how < 0.8 or (how < 0.9 and isinstance(parent, list)):
+            del parent[key]
+        elif isinstance(parent, dict):
+            parent[generator.choice(("schema", "seen", key + "x", "networks"))] = parent.pop(key)
+        else:
+            parent.insert(key, parent[key])
+    text = json.dumps(record)
+    for replacement in replacements:
+        text = text.replace(json.dumps(_MARK), replacement, 1)
+    return text.encode()
 
 
-def _damaged_bytes(content: bytes, generator: np.random.Generator) -> bytes:
-    position = int(generator.integers(len(content)))
-    kind = int(generator.integers(6))
-    if kind == 0:
-        return content[:position]
-    if kind == 1:
-        return content[:position] + bytes(generator.integers(0, 256, 3).astype(np.uint8)) + content[position + 1 :]
-    if kind == 2:
-        return b"[" * 100_000 + content
-    if kind == 3:
-        return content.decode().encode("utf-16")
-    if kind == 4:
-        return content[:position] + content[position + 1 :]
-    return content[:position] + content[position // 2 : position] + content[position:]
+def mutated_bytes(content: bytes, generator: random.Random) -> bytes:
+    """Cut short, with bytes overwritten, or with something inserted."""
+    place = generator.randrange(len(content) + 1)
+    how = generator.random()
+    if how < 0.2:
+        return content[:place]
+    if how < 0.5:
+        return content[:place] + bytes(generator.randrange(256) for _ in range(3)) + content[place + 3 :]
+    return content[:place] + generator.choice(BYTES) + content[place + generator.randrange(4) :]
 
 
-def _damaged_value(record: Any, generator: np.random.Generator) -> Any:
-    """A copy with one value exchanged, removed, added or moved, at any depth."""
-    places = list(_places(record))
-    if not places:
-        return _VALUES[int(generator.integers(len(_VALUES)))]
-    holder, key = places[int(generator.integers(len(places)))]
-    kind = int(generator.integers(5))
-    if kind == 0:
-        del holder[key]
-    elif kind == 1 and isinstance(holder, dict):
-        holder[f"{key}_"] = holder.pop(key)
-    elif kind == 2:
-        other, name = places[int(generator.integers(len(places)))]
-        holder[key] = copy.deepcopy(other[name]) if _has(other, name) else None
+def _places(value: Any, generator: random.Random) -> list[tuple[Any, Any]]:
+    """(container, key) of values at any depth; of long lists only a few."""
+    if isinstance(value, dict):
+        keys: list[Any] = list(value)
+    elif isinstance(value, list):
+        keys = list(range(len(value))) if len(value) < 5 else generator.sample(range(len(value)), 3)
     else:
-        holder[key] = copy.deepcopy(_VALUES[int(generator.integers(len(_VALUES)))])
-    return record
-
-
-def _has(holder: Any, key: Any) -> bool:
-    return key in holder if isinstance(holder, dict) else key < len(holder)
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    items = (
-        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
-    )
-    for key, item in items:
-        yield value, key
-        yield from _places(item)
+        return []
+    found = [(value, key) for key in keys]
+    for key in keys:
+        found += _places(value[key], generator)
+    return found

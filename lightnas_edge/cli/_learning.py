@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightnas_edge.cli._console import duration, info, ms, progress
+from lightnas_edge.cli._console import duration, info, ms, progress, warn
 from lightnas_edge.errors import RunError
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ def read_data(source: str, *, space: Space, seed: int, workers: int | None) -> D
     from lightnas_edge.data import load_data
 
     with progress(f"reading {source}"):
-        return load_data(source, space=space, seed=seed, workers=workers)
+        data = load_data(source, space=space, seed=seed, workers=workers)
+    for note in data.notes:
+        warn(note)
+    return data
 
 
 @contextmanager

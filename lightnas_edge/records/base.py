@@ -5,6 +5,7 @@ A record is a file, or a part of one, that one part of the system writes and ano
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -105,9 +106,21 @@ def parse_json(
 ) -> Any:
     """JSON without NaN and infinity, of bounded depth. Raises `error`."""
     try:
-        return from_json(content, allow_inf_nan=False)
+        value = from_json(content, allow_inf_nan=False)
     except ValueError as cause:
         raise error(f"{source} is not valid JSON: {cause}", hint=remedy) from cause
+    if not _is_finite(value):
+        raise error(f"{source} holds a number that is too large for a float", hint=remedy)
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number overflows: 1e400 is valid JSON and reads as infinity."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def describe(found: ValidationError) -> str:
@@ -127,9 +140,11 @@ def _line(detail: ErrorDetails) -> str:
         return f"{path}: missing"
     if detail["type"] == "extra_forbidden":
         return f"{path}: unknown field"
-    value = repr(detail["input"])
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{path or 'the record'}: {message}, found {value if len(value) <= 80 else value[:77] + '...'}"
+    if not path:
+        return f"the record: {message}"
+    value = repr(detail["input"])
+    return f"{path}: {message}, found {value if len(value) <= 80 else value[:77] + '...'}"
 
 
 def _check_kind(

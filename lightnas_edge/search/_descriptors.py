@@ -21,14 +21,15 @@ def stdout_to_stderr() -> Iterator[None]:
     with _LOCK:
         _flush()
         try:
-            saved = os.dup(1)
-        except OSError:  # the process has no standard output
-            yield
-            return
-        try:
-            target = os.dup(2)
+            target = os.dup(2)  # before 1 is copied, or a missing 2 would be that copy
         except OSError:
             target = os.open(os.devnull, os.O_WRONLY)
+        try:
+            saved = os.dup(1)
+        except OSError:  # the process has no standard output
+            os.close(target)
+            yield
+            return
         os.dup2(target, 1)
         os.close(target)
         try:

@@ -1,5 +1,7 @@
 """Data sets: what is found in a folder, what is wrong with it, and batches that follow from the seed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -182,3 +184,31 @@ def test_the_shared_flowers_load(shared_data):
     assert (data.classes, len(data.train), len(data.validation)) == (
         ("daisy", "dandelion", "roses", "sunflowers", "tulips"), 400, 100,
     )  # fmt: skip
+
+
+def image_folder(folder, classes):
+    for part in ("train", "val"):
+        for name in classes:
+            (folder / part / name).mkdir(parents=True)
+            Image.new("RGB", (16, 16)).save(folder / part / name / "a.png")
+
+
+def test_a_folder_named_digits_is_not_the_digits_of_scikit_learn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image_folder(tmp_path / "digits", ["cat", "dog"])
+
+    for source in ("./digits", Path("digits"), tmp_path / "digits"):
+        found = load_data(source, space=load_space("tiny"))
+        assert found.classes == ("cat", "dog")
+        assert load_data(found.source, space=load_space("tiny")).classes == ("cat", "dog")
+    assert load_data(Path("digits"), space=load_space("tiny")).source == "./digits"
+
+
+def test_the_word_digits_next_to_such_a_folder_is_explained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_data("digits", space=load_space("tiny")).notes == ()
+    (tmp_path / "digits").mkdir()
+
+    (note,) = load_data("digits", space=load_space("tiny")).notes
+
+    assert note == "'digits' means scikit-learn's digits; the folder is given as ./digits"
