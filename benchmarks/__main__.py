@@ -1,9 +1,9 @@
-"""`make bench`: ratios and counts of this machine, each beside what it should be. Never part of the tests.
+"""`make bench`: ratios and counts of this machine, each with its target. Never part of the tests.
 
-    python -m benchmarks              all but the slow ones (SLOW in the module), which must be named
+    python -m benchmarks              all but the slow ones (SLOW in the module), which run only when named
     python -m benchmarks measuring    one
 
-A benchmark is a module `bench_NAME.py` with `rows() -> list[(what, value, wanted)]`.
+A benchmark is a module `bench_NAME.py` with `rows() -> list[(what, value, target)]`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def main(argv: list[str]) -> int:
     found = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
     unknown = sorted(set(argv) - set(found))
     if unknown:
-        note(f"no such benchmark: {', '.join(unknown)}; there are: {', '.join(found)}")
+        note(f"no such benchmark: {', '.join(unknown)}; choose from: {', '.join(found)}")
         return 2
     for name in argv or [each for each in found if not getattr(_module(each), "SLOW", False)]:
         note(f"{name} ...")
         started_s = time.monotonic()
         rows = _module(name).rows()
         print_table(
-            [f"{name} ({duration(time.monotonic() - started_s)})", "measured", "wanted"], [list(row) for row in rows]
+            [f"{name} ({duration(time.monotonic() - started_s)})", "measured", "target"], [list(row) for row in rows]
         )
         print(flush=True)
     return 0

@@ -1,4 +1,4 @@
-"""How fast a predictor answers, on one core, for the published space. The table comes from a virtual board: only speed counts here."""
+"""Speed of a predictor on one core, for the published space. The table comes from a virtual board; its values do not matter here."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def rows() -> list[tuple[str, str, str]]:
     one_hot = np.eye(len(space.operators), dtype=np.float64)[indices]
     with threadpool_limits(1):
         return [
-            ("architectures a second, one-hot, one core", _rate(lambda: predictor.predict(one_hot)), ">= 1 M/s"),
-            ("architectures a second, indices, one core", _rate(lambda: predictor.predict_indices(indices)), "-"),
-            ("intervals a second, one core", _rate(lambda: predictor.interval(one_hot[:20_000]), 20_000), "-"),
+            ("architectures per second, one-hot, one core", _rate(lambda: predictor.predict(one_hot)), ">= 1 M/s"),
+            ("architectures per second, indices, one core", _rate(lambda: predictor.predict_indices(indices)), "-"),
+            ("intervals per second, one core", _rate(lambda: predictor.interval(one_hot[:20_000]), 20_000), "-"),
         ]
 
 

@@ -1,6 +1,6 @@
-"""Moving jobs and journals over SSH: a real OpenSSH server on loopback, the whole published space, `scp` beside it.
+"""Moving jobs and journals over SSH: a real OpenSSH server on loopback, the whole published space, compared with `scp`.
 
-Loopback is no network, but it shows who is the limit: a gigabit link carries 117 MB/s at most.
+Loopback is no network, but it shows what limits the speed: a gigabit link transfers 117 MB/s at most.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def rows() -> list[tuple[str, str, str]]:
     return [
         (f"cold job: {len(models)} models, {size / 1e6:.0f} MB", f"{ours:.0f} MB/s", ">= 80, or half of scp"),
         ("the same files by scp", f"{scp:.0f} MB/s", "-"),
-        ("ours beside scp", f"{ours / scp:.2f}", ">= 0.5, unless >= 80 MB/s"),
+        ("speed relative to scp", f"{ours / scp:.2f}", ">= 0.5, unless >= 80 MB/s"),
         ("sent to start a cold job", f"{cold / 1e6:.1f} MB", "-"),
-        ("sent to start a warm job and see its first measurement", f"{warm / 1e3:.1f} kB", "< 100 kB"),
+        ("sent until the first measurement of a warm job", f"{warm / 1e3:.1f} kB", "< 100 kB"),
         ("from connecting to the first measurement of a warm job", f"{first_s:.1f} s", "< 3 s"),
         (f"received to fetch a journal that grew by {grown / 1e3:.0f} kB", f"{read / 1e3:.0f} kB", "its growth"),
-        ("received before, to list what the board holds", f"{listed / 1e3:.0f} kB", "-"),
+        ("received before, to list the tables of the board", f"{listed / 1e3:.0f} kB", "-"),
         ("agent archive", f"{agent_size / 1e3:.0f} kB", "< 200 kB"),
     ]  # fmt: skip
 
@@ -97,7 +97,7 @@ def _scp(board: Sshd, models: list[Path], scratch: Path) -> None:
 
 
 def _until_first(host: str, job: Path, journal: Path) -> tuple[int, float]:
-    """(bytes sent, seconds) from connecting until the first measurement of a job is here; then the job is ended."""
+    """(bytes sent, seconds) from connecting to the arrival of the first measurement of a job; then the job is ended."""
     started_s = time.monotonic()
     connection = devices.connect(host)
     assert isinstance(connection, SshConnection)
@@ -128,7 +128,7 @@ def _traffic(connection: SshConnection) -> tuple[int, int]:
 
 
 def _pull_grown(board: Sshd, connection: SshConnection, scratch: Path) -> tuple[int, int, int]:
-    """(bytes received to list the jobs, to fetch one, bytes it grew by) when a journal that was pulled has grown."""
+    """(bytes received to list the jobs, to fetch one, bytes it grew by) after a pulled journal has grown."""
     name = "ffffffffffffffff"
     folder = Path(connection.home()) / "jobs" / name
     folder.mkdir()
@@ -140,19 +140,19 @@ def _pull_grown(board: Sshd, connection: SshConnection, scratch: Path) -> tuple[
     (folder / "journal.jsonl").write_bytes((os.urandom(500).hex().encode() + b"\n") * 2000)
     grown = 100_100
     pulled = scratch / "pulled"
-    devices.fetch_journal(connection, _held(connection, name), pulled)
+    devices.fetch_journal(connection, _remote_job(connection, name), pulled)
     with open(folder / "journal.jsonl", "ab") as file:
         file.write((os.urandom(500).hex().encode() + b"\n") * (grown // 1001))
     _, begun = _traffic(connection)
-    held = _held(connection, name)
+    job = _remote_job(connection, name)
     _, listed = _traffic(connection)
-    devices.fetch_journal(connection, held, pulled)
+    devices.fetch_journal(connection, job, pulled)
     _, fetched = _traffic(connection)
     assert pulled.read_bytes() == (folder / "journal.jsonl").read_bytes()
     return listed - begun, fetched - listed, grown
 
 
-def _held(connection: SshConnection, name: str) -> devices.RemoteJob:
+def _remote_job(connection: SshConnection, name: str) -> devices.RemoteJob:
     jobs, _ = devices.remote_jobs(connection)
     return next(job for job in jobs if job.job == name)
 

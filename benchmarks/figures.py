@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-MOST_POINTS = 80  # of one panel: more cannot be told apart, and files stay small
+MOST_POINTS = 80  # of one panel: more points overlap and make large files
 _STYLE = {
     "svg.fonttype": "none", "path.simplify": False, "svg.hashsalt": "lightnas-edge", "font.size": 9, "axes.grid": True, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "grid.color": "#dddddd", "grid.linewidth": 0.6,
@@ -38,7 +38,7 @@ class Panel:
 
 
 def _strokes(left: Array, right: Array, height: Array) -> tuple[Array, Array]:
-    """Many horizontal strokes as one line with gaps: a file of kilobytes instead of one element per point."""
+    """Many horizontal strokes as one line with gaps, which keeps the file small."""
     gap = np.full(len(left), np.nan)
     return np.stack([left, right, gap], axis=1).ravel(), np.stack([height, height, gap], axis=1).ravel()
 
@@ -59,10 +59,10 @@ class Drawing:
         self._folder = folder
 
     def predicted(self, name: str, panels: Sequence[Panel], *, log: bool = False, raster: bool = False) -> None:
-        """Predicted against measured, with the stated 90 % intervals; those that miss the measurement in another colour.
+        """Predicted against measured, with the stated 90 % intervals; those that do not contain the measurement in another colour.
 
         Args:
-            raster: pixels instead of lines, for data whose numbers must not be handed on.
+            raster: pixels instead of lines, for data that may be shown but not published as numbers.
         """
         if self._folder is None or not panels:
             return

@@ -1,4 +1,4 @@
-"""What a drift that is local in time would make of two tables of the same things: evidence for docs/measuring.md.
+"""Two tables of the same keys, corrected for drift that is local in time: evidence for docs/measuring.md.
 
 BENCH_OUT=folder python -m benchmarks measuring
 python -m benchmarks.local_drift folder/operators-1.lut.jsonl folder/operators-2.lut.jsonl
@@ -21,10 +21,10 @@ QUANTILES = (0.1, 0.25, 0.5)
 
 def main(paths: Sequence[str]) -> int:
     one, two = (luts.read(path) for path in paths)
-    print_result(f"as it is: {luts.repeatability(one, two)}")
+    print_result(f"built-in estimator: {luts.repeatability(one, two)}")
     residual = _visits(one)[2]
     lags = ", ".join(f"{lag}: {np.corrcoef(residual[:-lag], residual[lag:])[0, 1]:.2f}" for lag in (1, 4, 16, 64))
-    print_result(f"correlation of a visit's deviation with that of a later visit, by distance: {lags}")
+    print_result(f"autocorrelation of the visits' deviations, by lag: {lags}")
     rows = []
     for window in WINDOWS:
         estimates = [[_estimate(table, window, quantile) for quantile in QUANTILES] for table in (one, two)]
@@ -44,7 +44,7 @@ def _visits(table: luts.Lut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _estimate(table: luts.Lut, window: int, quantile: float) -> np.ndarray:
-    """(keys,) log latency with the local drift divided out."""
+    """(keys,) log latency, corrected for local drift."""
     key, samples, residual = _visits(table)
     centre, drift = np.log(np.median(samples, axis=1)), np.zeros(len(key))
     for _ in range(15):
@@ -59,7 +59,7 @@ def _medians(key: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _deviation(one: np.ndarray, two: np.ndarray) -> float:
-    """Relative standard deviation of one pass in per cent, the common factor divided out."""
+    """Relative standard deviation of one pass in per cent, corrected for the common factor."""
     difference = one - two - np.median(one - two)
     return float(100 * np.sqrt(np.mean(difference**2) / 2))
 

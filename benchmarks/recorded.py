@@ -1,6 +1,6 @@
-"""Measurements that other people published, where a folder holds them: `../shared/data`, or DATA, or LIGHTNAS_EDGE_DATA.
+"""Measurements that other people published, from a folder: `../shared/data`, or DATA, or LIGHTNAS_EDGE_DATA.
 
-Not part of the project; each reader says what it needs, and benchmarks tell what they skipped for want of it.
+They are not part of the project. Each reader names its files, and a benchmark reports what it skipped without them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def folder() -> Path:
 
 
 def missing(*names: str) -> str | None:
-    """Why a benchmark cannot run here; None when all of its files are there."""
+    """Why a benchmark cannot run here; None when all of its files exist."""
     absent = [name for name in names if not (folder() / name).is_file()]
     return f"skipped: no {', '.join(absent)} in {folder()}; DATA=FOLDER points elsewhere" if absent else None
 
@@ -37,7 +37,7 @@ class Convnets:
     """Plain, depthwise-separable and mixed-kernel networks on a Jetson Nano.
 
     Args:
-        latency_ms, energy_mj, again_ms: (n,); the last is the latency of a second process, to see how it repeats; nan
+        latency_ms, energy_mj, again_ms: (n,); the last is the latency of a second process, for the repeatability; nan
             where there was none.
         macs: (n,)
     """
@@ -81,7 +81,7 @@ def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
     for position in range(depth):
         kernel = kernels[position % 2] if row["kind"] == "mixed" else first
         if row["kind"] == "mixed":
-            padding = 1 if kernel % 2 else padding  # for good, as in the authors' generator
+            padding = 1 if kernel % 2 else padding  # stays for all further layers, as in the authors' generator
             pad = padding
         elif row["kind"] == "plain":
             pad = 1 if kernel in (1, 3) else 2
