@@ -1,0 +1,44 @@
+"""Links, tests and modules that the documentation names exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+each_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+
+
+def anchors(text):
+    """Of the headings of a page, as GitHub makes them."""
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@each_page
+def test_links_lead_to_files_and_headings(page):
+    broken = []
+    for target in re.findall(r"\]\((?!https?:)([^)]*)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        if not path.exists() or (anchor and anchor not in anchors(path.read_text(encoding="utf-8"))):
+            broken.append(target)
+    assert broken == []
+
+
+@each_page
+def test_named_tests_and_modules_exist(page):
+    text = page.read_text(encoding="utf-8")
+    missing = []
+    for path, test in re.findall(r"(?<![\w/.])((?:tests/)?(?:[a-z_]+/)*test_[a-z_]+\.py)(?:::(test_\w+))?", text):
+        file = ROOT / "tests" / path.removeprefix("tests/")
+        if not file.exists() or (test and f"def {test}(" not in file.read_text(encoding="utf-8")):
+            missing.append(f"{path}::{test}")
+    for path in re.findall(r"`((?:lightnas_edge|luts|devices|profiler|benchmarks|docs)/[\w/.-]*)`", text):
+        if not (ROOT / path).exists():
+            missing.append(path)
+    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+        if not (ROOT / (module.replace(".", "/") + ".py")).exists():
+            missing.append(module)
+    assert missing == []
