@@ -138,7 +138,7 @@ def search(task: Task, truth: Truth, group: str, seed: int, quick: bool, keep: P
 
 
 def search_shared(task: Task, truth: Truth, data, budgets, config, run: Path, passes: float) -> Iterator[Found]:
-    from lightnas_edge.nn.loop import load_checkpoint
+    from lightnas_edge.nn.checkpoint import load_checkpoint
     from lightnas_edge.search import Budget, Constraint, add_budgets, run_search
 
     one = COMPARED_IMAGES + len(data.validation)

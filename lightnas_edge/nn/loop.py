@@ -1,157 +1,224 @@
-"""What every long loop needs: checkpoints that survive a power cut, a metrics file that agrees with them, a gentle
-Ctrl-C.
-"""
+"""The loop that search and train share: when to write metrics, when to save, how to stop and how to resume."""
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import signal
-import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from lightnas_edge.errors import RunError
+from lightnas_edge.nn.checkpoint import load_checkpoint, require_same, save_checkpoint
+from lightnas_edge.nn.device import peak_memory_mb, random_state, restore_random_state
+from lightnas_edge.nn.interruption import Interruptible, WorkAbandoned
+from lightnas_edge.nn.metrics_log import MetricsLog
+from lightnas_edge.nn.ranks import Ranks
+from lightnas_edge.records.base import Record
+
+FLUSH_S = 0.5  # metrics wait this long at most: reading a loss earlier would make a device wait
+AGREE_STEPS = 8  # several processes ask each other this often whether to stop or to save
+ESTIMATE_FROM_STEPS = 100  # a shorter run is not timed beforehand: the trial would take more than a few per cent of it
+Event = dict[str, Any]
+Batch = TypeVar("Batch")
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside, force to disk, rename: there is always one whole checkpoint.
+class Learner(Protocol):
+    """What a loop drives."""
 
-    Raises:
-        RunError: it cannot be written, for instance because the disk is full; the checkpoint before it is kept.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch wraps a failed write in a RuntimeError
-        part.unlink(missing_ok=True)
-        raise _disk_trouble(path, error) from error
+    def flush(self) -> None:
+        """Write the metrics of the steps since the last call."""
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs, as tensors and plain values; the loop adds the state of random numbers."""
+
+    def undo(self) -> Callable[[], None]:
+        """A function that restores what an abandoned step may have changed."""
 
 
-def load_checkpoint(path: Path, *, schema: int, oldest: int = 1) -> dict[str, Any]:
-    """A checkpoint as it was saved; nothing but tensors and plain values is unpickled.
+class TrainingLoop:
+    """Checkpoints, metrics and interruption of one long loop. Entered, it runs; `open` comes first.
 
-    Raises:
-        RunError: it is damaged, of a newer schema, or of one before `oldest`.
-    """
-    remedy = "--fresh begins anew"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise RunError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}", hint=remedy) from error
-    if not isinstance(state, dict) or not isinstance(state.get("schema"), int) or state["schema"] > schema:
-        found = state.get("schema") if isinstance(state, dict) else None
-        raise RunError(f"the checkpoint {path} has schema {found!r}; this program reads up to {schema}", hint=remedy)
-    if state["schema"] < oldest:
-        raise RunError(
-            f"the checkpoint {path} was written by an earlier version (schema {state['schema']}); this one reads {oldest}",
-            hint=remedy,
-        )
-    return state
+        state = loop.open(resume=True)
+        with loop:
+            for batch in loop.steps(batches):
+                with loop.abandonable():
+                    ...                         # forward and backward passes
+                ...                             # the step that changes weights
+                loop.tick(step)
 
+    The first Ctrl-C takes effect inside `abandonable` or while a batch is loaded, else at the next `tick`: the step is
+    undone, the last finished step is saved, and a KeyboardInterrupt is raised. Several ranks stop only at a `tick` that
+    they agree on, since one that stopped earlier would leave the others waiting.
 
-def require_same(held: dict[str, Any], asked: dict[str, Any], what: str, hint: str = "--fresh begins anew") -> None:
-    """A run is gone on with only under the question it began with.
-
-    Raises:
-        RunError: names every field that differs.
-    """
-    differing = [name for name in sorted({*held, *asked}) if held.get(name) != asked.get(name)]
-    if differing:
-        changes = "\n".join(f"  {name}: was {held.get(name)!r}, now {asked.get(name)!r}" for name in differing)
-        raise RunError(f"{what} was begun differently\n{changes}", hint=hint)
-
-
-class MetricsLog:
-    """JSON lines, appended in small batches; its `position` goes into the checkpoint and cuts it back on resume."""
-
-    def __init__(self, path: Path, position: int = 0) -> None:
-        self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-            self.position = min(position, path.stat().st_size)
-            self._file.truncate(self.position)
-        except OSError as error:
-            raise _disk_trouble(path, error) from error
-
-    def write(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Raises RunError when the disk is full."""
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
-        try:
-            self._file.write(text)
-            self._file.flush()
-        except OSError as error:
-            raise _disk_trouble(self._path, error) from error
-        self.position += len(text)
-
-    def sync(self) -> None:
-        """Force to disk, before a checkpoint names the position."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class Interruptible:
-    """Ctrl-C asks once: `requested` turns true and the loop stops where it can be gone on with. A second one is
-    immediate.
+    Args:
+        what: the run in an error message: "the search in runs/tiny".
+        identity: the settings that a checkpoint belongs to.
+        checkpoint_s: seconds between checkpoints.
+        on_event: called with every line of the metrics on the first rank, and with an estimate of the cost.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
+    def __init__(
+        self,
+        learner: Learner,
+        folder: Path,
+        *,
+        what: str,
+        schema: int,
+        identity: dict[str, Any],
+        device: torch.device,
+        checkpoint_s: float,
+        on_event: Callable[[Event], None],
+        ranks: Ranks | None = None,
+    ) -> None:
+        self._learner, self._what, self._schema, self._identity = learner, what, schema, identity
+        self._device, self._checkpoint_s, self._on_event = device, checkpoint_s, on_event
+        self._ranks = ranks or Ranks()
+        self._metrics_path, self.checkpoint_path = folder / "metrics.jsonl", folder / "checkpoint.pt"
+        self._metrics: MetricsLog | None = None
+        self._position = 0
+        self._interrupt = Interruptible()
+        self._undo: Callable[[], None] | None = None
+        self._started = self._saved = self._flushed = time.monotonic()
 
-    def __enter__(self) -> Interruptible:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._ask)
+    @property
+    def elapsed_s(self) -> float:
+        """Of all processes that worked on this run, one after the other."""
+        return round(time.monotonic() - self._started, 3)
+
+    @elapsed_s.setter
+    def elapsed_s(self, value: float) -> None:
+        self._started = time.monotonic() - value
+
+    def open(self, *, resume: bool) -> dict[str, Any] | None:
+        """The state at the last checkpoint, with the random numbers restored; None where the run begins.
+
+        Raises:
+            RunError: the checkpoint is damaged or belongs to other settings.
+        """
+        if resume and self.checkpoint_path.exists():
+            state = load_checkpoint(self.checkpoint_path, schema=self._schema)
+            require_same(state["identity"], self._identity, self._what)
+            mine = {name: values[self._ranks.rank] for name, values in state["random"].items()}
+            restore_random_state(mine, self._device)
+            self._position = state["metrics_bytes"]
+            self.elapsed_s = state["elapsed_s"]
+            return state
+        self._ranks.wait()  # until every rank has looked for the checkpoint
+        if self._ranks.first:
+            self.checkpoint_path.unlink(missing_ok=True)
+        return None
+
+    def __enter__(self) -> TrainingLoop:
+        if self._ranks.first:
+            self._metrics = MetricsLog(self._metrics_path, self._position)
+        self._saved = self._flushed = time.monotonic()
+        self._interrupt.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        try:
+            if isinstance(error, WorkAbandoned):
+                if self._undo is not None:
+                    self._undo()
+                self.save()
+        finally:
+            self._interrupt.__exit__(kind, error, trace)
+            if self._metrics is not None:
+                self._metrics.close()
 
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
+    def steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches. Each begins a step, which ends with `tick`."""
+        source = iter(batches)
+        while True:
+            with self.abandonable():
+                batch = next(source, None)
+            if batch is None:
+                return
+            self._undo = self._learner.undo()
+            yield batch
 
-    def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+    def abandonable(self) -> AbstractContextManager[None]:
+        """Work that Ctrl-C may stop anywhere, because `undo` restores all that it changes."""
+        return self._interrupt.abandonable() if self._ranks.world == 1 else nullcontext()
 
+    def tick(self, step: int) -> None:
+        """A step has ended, the `step`-th of its epoch and phase.
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is a CUDA device where there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, when the checkpoint is saved.
+        """
+        self._undo = None
+        if time.monotonic() - self._flushed > FLUSH_S:
+            self.flush()
+        self._save_or_stop(step)
 
+    def end_epoch(self, *, last: bool) -> None:
+        """As `tick`, after all that belongs to an epoch; the last one is always saved."""
+        self._save_or_stop(0, always=last)
 
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
+    def flush(self) -> None:
+        self._flushed = time.monotonic()
+        self._learner.flush()
 
+    def write(self, lines: Sequence[Record]) -> None:
+        """Append to the metrics and send as events."""
+        if self._metrics is None:
+            return
+        events = [line.to_json() for line in lines]
+        self._metrics.write(events)
+        for event in events:
+            self._on_event(event)
 
-def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+    def save(self) -> None:
+        """A checkpoint of the last finished step."""
+        self.flush()
+        random = {name: self._ranks.gather(value) for name, value in random_state(self._device).items()}
+        state = self._learner.state()
+        if self._metrics is not None:
+            self._metrics.sync()
+            common = {
+                "schema": self._schema,
+                "identity": self._identity,
+                "random": random,
+                "metrics_bytes": self._metrics.position,
+                "elapsed_s": self.elapsed_s,
+            }
+            save_checkpoint(self.checkpoint_path, common | state)
+        self._saved = time.monotonic()
 
+    def estimate(self, steps: int, seconds: Callable[[], float]) -> None:
+        """Send what the remaining steps will cost, unless they are few.
 
-def _disk_trouble(path: Path, error: Exception) -> RunError:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "the disk is full" if full else str(error)
-    return RunError(
-        f"cannot write {path}: {what}", hint="what was saved before is kept; make room and run the same command again"
-    )
+        Args:
+            seconds: times a few steps, without a change to what is trained, and answers for all remaining ones.
+        """
+        if steps < ESTIMATE_FROM_STEPS or not self._ranks.first:
+            return
+        with self.abandonable(), torch.random.fork_rng():
+            total_s = seconds()
+        memory_mb = peak_memory_mb(self._device)
+        self._on_event({"kind": "estimate", "steps": steps, "seconds": total_s, "memory_mb": memory_mb})
+
+    def _save_or_stop(self, step: int, *, always: bool = False) -> None:
+        stop, save = self._agree(step)
+        if save or always:
+            self.save()
+        if stop:
+            raise KeyboardInterrupt
+
+    def _agree(self, step: int) -> tuple[bool, bool]:
+        """(stop, save): the same answer on every rank."""
+        stop = self._interrupt.requested
+        save = stop or time.monotonic() - self._saved > self._checkpoint_s
+        if self._ranks.world == 1:
+            return stop, save
+        if step % AGREE_STEPS:
+            return False, False
+        asked = torch.tensor([float(stop), float(save and self._ranks.first)])
+        self._ranks.average([asked])
+        return bool(asked[0] > 0), bool((asked > 0).any())

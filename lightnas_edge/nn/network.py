@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from lightnas_edge.nn.blocks import STAND_ALONE, build_block
+from lightnas_edge.nn.interruption import interruptible_backward
 from lightnas_edge.space import Architecture, Space
 
 
@@ -34,7 +35,10 @@ class Network(nn.Module):
         self._initialise()
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.layers(self.first(self.stem(x)))))
+        x = self.first(self.stem(x))
+        for layer in self.layers:
+            x = interruptible_backward(layer(x))
+        return cast(Tensor, self.head(x))
 
     def _initialise(self) -> None:
         """He over the outputs of a group for convolutions, zero biases, else the default (as published)."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightnas_edge.nn.blocks import SUPERNET, MBConv, build_block
+from lightnas_edge.nn.interruption import interruptible_backward
 from lightnas_edge.space import Space
 
 
@@ -59,7 +60,7 @@ class Supernet(nn.Module):
         """
         x = self.first(self.stem(x))
         for layer, index in enumerate(indices):
-            x = cast(nn.ModuleList, self.layers[layer])[index](x)
+            x = interruptible_backward(cast(nn.ModuleList, self.layers[layer])[index](x))
             if gates is not None:
                 x = cast(Tensor, _Gate.apply(x, gates[layer]))  # type: ignore[no-untyped-call]  # torch has no type for it
         return cast(Tensor, self.head(x))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lightnas_edge.data import DataSet, Loader, normalise
 from lightnas_edge.nn import Network
-from lightnas_edge.nn.loop import choose_device
+from lightnas_edge.nn.device import choose_device
 from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train import TrainConfig
 

@@ -23,7 +23,7 @@ from lightnas_edge.data import DataSet
 from lightnas_edge.errors import InfeasibleBudgetError, RunError
 from lightnas_edge.files import finite
 from lightnas_edge.measuring import sentinels
-from lightnas_edge.nn.loop import MetricsLog
+from lightnas_edge.nn.metrics_log import MetricsLog
 from lightnas_edge.predictor import Predictor, load_predictor
 from lightnas_edge.predictor.metrics import COUNTED
 from lightnas_edge.records.differences import changes, require_equal_fingerprints

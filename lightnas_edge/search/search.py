@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,16 +17,10 @@ import torch
 from lightnas_edge.data import DataSet, Loader, normalise
 from lightnas_edge.errors import BudgetError, DivergedError, RunError
 from lightnas_edge.nn import Ranks, Supernet
-from lightnas_edge.nn.loop import (
-    Interruptible,
-    MetricsLog,
-    choose_device,
-    load_checkpoint,
-    random_state,
-    require_same,
-    restore_random_state,
-    save_checkpoint,
-)
+from lightnas_edge.nn.checkpoint import load_checkpoint, require_same
+from lightnas_edge.nn.cost import seconds_of, trial_batch
+from lightnas_edge.nn.device import choose_device, undo_of_forward
+from lightnas_edge.nn.loop import TrainingLoop
 from lightnas_edge.records.metrics import BudgetProgress, SearchEpoch, SearchStep
 from lightnas_edge.runs import Run
 from lightnas_edge.search.candidates import Candidate, affordable, compare, scored, shortlist
@@ -34,14 +29,12 @@ from lightnas_edge.search.constraints import Budget, require_one_space
 from lightnas_edge.search.execution import Execution, fastest_execution
 from lightnas_edge.search.results import SearchResult, Sources, begin_run, write_results
 from lightnas_edge.search.selection import check_budget
-from lightnas_edge.search.steps import Outcome, weight_step
+from lightnas_edge.search.steps import Outcome, path_losses, weight_step
 from lightnas_edge.search.strategies import LightNasStrategy, SearchContext, SearchStrategy, SharedStrategy, predicted
 from lightnas_edge.space import Architecture, Space
 
 SCHEMA = 2
 Event = dict[str, Any]
-FLUSH_S = 0.5  # metrics wait this long at most: reading a loss earlier would make a device wait
-AGREE_STEPS = 8  # several processes ask each other this often whether to stop or to save
 COMPARISON_SHARE = 0.03  # of the search's arithmetic, for comparing the candidates of one budget
 
 
@@ -205,7 +198,6 @@ class _Search:
             "train": [0.0, 0.0, 0],
             "validation": [0.0, 0.0, 0],
         }  # loss * images, correct, images, of this epoch
-        self.elapsed_s = 0.0
         self.pending: list[tuple[Event, Outcome, list[list[int]]]] = []
         asked = asdict(config)
         uniform = [[k] * len(space.layers) for k in range(len(space.operators))]
@@ -218,23 +210,28 @@ class _Search:
             "predictors": [predicted(budget.constraints, uniform) for budget in budgets],
             **{name: asked[name] for name in asked if name not in ("checkpoint_s", "confidence", "candidates")},
         }
-        folder = run.search_folder
-        self.metrics_path, self.checkpoint_path = folder / "metrics.jsonl", folder / "checkpoint.pt"
+        self.loop = TrainingLoop(
+            self,
+            run.search_folder,
+            what=f"the search in {run.folder}",
+            schema=SCHEMA,
+            identity=self.identity,
+            device=self.device,
+            checkpoint_s=config.checkpoint_s,
+            on_event=on_event,
+            ranks=self.ranks,
+        )
+        self.context.abandonable = self.loop.abandonable
 
     # -- the loop -----------------------------------------------------------------------------------------
 
     def run(self, *, resume: bool) -> None:
-        self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
-        position = 0
-        if resume and self.checkpoint_path.exists():
-            position = self._restore(load_checkpoint(self.checkpoint_path, schema=SCHEMA, oldest=SCHEMA))
-        else:
-            self.ranks.wait()
-            if self.ranks.first:
-                self.checkpoint_path.unlink(missing_ok=True)
+        state = self.loop.open(resume=resume)
+        if state is None:
             self.context.execution = self._execution()
+        else:
+            self._restore(state)
         self._arrange()
-        self.metrics = MetricsLog(self.metrics_path, position) if self.ranks.first else None
         self.on_event(
             {
                 "kind": "start",
@@ -244,18 +241,14 @@ class _Search:
                 "architecture_steps": len(self.architecture_batches),
                 "epoch": self.epoch,
                 "step": self.step,
-                "resumed": position > 0,
+                "resumed": state is not None,
             }
         )
-        self.started = time.monotonic() - self.elapsed_s
-        self.saved = self.flushed = time.monotonic()
-        try:
-            with Interruptible() as self.interrupt:
-                while self.epoch < self.config.epochs:
-                    self._epoch()
-        finally:
-            if self.metrics is not None:
-                self.metrics.close()
+        with self.loop:
+            left = self._steps_left()
+            self.loop.estimate(sum(left.values()), lambda: self._seconds_for(left))
+            while self.epoch < self.config.epochs:
+                self._epoch()
 
     def open_finished(self) -> None:
         """What a finished search has learned, for budgets it did not know.
@@ -264,9 +257,9 @@ class _Search:
             RunError: it has not begun or not ended, or was another search.
         """
         remedy = "run the same `lightnas-edge search` again: it goes on to its end"
-        if not self.checkpoint_path.exists():
+        if not self.loop.checkpoint_path.exists():
             raise RunError(f"{self.run_dir} holds no search that has begun", hint=remedy)
-        state = load_checkpoint(self.checkpoint_path, schema=SCHEMA, oldest=SCHEMA)
+        state = load_checkpoint(self.loop.checkpoint_path, schema=SCHEMA)
         own = {"budgets", "predictors", "processes", "device", "two_sided"}  # none of them shaped the weights
         require_same(
             {name: value for name, value in state["identity"].items() if name not in own},
@@ -283,7 +276,7 @@ class _Search:
         self.strategy.load_finished(state["strategy"])
         self.context.execution = Execution(**state["execution"])
         self._arrange()
-        self.started = time.monotonic() - state["elapsed_s"]
+        self.loop.elapsed_s = state["elapsed_s"]
 
     def _arrange(self) -> None:
         self.supernet.to(memory_format=self.context.execution.memory_format)  # type: ignore[call-overload]
@@ -318,41 +311,72 @@ class _Search:
         self.supernet.requires_grad_(self.phase != "architecture")
         for group in self.weight_optimiser.param_groups:
             group["lr"] = self.schedule.weight_lr_at(self.epoch)
-        for pixels, labels in loader.batches(self.epoch, start=self.step):
-            images = normalise(pixels.to(self.device))
-            do_step(images.contiguous(memory_format=self.context.execution.memory_format), labels.to(self.device))
+        for pixels, labels in self.loop.steps(loader.batches(self.epoch, start=self.step)):
+            do_step(*self._on_device(pixels, labels))
             self.step += 1
-            if time.monotonic() - self.flushed > FLUSH_S:
-                self._flush()
-            stop, save = self._agreed()
-            if save:
-                self._save()
-            if stop:
-                raise KeyboardInterrupt
+            self.loop.tick(self.step)
 
-    def _agreed(self) -> tuple[bool, bool]:
-        """(stop, save): the same answer on every rank."""
-        stop = self.interrupt.requested
-        save = stop or time.monotonic() - self.saved > self.config.checkpoint_s
-        if self.ranks.world == 1:
-            return stop, save
-        if self.step % AGREE_STEPS:
-            return False, False
-        asked = torch.tensor([float(stop), float(save and self.ranks.first)])
-        self.ranks.average([asked])
-        return bool(asked[0] > 0), bool((asked > 0).any())
+    def _on_device(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images = normalise(pixels.to(self.device))
+        return images.contiguous(memory_format=self.context.execution.memory_format), labels.to(self.device)
 
     def _train_weights(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         paths = self.strategy.warmup_paths() if self.phase == "warmup" else self.strategy.weight_paths()
         outcome = weight_step(
             self.supernet, self.weight_optimiser, images, labels, paths,
             micro_batches=self.config.micro_batches, execution=self.context.execution, ranks=self.ranks,
+            abandonable=self.loop.abandonable,
         )  # fmt: skip
         self._note(outcome, paths)
 
     def _learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         outcome, paths = self.strategy.learn(self.supernet, images, labels, self.epoch)
         self._note(outcome, paths)
+
+    # -- what it costs --------------------------------------------------------------------------------------
+
+    def _steps_left(self) -> dict[str, int]:
+        """By phase."""
+        left = dict.fromkeys(("warmup", "weights", "architecture"), 0)
+        for epoch in range(self.epoch, self.config.epochs):
+            warmup = self.schedule.is_warmup(epoch)
+            left["warmup" if warmup else "weights"] += len(self.weight_batches)
+            left["architecture"] += 0 if warmup else len(self.architecture_batches)
+        if self.epoch < self.config.epochs:
+            if self.phase == "architecture":
+                left["weights"] -= len(self.weight_batches)
+                left["architecture"] -= self.step
+            else:
+                left["warmup" if self.schedule.is_warmup(self.epoch) else "weights"] -= self.step
+        return left
+
+    def _seconds_for(self, steps: dict[str, int]) -> float:
+        """From one path there and back and one path forward, on a copy; the comparison of candidates is left out."""
+        pixels, labels, weights_wait_s = trial_batch(self.weight_batches)
+        weight_batch = self._on_device(pixels, labels)
+        pixels, labels, architecture_wait_s = trial_batch(self.architecture_batches)
+        architecture_batch = self._on_device(pixels, labels)
+        supernet = copy.deepcopy(self.supernet).requires_grad_(True)
+        optimiser = torch.optim.SGD(supernet.parameters(), lr=0.0, momentum=PUBLISHED.momentum, foreach=True)
+        path = [layer % len(self.space.operators) for layer in range(len(self.space.layers))]
+
+        def train() -> None:
+            weight_step(
+                supernet, optimiser, *weight_batch, [path],
+                micro_batches=self.config.micro_batches, execution=self.context.execution,
+            )  # fmt: skip
+
+        train()  # memory is allocated and kernels are chosen at the first pass
+        train_s = seconds_of(train, self.device)
+        look_s = seconds_of(
+            lambda: path_losses(supernet, *architecture_batch, [path], execution=self.context.execution), self.device
+        )
+        learn_s = train_s if self.config.method == LIGHTNAS else look_s * self.config.paths
+        return (
+            steps["warmup"] * (train_s * len(self.space.operators) + weights_wait_s)
+            + steps["weights"] * (train_s + weights_wait_s)
+            + steps["architecture"] * (learn_s + architecture_wait_s)
+        )
 
     # -- what is written ------------------------------------------------------------------------------------
 
@@ -366,14 +390,13 @@ class _Search:
             "multiplier": next(iter(first.values())),
             "alpha_lr": self.strategy.alpha_lr(self.epoch) if self.phase == "architecture" else None,
             "weight_lr": None if self.phase == "architecture" else self.schedule.weight_lr_at(self.epoch),
-            "elapsed_s": round(time.monotonic() - self.started, 3),
+            "elapsed_s": self.loop.elapsed_s,
         }
         self.pending.append((line, outcome, [self.strategy.derived()[0], *paths]))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Read the losses of the last steps from the device, check and write them."""
         pending, self.pending = self.pending, []
-        self.flushed = time.monotonic()
         if not pending:
             return
         values = [row[0] for row in predicted(self.first, [path for _, _, paths in pending for path in paths])]
@@ -392,10 +415,10 @@ class _Search:
             lines.append(SearchStep(**line, loss=loss, accuracy=correct / images, images=images))
         if not np.isfinite(self.strategy.probabilities()).all():
             raise self._diverged(pending[-1][0], math.nan)
-        self._write(lines)
+        self.loop.write(lines)
 
     def _finish_epoch(self) -> None:
-        self._flush()
+        self.loop.flush()
         probabilities = self.strategy.probabilities()
         entropy = float(-(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=-1).mean())
         posterior = self.strategy.posterior()
@@ -422,23 +445,13 @@ class _Search:
                 )
                 for budget, lams, path in zip(self.strategy.budgets, multipliers, derived, strict=True)
             ),
-            elapsed_s=round(time.monotonic() - self.started, 3),
+            elapsed_s=self.loop.elapsed_s,
             **means,
         )
-        self._write([record])
+        self.loop.write([record])
         self.totals = {"train": [0.0, 0.0, 0], "validation": [0.0, 0.0, 0]}
         self.epoch, self.phase, self.step = self.epoch + 1, "weights", 0
-        _, save = self._agreed()
-        if save or self.epoch == self.config.epochs:
-            self._save()
-
-    def _write(self, lines: Sequence[SearchStep | SearchEpoch]) -> None:
-        if self.metrics is None:
-            return
-        events = [line.to_json() for line in lines]
-        self.metrics.write(events)
-        for event in events:
-            self.on_event(event)
+        self.loop.end_epoch(last=self.epoch == self.config.epochs)
 
     def _diverged(self, line: Event, loss: float) -> DivergedError:
         return DivergedError(
@@ -448,50 +461,33 @@ class _Search:
 
     # -- checkpoints ------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
-        self._flush()
-        state = random_state(self.device)
-        random = {name: self.ranks.gather(value) for name, value in state.items()}
-        strategy = self.strategy.state()
-        if self.metrics is not None:
-            self.metrics.sync()
-            save_checkpoint(
-                self.checkpoint_path,
-                {
-                    "schema": SCHEMA,
-                    "identity": self.identity,
-                    "epoch": self.epoch,
-                    "phase": self.phase,
-                    "step": self.step,
-                    "supernet": self.supernet.state_dict(),
-                    "weight_optimiser": self.weight_optimiser.state_dict(),
-                    "strategy": strategy,
-                    "execution": self.context.execution.to_json(),
-                    "tau": self.schedule.tau(self.epoch),  # follows from the epoch; here for readers
-                    "random": random,
-                    "paths_random": self.context.generator.get_state(),
-                    "totals": self.totals,
-                    "metrics_bytes": self.metrics.position,
-                    "elapsed_s": time.monotonic() - self.started,
-                },
-            )
-        self.saved = time.monotonic()
+    def state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "phase": self.phase,
+            "step": self.step,
+            "supernet": self.supernet.state_dict(),
+            "weight_optimiser": self.weight_optimiser.state_dict(),
+            "strategy": self.strategy.state(),
+            "execution": self.context.execution.to_json(),
+            "tau": self.schedule.tau(self.epoch),  # follows from the epoch; here for readers
+            "paths_random": self.context.generator.get_state(),
+            "totals": self.totals,
+        }
 
-    def _restore(self, state: dict[str, Any]) -> int:
-        require_same(state["identity"], self.identity, f"the search in {self.run_dir}")
+    def _restore(self, state: dict[str, Any]) -> None:
         self.supernet.load_state_dict(state["supernet"])
         self.weight_optimiser.load_state_dict(state["weight_optimiser"])
         self.strategy.restore(state["strategy"])
         self.context.execution = Execution(**state["execution"])
         self.context.generator.set_state(state["paths_random"])
         self.epoch, self.phase, self.step = state["epoch"], state["phase"], state["step"]
-        # Rank 0's sums; the others begin this epoch's at nothing, which only the displayed means feel.
+        # The sums are rank 0's; the other ranks start this epoch's at zero, which changes only the displayed means.
         if self.ranks.first:
             self.totals = state["totals"]
-        self.elapsed_s = state["elapsed_s"]
-        mine = {name: values[self.ranks.rank] for name, values in state["random"].items()}
-        restore_random_state(mine, self.device)
-        return int(state["metrics_bytes"])
+
+    def undo(self) -> Callable[[], None]:
+        return undo_of_forward(self.supernet, self.device, [self.context.generator])
 
     # -- the networks -----------------------------------------------------------------------------------------
 
@@ -535,6 +531,6 @@ class _Search:
             probabilities=self.strategy.probabilities(index),
             confidence=self.config.confidence,
             epochs=self.config.epochs,
-            elapsed_s=time.monotonic() - self.started,
+            elapsed_s=self.loop.elapsed_s,
             choosing_s=time.monotonic() - began_s,
         )

@@ -7,7 +7,8 @@ lam            the multiplier of LAT / T - 1, one for each constraint
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +60,7 @@ def weight_step(
     micro_batches: int = 1,
     execution: Execution = PLAIN,
     ranks: Ranks | None = None,
+    abandonable: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Outcome:
     """One step of the weights on the sum of the losses of the paths.
 
@@ -67,22 +69,24 @@ def weight_step(
 
     Args:
         micro_batches: the batch is run in this many parts whose gradients add up; batch norm sees one part at a time.
-        ranks: whose gradients are averaged before the step.
+        ranks: their gradients are averaged before the step.
+        abandonable: entered around the passes; what it raises leaves the weights as they were.
     """
     losses, correct = [], []
     micro_batches = max(1, min(micro_batches, len(labels) // 2))  # batch norm needs two images
     optimiser.zero_grad(set_to_none=True)
-    for path in paths:
-        for some_images, some_labels in zip(
-            images.tensor_split(micro_batches), labels.tensor_split(micro_batches), strict=True
-        ):
-            share = len(some_labels) / len(labels)
-            with execution.context(images.device):
-                logits = supernet(some_images, path).float()
-                loss = F.cross_entropy(logits, some_labels, label_smoothing=PUBLISHED.label_smoothing) * share
-            torch.autograd.backward(loss)
-            losses.append(loss.detach())
-            correct.append(_correct(logits, some_labels))
+    with abandonable():
+        for path in paths:
+            for some_images, some_labels in zip(
+                images.tensor_split(micro_batches), labels.tensor_split(micro_batches), strict=True
+            ):
+                share = len(some_labels) / len(labels)
+                with execution.context(images.device):
+                    logits = supernet(some_images, path).float()
+                    loss = F.cross_entropy(logits, some_labels, label_smoothing=PUBLISHED.label_smoothing) * share
+                torch.autograd.backward(loss)
+                losses.append(loss.detach())
+                correct.append(_correct(logits, some_labels))
     touched = [parameter for parameter in supernet.parameters() if parameter.grad is not None]
     if ranks is not None:
         ranks.average(parameter.grad for parameter in touched if parameter.grad is not None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,6 +50,7 @@ class SearchContext:
     generator: torch.Generator  # the same numbers on every rank
     ranks: Ranks
     execution: Execution = field(default_factory=Execution)
+    abandonable: Callable[[], AbstractContextManager[None]] = nullcontext  # for passes that Ctrl-C may stop anywhere
 
 
 class SearchStrategy(ABC):
@@ -144,10 +146,11 @@ class LightNasStrategy(SearchStrategy):
             (module, multiplier.lam, constraint.target)
             for module, multiplier, constraint in zip(self._modules, self._multipliers, self.constraints, strict=True)
         ]
-        gradient, path, outcome = architecture_gradient(
-            supernet, self.alpha, images, labels, costs, tau=self.context.schedule.tau(epoch),
-            generator=self.context.generator, execution=self.context.execution,
-        )  # fmt: skip
+        with self.context.abandonable():
+            gradient, path, outcome = architecture_gradient(
+                supernet, self.alpha, images, labels, costs, tau=self.context.schedule.tau(epoch),
+                generator=self.context.generator, execution=self.context.execution,
+            )  # fmt: skip
         self.context.ranks.average([gradient])
         self.alpha.grad = gradient
         self.optimiser.param_groups[0]["lr"] = self.alpha_lr(epoch)
@@ -230,7 +233,8 @@ class SharedStrategy(SearchStrategy):
 
     def learn(self, supernet: Supernet, images: Tensor, labels: Tensor, epoch: int) -> tuple[Outcome, list[Path]]:
         paths = [self._path() for _ in range(self.context.config.paths)]
-        losses, outcome = path_losses(supernet, images, labels, paths, execution=self.context.execution)
+        with self.context.abandonable():
+            losses, outcome = path_losses(supernet, images, labels, paths, execution=self.context.execution)
         self._pending.append(
             (paths, losses, epoch)
         )  # read at the end of the epoch, so that no step waits for the device

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shlex
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,9 @@ from lightnas_edge.data import DataSet, normalise
 from lightnas_edge.errors import DivergedError, RunError
 from lightnas_edge.files import sha256_of
 from lightnas_edge.nn import Network
-from lightnas_edge.nn.loop import (
-    Interruptible,
-    MetricsLog,
-    choose_device,
-    load_checkpoint,
-    random_state,
-    require_same,
-    restore_random_state,
-    save_checkpoint,
-)
+from lightnas_edge.nn.cost import seconds_of, trial_batch
+from lightnas_edge.nn.device import choose_device, undo_of_forward
+from lightnas_edge.nn.loop import TrainingLoop
 from lightnas_edge.records.deployment import TrainingRecord
 from lightnas_edge.records.metrics import TrainingEpoch, TrainingStep
 from lightnas_edge.runs import Run
@@ -36,7 +29,6 @@ from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train.config import TrainConfig
 
 SCHEMA = 1
-FLUSH_S = 0.5
 Event = dict[str, Any]
 
 BEST_NOTE = "the best epoch is chosen on the validation images, as published: its accuracy is an optimistic estimate"
@@ -132,9 +124,7 @@ def load_network(run: Run | Path) -> Network:
 
 
 class _Training:
-    """State of a running training; everything that a checkpoint must hold is an attribute set in __init__ or
-    `_restore`.
-    """
+    """State of a running training; all that a checkpoint must hold is in `state`, and `_restore` sets it."""
 
     def __init__(
         self,
@@ -165,25 +155,29 @@ class _Training:
         self.totals = [0.0, 0.0, 0]  # loss * images, correct, images, of this epoch
         self.accuracies: list[float] = []  # on the validation images, by epoch
         self.best: dict[str, Tensor] = {}
-        self.elapsed_s = 0.0
         self.pending: list[tuple[Event, Tensor, Tensor, int]] = []
-        self.identity = {
+        identity = {
             "space": space.sha256,
             "architecture": [operator.name for operator in architecture.operators],
             "data": data.sha256,
             "data_seed": data.seed,
             **{name: value for name, value in asdict(config).items() if name != "checkpoint_s"},
         }
+        self.loop = TrainingLoop(
+            self,
+            folder,
+            what=f"the training in {folder}",
+            schema=SCHEMA,
+            identity=identity,
+            device=self.device,
+            checkpoint_s=config.checkpoint_s,
+            on_event=on_event,
+        )
 
     def run(self, *, resume: bool) -> tuple[TrainingRecord, bytes]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint_path = self.folder / "checkpoint.pt"
-        position = 0
-        if resume and self.checkpoint_path.exists():
-            position = self._restore(load_checkpoint(self.checkpoint_path, schema=SCHEMA))
-        else:
-            self.checkpoint_path.unlink(missing_ok=True)
-        self.metrics = MetricsLog(self.folder / "metrics.jsonl", position)
+        state = self.loop.open(resume=resume)
+        if state is not None:
+            self._restore(state)
         self.on_event(
             {
                 "kind": "start",
@@ -191,55 +185,67 @@ class _Training:
                 "steps": len(self.train_batches),
                 "epoch": self.epoch,
                 "step": self.step,
-                "resumed": position > 0,
+                "resumed": state is not None,
             }
         )
-        self.started = time.monotonic() - self.elapsed_s
-        self.saved = self.flushed = time.monotonic()
-        try:
-            with Interruptible() as self.interrupt:
-                while self.epoch < self.config.epochs:
-                    self._train_epoch()
-                    self._finish_epoch()
-        finally:
-            self.metrics.close()
+        with self.loop:
+            left = len(self.train_batches) * (self.config.epochs - self.epoch) - self.step
+            self.loop.estimate(left, lambda: self._seconds_for(left))
+            while self.epoch < self.config.epochs:
+                self._train_epoch()
+                self._finish_epoch()
         return self._conclude()
 
     def _train_epoch(self) -> None:
         self.network.train()
-        for pixels, labels in self.train_batches.batches(self.epoch, start=self.step):
+        for pixels, labels in self.loop.steps(self.train_batches.batches(self.epoch, start=self.step)):
             self._train_step(normalise(pixels.to(self.device)), labels.to(self.device))
             self.step += 1
-            now = time.monotonic()
-            if now - self.flushed > FLUSH_S:
-                self._flush()
-            if self.interrupt.requested or now - self.saved > self.config.checkpoint_s:
-                self._save()
-            if self.interrupt.requested:
-                raise KeyboardInterrupt
+            self.loop.tick(self.step)
 
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
         lr = self.config.lr_at(self.epoch + (self.step + 1) / len(self.train_batches))
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)
-        logits = self.network(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        torch.autograd.backward(loss)
+        with self.loop.abandonable():
+            logits, loss = self._pass(self.network, images, labels)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimiser.step()
         line = {
             "epoch": self.epoch,
             "step": self.step,
             "lr": lr,
-            "elapsed_s": round(time.monotonic() - self.started, 3),
+            "elapsed_s": self.loop.elapsed_s,
         }
         self.pending.append((line, loss.detach(), _correct(logits, labels), len(labels)))
 
-    def _flush(self) -> None:
+    def _pass(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and loss; the gradients are in the parameters."""
+        logits = network(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        torch.autograd.backward(loss)
+        return logits, loss
+
+    def _seconds_for(self, steps: int) -> float:
+        """From steps on a copy; an image of the validation takes a third of one of the training."""
+        pixels, labels, wait_s = trial_batch(self.train_batches)
+        images, labels = normalise(pixels.to(self.device)), labels.to(self.device)
+        network = copy.deepcopy(self.network).train()
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=self.config.momentum)
+
+        def train() -> None:
+            self._pass(network, images, labels)
+            optimiser.step()
+
+        train()  # memory is allocated and kernels are chosen at the first pass
+        step_s = seconds_of(train, self.device) + wait_s
+        validation_share = len(self.data.validation) / 3 / (len(self.train_batches) * self.config.batch)
+        return steps * step_s * (1 + validation_share)
+
+    def flush(self) -> None:
         """Read the losses of the last steps from the device, check and write them."""
         pending, self.pending = self.pending, []
-        self.flushed = time.monotonic()
         lines = []
         for line, loss_tensor, correct_tensor, images in pending:
             loss, correct = float(loss_tensor), float(correct_tensor)
@@ -252,11 +258,12 @@ class _Training:
             self.totals[1] += correct
             self.totals[2] += images
             lines.append(TrainingStep(**line, loss=loss, accuracy=correct / images, images=images))
-        self._write(lines)
+        self.loop.write(lines)
 
     def _finish_epoch(self) -> None:
-        self._flush()
-        validation_loss, accuracy = self._validate()
+        self.loop.flush()
+        with self.loop.abandonable():
+            validation_loss, accuracy = self._validate()
         self.accuracies.append(accuracy)
         if accuracy == max(self.accuracies) and self.accuracies.count(accuracy) == 1:  # of equals, the first
             self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
@@ -268,16 +275,12 @@ class _Training:
             validation_loss=validation_loss,
             validation_accuracy=accuracy,
             best_accuracy=max(self.accuracies),
-            elapsed_s=round(time.monotonic() - self.started, 3),
+            elapsed_s=self.loop.elapsed_s,
         )
-        self._write([record])
+        self.loop.write([record])
         self.totals = [0.0, 0.0, 0]
         self.epoch, self.step = self.epoch + 1, 0
-        ended = self.epoch == self.config.epochs
-        if ended or self.interrupt.requested or time.monotonic() - self.saved > self.config.checkpoint_s:
-            self._save()
-        if self.interrupt.requested and not ended:
-            raise KeyboardInterrupt
+        self.loop.end_epoch(last=self.epoch == self.config.epochs)
 
     @torch.inference_mode()
     def _validate(self) -> tuple[float, float]:
@@ -293,42 +296,25 @@ class _Training:
             raise DivergedError(f"the validation loss became {float(loss)} in epoch {self.epoch} of the training")
         return float(loss) / count, float(correct) / count
 
-    def _write(self, lines: Sequence[TrainingStep | TrainingEpoch]) -> None:
-        events = [line.to_json() for line in lines]
-        self.metrics.write(events)
-        for event in events:
-            self.on_event(event)
+    def state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "best": self.best,
+            "accuracies": self.accuracies,
+            "totals": self.totals,
+        }
 
-    def _save(self) -> None:
-        self._flush()
-        self.metrics.sync()
-        save_checkpoint(
-            self.checkpoint_path,
-            {
-                "schema": SCHEMA,
-                "identity": self.identity,
-                "epoch": self.epoch,
-                "step": self.step,
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "best": self.best,
-                "accuracies": self.accuracies,
-                "random": random_state(self.device),
-                "totals": self.totals,
-                "metrics_bytes": self.metrics.position,
-                "elapsed_s": time.monotonic() - self.started,
-            },
-        )
-        self.saved = time.monotonic()
-
-    def _restore(self, state: dict[str, Any]) -> int:
-        require_same(state["identity"], self.identity, f"the training in {self.folder}")
+    def _restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
-        self.accuracies, self.totals, self.elapsed_s = state["accuracies"], state["totals"], state["elapsed_s"]
-        restore_random_state(state["random"], self.device)
-        return int(state["metrics_bytes"])
+        self.accuracies, self.totals = state["accuracies"], state["totals"]
+
+    def undo(self) -> Callable[[], None]:
+        return undo_of_forward(self.network, self.device)
 
     def _conclude(self) -> tuple[TrainingRecord, bytes]:
         from safetensors.torch import save
@@ -346,7 +332,7 @@ class _Training:
             best_epoch=self.accuracies.index(best),
             last_accuracy=self.accuracies[-1],
             epochs=self.config.epochs,
-            elapsed_s=round(time.monotonic() - self.started, 3),
+            elapsed_s=self.loop.elapsed_s,
             note=BEST_NOTE,
             config=asdict(self.config),
         )

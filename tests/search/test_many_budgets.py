@@ -9,6 +9,7 @@ import torch
 
 from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, RunError
 from lightnas_edge.nn import Supernet
+from lightnas_edge.nn.checkpoint import load_checkpoint
 from lightnas_edge.predictor import AdditivePredictor, CountedPredictor
 from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import Origin
@@ -16,7 +17,7 @@ from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from lightnas_edge.search.candidates import compare
 from lightnas_edge.search.posterior import PathLosses
-from lightnas_edge.search.search import COMPARISON_SHARE
+from lightnas_edge.search.search import COMPARISON_SHARE, SCHEMA
 from lightnas_edge.search.selection import select
 from tests.search.problems import CONFIG, COST_MS, SPACE, budget, data, predictor
 
@@ -80,7 +81,7 @@ def test_the_front_lists_them_by_board_and_target(run):
 
 def test_the_network_chosen_scored_best_of_its_candidates(run):
     losses = PathLosses(SPACE)
-    losses.restore(torch.load(run[0] / "search" / "checkpoint.pt", weights_only=True)["strategy"]["losses"])
+    losses.restore(load_checkpoint(run[0] / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["losses"])
     for result in run[1]:
         if result.others:
             networks = [result.chosen, *result.others]
@@ -131,7 +132,7 @@ def test_an_added_budget_may_have_another_device_confidence_and_use_of_its_budge
 def test_the_belief_maximised_is_the_one_that_was_saved(run):
     folder, results = run
     losses = PathLosses(SPACE)
-    losses.restore(torch.load(folder / "search" / "checkpoint.pt", weights_only=True)["strategy"]["losses"])
+    losses.restore(load_checkpoint(folder / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["losses"])
     for result in results:
         preferred = select(SPACE, losses.posterior().mean, result.budget.constraints).architecture
         assert result.preferred == preferred
@@ -155,12 +156,12 @@ def test_the_published_method_serves_one_budget(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "..", "../elsewhere", "a/b", "a\\b"])
 def test_a_name_that_would_lead_out_of_the_run_is_refused(name):
-    with pytest.raises(BudgetError, match="becomes that of a folder"):
+    with pytest.raises(BudgetError, match="becomes the name of a folder"):
         budget(6.0, name)
 
 
 def test_one_budget_that_cannot_be_kept_stops_all_before_any_training(tmp_path):
-    with pytest.raises(InfeasibleBudgetError, match="they reach from 1 to 17 ms"):
+    with pytest.raises(InfeasibleBudgetError, match="the range is 1 to 17 ms"):
         run_search(tmp_path, SPACE, data(), [budget(6.0, "a"), budget(0.5, "b")], CONFIG)
 
     assert not (tmp_path / "search").exists()

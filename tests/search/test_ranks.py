@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import dataclasses, json, pathlib, sys
 import torch
-from lightnas_edge.nn import joined_ranks
+from lightnas_edge.nn import joined_ranks, loop
 from lightnas_edge.search import run_search, search as module
 from tests.search.problems import CONFIG, SPACE, budget, data
 
@@ -37,7 +37,7 @@ with joined_ranks("cpu") as ranks:
         if seen == stop_after:
             raise SystemExit(7)
     module._Search._learn = learn
-    module.AGREE_STEPS = 1
+    loop.AGREE_STEPS = 1
     config = dataclasses.replace(CONFIG, method=method, batch=16, architecture_batch=8, checkpoint_s=0.0)
     held = []
     keep = module._Search.__init__

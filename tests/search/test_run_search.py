@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from lightnas_edge.errors import BudgetError, DivergedError, InfeasibleBudgetError, RunError
+from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
 from lightnas_edge.search import SearchConfig, run_search
+from lightnas_edge.search.search import SCHEMA
 from tests.search.problems import CONFIG, SPACE, budget, data, predictor
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +37,7 @@ def metrics(folder):
 
 def outcome(folder):
     """Everything a search leaves behind, but for the times it took."""
-    state = torch.load(folder / "search" / "checkpoint.pt", weights_only=True)
+    state = load_checkpoint(folder / "search" / "checkpoint.pt", schema=SCHEMA)
     for name in ("elapsed_s", "metrics_bytes"):
         del state[name]
     return metrics(folder), (folder / "architecture.json").read_text(), state
@@ -130,7 +132,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("after", [2, 6, 9, 13, 27])
 def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, after, monkeypatch, config):
     """The cut comes without warning, as from kill -9; checkpoints are at every third step."""
-    monkeypatch.setattr("lightnas_edge.search.search.FLUSH_S", 0.0)
+    monkeypatch.setattr("lightnas_edge.nn.loop.FLUSH_S", 0.0)
     seen = 0
 
     def cut(event):
@@ -149,7 +151,7 @@ def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, a
 
 
 def test_ctrl_c_stops_after_the_step_and_keeps_it(whole, tmp_path, monkeypatch, config):
-    monkeypatch.setattr("lightnas_edge.search.search.FLUSH_S", 0.0)
+    monkeypatch.setattr("lightnas_edge.nn.loop.FLUSH_S", 0.0)
 
     def interrupt(event):
         if (event["kind"], event.get("epoch"), event.get("phase"), event.get("step")) == (
@@ -162,7 +164,7 @@ def test_ctrl_c_stops_after_the_step_and_keeps_it(whole, tmp_path, monkeypatch, 
 
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path, config=config, on_event=interrupt)
-    state = torch.load(tmp_path / "search" / "checkpoint.pt", weights_only=True)
+    state = load_checkpoint(tmp_path / "search" / "checkpoint.pt", schema=SCHEMA)
     assert (state["epoch"], state["phase"], state["step"]) == (1, "architecture", 3)
 
     events = []
@@ -178,7 +180,7 @@ def test_kill_9_at_any_moment_loses_at_most_what_came_after_the_checkpoint(whole
     wanted = random.Random(chance).randint(1, 12)
     code = (
         f"import torch, dataclasses, sys, pathlib; torch.set_num_threads({torch.get_num_threads()})\n"
-        "from lightnas_edge.search import search as module\n"
+        "from lightnas_edge.nn import loop as module\n"
         "from tests.search.test_run_search import search, CONFIG\n"
         "module.AGREE_STEPS, real = 1, module.save_checkpoint\n"
         "def told(path, state):\n"
@@ -226,19 +228,24 @@ def test_without_resume_a_search_begins_anew(tmp_path):
     assert sum(line["kind"] == "search-epoch" for line in metrics(tmp_path)) == 2
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    (tmp_path / "search").mkdir()
-    (tmp_path / "search" / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
+def test_a_damaged_checkpoint_is_named_with_its_remedy(tmp_path):
+    search(tmp_path, config=dataclasses.replace(CONFIG, epochs=2))
+    path = tmp_path / "search" / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
-    with pytest.raises(RunError, match=r"checkpoint\.pt cannot be read"):
-        search(tmp_path)
+    with pytest.raises(RunError, match=r"checkpoint\.pt is damaged") as caught:
+        search(tmp_path, config=dataclasses.replace(CONFIG, epochs=2))
+
+    assert "--fresh" in caught.value.hint
+    assert path.read_bytes() == content
 
 
-def test_a_checkpoint_of_an_earlier_version_is_called_one(tmp_path):
-    (tmp_path / "search").mkdir()
-    torch.save({"schema": 1, "identity": {}}, tmp_path / "search" / "checkpoint.pt")
+def test_a_checkpoint_of_another_schema_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "search" / "checkpoint.pt", {"schema": 1, "identity": {}})
 
-    with pytest.raises(RunError, match=r"written by an earlier version \(schema 1\)") as caught:
+    with pytest.raises(RunError, match=rf"has schema 1; this version reads schema {SCHEMA}") as caught:
         search(tmp_path)
 
     assert "--fresh" in caught.value.hint
@@ -261,22 +268,6 @@ def test_a_loss_that_is_no_number_stops_the_search_and_spares_the_checkpoint(tmp
 
     assert "smaller weight step" in caught.value.hint
     assert not (tmp_path / "search" / "checkpoint.pt").exists()
-
-
-def test_a_full_disk_is_told_and_the_checkpoint_before_is_kept(whole, tmp_path, monkeypatch):
-    search(tmp_path, config=dataclasses.replace(CONFIG, epochs=2), target_ms=7.0)
-    before = (tmp_path / "search" / "checkpoint.pt").read_bytes()
-
-    def full(state, file):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(RunError, match="the disk is full"):
-        from lightnas_edge.nn.loop import save_checkpoint
-
-        save_checkpoint(tmp_path / "search" / "checkpoint.pt", {})
-
-    assert (tmp_path / "search" / "checkpoint.pt").read_bytes() == before
 
 
 def test_the_callers_random_numbers_are_left_alone(tmp_path):

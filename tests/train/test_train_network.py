@@ -54,7 +54,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("after", [3, 6, 17])
 def test_a_training_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, after, monkeypatch):
-    monkeypatch.setattr("lightnas_edge.train.train.FLUSH_S", 0.0)
+    monkeypatch.setattr("lightnas_edge.nn.loop.FLUSH_S", 0.0)
     config, seen = dataclasses.replace(CONFIG, epochs=6, checkpoint_s=0.01), 0
 
     def cut(event):

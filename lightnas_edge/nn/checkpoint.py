@@ -1,0 +1,98 @@
+"""Checkpoints: replaced by rename, proven by a checksum, resumed only under the settings that they belong to.
+
+A file is two lines of text, a name and the SHA-256 of all that follows, and then what `torch.save` writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightnas_edge.errors import RunError
+from lightnas_edge.files import sha256_of, write_atomic
+from lightnas_edge.records.differences import changes
+
+FRESH = "repeat the command with --fresh to begin again"
+_NAME = b"lightnas-edge checkpoint\n"
+_HEADER_BYTES = len(_NAME) + 64 + 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write to a second file, force it to disk, rename: there is always one whole checkpoint.
+
+    Raises:
+        RunError: it cannot be written, for instance because the disk is full; the checkpoint before it is kept.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    try:
+        write_atomic(path, b"%s%s\n%s" % (_NAME, sha256_of(payload).encode(), payload), durable=True)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def load_checkpoint(path: Path, *, schema: int) -> dict[str, Any]:
+    """A checkpoint as it was saved; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        RunError: it is damaged, no checkpoint, or of another schema.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}", hint=FRESH) from error
+    if not content.startswith(_NAME):
+        raise RunError(f"{path} is not a checkpoint, or its beginning is damaged", hint=FRESH)
+    payload = content[_HEADER_BYTES:]
+    if content[len(_NAME) : _HEADER_BYTES] != sha256_of(payload).encode() + b"\n":
+        raise RunError(f"the checkpoint {path} is damaged: its content does not match its checksum", hint=FRESH)
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types
+        raise RunError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}", hint=FRESH) from error
+    found = state.get("schema") if isinstance(state, dict) else None
+    if found != schema:
+        raise RunError(f"the checkpoint {path} has schema {found}; this version reads schema {schema}", hint=FRESH)
+    return dict(state)
+
+
+def require_same(was: dict[str, Any], now: dict[str, Any], what: str, hint: str = FRESH) -> None:
+    """A run is resumed only under the settings that it began with.
+
+    Args:
+        what: "the search in runs/tiny".
+
+    Raises:
+        RunError: names every setting that differs.
+    """
+    differing = changes(was, now)
+    if differing:
+        raise RunError("\n".join([f"{what} began with other settings", *differing]), hint=hint)
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Of PyTorch's own generators."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def disk_error(path: Path, error: Exception) -> RunError:
+    """A failed write in words."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return RunError(
+        f"cannot write {path}: {'the disk is full' if full else error}",
+        hint="what was saved before is kept; free some space, then run the same command again",
+    )
