@@ -6,6 +6,7 @@ A record is a file, or a part of one, that one part of the system writes and ano
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -91,7 +92,8 @@ def read_bounded(
     """A whole file. Raises `error` where it is missing, unreadable or larger than `max_bytes`."""
     try:
         with Path(path).open("rb") as file:
-            content = file.read(max_bytes + 1)
+            # A read allocates what it is asked for, so the limit itself is no argument for it.
+            content = file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
     except FileNotFoundError as cause:
         raise error(f"{path} does not exist", hint=remedy) from cause
     except (OSError, ValueError) as cause:  # ValueError: a name with a null byte

@@ -15,8 +15,8 @@ from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.external_tables import read_external_table
 from lightnas_edge.records.adaptive import AdaptiveSamplingRecord
 from lightnas_edge.space import load_space
-from tests.predictor.boards import observed, profile, small_space
 from tests.mutations import mutated_bytes, mutated_json
+from tests.predictor.boards import observed, profile, small_space
 
 SPACE = small_space()
 INDICES = np.random.default_rng(0).integers(3, size=(60, 4))
