@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import math
 import re
@@ -251,7 +252,9 @@ def _plots(snapshot: RunSnapshot) -> dict[str, Markup]:
         if not trace.epochs:
             snapshot.missing["probabilities"] = "not available: the search has not finished an epoch yet"
         elif not trace.first:
-            snapshot.missing["probabilities"] = "not available: the search writes them for the first of its budgets only"
+            snapshot.missing["probabilities"] = (
+                "not available: the search writes them for the first of its budgets only"
+            )
         else:
             operators = [operator.name for operator in snapshot.space.operators]
             chosen = snapshot.architecture.names if snapshot.architecture else None
@@ -307,6 +310,7 @@ def _final_point(snapshot: RunSnapshot) -> tuple[float, float] | None:
 # -- words and numbers -------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _environment(*, html_page: bool) -> jinja2.Environment:
     """Names in a run's files are text of unknown origin: no control character of them is written, and no markup."""
     environment = jinja2.Environment(

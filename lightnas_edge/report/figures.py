@@ -181,7 +181,7 @@ def draw_front(path: Path, networks: Sequence[FrontNetwork]) -> None:
 def training_plot(epochs: Sequence[TrainingEpoch]) -> Markup:
     """Loss and accuracy of the found network, trained from scratch."""
     with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, 2.7, wspace=0.2)
+        figure = _figure(_WIDTH, 2.7, wspace=0.26)
         panels = figure.subplots(1, 2)
         _learning_curves(panels[0], panels[1], epochs)
         for panel in panels:

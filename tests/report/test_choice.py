@@ -1,4 +1,4 @@
-"""Why a network was chosen, told from a real search of several budgets."""
+"""Why a network was chosen, reported from a real search of several budgets."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 
 from lightnas_edge.predictor import CountedPredictor
 from lightnas_edge.report import build_report, draw_front, read_snapshot
+from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from tests.search.problems import CONFIG, SPACE, budget, data
 
@@ -18,7 +19,7 @@ def run(tmp_path_factory):
     return folder, run_search(folder, SPACE, data(), budgets, CONFIG)
 
 
-def test_a_networks_report_tells_its_budget_and_what_it_was_compared_with(run):
+def test_a_networks_report_shows_its_budget_and_what_it_was_compared_with(run):
     folder, results = run
     result = next(result for result in results if result.others)
 
@@ -26,21 +27,24 @@ def test_a_networks_report_tells_its_budget_and_what_it_was_compared_with(run):
 
     record, page = json.loads(report.json.read_text()), report.html.read_text()
     (row,) = record["budgets"]
-    assert row["value"] == result.predicted["latency_ms"] and row["used"] == result.used["latency_ms"] <= 1
+    assert row["predicted"] == result.predicted["latency_ms"] and row["used"] == result.used["latency_ms"] <= 1
     assert len(record["choice"]["others"]) == len(result.others)
-    assert "Why this network" in page and f"{result.chosen.loss:.4f}" in page
+    assert "Why this network" in page and f"{result.chosen.loss:.2f}" in page
     assert "Why this network" in report.markdown.read_text()
     assert "search" not in report.missing, "the search lies two folders above"
 
 
-def test_the_path_of_a_budget_is_its_own(run):
+def test_the_trace_of_a_budget_is_its_own(run):
     folder, results = run
     epochs = [json.loads(line) for line in (folder / "search" / "metrics.jsonl").read_text().splitlines()]
-    last = [line for line in epochs if line["kind"] == "epoch"][-1]
-    for index, result in enumerate(results):
-        snapshot = read_snapshot(folder / "networks" / result.budget.name)
-        assert snapshot.epochs[-1]["lambda"] == last["budgets"][index]["lambda"]["latency_ms"]
-        assert snapshot.epochs[-1]["derived_ms"] == last["budgets"][index]["derived"]["latency_ms"]
+    last = [line for line in epochs if line["kind"] == "search-epoch"][-1]
+    traces = [read_snapshot(folder / "networks" / result.budget.name).search for result in results]
+    for index, trace in enumerate(traces):
+        assert (trace.metric, trace.unit) == ("latency_ms", "ms")
+        assert trace.target == results[index].budget.targets["latency_ms"]
+    for index, trace in enumerate(traces[1:], start=1):
+        assert trace.multipliers[-1] == last["budgets"][index]["multipliers"]["latency_ms"]
+        assert trace.derived[-1] == last["budgets"][index]["derived"]["latency_ms"]
 
 
 def test_the_report_of_the_whole_search_shows_the_front(run):
@@ -56,7 +60,7 @@ def test_the_report_of_the_whole_search_shows_the_front(run):
     assert "each of the 4 networks has its own, for example" in report.missing["network"]
 
 
-def test_a_network_that_was_added_does_not_show_the_path_of_another(tmp_path):
+def test_a_network_that_was_added_does_not_show_the_trace_of_another(tmp_path):
     first, second = budget(6.0, "6ms"), budget(9.0, "9ms")
     begin_run(tmp_path, SPACE, data(), [first], CONFIG)
     run_search(tmp_path, SPACE, data(), first, CONFIG)
@@ -65,28 +69,30 @@ def test_a_network_that_was_added_does_not_show_the_path_of_another(tmp_path):
     own, added = build_report(tmp_path), build_report(tmp_path / "networks" / "9ms")
 
     assert not {"search", "probabilities"} & own.missing.keys()
-    assert "added when the search had ended" in added.missing["search"]
-    assert "probabilities" in added.missing
+    assert "added after the search had ended" in added.missing["search"]
 
 
-def test_without_a_latency_among_the_limits_no_other_number_is_drawn_as_one(tmp_path):
+def test_without_a_latency_among_the_limits_the_trace_has_the_metric_and_unit_of_the_first(tmp_path):
     small = Budget("small", (Constraint(CountedPredictor(SPACE, "params_m"), 0.004),))
     begin_run(tmp_path, SPACE, data(), [small], CONFIG)
     run_search(tmp_path, SPACE, data(), small, CONFIG)
 
     report = build_report(tmp_path)
 
-    snapshot = read_snapshot(tmp_path)
-    assert all(step["derived_ms"] is None and step["sampled_ms"] is None for step in snapshot.steps)
+    trace = read_snapshot(tmp_path).search
+    assert (trace.metric, trace.unit, trace.target) == ("params_m", "M", 0.004)
+    assert all(value < 0.1 for value in (*trace.derived, *trace.sampled))
     assert "search" not in report.missing
-    assert "params_m 0.004" in report.markdown.read_text() and "no latency was asked for" in report.markdown.read_text()
+    assert "parameters 0.00400 M" in report.markdown.read_text()
+    assert "parameters in M" in report.html.read_text() and "latency in ms" not in report.html.read_text()
+    assert "no latency target" in report.line
 
 
 def test_the_front_is_a_picture_of_its_own(run, tmp_path):
-    networks = read_front(run[0])
+    networks = read_front(Run.open(run[0])).networks
 
     draw_front(tmp_path / "front.svg", networks)
 
     text = (tmp_path / "front.svg").read_text()
     assert text.startswith("<svg xmlns=") and "var(--" not in text and "supernet" in text
-    assert "imagined, SIMULATED" in text and all(row["simulated"] for row in networks)
+    assert "imagined, SIMULATED" in text and all(network.simulated for network in networks)
