@@ -1,9 +1,11 @@
-"""Links, tests and modules that the documentation names exist."""
+"""Links, tests, modules and records that the documentation names exist."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from lightnas_edge.records.__main__ import file_records
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -42,3 +44,18 @@ def test_named_tests_and_modules_exist(page):
         if not (ROOT / (module.replace(".", "/") + ".py")).exists():
             missing.append(module)
     assert missing == []
+
+
+def test_the_page_of_formats_lists_every_record_with_its_schema():
+    rows = re.findall(
+        r"^\|[^|]*\| (`[a-z].*?`) \| (\d+|-) \| (.*) \|$",
+        (ROOT / "docs/formats.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    listed = {kind: schema for kinds, schema, _ in rows for kind in re.findall(r"`([^`]*)`", kinds)}
+    records = {record.model_fields["kind"].default: record for record in file_records().values()}
+
+    assert {kind: listed.get(kind) for kind in records} == {
+        kind: str(record.model_fields["schema_"].default) if "schema_" in record.model_fields else "-"
+        for kind, record in records.items()
+    }
