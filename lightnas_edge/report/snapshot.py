@@ -145,7 +145,7 @@ class _Reader:
         self.run = run
         self.missing: dict[str, str] = {}
         self.faults: list[str] = []
-        self.stale: set[str] = set()  # parts that were made from other files
+        self.errors: dict[str, LightnasEdgeError] = {}  # by part
 
     def snapshot(self) -> RunSnapshot:
         run = self.run
@@ -162,8 +162,11 @@ class _Reader:
             lut=self._read("table", self._table),
             predictor=predictor,
             predictor_path=predictor_path,
-            search=self._read("search", lambda: self._search(found)),
-            epochs=self._read("epochs", self._epochs) or (),
+            search=self._read("search", lambda: self._search(found), remedy="" if run.record.refined_from else _SEARCH),
+            epochs=self._read(
+                "epochs", self._epochs, remedy=f"run `lightnas-edge train {shlex.quote(str(run.folder))}`"
+            )
+            or (),
             training=training,
             export=self._read("export", lambda: run.export.record),
             verification=self._read("verification", lambda: run.verification),
@@ -174,16 +177,15 @@ class _Reader:
         self._name_the_networks_below(snapshot)
         return snapshot
 
-    def _read(self, part: str, read: Callable[[], _T]) -> _T | None:
+    def _read(self, part: str, read: Callable[[], _T], *, remedy: str = "") -> _T | None:
         try:
             return read()
         except LightnasEdgeError as error:
-            hint = error.hint
+            hint = error.hint or remedy
             self.missing[part] = f"not available: {_one_line(str(error))}" + (f"; {_one_line(hint)}" if hint else "")
-            if isinstance(error, StaleRecordError):
-                self.stale.add(part)
+            self.errors[part] = error
         except OSError as error:
-            self.missing[part] = f"not available: {_one_line(str(error))}"
+            self.missing[part] = f"not available: {_one_line(str(error))}" + (f"; {remedy}" if remedy else "")
         return None
 
     def _front(self) -> tuple[FrontNetwork, ...]:
@@ -221,7 +223,7 @@ class _Reader:
         steps = tuple(line for line in lines if isinstance(line, SearchStep))
         epochs = tuple(line for line in lines if isinstance(line, SearchEpoch))
         if not steps:
-            raise RunError(f"{searched.search_folder} holds no step of the search yet", hint=_SEARCH)
+            raise RunError(f"{searched.search_folder} holds no step of the search yet")
         first = epochs[0].budgets[0].name if epochs else None
         budget = found.choice.budget if found and found.choice else first
         targets = run.targets or next((each.targets for each in run.record.budgets if each.name == budget), {})
@@ -232,7 +234,10 @@ class _Reader:
         else:
             progress = {epoch.epoch: each for epoch in epochs for each in epoch.budgets if each.name == budget}
             if not progress:
-                raise RunError("this network was added after the search had ended")
+                raise RunError(
+                    "this network was added after the search had ended",
+                    hint="the search has no record of its budget; the other networks of the search have theirs",
+                )
             rows = [progress.get(step.epoch) for step in steps]
             derived = tuple(row.derived.get(metric) if row else None for row in rows)
             multipliers = tuple(row.multipliers.get(metric) if row else None for row in rows)
@@ -252,17 +257,14 @@ class _Reader:
 
     def _epochs(self) -> tuple[TrainingEpoch, ...]:
         """Of a training that still runs, or of the one that made the weights."""
-        if "training" in self.stale:
-            raise RunError(self.missing["training"].removeprefix("not available: "))
+        if isinstance(self.errors.get("training"), StaleRecordError):
+            raise self.errors["training"]
         path = self.run.train_folder / "metrics.jsonl"
-        remedy = f"run `lightnas-edge train {shlex.quote(str(self.run.folder))}`"
-        if not path.exists():
-            raise RunError(f"{path} does not exist", hint=remedy)
         lines, faults = read_metrics(path)
         self._note(faults)
         epochs = tuple(line for line in lines if isinstance(line, TrainingEpoch))
         if not epochs:
-            raise RunError(f"{path} holds no finished epoch", hint=remedy)
+            raise RunError(f"{path} holds no finished epoch")
         return epochs
 
     def _note(self, faults: list[str]) -> None:
