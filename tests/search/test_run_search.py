@@ -200,6 +200,27 @@ def test_kill_9_at_any_moment_loses_at_most_what_came_after_the_checkpoint(whole
     assert_same(outcome(whole), outcome(tmp_path))
 
 
+def test_the_cost_is_estimated_before_the_first_step_and_changes_no_bit(whole, tmp_path, monkeypatch, config):
+    monkeypatch.setattr("lightnas_edge.nn.loop.ESTIMATE_FROM_STEPS", 28)
+    events = []
+
+    search(tmp_path, config=config, on_event=events.append)
+
+    (estimate,) = [event for event in events if event["kind"] == "estimate"]
+    assert events.index(estimate) == 1, "after the start, before any step"
+    assert estimate["steps"] == 28 == sum(event["kind"] == "search-step" for event in events)
+    assert estimate["seconds"] > 0 and estimate["memory_mb"] > 50
+    assert_same(outcome(whole), outcome(tmp_path))
+
+
+def test_a_search_of_a_few_steps_is_not_timed_beforehand(tmp_path):
+    events = []
+
+    search(tmp_path, config=dataclasses.replace(CONFIG, epochs=2), on_event=events.append)
+
+    assert "estimate" not in {event["kind"] for event in events}
+
+
 def test_a_finished_search_is_read_not_run_again(whole, config):
     events = []
 

@@ -70,6 +70,19 @@ def test_a_training_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path,
     assert left_behind(whole) == left_behind(tmp_path)
 
 
+def test_the_cost_is_estimated_before_the_first_step_and_changes_no_bit(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightnas_edge.nn.loop.ESTIMATE_FROM_STEPS", 24)
+    events = []
+
+    train(tmp_path, dataclasses.replace(CONFIG, epochs=6), on_event=events.append)
+
+    (estimate,) = [event for event in events if event["kind"] == "estimate"]
+    assert events.index(estimate) == 1, "after the start, before any step"
+    assert estimate["steps"] == 24 == sum(event["kind"] == "training-step" for event in events)
+    assert estimate["seconds"] > 0 and estimate["memory_mb"] > 50
+    assert left_behind(whole) == left_behind(tmp_path)
+
+
 def test_the_weights_kept_have_the_accuracy_of_the_record(whole):
     """Loaded as export loads it: evaluation mode, running statistics, the best epoch's weights."""
     images = data()
