@@ -1,4 +1,4 @@
-"""Which losses of a short training tell networks apart? The evidence behind the burn-in of `training_loss_sum`.
+"""Which losses of a short training distinguish networks? The evidence for the burn-in of `training_loss_sum`.
 
 Choices of channels around the network of a run, the smallest and the largest among them, are trained for some steps on
 several seeds. For windows of steps: the spread of the choices' mean losses over the noise between seeds.
@@ -16,7 +16,7 @@ import torch
 
 from lightnas_edge.data import load_data
 from lightnas_edge.refine import Grid, TrainingLossSum
-from lightnas_edge.runs import read_architecture, read_run
+from lightnas_edge.runs import Run
 
 
 def main() -> None:
@@ -26,9 +26,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
-    run, space = read_run(arguments.run_folder)
-    grid = Grid(space, read_architecture(arguments.run_folder, space))
-    data = load_data(run["data"]["source"], space=space, seed=run["seed"])
+    run = Run.open(arguments.run_folder)
+    grid = Grid(run.space, run.architecture)
+    data = load_data(run.data.source, space=run.space, seed=run.data.seed)
     generator = np.random.default_rng(5)
     choices = [grid.unchanged, *(grid.channels([end(values) for values in grid.genes]) for end in (min, max))]
     while len(choices) < arguments.choices:
@@ -44,7 +44,7 @@ def main() -> None:
     for start, end in ((0, 0.3), (0, 0.5), (0, 1), (0.25, 0.5), (0.5, 1), (0.75, 1)):
         first, last = int(start * arguments.steps), int(end * arguments.steps)
         centred = losses[:, :, first:last].mean(axis=2)
-        centred -= centred.mean(axis=1, keepdims=True)  # what a seed does to all of them is no noise: they are paired
+        centred -= centred.mean(axis=1, keepdims=True)  # choices are paired within a seed
         spread = centred.mean(axis=0).std(ddof=1)
         freedom = (arguments.seeds - 1) * (len(choices) - 1)
         noise = np.sqrt(((centred - centred.mean(axis=0)) ** 2).sum() / freedom)
