@@ -135,7 +135,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         batch=arguments.batch_size, architecture_batch=arguments.architecture_batch_size,
         weight_lr=arguments.weight_lr, seed=arguments.seed, confidence=arguments.confidence, device=arguments.device,
         two_sided=arguments.two_sided, candidates=arguments.candidates or SearchConfig.candidates,
-        parts=arguments.accumulate,
+        micro_batches=arguments.accumulate,
         precision=arguments.train_precision,
     )  # fmt: skip
     boards, budgets = _boards_and_budgets(arguments)

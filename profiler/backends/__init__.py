@@ -87,7 +87,7 @@ def open_backend(
     if system.is_virtual and name in names() and name != "simulated":
         raise BackendError(
             "the backend {} does not run on a virtual board: it would measure this machine".format(name),
-            "use --backend simulated on virtual boards, or --host localhost to measure this machine",
+            "a virtual board has the backend simulated alone; --host localhost measures this machine",
         )
     if name == "tensorrt":
         from profiler.backends.tensorrt import TensorRT

@@ -102,11 +102,11 @@ def test_the_trial_leaves_the_supernet_as_it_was():
     assert all(parameter.grad is None for parameter in supernet.parameters())
 
 
-def test_what_cannot_be_run_is_told_at_once():
+def test_an_invalid_configuration_is_refused_at_once():
     with pytest.raises(RunError, match="micro_batches: 9 micro-batches of 16 images"):
         SearchConfig(batch=16, micro_batches=9)
     with pytest.raises(RunError, match="precision: expected one of fp32, bf16, auto, found 'fp8'"):
         SearchConfig(precision="fp8")
     with pytest.raises(RunError, match="method: expected one of shared, lightnas, found 'darts'"):
         SearchConfig(method="darts")
-    assert json.dumps(PLAIN.to_json()) == '{"half": false, "channels_last": true}'
+    assert json.dumps(PLAIN.to_json()) == '{"bf16": false, "channels_last": true}'
