@@ -52,7 +52,7 @@ def run_search(
     """Search for the best network of a space within each budget: one pass, one supernet, however many budgets.
 
     Writes `search/metrics.jsonl`, `search/checkpoint.pt` and what `write_results` writes under `run_dir`. Run again
-    with the same arguments it goes on from the last checkpoint, and on the CPU ends with the same bits as if it had
+    with the same arguments it resumes from the last checkpoint, and on the CPU ends with the same bits as if it had
     never stopped. Under `torchrun` every process calls it alike, and the first one writes.
 
     Args:
@@ -256,7 +256,7 @@ class _Search:
         Raises:
             RunError: it has not begun or not ended, or was another search.
         """
-        remedy = "run the same `lightnas-edge search` again: it goes on to its end"
+        remedy = "run the same `lightnas-edge search` again: it resumes and finishes"
         if not self.loop.checkpoint_path.exists():
             raise RunError(f"{self.run_dir} holds no search that has begun", hint=remedy)
         state = load_checkpoint(self.loop.checkpoint_path, schema=SCHEMA)
@@ -265,7 +265,7 @@ class _Search:
             {name: value for name, value in state["identity"].items() if name not in own},
             {name: value for name, value in self.identity.items() if name not in own},
             f"the search in {self.run_dir}",
-            hint="networks are added with the space and the images that the search had; else search anew",
+            hint="add budgets with the space and the data of that search, or start a new search",
         )
         if state["epoch"] < self.config.epochs:
             raise RunError(
