@@ -5,6 +5,7 @@ So a run that is resumed in the middle of an epoch sees the images it would have
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +66,7 @@ class Loader:
             num_workers=workers,
             collate_fn=_collate,
             persistent_workers=workers > 0,
+            worker_init_fn=_ignore_interrupts,
             # Its own, since a loader draws from its generator whenever it starts: a resumed run starts one more.
             generator=torch.Generator(),
         )
@@ -120,6 +122,11 @@ class _Plan(data.Sampler[list[tuple[int, int]]]):
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C in a terminal reaches every process of the group; the training process decides when decoding ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Decoder(data.Dataset[tuple[Pixels | str, int]]):

@@ -5,7 +5,6 @@ A file is two lines of text, a name and the SHA-256 of all that follows, and the
 
 from __future__ import annotations
 
-import errno
 import io
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from lightnas_edge.errors import RunError
 from lightnas_edge.files import sha256_of, write_atomic
+from lightnas_edge.nn.metrics_log import disk_error
 from lightnas_edge.records.differences import changes
 
 FRESH = "repeat the command with --fresh to begin again"
@@ -73,26 +73,3 @@ def require_same(was: dict[str, Any], now: dict[str, Any], what: str, hint: str 
     differing = changes(was, now)
     if differing:
         raise RunError("\n".join([f"{what} began with other settings", *differing]), hint=hint)
-
-
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Of PyTorch's own generators."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def disk_error(path: Path, error: Exception) -> RunError:
-    """A failed write in words."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return RunError(
-        f"cannot write {path}: {'the disk is full' if full else error}",
-        hint="what was saved before is kept; free some space, then run the same command again",
-    )

@@ -222,7 +222,7 @@ class Run:
     @property
     def weights(self) -> Weights:
         """The weights of the network that was found."""
-        remedy = f"`lightnas-edge train {self._quoted}` makes them"
+        remedy = f"`lightnas-edge train {self._quoted}` trains the network"
         record = TrainingRecord.load(self.train_folder / "result.json", error=RunError, remedy=remedy)
         architecture = self.architecture
         path = self.train_folder / "weights.safetensors"
