@@ -223,8 +223,8 @@ class Run:
     def weights(self) -> Weights:
         """The weights of the network that was found."""
         remedy = f"`lightnas-edge train {self._quoted}` trains the network"
+        architecture = self.architecture  # first: of a search with several networks, one has to be named
         record = TrainingRecord.load(self.train_folder / "result.json", error=RunError, remedy=remedy)
-        architecture = self.architecture
         path = self.train_folder / "weights.safetensors"
         again = f"`lightnas-edge train {self._quoted} --fresh` trains this network"
         names = tuple(operator.name for operator in architecture.operators)

@@ -29,13 +29,13 @@ def test_every_step_after_refining_is_the_usual_one(refined):
     assert {name: told.code for name, told in refined.items()} == dict.fromkeys(refined, 0)
 
 
-def test_refine_says_what_it_found_and_how_much_that_is_worth(refined):
+def test_refine_reports_what_it_found_and_how_certain_that_is(refined):
     told = refined["refine"]
 
     assert "best of 2 of " in told.out
     assert "target 100 ms: run-refined/architecture.json" in told.out
     assert "training loss sum over 3 steps, 2 seeds: " in told.out
-    assert "train both, and compare their accuracy" in told.err
+    assert "train both networks and compare their accuracy" in told.err
 
 
 def test_run_again_it_measures_nothing_and_says_the_same(refined, story):
@@ -47,7 +47,7 @@ def test_run_again_it_measures_nothing_and_says_the_same(refined, story):
     assert record["predicted_ms"] <= record["upper_ms"] <= record["target_ms"] == 100
 
 
-def test_the_refined_network_is_verified_on_the_day_of_the_runs_table(refined, story):
+def test_the_refined_network_is_verified_against_the_reference_session_of_the_runs_table(refined, story):
     record = json.loads((story.folder / "run-refined" / "verify" / "verification.json").read_text())
 
     assert record["verdict"] == "met"
@@ -60,7 +60,7 @@ def test_the_report_knows_every_block_of_the_refined_network(refined, story):
     record = json.loads((story.folder / "run-refined" / "report.json").read_text())
 
     assert record["refined"]["verdict"] in ("better", "worse", "inconclusive")
-    assert "refined from" in record["missing"]["search"]
+    assert "from which this run was refined" in record["missing"]["search"]
     assert "Refined from ../run" in (story.folder / "run-refined" / "report.html").read_text()
     blocks = record["network"]["blocks"]
     assert all(block["latency_ms"] for block in blocks if not block["identity"])
@@ -68,10 +68,10 @@ def test_the_report_knows_every_block_of_the_refined_network(refined, story):
     assert not table.faults
 
 
-def test_what_cannot_be_refined_is_said_as_elsewhere(story, tmp_path, monkeypatch):
+def test_what_cannot_be_refined_is_reported_as_elsewhere(story, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    assert "`lightnas-edge search` begins a run" in run("refine", "nothing").err
+    assert "`lightnas-edge search` writes a run directory" in run("refine", "nothing").err
     assert run("refine", "nothing", "--factors", "0,1").code == 2
 
 

@@ -135,7 +135,7 @@ def test_a_name_that_is_taken_is_not_overwritten(run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--latency-ms", "0.5"], 3, "they reach from 1 to 17 ms"),
+        (["--latency-ms", "0.5"], 3, "the range is 1 to 17 ms"),
         (["--latency-ms", "1.5", "--params-m", "0.000001"], 3, "no network of space small keeps params_m"),
         (["--latency-ms", "9", "--targets", "8,9"], 2, "--targets and --latency-ms both limit the latency"),
         ([], 2, "a search needs a budget"),

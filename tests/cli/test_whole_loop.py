@@ -71,13 +71,13 @@ def test_search_leaves_a_whole_run_directory(story):
     record = json.loads((run / "run.json").read_text())
     assert record["targets"] == {"latency_ms": 100.0}
     assert record["data"]["source"] == "digits"
-    phases = [line["phase"] for line in lines(run / "search" / "metrics.jsonl") if line["kind"] == "step"]
+    phases = [line["phase"] for line in lines(run / "search" / "metrics.jsonl") if line["kind"] == "search-step"]
     assert set(phases) == {"warmup", "weights", "architecture"}
     assert (run / "search" / "checkpoint.pt").exists()
     network = Architecture.load(run / "architecture.json", load_space("tiny"))
     predicted = json.loads((run / "architecture.json").read_text())["predicted"]
     assert len(network.operators) == 8
-    assert predicted["upper_ms"] <= 100
+    assert predicted["metrics"]["latency_ms"]["upper"] <= 100
     assert (run / "lut.jsonl").read_bytes() == (story.folder / "ops.lut.jsonl").read_bytes()
 
 
