@@ -142,7 +142,7 @@ def _ssh_config(path: Path) -> paramiko.SSHConfig:
 def _with_includes(path: Path, depth: int) -> list[str]:
     """The lines of a file with what it includes in place; paramiko passes over `Include`."""
     if depth > _LONGEST_CHAIN:
-        raise BoardUnreachableError(f"{path} is included by itself")
+        raise BoardUnreachableError(f"{path} includes itself")
     if not path.exists():
         return []
     lines = []

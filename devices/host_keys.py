@@ -141,7 +141,7 @@ def check(offered: HostKey, known: KnownKeys, *, label: str, address: str, board
     forget = f"lightnas-edge boards remove {board}" if board else f"ssh-keygen -R '{address}'"
     raise HostKeyError(
         f"the host key of {label} has changed\n{where}\n  offered: {shown}",
-        hint="someone may stand in between, or the board was flashed again, or another board has its address\n"
+        hint="someone may intercept the connection, the board may have been flashed again, or another board may have its address\n"
         f"{compare}\nif it is right, forget the old key: {forget}; then `lightnas-edge boards add`",
     )
 

@@ -86,7 +86,7 @@ def test_the_wheel_profiles_and_searches_from_an_empty_folder(installed, tmp_pat
 
     search = run(
         installed, "main", "search", "--space", "tiny", "--lut", "t.lut.jsonl", "--data", "digits",
-        "--latency-ms", "1000", "--epochs", "2", "--warmup-epochs", "1", "--out", "run",
+        "--latency-ms", "1000", "--force", "--epochs", "2", "--warmup-epochs", "1", "--out", "run",
         cwd=folder, home=home,
     )  # fmt: skip
     assert search.returncode == 0, search.stderr

@@ -39,7 +39,7 @@ from lightnas_edge.space import Architecture, ShapedOperator, Space, macs_m, par
 
 LEVEL = 0.05  # of the test whether a choice beats the network by more than the proxy's noise
 Event = dict[str, Any]
-# (space that names the job, operators, table to write or go on with) -> the table
+# (space that names the job, operators, table to write or resume) -> the table
 Measure = Callable[[Space, Sequence[ShapedOperator], Path], luts.Lut]
 
 
@@ -48,9 +48,9 @@ class RefineConfig:
     """What a user may set.
 
     Args:
-        candidates: choices scored beside the network itself.
+        candidates: choices scored in addition to the network itself.
         population, tournament: of the evolution.
-        finalists, seeds: the best so many are scored again, on so many seeds that the evolution has not seen.
+        finalists, seeds: number of best choices that are scored again, and number of new seeds for that.
         steps, batch: of the training whose losses are summed, but for those of the first half.
         factors: of the network's widths and expansions; what they give is rounded, widths to multiples of 8.
         vary: `widths` of stages, `expansions` of blocks, or `both`.
@@ -84,12 +84,12 @@ class RefineConfig:
         if self.vary not in ("widths", "expansions", "both"):
             faults.append(f"vary: expected widths, expansions or both, found {self.vary!r}")
         if faults:
-            raise RunError("the refinement cannot be run as asked\n" + "\n".join(f"  {fault}" for fault in faults))
+            raise RunError("the configuration of the refinement is invalid\n" + "\n".join(f"  {fault}" for fault in faults))
 
 
 @dataclass(frozen=True)
 class AccuracyComparison:
-    """A choice beside the unrefined network, on seeds that chose neither. Scores: lower is better."""
+    """A choice against the unrefined network, on seeds that selected neither. Scores: lower is better."""
 
     scores: tuple[float, ...]  # by seed
     unrefined: tuple[float, ...]
@@ -143,7 +143,7 @@ class Refinement:
     upper_ms: float | None
     unrefined_ms: float  # predicted, of the network as it was
     target_ms: float
-    scored: int  # choices beside the network itself
+    scored: int  # choices, without the network itself
     of: int  # choices there are
     folder: Path
 
@@ -160,12 +160,12 @@ def refine_network(
 ) -> Refinement:
     """Refine the channels of a run's network and write the best choice to `out`, a run directory like the first.
 
-    Run again it goes on: what is measured is kept, what is scored is not scored again, and with the same arguments on
-    the CPU the end is the same as if it had never stopped. More candidates, seeds or factors add to what is there.
+    Called again it resumes: measurements and scores are reused, and with the same arguments on the CPU the result is the
+    same as without the interruption. More candidates, seeds or factors add to existing scores.
 
     Args:
         measure: measures operators on the board of the run's table, in the same state.
-        fresh: move an `out` that is there to `.old` and begin anew.
+        fresh: move an existing `out` to `.old` and begin again.
         on_event: called with {"kind": "start" | "score" | "end", "done": n, "total": n, ...} as trainings end.
 
     Raises:
@@ -243,7 +243,9 @@ def _refine(
 
 
 class _Measuring:
-    """The run's table, and what is measured beside it: one journal each, together one table of the run's day."""
+    """The run's table and the operators measured in addition: one journal each, merged into one table whose reference
+    session is the run's.
+    """
 
     def __init__(self, run_table: Path, folder: Path, measure: Measure, rounds: int) -> None:
         self._run_table, self._folder, self._measure, self._rounds = run_table, folder, measure, rounds
@@ -255,7 +257,7 @@ class _Measuring:
         operators = list(dict.fromkeys(operators))
         if not self._complete(path, operators):
             known = luts.read(self._run_table)
-            if not path.exists():  # one operator first: another board is told from the run's before an hour is spent
+            if not path.exists():  # one operator first: another board than the run's is noticed before an hour is spent
                 check = path.with_name(f"check-{name}")
                 luts.require_same_board([known, self._measure(space, operators[:1], check)])
                 check.unlink()
@@ -336,7 +338,7 @@ class _Scores:
 def _compare(
     scored: dict[Channels, float], scores: _Scores, config: RefineConfig
 ) -> tuple[Channels, AccuracyComparison]:
-    """The best finalist beside the unrefined network, on seeds that chose neither."""
+    """The best finalist against the unrefined network, on seeds that selected neither."""
     unrefined, *others = scored
     finalists = sorted(others, key=scored.__getitem__)[: config.finalists]
     if not finalists:
@@ -368,7 +370,7 @@ class _Budget:
         if "latency_ms" not in targets or others:
             raise RunError(
                 f"{run.folder} was searched under {', '.join(targets) or 'no budget of its own'}: channels are refined under a "
-                f"latency, beside which only {' and '.join(COUNTED)} can be limited",
+                f"latency, and in addition only {' and '.join(COUNTED)} can be limited",
             )
         counted = {name: targets[name] for name in COUNTED if name in targets}
         return cls(targets["latency_ms"], counted, run.found.predicted.confidence)

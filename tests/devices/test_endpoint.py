@@ -120,5 +120,5 @@ def test_a_host_key_alias_and_other_known_hosts_files_are_honoured(home, config)
 def test_a_file_that_includes_itself_is_reported(config):
     config("Include config\n")
 
-    with pytest.raises(BoardUnreachableError, match="included by itself"):
+    with pytest.raises(BoardUnreachableError, match="includes itself"):
         resolve("a")

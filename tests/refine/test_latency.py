@@ -23,7 +23,7 @@ def grid():
 
 @pytest.fixture
 def table(tmp_path, grid):
-    """Of the space and of all choices, and of what the derived space of WIDER holds beside."""
+    """Of the space and of all choices, and of what the derived space of WIDER holds in addition."""
     shaped = [*SPACE.shaped_operators(), *grid.shaped_operators(), *grid.network(WIDER)[0].shaped_operators()]
     return luts.read(write_measured(tmp_path / "t", {one.key: true_ms(one) for one in shaped}, rounds=4))
 

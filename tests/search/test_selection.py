@@ -88,7 +88,7 @@ def test_an_impossible_budget_is_refused_with_the_range():
         select(SPACE, preferences(0), [Constraint(predictor, 0.5 * float(values.min()))])
 
     assert f"the range is {values.min():.4g} to {values.max():.4g} ms" in str(caught.value)
-    assert "ask for at least" in caught.value.hint and caught.value.exit_code == 3
+    assert "raise the budget to at least" in caught.value.hint and caught.value.exit_code == 3
 
 
 def test_a_budget_can_be_asked_about_before_anything_is_searched():
