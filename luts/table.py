@@ -43,6 +43,7 @@ class Entry:
     drift: tuple[float, ...]  # one factor per visit, above 1 for slower than the median round
     failures: tuple[VisitFailure, ...] = ()  # of visits that failed
     options: str = ""  # of the command that measured it, for remedies
+    run: str = ""  # the quoted run directory, of a network that `verify` measured
 
     @property
     def subject(self) -> dict[str, Any]:
@@ -147,7 +148,9 @@ class Entry:
         return (*found, *self._visit_warnings())
 
     def _command(self, rounds: int) -> str:
-        """The command that adds rounds; `sample` measures whole networks, and the same ones again for more rounds."""
+        """The command that measures more rounds; `sample` measures whole networks, and the same ones again for more rounds."""
+        if self.run:
+            return f"`lightnas-edge verify {self.run} --rounds {rounds}`"
         if self.is_network:
             return f"`lightnas-edge sample {self.options} --rounds {rounds}`"
         return f"`profile-device {self.options} --only {shlex.quote(self.key)} --rounds {rounds}`"

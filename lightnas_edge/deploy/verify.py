@@ -153,7 +153,7 @@ def verify_network(
             reason, remedy = (failure.message, failure.remedy) if failure else ("the journal holds no visit of it", "")
             journal.unlink(missing_ok=True)  # or the failure would be resumed
             raise VerifyError(f"{connection.name} could not measure the network: {reason}", hint=remedy)
-        entry = table.networks[key]
+        entry = replace(table.networks[key], run=shlex.quote(str(run.folder)))
         drift, warnings = _drift(run, lut, table)
         judgement = judge(entry, target_ms=float(target_ms), drift=drift, confidence=confidence)
         reference = pytorch_outputs(network, inputs) if count else None

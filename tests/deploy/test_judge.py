@@ -15,7 +15,10 @@ from tests.run_folders import verification
 def entry(rounds_ms: list[list[float]], drift: list[float] | None = None) -> luts.Entry:
     """A network measured once in each round."""
     record = {"kind": "architecture"}
-    visits = tuple(luts.Visit(key="net-0", session="00", round=index, samples_ms=tuple(samples), architecture=record) for index, samples in enumerate(rounds_ms))
+    visits = tuple(
+        luts.Visit(key="net-0", session="00", round=index, samples_ms=tuple(samples), architecture=record)
+        for index, samples in enumerate(rounds_ms)
+    )
     return luts.Entry("net-0", visits, tuple(drift or [1.0] * len(visits)))
 
 

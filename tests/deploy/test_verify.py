@@ -1,5 +1,6 @@
 """A verification measures the exported file and nothing else, and says what it could not compare."""
 
+import dataclasses
 import json
 
 import pytest
@@ -252,3 +253,16 @@ def test_the_board_of_the_table_is_the_default(tmp_path):
     with pytest.raises(VerifyError, match="measured on jetson-nano") as caught:
         host({"board": "jetson-nano"})
     assert "--host HOST" in caught.value.hint
+
+
+def test_an_unstable_verification_advises_to_verify_again(exported, monkeypatch, board):
+    def measure(connection, job, table, **named):
+        found = board()(connection, job, table, **named)
+        few = [visit for visit in found.visits if visit.round < 2]
+        return dataclasses.replace(found, visits=tuple(few))
+
+    monkeypatch.setattr(verify, "measure", measure)
+
+    record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record
+
+    assert any(f"`lightnas-edge verify {exported} --rounds 15`" in warning for warning in record.warnings)
