@@ -14,7 +14,7 @@ from devices import Connection, Status
 from lightnas_edge.cli._console import Bar, duration, info, percent, print_result, progress, warn
 from lightnas_edge.measuring import Job, Settings, measure
 
-# One visit beside its warm-up and samples: handing over, reading the board's state. Seconds, on an idle workstation.
+# One visit without its warm-up and samples: handing over, reading the board's state. Seconds, on an idle workstation.
 _VISIT_OVERHEAD_S = 0.02
 _LOAD_S = 0.1  # one model into ONNX Runtime; TensorRT builds an engine first, which takes far longer
 _BUILD_S = 20.0  # one operator's engine in TensorRT, on the slower boards

@@ -1,6 +1,6 @@
 """Measure networks on a board in rounds, each the most informative ones, until the predictor is certain enough.
 
-The record beside the table names the networks of a round before they are measured, so that an interrupted sampling
+The record next to the table names the networks of a round before they are measured, so that an interrupted sampling
 resumes with the same networks.
 """
 

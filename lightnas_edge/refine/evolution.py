@@ -32,7 +32,7 @@ def evolve(
 
     Args:
         keeps_budget: a choice that does not is never scored, but for the unchanged network.
-        candidates: how many are scored beside the unchanged network; fewer where there are no more.
+        candidates: how many are scored in addition to the unchanged network; fewer where there are no more.
     """
     generator = np.random.default_rng(seed)
     scored = {grid.unchanged: score(grid.unchanged)}

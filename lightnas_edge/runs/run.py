@@ -60,7 +60,7 @@ class Export:
 
 
 class Run:
-    """One run directory. Every property reads its file anew and checks that it belongs to the files it was made from.
+    """One run directory. Every property reads its file again and checks that it belongs to the files it was made from.
 
     Raises of every property: RunError where the part is missing or damaged, and its subclass StaleRecordError where
     the part was made from other files than those in the directory.

@@ -59,7 +59,7 @@ def run_search(
         run_dir: as `begin_run` left it; a new one is begun where there is none.
         space: its number of classes is replaced by that of the data.
         budgets: with predictors of the same layers and operators.
-        sources: what the run of each budget keeps beside its network: see `write_results`.
+        sources: what the run of each budget keeps with its network: see `write_results`.
         on_event: called with every line of the metrics as it is written, and with {"kind": "start", ...} first.
 
     Returns:
