@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
 
+# Files of tests in parallel, with one thread for each: threads that wait for each other on busy cores cost more than they give.
 test: $(READY)  ## the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: $(READY)  ## benchmarks: ratios and counts
 	$(BIN)/python -m benchmarks

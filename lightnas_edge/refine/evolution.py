@@ -2,7 +2,7 @@
 
 A population is a queue: each step mutates the best of a random handful, adds the child and drops the oldest, so that a
 lucky score does not live for ever. Everything follows from the seed and the scores; given the same ones again, it
-asks for the same choices in the same order, which is how an interrupted refinement goes on.
+asks for the same choices in the same order, which is how an interrupted refinement resumes.
 """
 
 from __future__ import annotations

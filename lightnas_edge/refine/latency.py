@@ -3,9 +3,9 @@
     latency = predicted(found network) + scale * (table[chosen] - table[found network]) + deviations
 
 The found network's prediction is the run's own, calibrated on whole networks; the table holds the operators at all the
-shapes that choices can need, measured on the same board. What an operator gains or loses by standing in a network
-cancels, as long as there are as many of them. `scale` is 1 and deviations are in proportion to the entries, both with
-the doubt that the run's predictor learned, so a choice is the more doubtful the further it is from what is known.
+shapes that choices can need, measured on the same board. The overhead per block cancels, as long as the number of blocks
+is the same. `scale` is 1 and deviations are proportional to the entries, both with the standard deviations that the run's
+predictor estimated, so the uncertainty of a choice grows with its distance from the found network.
 """
 
 from __future__ import annotations

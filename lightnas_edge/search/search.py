@@ -493,7 +493,7 @@ class _Search:
 
     def conclude(self, sources: Sources | None, *, added: bool = False) -> list[SearchResult]:
         """Choose a network for every budget; the first rank writes them."""
-        # A search compares two networks at least; one that is added shall stay cheap, and goes without where it must.
+        # A search compares at least two networks; an added budget must stay cheap and may do without a comparison.
         least = 1 if added else 2
         results = [self._choose(index, budget, least) for index, budget in enumerate(self.strategy.budgets)]
         if self.ranks.first:

@@ -6,7 +6,7 @@ from collections import namedtuple
 
 from lightnas_edge.cli import main
 
-Told = namedtuple("Told", "code out err")
+CommandResult = namedtuple("CommandResult", "code out err")
 
 
 def run(*argv):
@@ -14,4 +14,4 @@ def run(*argv):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(argument) for argument in argv])
-    return Told(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())

@@ -8,25 +8,25 @@ import pytest
 
 from tests.cli.commands import run
 
-RunSnapshot = namedtuple("RunSnapshot", "folder told")
+WholeLoop = namedtuple("WholeLoop", "folder answer")
 
 
 @pytest.fixture(scope="session")
-def story(tmp_path_factory):
+def whole_loop(tmp_path_factory):
     """profile, sample, fit, range, search, train, export, verify, report on the tiny space and the digits."""
-    folder = tmp_path_factory.mktemp("story")
+    folder = tmp_path_factory.mktemp("whole_loop")
     before = {name: os.environ.get(name) for name in ("LIGHTNAS_EDGE_HOME", "LIGHTNAS_EDGE_PROGRESS_S")}
     os.environ["LIGHTNAS_EDGE_HOME"] = str(folder / "agent-home")
     os.environ["LIGHTNAS_EDGE_PROGRESS_S"] = "0.05"
     here = Path.cwd()
     os.chdir(folder)
-    told = {}
+    answer = {}
     try:
-        told["profile"] = run(
+        answer["profile"] = run(
             "profile", "--host", "localhost", "--space", "tiny", "--rounds", 4, "--out", "ops.lut.jsonl"
         )
-        told["sample"] = run("sample", "--space", "tiny", "--count", 6, "--rounds", 4, "--out", "nets.lut.jsonl")
-        told["fit"] = run(
+        answer["sample"] = run("sample", "--space", "tiny", "--count", 6, "--rounds", 4, "--out", "nets.lut.jsonl")
+        answer["fit"] = run(
             "fit",
             "--space",
             "tiny",
@@ -37,15 +37,15 @@ def story(tmp_path_factory):
             "--out",
             "p.predictor.json",
         )
-        told["range"] = run("range", "--predictor", "p.predictor.json", "--json")
-        told["search"] = run(
+        answer["range"] = run("range", "--predictor", "p.predictor.json", "--json")
+        answer["search"] = run(
             "search", "--predictor", "p.predictor.json", "--latency-ms", 100, "--force", "--data", "digits", "--out", "run",
             "--epochs", 2, "--batch-size", 128, "--confidence", 0.9,
         )  # fmt: skip
-        told["train"] = run("train", "run", "--epochs", 1)
-        told["export"] = run("export", "run")
-        told["verify"] = run("verify", "run", "--host", "localhost", "--rounds", 6)
-        told["report"] = run("report", "run")
+        answer["train"] = run("train", "run", "--epochs", 1)
+        answer["export"] = run("export", "run")
+        answer["verify"] = run("verify", "run", "--host", "localhost", "--rounds", 6)
+        answer["report"] = run("report", "run")
     finally:
         os.chdir(here)
         for name, value in before.items():
@@ -53,4 +53,4 @@ def story(tmp_path_factory):
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-    return RunSnapshot(folder, told)
+    return WholeLoop(folder, answer)

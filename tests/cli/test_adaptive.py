@@ -24,10 +24,10 @@ def test_it_measures_until_the_interval_is_narrow_enough_and_continues_where_it_
     assert short.code == 0
     assert "--count 12 is reached; the target of ±1.5 % needs more networks" in short.out
 
-    told = run("sample", *BOARD, "--adaptive", "--until", 1.5, "--count", 40)
+    answer = run("sample", *BOARD, "--adaptive", "--until", 1.5, "--count", 40)
 
-    assert told.code == 0
-    assert "SIMULATED: " in told.out and "the target of ±1.5 % is reached" in told.out
+    assert answer.code == 0
+    assert "SIMULATED: " in answer.out and "the target of ±1.5 % is reached" in answer.out
     record = json.loads((folder / "nets.adaptive.json").read_text())
     points = [point["networks"] for point in record["curve"]]
     assert points[:2] == [10, 12] and len(points) > 2
@@ -58,9 +58,9 @@ def test_a_record_without_its_table_starts_from_the_beginning(folder):
     assert run("sample", *BOARD, "--adaptive", "--count", 10).code == 0
     (folder / "nets.lut.jsonl").unlink()
 
-    told = run("sample", *BOARD, "--adaptive", "--count", 10)
+    answer = run("sample", *BOARD, "--adaptive", "--count", 10)
 
-    assert told.code == 0
+    assert answer.code == 0
     assert len(luts.read(folder / "nets.lut.jsonl").networks) == 10
     assert (folder / "nets.adaptive.json.old").exists()
 
@@ -73,29 +73,29 @@ def test_a_damaged_record_is_an_error_with_a_way_out(folder, content):
     assert run("sample", *BOARD, "--count", 1).code == 0
     (folder / "nets.adaptive.json").write_text(content)
 
-    told = run("sample", *BOARD, "--adaptive")
+    answer = run("sample", *BOARD, "--adaptive")
 
-    assert told.code == 1 and "nets.adaptive.json" in told.err and "remove it" in told.err
+    assert answer.code == 1 and "nets.adaptive.json" in answer.err and "remove it" in answer.err
 
 
 @pytest.mark.parametrize("option", [("--until", 2), ("--around-ms", 3), ("--round-networks", 2)])
 def test_options_of_adaptive_sampling_alone_are_refused(folder, option):
-    told = run("sample", *BOARD, *option)
+    answer = run("sample", *BOARD, *option)
 
-    assert told.code == 2 and f"{option[0]} needs --adaptive" in told.err
+    assert answer.code == 2 and f"{option[0]} needs --adaptive" in answer.err
 
 
 def test_a_percentage_beyond_reason_is_refused(folder, capsys):
-    told = run("sample", *BOARD, "--adaptive", "--until", 100)
+    answer = run("sample", *BOARD, "--adaptive", "--until", 100)
 
-    assert told.code == 2 and "expected per cent, above 0 and below 100" in told.err
+    assert answer.code == 2 and "expected per cent, above 0 and below 100" in answer.err
 
 
 def test_energy_can_be_predicted(folder):
-    told = run("sample", *BOARD, "--adaptive", "--energy", "--metric", "energy_mj", "--until", 8, "--json")
+    answer = run("sample", *BOARD, "--adaptive", "--energy", "--metric", "energy_mj", "--until", 8, "--json")
 
-    assert told.code == 0
-    record = json.loads(told.out)
+    assert answer.code == 0
+    record = json.loads(answer.out)
     assert record["goal"]["metric"] == "energy_mj" and record["stopped"] is not None
     networks = luts.read(folder / "nets.lut.jsonl").networks
     assert len(networks) == record["curve"][-1]["networks"]
@@ -111,6 +111,6 @@ def test_energy_can_be_predicted(folder):
     ],
 )
 def test_metrics_and_units_that_do_not_fit_are_refused(folder, options, words):
-    told = run("sample", *BOARD, "--adaptive", *options)
+    answer = run("sample", *BOARD, "--adaptive", *options)
 
-    assert told.code == 2 and words in told.err
+    assert answer.code == 2 and words in answer.err

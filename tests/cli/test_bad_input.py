@@ -17,10 +17,10 @@ from tests.cli.commands import run
 
 
 @pytest.fixture
-def copy(story, tmp_path, monkeypatch):
+def copy(whole_loop, tmp_path, monkeypatch):
     """A copy of what the steps left, to be damaged."""
     folder = tmp_path / "copy"
-    shutil.copytree(story.folder, folder)
+    shutil.copytree(whole_loop.folder, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(folder / "agent-home"))
     return folder
@@ -28,23 +28,25 @@ def copy(story, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("budget", ["0", "-3", "nan", "inf", "soon"])
 def test_a_budget_that_is_no_budget_is_wrong_usage(budget, copy):
-    told = run("search", "--predictor", "p.predictor.json", "--latency-ms", budget, "--data", "digits", "--out", "new")
+    answer = run(
+        "search", "--predictor", "p.predictor.json", "--latency-ms", budget, "--data", "digits", "--out", "new"
+    )
 
-    assert told.code == 2
-    assert "a budget is a positive number of milliseconds" in told.err
+    assert answer.code == 2
+    assert "a budget is a positive number of milliseconds" in answer.err
     assert not (copy / "new").exists()
 
 
 def test_an_impossible_budget_is_refused_before_any_training_with_the_reachable_range(copy):
     reach = json.loads(run("range", "--predictor", "p.predictor.json", "--json").out)
 
-    told = run(
+    answer = run(
         "search", "--predictor", "p.predictor.json", "--latency-ms", "0.0001", "--data", "digits", "--out", "new"
     )
 
-    assert told.code == 3
-    assert "InfeasibleBudgetError" in told.err
-    assert f"{reach['lowest']['latency_ms']:.2g}"[:4] in told.err
+    assert answer.code == 3
+    assert "InfeasibleBudgetError" in answer.err
+    assert f"{reach['lowest']['latency_ms']:.2g}"[:4] in answer.err
     assert not (copy / "new").exists()
 
 
@@ -52,11 +54,11 @@ def test_a_torn_last_line_is_reported_and_the_rest_is_used(copy):
     table = copy / "ops.lut.jsonl"
     table.write_bytes(table.read_bytes()[:-40])
 
-    told = run("lut", "check", table)
+    answer = run("lut", "check", table)
 
-    assert told.code == 1
-    assert "24 of 24 operators found" in told.out
-    assert "ops.lut.jsonl:97:" in told.err
+    assert answer.code == 1
+    assert "24 of 24 operators found" in answer.out
+    assert "ops.lut.jsonl:97:" in answer.err
 
 
 def test_a_damaged_middle_line_is_named_and_measured_again(copy):
@@ -67,10 +69,10 @@ def test_a_damaged_middle_line_is_named_and_measured_again(copy):
     assert len(luts.read(table).visits) == 95
     shutil.rmtree(copy / "agent-home")  # or the board's own copy would be there to compare with: see below
 
-    told = run("profile", "--space", "tiny", "--rounds", 4, "--out", table)
+    answer = run("profile", "--space", "tiny", "--rounds", 4, "--out", table)
 
-    assert told.code == 0, told.err
-    assert "resumed after 95 of 96 visits" in told.err
+    assert answer.code == 0, answer.err
+    assert "resumed after 95 of 96 visits" in answer.err
     assert len(luts.read(table).visits) == 96
 
 
@@ -81,11 +83,11 @@ def test_a_table_that_contradicts_the_boards_own_is_refused_and_unchanged(copy):
     table.write_text("".join(damaged))
     before = table.read_bytes()
 
-    told = run("profile", "--space", "tiny", "--rounds", 4, "--out", table)
+    answer = run("profile", "--space", "tiny", "--rounds", 4, "--out", table)
 
-    assert told.code == 1
-    assert "the board's journal of this job differ from line 51 on" in told.err
-    assert "move the file away and fetch the board's" in told.err
+    assert answer.code == 1
+    assert "the board's journal of this job differ from line 51 on" in answer.err
+    assert "move the file away and fetch the board's" in answer.err
     assert table.read_bytes() == before
 
 
@@ -95,11 +97,11 @@ def test_a_table_of_another_board_is_not_continued(copy):
     shutil.rmtree(copy / "agent-home")
     before = table.read_bytes()
 
-    told = run("profile", "--space", "tiny", "--rounds", 5, "--out", table)
+    answer = run("profile", "--space", "tiny", "--rounds", 5, "--out", table)
 
-    assert told.code == 1
-    assert "cpu" in told.err
-    assert "another" in told.err
+    assert answer.code == 1
+    assert "cpu" in answer.err
+    assert "another" in answer.err
     assert table.read_bytes() == before
 
 
@@ -113,10 +115,10 @@ def test_a_table_of_another_board_is_not_continued(copy):
 def test_a_table_from_the_future_or_in_other_units_is_refused(change, message, copy):
     _rewrite_header(copy / "ops.lut.jsonl", change)
 
-    told = run("lut", "show", "ops.lut.jsonl")
+    answer = run("lut", "show", "ops.lut.jsonl")
 
-    assert told.code == 1
-    assert message in told.err
+    assert answer.code == 1
+    assert message in answer.err
 
 
 def test_a_table_that_lacks_operators_names_them_and_how_to_fill_it(copy):
@@ -136,13 +138,13 @@ def test_a_table_that_lacks_operators_names_them_and_how_to_fill_it(copy):
 def test_a_run_directory_of_another_search_is_left_alone(copy):
     before = sorted(path.name for path in (copy / "run").rglob("*"))
 
-    told = run(
+    answer = run(
         "search", "--predictor", "p.predictor.json", "--latency-ms", 50, "--force", "--data", "digits", "--out", "run"
     )
 
-    assert told.code == 1
-    assert "targets.latency_ms: was 100.0, now 50.0" in told.err
-    assert "--fresh" in told.err
+    assert answer.code == 1
+    assert "targets.latency_ms: was 100.0, now 50.0" in answer.err
+    assert "--fresh" in answer.err
     assert sorted(path.name for path in (copy / "run").rglob("*")) == before
 
 
@@ -165,10 +167,10 @@ def test_a_run_directory_of_another_search_is_left_alone(copy):
     ],
 )
 def test_the_message_names_what_is_missing(command, message, copy):
-    told = run(*command)
+    answer = run(*command)
 
-    assert told.code in (1, 2)
-    assert message in told.err
+    assert answer.code in (1, 2)
+    assert message in answer.err
 
 
 def test_ctrl_c_while_measuring_keeps_what_was_measured(copy):
@@ -206,9 +208,9 @@ def test_ctrl_c_while_searching_keeps_the_search(copy):
     assert process.returncode == 130, err
     assert not (copy / "long" / "architecture.json").exists()
 
-    told = run(*arguments)
-    assert told.code == 0, told.err
-    assert "resuming long" in told.err
+    answer = run(*arguments)
+    assert answer.code == 0, answer.err
+    assert "resuming long" in answer.err
     assert (copy / "long" / "architecture.json").exists()
 
 

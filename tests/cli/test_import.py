@@ -12,10 +12,10 @@ CELL = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
 def test_the_published_predictor_becomes_one_of_ours(shared_data, tmp_path):
     out = tmp_path / "xavier.predictor.json"
 
-    told = run("import", shared_data / "lightnas_xavier" / "lightnas_predictor.npz", "--out", out)
+    answer = run("import", shared_data / "lightnas_xavier" / "lightnas_predictor.npz", "--out", out)
 
-    assert told.code == 0
-    assert "lightnas, batch 8, agx-xavier: 5.296 to 39.1 ms" in told.out
+    assert answer.code == 0
+    assert "lightnas, batch 8, agx-xavier: 5.296 to 39.1 ms" in answer.out
     assert json.loads(run("range", "--predictor", out, "--json").out)["batch"] == 8
 
 
@@ -30,26 +30,26 @@ def test_a_small_table_is_read_but_not_scored(tmp_path):
     path = tmp_path / "cells.csv"
     path.write_text(f"arch_str,edgegpu_latency\n{CELL.format(*['nor_conv_3x3'] * 6)},7.2\n")
 
-    told = run("import", path)
+    answer = run("import", path)
 
-    assert told.code == 0
-    assert "HW-NAS-Bench: 1 rows" in told.out
-    assert "needs 20 rows" in told.out
+    assert answer.code == 0
+    assert "HW-NAS-Bench: 1 rows" in answer.out
+    assert "needs 20 rows" in answer.out
 
 
 def test_what_is_no_table_is_said(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
 
-    told = run("import", tmp_path / "x.csv")
+    answer = run("import", tmp_path / "x.csv")
 
-    assert told.code == 1
-    assert "is in no known form" in told.err
+    assert answer.code == 1
+    assert "is in no known form" in answer.err
 
 
 def test_an_archive_without_the_arrays_is_said(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"not a zip")
 
-    told = run("import", tmp_path / "x.npz")
+    answer = run("import", tmp_path / "x.npz")
 
-    assert told.code == 1
-    assert "cannot read the published predictor" in told.err
+    assert answer.code == 1
+    assert "cannot read the published predictor" in answer.err

@@ -39,9 +39,9 @@ COMMANDS = {
 
 
 @pytest.fixture
-def copy(story, tmp_path, monkeypatch):
+def copy(whole_loop, tmp_path, monkeypatch):
     """A copy of what the steps left."""
-    shutil.copytree(story.folder, tmp_path / "copy")
+    shutil.copytree(whole_loop.folder, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "copy" / "agent-home"))
     return tmp_path / "copy"
@@ -49,18 +49,18 @@ def copy(story, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_standard_output_is_one_document(command, copy):
-    told = run(*COMMANDS[command], "--json")
+    answer = run(*COMMANDS[command], "--json")
 
-    assert told.code == 0, told.err
-    assert isinstance(json.loads(told.out), dict)
+    assert answer.code == 0, answer.err
+    assert isinstance(json.loads(answer.out), dict)
 
 
 def test_an_imported_predictor_is_one_document(shared_data, tmp_path):
     published = shared_data / "lightnas_xavier" / "lightnas_predictor.npz"
 
-    told = run("import", published, "--out", tmp_path / "x.json", "--json")
+    answer = run("import", published, "--out", tmp_path / "x.json", "--json")
 
-    assert told.code == 0 and json.loads(told.out)["kind"] == "import"
+    assert answer.code == 0 and json.loads(answer.out)["kind"] == "import"
 
 
 def test_the_descriptor_itself_gets_nothing_else(copy):
@@ -77,6 +77,6 @@ def test_the_descriptor_itself_gets_nothing_else(copy):
 
 
 def test_an_error_leaves_standard_output_empty(tmp_path):
-    told = run("lut", "show", tmp_path / "none.lut.jsonl", "--json")
+    answer = run("lut", "show", tmp_path / "none.lut.jsonl", "--json")
 
-    assert (told.code, told.out) == (1, "")
+    assert (answer.code, answer.out) == (1, "")

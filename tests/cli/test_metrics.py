@@ -23,12 +23,12 @@ def measured(tmp_path_factory):
 def test_one_fit_writes_a_predictor_per_metric(measured, monkeypatch):
     monkeypatch.chdir(measured)
 
-    told = run(
+    answer = run(
         "fit", "--space", "tiny", "--lut", "ops.lut.jsonl", "--samples", "nets.lut.jsonl",
         "--metric", "latency_ms", "--metric", "energy_mj", "--metric", "peak_memory_mb",
     )  # fmt: skip
 
-    assert told.code == 0
+    assert answer.code == 0
     latency, energy, memory = (
         json.loads((measured / f"tiny{metric}.predictor.json").read_text())
         for metric in ("", ".energy_mj", ".peak_memory_mb")
@@ -37,26 +37,26 @@ def test_one_fit_writes_a_predictor_per_metric(measured, monkeypatch):
     assert (latency["metric"], latency["unit"]) == ("latency_ms", "ms")
     assert (energy["metric"], energy["unit"]) == ("energy_mj", "mJ")
     assert energy["simulated"] and energy["fit"]["networks"] == 6
-    assert "energy_mj, held-out networks" in told.out and "RMSE mJ" in told.out
-    assert "SIMULATED predictor" in told.out
+    assert "energy_mj, held-out networks" in answer.out and "RMSE mJ" in answer.out
+    assert "SIMULATED predictor" in answer.out
 
 
 def test_a_metric_that_was_not_measured_names_the_networks_and_the_way(measured, monkeypatch):
     monkeypatch.chdir(measured)
 
-    told = run("fit", "--space", "tiny", "--samples", "plain.lut.jsonl", "--metric", "energy_mj")
+    answer = run("fit", "--space", "tiny", "--samples", "plain.lut.jsonl", "--metric", "energy_mj")
 
-    assert told.code == 1
-    assert "energy_mj is not known for 2 of 2 measured networks: net-" in told.err
-    assert "--energy" in told.err
+    assert answer.code == 1
+    assert "energy_mj is not known for 2 of 2 measured networks: net-" in answer.err
+    assert "--energy" in answer.err
 
 
 def test_one_file_cannot_hold_two_metrics(measured, monkeypatch):
     monkeypatch.chdir(measured)
 
-    told = run(
+    answer = run(
         "fit", "--space", "tiny", "--lut", "ops.lut.jsonl", "--out", "p.json",
         "--metric", "latency_ms", "--metric", "p95_ms",
     )  # fmt: skip
 
-    assert told.code == 2 and "one --metric at a time" in told.err
+    assert answer.code == 2 and "one --metric at a time" in answer.err

@@ -89,16 +89,16 @@ def test_a_disk_that_is_nearly_full_is_reported(found):
 def test_json_lists_what_is_missing_too(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path))
 
-    told = json.loads(run("probe", "--host", "virtual:jetson-tx2", "--json").out)
+    answer = json.loads(run("probe", "--host", "virtual:jetson-tx2", "--json").out)
 
-    assert told["missing"] == [
+    assert answer["missing"] == [
         {
             "what": "steady clocks: the clocks float, so the speed of short work varies",
             "remedy": "measure with --lock-clocks",
         }
     ]
-    assert told["temperatures_c"]
-    assert told["disk_free_mb"] > 0
+    assert answer["temperatures_c"]
+    assert answer["disk_free_mb"] > 0
 
 
 def test_a_bare_machine_yields_unknowns_not_zeros(found):

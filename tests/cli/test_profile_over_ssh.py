@@ -59,25 +59,25 @@ def test_interrupted_twice_it_covers_the_space_like_an_undisturbed_run(tmp_path,
     first = profile("table.lut.jsonl")
     _wait_for_visits(board, len(KEYS) // 2)
     os.kill(_agent(board)["pid"], signal.SIGKILL)
-    told, _ = first.communicate(timeout=120)
+    answer, _ = first.communicate(timeout=120)
     assert first.returncode == 1
-    assert "the agent was killed before it finished" in told
+    assert "the agent was killed before it finished" in answer
 
     second = profile("table.lut.jsonl")
     _wait_for_visits(board, len(KEYS) + len(KEYS) // 4)
     second.send_signal(signal.SIGINT)
-    told, _ = second.communicate(timeout=120)
+    answer, _ = second.communicate(timeout=120)
     assert second.returncode == 130
-    assert "the same command continues from there" in told
+    assert "the same command continues from there" in answer
     assert _agent(board)["state"] == "interrupted"
 
     third = profile("table.lut.jsonl")
-    told, _ = third.communicate(timeout=300)
-    assert third.returncode == 0, told
-    assert "resumed after" in told
+    answer, _ = third.communicate(timeout=300)
+    assert third.returncode == 0, answer
+    assert "resumed after" in answer
     undisturbed = profile("undisturbed.lut.jsonl", "--fresh")
-    told, _ = undisturbed.communicate(timeout=300)
-    assert undisturbed.returncode == 0, told
+    answer, _ = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, answer
 
     table, whole = (luts.read(tmp_path / f"{name}.lut.jsonl") for name in ("table", "undisturbed"))
     assert table.coverage(KEYS) == whole.coverage(KEYS)

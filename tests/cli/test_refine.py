@@ -9,46 +9,46 @@ from tests.cli.commands import run
 
 
 @pytest.fixture(scope="module")
-def refined(story, tmp_path_factory):
-    """The story's run, refined in short, then trained, exported, verified, reported."""
+def refined(whole_loop, tmp_path_factory):
+    """The whole_loop's run, refined in short, then trained, exported, verified, reported."""
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(story.folder / "agent-home"))
-    monkeypatch.chdir(story.folder)
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(whole_loop.folder / "agent-home"))
+    monkeypatch.chdir(whole_loop.folder)
     short = ("--rounds", 4, "--candidates", 2, "--steps", 3, "--seeds", 2, "--vary", "widths")
-    told = {"refine": run("refine", "run", "--host", "localhost", *short)}
-    told["again"] = run("refine", "run", "--host", "localhost", *short, "--json")
-    told["train"] = run("train", "run-refined", "--epochs", 1)
-    told["export"] = run("export", "run-refined")
-    told["verify"] = run("verify", "run-refined", "--host", "localhost", "--rounds", 6)
-    told["report"] = run("report", "run-refined")
+    answer = {"refine": run("refine", "run", "--host", "localhost", *short)}
+    answer["again"] = run("refine", "run", "--host", "localhost", *short, "--json")
+    answer["train"] = run("train", "run-refined", "--epochs", 1)
+    answer["export"] = run("export", "run-refined")
+    answer["verify"] = run("verify", "run-refined", "--host", "localhost", "--rounds", 6)
+    answer["report"] = run("report", "run-refined")
     monkeypatch.undo()
-    return told
+    return answer
 
 
 def test_every_step_after_refining_is_the_usual_one(refined):
-    assert {name: told.code for name, told in refined.items()} == dict.fromkeys(refined, 0)
+    assert {name: answer.code for name, answer in refined.items()} == dict.fromkeys(refined, 0)
 
 
 def test_refine_reports_what_it_found_and_how_certain_that_is(refined):
-    told = refined["refine"]
+    answer = refined["refine"]
 
-    assert "best of 2 of " in told.out
-    assert "target 100 ms: run-refined/architecture.json" in told.out
-    assert "training loss sum over 3 steps, 2 seeds: " in told.out
-    assert "train both networks and compare their accuracy" in told.err
+    assert "best of 2 of " in answer.out
+    assert "target 100 ms: run-refined/architecture.json" in answer.out
+    assert "training loss sum over 3 steps, 2 seeds: " in answer.out
+    assert "train both networks and compare their accuracy" in answer.err
 
 
-def test_run_again_it_measures_nothing_and_says_the_same(refined, story):
+def test_run_again_it_measures_nothing_and_says_the_same(refined, whole_loop):
     record = json.loads(refined["again"].out)
 
     assert "measured in" not in refined["again"].err
-    assert record == json.loads((story.folder / "run-refined" / "refine" / "result.json").read_text())
+    assert record == json.loads((whole_loop.folder / "run-refined" / "refine" / "result.json").read_text())
     assert record["proxy"] == "training_loss_sum"
     assert record["predicted_ms"] <= record["upper_ms"] <= record["target_ms"] == 100
 
 
-def test_the_refined_network_is_verified_against_the_reference_session_of_the_runs_table(refined, story):
-    record = json.loads((story.folder / "run-refined" / "verify" / "verification.json").read_text())
+def test_the_refined_network_is_verified_against_the_reference_session_of_the_runs_table(refined, whole_loop):
+    record = json.loads((whole_loop.folder / "run-refined" / "verify" / "verification.json").read_text())
 
     assert record["verdict"] == "met"
     assert record["outputs"]["top1_agreement"] == 1.0
@@ -56,19 +56,19 @@ def test_the_refined_network_is_verified_against_the_reference_session_of_the_ru
     assert record["predicted"]["latency_ms"] > 0
 
 
-def test_the_report_knows_every_block_of_the_refined_network(refined, story):
-    record = json.loads((story.folder / "run-refined" / "report.json").read_text())
+def test_the_report_knows_every_block_of_the_refined_network(refined, whole_loop):
+    record = json.loads((whole_loop.folder / "run-refined" / "report.json").read_text())
 
     assert record["refined"]["verdict"] in ("better", "worse", "inconclusive")
     assert "from which this run was refined" in record["missing"]["search"]
-    assert "Refined from ../run" in (story.folder / "run-refined" / "report.html").read_text()
+    assert "Refined from ../run" in (whole_loop.folder / "run-refined" / "report.html").read_text()
     blocks = record["network"]["blocks"]
     assert all(block["latency_ms"] for block in blocks if not block["identity"])
-    table = luts.read(story.folder / "run-refined" / "lut.jsonl")
+    table = luts.read(whole_loop.folder / "run-refined" / "lut.jsonl")
     assert not table.faults
 
 
-def test_what_cannot_be_refined_is_reported_as_elsewhere(story, tmp_path, monkeypatch):
+def test_what_cannot_be_refined_is_reported_as_elsewhere(whole_loop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     assert "`lightnas-edge search` writes a run directory" in run("refine", "nothing").err
@@ -86,10 +86,10 @@ def test_a_simulated_board_is_called_simulated(tmp_path, monkeypatch):
     )  # fmt: skip
 
     short = ("--rounds", 3, "--candidates", 1, "--steps", 2, "--seeds", 2, "--vary", "widths")
-    told = run("refine", "run", "--host", host, *short)
+    answer = run("refine", "run", "--host", host, *short)
 
-    assert told.code == 0
-    assert "comes from a SIMULATED board" in told.err
+    assert answer.code == 0
+    assert "comes from a SIMULATED board" in answer.err
     assert json.loads((tmp_path / "run-refined" / "predictor.json").read_text())["simulated"]
     assert (
         run("refine", "run", "--host", "localhost", "--out", "here").code == 1

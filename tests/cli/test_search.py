@@ -63,8 +63,8 @@ def test_a_budget_is_added_for_the_boards_of_the_run_or_for_another(run, boards,
     shutil.copytree(run, copy)
 
     assert main(["search", "--from", str(copy), "--latency-ms", "9", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert {"far-9ms", "near-9ms"} <= {row["name"] for row in told["networks"]}
+    answer = json.loads(capsys.readouterr().out)
+    assert {"far-9ms", "near-9ms"} <= {row["name"] for row in answer["networks"]}
 
     near = str(boards / "near.predictor.json")
     assert main(["search", "--from", str(copy), "--predictor", near, "--latency-ms", "7"]) == 0
@@ -104,7 +104,7 @@ def test_two_files_for_one_metric_of_one_board_are_refused(boards, tmp_path, cap
     assert "a second predictor of latency_ms" in capsys.readouterr().err
 
 
-def test_files_of_the_same_name_are_told_apart_by_their_folders(boards, tmp_path, capsys):
+def test_files_of_the_same_name_are_separated_by_their_folders(boards, tmp_path, capsys):
     for name in ("near", "far"):
         (tmp_path / name).mkdir()
         shutil.copy(boards / f"{name}.predictor.json", tmp_path / name / "predictor.json")
@@ -122,8 +122,8 @@ def test_files_of_the_same_name_are_told_apart_by_their_folders(boards, tmp_path
 def test_of_several_networks_one_must_be_named(run, capsys, command):
     assert main([command[0], str(run), *command[1:]]) == 1
 
-    told = capsys.readouterr().err
-    assert "networks: name one of them" in told and "near-8ms" in told
+    answer = capsys.readouterr().err
+    assert "networks: name one of them" in answer and "near-8ms" in answer
 
 
 def test_a_name_that_is_taken_is_not_overwritten(run, capsys):
@@ -133,7 +133,7 @@ def test_a_name_that_is_taken_is_not_overwritten(run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "answer"),
     [
         (["--latency-ms", "0.5"], 3, "the range is 1 to 17 ms"),
         (["--latency-ms", "1.5", "--params-m", "0.000001"], 3, "no network of space small keeps params_m"),
@@ -144,13 +144,13 @@ def test_a_name_that_is_taken_is_not_overwritten(run, capsys):
         (["--latency-ms", "9", "--space", "tiny"], 1, "was fitted for space 'small'"),
     ],
 )
-def test_what_cannot_be_searched_is_told_before_anything_is_read(boards, tmp_path, capsys, arguments, code, told):
+def test_what_cannot_be_searched_is_reported_before_anything_is_read(boards, tmp_path, capsys, arguments, code, answer):
     out = tmp_path / "run"
 
     found = main(["search", "--predictor", str(boards / "near.predictor.json"), "--out", str(out), *QUICK, *arguments])
 
     assert (found, out.exists()) == (code, False)
-    assert told in capsys.readouterr().err
+    assert answer in capsys.readouterr().err
 
 
 def test_a_budget_that_every_network_keeps_needs_force(boards, tmp_path, capsys):
@@ -159,13 +159,13 @@ def test_a_budget_that_every_network_keeps_needs_force(boards, tmp_path, capsys)
     ]  # fmt: skip
 
     assert main(command) == 2
-    told = capsys.readouterr().err
-    assert "17ms: the budget is not binding; the slowest network of this space takes 17 ms" in told
-    assert "--force" in told and not (tmp_path / "run").exists()
+    answer = capsys.readouterr().err
+    assert "17ms: the budget is not binding; the slowest network of this space takes 17 ms" in answer
+    assert "--force" in answer and not (tmp_path / "run").exists()
 
     assert main([*command, "--force"]) == 0
-    told = capsys.readouterr().err
-    assert "warning: 17ms: the budget is not binding; the slowest network of this space takes 17 ms" in told
+    answer = capsys.readouterr().err
+    assert "warning: 17ms: the budget is not binding; the slowest network of this space takes 17 ms" in answer
 
 
 def test_an_impossible_budget_is_refused_without_further_warnings(boards, tmp_path, capsys):
@@ -209,7 +209,7 @@ def test_two_processes_search_at_the_command_line(boards, tmp_path):
     assert (tmp_path / "run" / "architecture.json").exists()
 
 
-def test_what_the_first_process_refuses_is_told_once_and_without_a_traceback_of_the_other(boards, tmp_path):
+def test_what_the_first_process_refuses_is_reported_once_and_without_a_traceback_of_the_other(boards, tmp_path):
     (tmp_path / "something.txt").write_text("else")
 
     ran = two_processes(boards, tmp_path)

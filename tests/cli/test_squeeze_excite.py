@@ -26,7 +26,7 @@ head = {{ channels = 48, features = 32 }}
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def answer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("squeezed")
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(folder / "agent-home"))
@@ -34,37 +34,37 @@ def told(tmp_path_factory):
     # Every operator squeezes, so that whatever a search of two epochs prefers is a squeezed network.
     (folder / "only.toml").write_text(SPACE.format(operators='"mbconv_k3_e2_se", "mbconv_k5_e3_se"'))
     (folder / "some.toml").write_text(SPACE.format(operators='"mbconv_k3_e2", "mbconv_k3_e2_se", "skip"'))
-    told = {"folder": folder}
+    answer = {"folder": folder}
     for space in ("only", "some"):
-        told[f"profile {space}"] = run(
+        answer[f"profile {space}"] = run(
             "profile", "--space", f"{space}.toml", "--rounds", 4, "--out", f"{space}.lut.jsonl"
         )
-    told["search"] = run(
+    answer["search"] = run(
         "search", "--space", "only.toml", "--lut", "only.lut.jsonl", "--latency-ms", 100, "--force", "--data", "digits",
         "--out", "run", "--epochs", 2, "--batch-size", 128,
     )  # fmt: skip
-    told["train"] = run("train", "run", "--epochs", 1)
-    told["export"] = run("export", "run")
-    told["verify"] = run("verify", "run", "--rounds", 6)
+    answer["train"] = run("train", "run", "--epochs", 1)
+    answer["export"] = run("export", "run")
+    answer["verify"] = run("verify", "run", "--rounds", 6)
     monkeypatch.undo()
-    return told
+    return answer
 
 
-def test_a_squeezed_network_passes_all_steps(told):
-    assert {name: step.code for name, step in told.items() if name != "folder"} == {
+def test_a_squeezed_network_passes_all_steps(answer):
+    assert {name: step.code for name, step in answer.items() if name != "folder"} == {
         "profile only": 0, "profile some": 0, "search": 0, "train": 0, "export": 0, "verify": 0,
     }  # fmt: skip
-    found = json.loads((told["folder"] / "run" / "architecture.json").read_text())["operators"]
+    found = json.loads((answer["folder"] / "run" / "architecture.json").read_text())["operators"]
     assert all(name.endswith("_se") for name in found)
-    record = json.loads((told["folder"] / "run" / "verify" / "verification.json").read_text())
+    record = json.loads((answer["folder"] / "run" / "verify" / "verification.json").read_text())
     assert record["outputs"]["top1_agreement"] == 1.0
     assert record["outputs"]["max_abs_difference"] < 1e-3
     assert record["verdict"] == "met"
 
 
-def test_a_squeeze_is_measured_as_an_operator_of_its_own_and_chosen_where_it_is_preferred(told):
-    space = load_space(told["folder"] / "some.toml")
-    table = luts.read(told["folder"] / "some.lut.jsonl")
+def test_a_squeeze_is_measured_as_an_operator_of_its_own_and_chosen_where_it_is_preferred(answer):
+    space = load_space(answer["folder"] / "some.toml")
+    table = luts.read(answer["folder"] / "some.lut.jsonl")
     predictor = lut_predictor(space, table)
     preference = np.log(np.array([[0.3, 0.6, 0.1], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1]]))
 

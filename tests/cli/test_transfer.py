@@ -14,29 +14,29 @@ def folder(tmp_path_factory):
         patch.setenv("LIGHTNAS_EDGE_HOME", str(folder / "home"))
         patch.chdir(folder)
         for board, count in (("jetson-agx-xavier", 40), ("jetson-tx2", 10)):
-            told = run(
+            answer = run(
                 "sample", "--host", f"virtual:{board}", "--space", "tiny", "--rounds", 3, "--count", count,
                 "--out", f"{board}.lut.jsonl",
             )  # fmt: skip
-            assert told.code == 0
-        told = run("fit", "--space", "tiny", "--samples", "jetson-agx-xavier.lut.jsonl", "--out", "xavier.json")
-        assert told.code == 0
+            assert answer.code == 0
+        answer = run("fit", "--space", "tiny", "--samples", "jetson-agx-xavier.lut.jsonl", "--out", "xavier.json")
+        assert answer.code == 0
     return folder
 
 
 def test_ten_networks_and_another_boards_predictor_make_one(folder, monkeypatch):
     monkeypatch.chdir(folder)
 
-    told = run(
+    answer = run(
         "fit", "--space", "tiny", "--samples", "jetson-tx2.lut.jsonl", "--prior", "xavier.json", "--curve",
         "--out", "tx2.json",
     )  # fmt: skip
 
-    assert told.code == 0
+    assert answer.code == 0
     assert (
-        "transferred" in told.out
-        and "learning curve: MAPE on the other networks" in told.out
-        and "5 networks" in told.out
+        "transferred" in answer.out
+        and "learning curve: MAPE on the other networks" in answer.out
+        and "5 networks" in answer.out
     )
     fit = json.loads((folder / "tx2.json").read_text())
     assert fit["fingerprint"]["board"] == "virtual:jetson-tx2"
@@ -49,19 +49,19 @@ def test_adaptive_sampling_starts_from_the_other_board(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(folder / "home"))
 
-    told = run(
+    answer = run(
         "sample", "--host", "virtual:jetson-tx2", "--space", "tiny", "--rounds", 3, "--adaptive", "--until", 2,
         "--prior", "xavier.json", "--out", "jetson-tx2.lut.jsonl", "--json",
     )  # fmt: skip
 
-    assert told.code == 0
-    record = json.loads(told.out)
+    assert answer.code == 0
+    record = json.loads(answer.out)
     assert record["stopped"] == "reached" and record["curve"][-1]["networks"] <= 15
 
 
 def test_a_prior_without_networks_of_this_board_is_refused(folder, monkeypatch):
     monkeypatch.chdir(folder)
 
-    told = run("fit", "--space", "tiny", "--lut", "none", "--prior", "xavier.json")
+    answer = run("fit", "--space", "tiny", "--lut", "none", "--prior", "xavier.json")
 
-    assert told.code == 2 and "--prior needs measured networks" in told.err
+    assert answer.code == 2 and "--prior needs measured networks" in answer.err

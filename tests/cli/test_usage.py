@@ -44,15 +44,15 @@ def test_every_command_that_reports_has_json(parser):
     ],
 )
 def test_an_option_with_one_value_is_given_once(command):
-    told = run(*command)
+    answer = run(*command)
 
-    assert told.code == 2 and "given twice; it takes one value" in told.err
+    assert answer.code == 2 and "given twice; it takes one value" in answer.err
 
 
 def test_an_option_that_may_be_repeated_is_not_refused(tmp_path):
-    told = run("fit", "--space", "tiny", "--samples", tmp_path / "a", "--samples", tmp_path / "b")
+    answer = run("fit", "--space", "tiny", "--samples", tmp_path / "a", "--samples", tmp_path / "b")
 
-    assert told.code == 1 and "given twice" not in told.err
+    assert answer.code == 1 and "given twice" not in answer.err
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_an_option_that_may_be_repeated_is_not_refused(tmp_path):
     ],
 )
 def test_an_unknown_choice_lists_the_choices_and_the_closest(command, meant):
-    told = run(*command)
+    answer = run(*command)
 
-    assert told.code == 2 and meant in told.err and "choose from" in told.err
+    assert answer.code == 2 and meant in answer.err and "choose from" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_an_unknown_choice_lists_the_choices_and_the_closest(command, meant):
     ],
 )
 def test_values_that_cannot_be_are_wrong_usage(command, message):
-    told = run(*command)
+    answer = run(*command)
 
-    assert told.code == 2 and message in told.err
+    assert answer.code == 2 and message in answer.err
 
 
 def test_a_password_is_asked_for_at_a_terminal_only(tmp_path):
@@ -107,9 +107,9 @@ def test_both_spellings_of_the_profiler_answer_with_their_names(capsys):
 
 
 def test_a_log_file_that_cannot_be_written_is_wrong_usage(tmp_path):
-    told = run("space", "list", "--log-file", tmp_path / "no" / "log.txt")
+    answer = run("space", "list", "--log-file", tmp_path / "no" / "log.txt")
 
-    assert told.code == 2 and told.out == "" and "cannot write the log file" in told.err
+    assert answer.code == 2 and answer.out == "" and "cannot write the log file" in answer.err
 
 
 def test_an_unexpected_error_is_a_message_and_the_log_file_holds_its_causes(tmp_path, monkeypatch):
@@ -141,9 +141,9 @@ def test_no_error_ends_in_a_bare_traceback(error, monkeypatch):
 
     monkeypatch.setattr("lightnas_edge.cli.space.load_space", fail)
 
-    told = run("space", "show", "tiny")
+    answer = run("space", "show", "tiny")
 
-    assert told.code == 1 and type(error).__name__ in told.err and "Traceback" not in told.err
+    assert answer.code == 1 and type(error).__name__ in answer.err and "Traceback" not in answer.err
 
 
 def test_the_first_interrupt_is_acknowledged_while_the_program_is_busy_elsewhere():

@@ -13,39 +13,41 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_step_succeeds(story):
-    failed = {name: told for name, told in story.told.items() if told.code != 0}
+def test_every_step_succeeds(whole_loop):
+    failed = {name: answer for name, answer in whole_loop.answer.items() if answer.code != 0}
     assert not failed
 
 
 @pytest.mark.parametrize("command", ["profile", "sample", "fit", "search", "train", "verify"])
-def test_without_a_terminal_long_steps_say_how_far_they_are(story, command):
-    assert re.search(r"^[\w .]+: \d+ of \d+ \(\d+ %\), .* elapsed, .* left", story.told[command].err, re.MULTILINE)
+def test_without_a_terminal_long_steps_say_how_far_they_are(whole_loop, command):
+    assert re.search(
+        r"^[\w .]+: \d+ of \d+ \(\d+ %\), .* elapsed, .* left", whole_loop.answer[command].err, re.MULTILINE
+    )
 
 
-def test_a_campaign_begins_with_an_estimate(story):
-    assert "estimate: 24 operators x 4 rounds, about " in story.told["profile"].err
+def test_a_campaign_begins_with_an_estimate(whole_loop):
+    assert "estimate: 24 operators x 4 rounds, about " in whole_loop.answer["profile"].err
 
 
-def test_profile_says_how_much_of_the_space_it_found_and_how_well(story):
-    told = story.told["profile"].out
+def test_profile_says_how_much_of_the_space_it_found_and_how_well(whole_loop):
+    answer = whole_loop.answer["profile"].out
 
-    assert "24 of 24 measured" in told
-    assert "tiny: 24 of 24 operators found; repeatability: " in told
-    table = luts.read(story.folder / "ops.lut.jsonl")
+    assert "24 of 24 measured" in answer
+    assert "tiny: 24 of 24 operators found; repeatability: " in answer
+    table = luts.read(whole_loop.folder / "ops.lut.jsonl")
     assert not table.faults
     assert {len(entry.visits) for entry in table.entries.values()} == {4}
 
 
-def test_sample_measures_networks_and_sentinels(story):
-    table = luts.read(story.folder / "nets.lut.jsonl")
+def test_sample_measures_networks_and_sentinels(whole_loop):
+    table = luts.read(whole_loop.folder / "nets.lut.jsonl")
 
     assert len(table.networks) == 6
     assert len(table.entries) == 12
 
 
-def test_fit_prints_held_out_errors_with_the_repeatability(story):
-    told = story.told["fit"].out
+def test_fit_prints_held_out_errors_with_the_repeatability(whole_loop):
+    answer = whole_loop.answer["fit"].out
 
     for name in (
         "RMSE ms",
@@ -55,18 +57,18 @@ def test_fit_prints_held_out_errors_with_the_repeatability(story):
         "LUT calibrated",
         "repeatability: ",
     ):
-        assert name in told
+        assert name in answer
 
 
-def test_range_is_ordered(story):
-    reach = json.loads(story.told["range"].out)
+def test_range_is_ordered(whole_loop):
+    reach = json.loads(whole_loop.answer["range"].out)
 
     assert isinstance(reach["lowest"]["extrapolated"], bool)
     assert 0 < reach["lowest"]["latency_ms"] < reach["median"]["latency_ms"] < reach["highest"]["latency_ms"]
 
 
-def test_search_leaves_a_whole_run_directory(story):
-    run = story.folder / "run"
+def test_search_leaves_a_whole_run_directory(whole_loop):
+    run = whole_loop.folder / "run"
 
     record = json.loads((run / "run.json").read_text())
     assert record["targets"] == {"latency_ms": 100.0}
@@ -78,20 +80,20 @@ def test_search_leaves_a_whole_run_directory(story):
     predicted = json.loads((run / "architecture.json").read_text())["predicted"]
     assert len(network.operators) == 8
     assert predicted["metrics"]["latency_ms"]["upper"] <= 100
-    assert (run / "lut.jsonl").read_bytes() == (story.folder / "ops.lut.jsonl").read_bytes()
+    assert (run / "lut.jsonl").read_bytes() == (whole_loop.folder / "ops.lut.jsonl").read_bytes()
 
 
-def test_train_reports_accuracy_and_on_what(story):
-    assert re.search(r"top-1 accuracy [\d.]+ % \(n=3(59|60|61);", story.told["train"].out)
-    assert (story.folder / "run" / "train" / "weights.safetensors").exists()
+def test_train_reports_accuracy_and_on_what(whole_loop):
+    assert re.search(r"top-1 accuracy [\d.]+ % \(n=3(59|60|61);", whole_loop.answer["train"].out)
+    assert (whole_loop.folder / "run" / "train" / "weights.safetensors").exists()
 
 
-def test_export_says_how_far_it_is_from_pytorch(story):
-    assert "maximum difference from PyTorch" in story.told["export"].out
+def test_export_says_how_far_it_is_from_pytorch(whole_loop):
+    assert "maximum difference from PyTorch" in whole_loop.answer["export"].out
 
 
-def test_verify_measures_and_judges(story):
-    record = json.loads((story.folder / "run" / "verify" / "verification.json").read_text())
+def test_verify_measures_and_judges(whole_loop):
+    record = json.loads((whole_loop.folder / "run" / "verify" / "verification.json").read_text())
 
     assert record["verdict"] == "met"  # 100 ms for a network of less than one
     assert record["measured"]["n"] == 6 * 5
@@ -101,19 +103,19 @@ def test_verify_measures_and_judges(story):
     assert record["accuracy"]["top1"] == record["accuracy"]["pytorch_top1"]
     assert record["simulated"] is False
     assert record["energy"] is None
-    told = story.told["verify"].out
-    assert told.startswith("predicted ")
-    assert "target 100" in told
-    assert "met" in told
+    answer = whole_loop.answer["verify"].out
+    assert answer.startswith("predicted ")
+    assert "target 100" in answer
+    assert "met" in answer
 
 
-def test_the_report_is_one_small_file_that_fetches_nothing(story):
-    page = (story.folder / "run" / "report.html").read_bytes()
+def test_the_report_is_one_small_file_that_fetches_nothing(whole_loop):
+    page = (whole_loop.folder / "run" / "report.html").read_bytes()
 
     assert len(page) < 2_000_000
     text = page.decode()
     assert "met" in text
     for fetching in ('src="http', 'href="http', "@import", "url(http"):
         assert fetching not in text
-    assert json.loads((story.folder / "run" / "report.json").read_text())["kind"] == "report"
-    assert (story.folder / "run" / "report.md").read_text().startswith("#")
+    assert json.loads((whole_loop.folder / "run" / "report.json").read_text())["kind"] == "report"
+    assert (whole_loop.folder / "run" / "report.md").read_text().startswith("#")

@@ -146,7 +146,7 @@ def test_normalised_batches_are_imagenets_and_channels_last():
         (["val/a/0.jpg"], "has val/ and no train/"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_told(tmp_path, names, fault):
+def test_what_is_wrong_with_a_folder_is_reported(tmp_path, names, fault):
     with pytest.raises(DataError, match=fault) as caught:
         load(folder_with(tmp_path, *names))
 
@@ -164,7 +164,7 @@ def test_all_faults_come_in_one_message(tmp_path):
     assert "class 'empty' has no images" in str(caught.value) and "(1 other files)" in str(caught.value)
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_folder_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         load(tmp_path / "nowhere")
 

@@ -14,7 +14,7 @@ def test_equal_outputs_agree_in_everything():
     assert (agreement.images, agreement.max_abs_difference, agreement.cosine, agreement.top1_agreement) == (2, 0, 1, 1)
 
 
-def test_the_difference_is_told_against_the_largest_logit():
+def test_the_difference_is_reported_against_the_largest_logit():
     agreement = compare_outputs(LOGITS, LOGITS + np.array([[0.4, 0.0], [0.0, 0.0]], np.float32))
 
     assert agreement.max_abs_difference == pytest.approx(0.4)

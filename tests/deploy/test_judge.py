@@ -105,7 +105,7 @@ def test_drift_is_divided_out_and_the_corrected_latency_decides():
     assert "drift-corrected 0.88" in result_line(verification(judgement))
 
 
-def test_the_doubt_about_the_drift_widens_the_interval():
+def test_the_uncertainty_about_the_drift_widens_the_interval():
     exact = judge(rounds(0.8), target_ms=0.9, drift=ratio(1.0, 0.0))
     vague = judge(rounds(0.8), target_ms=0.9, drift=ratio(1.0, 0.03))
 

@@ -269,7 +269,7 @@ def test_a_board_that_restarts_is_waited_for(tmp_path, board, connection, public
     back.join()
 
 
-def test_a_board_that_stays_away_is_given_up_and_the_job_is_said_to_go_on(board, connection, monkeypatch):
+def test_a_board_that_stays_away_is_given_up_and_the_job_is_said_to_continue(board, connection, monkeypatch):
     monkeypatch.setattr(ssh, "PATIENCE_S", 1.0)
     board.stop()
 

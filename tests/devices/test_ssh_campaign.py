@@ -144,7 +144,7 @@ def test_a_killed_agent_is_noticed_and_resumed(board, connection, write_job, tmp
     assert len({line["session"] for line in tools.lines(journal)[1:]}) == 2
 
 
-def test_a_disk_that_is_full_on_the_board_is_reported_and_room_lets_the_job_go_on(
+def test_a_disk_that_is_full_on_the_board_is_reported_and_room_lets_the_job_continue(
     board, connection, write_job, tmp_path, tools
 ):
     journal = tmp_path / "here.jsonl"

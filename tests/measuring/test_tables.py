@@ -152,10 +152,10 @@ def test_a_complete_table_here_does_without_the_board_and_an_incomplete_one_does
 def test_search_pulls_what_the_board_holds(board, measured_elsewhere, tmp_path):
     measured_elsewhere()
 
-    told = run("search", "--host", "bench", "--space", "tiny", "--latency-ms", 0.000001, "--data", "digits")
+    answer = run("search", "--host", "bench", "--space", "tiny", "--latency-ms", 0.000001, "--data", "digits")
 
-    assert told.code == 3, told.err
-    assert "pulled" in told.err
+    assert answer.code == 3, answer.err
+    assert "pulled" in answer.err
     assert luts.read(tmp_path / "here" / TABLE).coverage(KEYS).complete
 
 

@@ -48,7 +48,7 @@ def test_a_change_costs_what_the_table_says(latency, grid):
     assert predicted_ms == pytest.approx(chain_ms(*grid.network(WIDER)), rel=1e-6)
 
 
-def test_doubt_grows_with_the_change(latency, grid):
+def test_uncertainty_grows_with_the_change(latency, grid):
     little = dataclasses.replace(grid.unchanged, expansions=(3, 3, 0, 3))
 
     doubts = [latency.predict(channels)[1] for channels in (grid.unchanged, little, WIDER)]

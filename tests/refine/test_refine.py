@@ -260,7 +260,7 @@ def test_the_refined_network_trains_like_any_other(tmp_path):
 # -- trouble -------------------------------------------------------------------------------------------------------
 
 
-def test_another_board_is_told_before_everything_is_measured(tmp_path):
+def test_another_board_is_reported_before_everything_is_measured(tmp_path):
     board = Board(power_mode="15W")
 
     with pytest.raises(FingerprintError, match="power_mode None and '15W'"):

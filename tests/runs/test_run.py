@@ -197,7 +197,7 @@ def test_a_table_that_has_changed_is_refused(tmp_path):
         _ = run.table
 
 
-def test_a_second_writer_is_refused_and_told_who_writes(tmp_path):
+def test_a_second_writer_is_refused_and_reported_who_writes(tmp_path):
     code = textwrap.dedent("""
         import sys, pathlib
         from lightnas_edge.errors import RunError

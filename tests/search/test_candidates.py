@@ -14,7 +14,7 @@ def candidate(indices, loss):
     return Candidate(Selection(Architecture.from_indices(SPACE, indices), (1.0,), None, 0.0, True), loss, 0.5)
 
 
-def test_the_measured_loss_and_the_belief_about_the_operators_count_alike():
+def test_the_measured_loss_and_the_posterior_about_the_operators_count_alike():
     mean = np.zeros((4, 3))
     mean[0] = [0.3, 0.1, -0.4]
     posterior = OperatorPosterior(mean, np.zeros((12, 1)))

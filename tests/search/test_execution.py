@@ -57,7 +57,7 @@ def test_no_micro_batch_is_a_single_image():
 
 @pytest.mark.parametrize("more", [{"micro_batches": 2}, {"precision": "bf16"}, {"precision": "auto"}])
 @pytest.mark.parametrize("method", ["shared", "lightnas"])
-def test_a_search_runs_so_and_is_gone_on_with_as_it_began(tmp_path, more, method):
+def test_a_search_runs_so_and_is_resumed_as_it_began(tmp_path, more, method):
     config = dataclasses.replace(CONFIG, method=method, epochs=2, **more)
     events = []
 

@@ -129,7 +129,7 @@ def test_an_added_budget_may_have_another_device_confidence_and_use_of_its_budge
     assert "--fresh" not in caught.value.hint
 
 
-def test_the_belief_maximised_is_the_one_that_was_saved(run):
+def test_the_posterior_maximised_is_the_one_that_was_saved(run):
     folder, results = run
     losses = PathLosses(SPACE)
     losses.restore(load_checkpoint(folder / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["losses"])

@@ -40,7 +40,7 @@ def test_the_worth_of_operators_is_found_beneath_the_level_of_batches():
 
 
 @pytest.mark.parametrize("paths", [2, 4])
-def test_the_doubt_is_as_large_as_the_error(paths):
+def test_the_uncertainty_is_as_large_as_the_error(paths):
     """Over 40 made-up searches, errors divided by the stated deviation spread by about one."""
     ratios = []
     for seed in range(40):
@@ -53,7 +53,7 @@ def test_the_doubt_is_as_large_as_the_error(paths):
     assert 0.75 < float(np.std(ratios)) < 1.25
 
 
-def test_without_any_signal_operators_are_hardly_told_apart():
+def test_without_any_signal_operators_are_hardly_separated():
     posterior = losses_of(np.zeros((4, 3)), 50, noise=0.3).posterior()
 
     assert posterior.score_std < 0.1
@@ -149,7 +149,7 @@ def test_of_two_budgets_only_the_tighter_binds():
     assert found.expected[0] == pytest.approx(1.0, abs=1e-4) and found.expected[1] < 1
 
 
-def test_a_budget_at_the_floor_leaves_the_cheapest_path():
+def test_a_budget_at_the_floor_leaves_the_lowest_path():
     found = nearest_within(np.zeros((4, 3)), [LinearCost.of(Constraint(predictor(), 1.0))])
 
     assert found.probabilities[:, 2] == pytest.approx(1.0, abs=0.01)

@@ -181,10 +181,10 @@ def test_kill_9_at_any_moment_loses_at_most_what_came_after_the_checkpoint(whole
         "from lightnas_edge.nn import loop as module\n"
         "from tests.search.test_run_search import search, CONFIG\n"
         "module.AGREE_STEPS, real = 1, module.save_checkpoint\n"
-        "def told(path, state):\n"
+        "def answer(path, state):\n"
         "    real(path, state)\n"
         "    print(state['epoch'], state['phase'], state['step'], flush=True)\n"
-        "module.save_checkpoint = told\n"
+        "module.save_checkpoint = answer\n"
         f"config = dataclasses.replace(CONFIG, method={config.method!r}, checkpoint_s=0.0)\n"
         "search(pathlib.Path(sys.argv[1]), config=config)"
     )
@@ -237,7 +237,7 @@ def test_another_question_is_not_mixed_into_a_run(whole, config):
     assert "--fresh" in caught.value.hint
 
 
-def test_without_resume_a_search_begins_anew(tmp_path):
+def test_without_resume_a_search_begins_again(tmp_path):
     search(tmp_path, target_ms=7.0, config=dataclasses.replace(CONFIG, epochs=2))
 
     events = []

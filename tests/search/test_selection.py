@@ -222,7 +222,7 @@ def test_a_budget_can_be_used_to_a_share(confidence):
     assert selection.predicted[0] == pytest.approx(values[(kept <= target) & (values >= 0.95 * most)].min())
 
 
-def test_budgets_that_conflict_are_told_with_what_each_would_need():
+def test_budgets_that_conflict_are_reported_with_what_each_would_need():
     latency, macs = additive(0), CountedPredictor(SPACE, "macs_m")
     values, counted = latency.predict_indices(EVERY), macs.predict(one_hot_of(SPACE, EVERY))
     both = [Constraint(latency, float(values.min() * 1.001)), Constraint(macs, float(counted.min() * 1.001))]
@@ -245,7 +245,7 @@ def test_predictors_of_different_spaces_do_not_make_one_search():
         )
 
 
-def test_with_an_mlp_beside_a_counted_budget_both_hold():
+def test_with_an_mlp_next_to_a_counted_budget_both_hold():
     truth = 1.0 + 0.2 * (EVERY == 1).sum(axis=1) ** 1.5 + 0.1 * (EVERY == 0).sum(axis=1)
     mlp = fit_mlp(SPACE, observed(SPACE, EVERY, truth), seed=0, epochs=150)
     one_hot, preference = one_hot_of(SPACE, EVERY), preferences(6)

@@ -64,7 +64,7 @@ def test_one_hot_puts_a_single_one_in_each_row():
     assert encoding.sum() == 8
 
 
-def test_all_misfits_are_told_together():
+def test_all_misfits_are_reported_together():
     space = load_space("tiny")
 
     with pytest.raises(ArchitectureError) as caught:

@@ -85,7 +85,7 @@ def test_a_user_space_in_toml(tmp_path):
     assert space.layers[1].input_size == 16
 
 
-def test_a_file_with_faults_is_told_all_of_them_at_once(tmp_path):
+def test_a_file_with_faults_is_reported_all_of_them_at_once(tmp_path):
     record = load_space("tiny").to_json()
     record["input_size"] = "32"
     record["layers"][3] = {"channels": 0, "stride": 3}
