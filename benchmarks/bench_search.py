@@ -19,7 +19,7 @@ Methods (all see the same predictor, fitted to 60 networks, and the same trainin
     evolution             on the supernets of `shared`: SPOS (arXiv 1904.00420), fitness is accuracy on held-out images
     random search         as many networks within the budget trained from scratch as one search pays for; the best on the
                           validation images is taken. A replay: those trainings are the ones of accuracy.csv
-    dearest               no search: the network within the budget that is predicted to be slowest
+    slowest               no search: the network within the budget that is predicted to be slowest
     random network        no search: any network within the budget (expectation over all)
     all trained once      every network within the budget trained from scratch once: what a training's own noise leaves
 """
@@ -50,7 +50,7 @@ FIELDS = ("method", "seed", "target_ms", "architecture", "passes", "seconds")
 POPULATION, GENERATIONS, PARENTS, MUTATION = 12, 5, 6, 0.25  # of the evolution
 ORDER = (
     "lightnas", "lightnas, exact", "shared", "shared, same cost", "shared, preferred", "shared, near budgets",
-    "evolution", "random search", "dearest", "random network", "all trained once",
+    "evolution", "random search", "slowest", "random network", "all trained once",
 )  # fmt: skip
 
 
@@ -238,13 +238,13 @@ def replay(truth: Truth, passes: float) -> Iterator[tuple[str, int, float, str, 
     count = max(1, int(passes / one))
     for target in TARGETS_MS:
         allowed = np.flatnonzero(truth.upper_ms <= target)
-        dearest = allowed[truth.predicted_ms[allowed].argmax()]
+        slowest = allowed[truth.predicted_ms[allowed].argmax()]
         for seed in range(SEEDS):
             generator = np.random.default_rng([seed, 7])
             tried = generator.permutation(allowed)[:count]
             taken = tried[truth.validation[tried, 0].argmax()]
             yield "random search", seed, target, truth.networks[taken].slug, one * len(tried)
-        yield "dearest", 0, target, truth.networks[dearest].slug, 0.0
+        yield "slowest", 0, target, truth.networks[slowest].slug, 0.0
         known = allowed[truth.validation[allowed, 0].argmax()]
         yield "all trained once", 0, target, truth.networks[known].slug, one * len(allowed)
         for place in allowed:

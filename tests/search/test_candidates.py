@@ -23,4 +23,4 @@ def test_the_measured_loss_and_the_posterior_about_the_operators_count_alike():
         SPACE, posterior, [candidate([0, 1, 1, 1], 1.0), candidate([1, 1, 1, 1], 0.9), candidate([2, 1, 1, 1], 0.2)]
     )
 
-    assert scores == pytest.approx([0.7, 0.8, 0.6])  # loss less worth; the smallest is taken
+    assert scores == pytest.approx([0.7, 0.8, 0.6])  # loss minus score; the smallest is taken

@@ -1,4 +1,4 @@
-"""Pieces of a batch, bfloat16, and the choice of what is quickest: each gives a search that ends and can be gone on with."""
+"""Micro-batches, bfloat16, and the choice of the fastest execution: with each, a search ends and can be resumed."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What operators are score: learned from the losses of paths, with its doubt, and turned into paths near a budget."""
+"""Operator scores: fitted to the losses of paths, with their uncertainty, and turned into paths near a budget."""
 
 import itertools
 

@@ -174,7 +174,7 @@ def test_ctrl_c_stops_after_the_step_and_keeps_it(whole, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("chance", range(3))
 def test_kill_9_at_any_moment_loses_at_most_what_came_after_the_checkpoint(whole, tmp_path, chance, config):
-    """Each time at another, random step: the process is killed once it has written so many checkpoints."""
+    """Each time at another, random step: the process is killed after that number of checkpoints."""
     wanted = random.Random(chance).randint(1, 12)
     code = (
         f"import torch, dataclasses, sys, pathlib; torch.set_num_threads({torch.get_num_threads()})\n"

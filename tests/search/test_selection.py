@@ -20,12 +20,12 @@ SPACE = small_space()  # 4 layers x 3 operators: 81 networks
 EVERY = np.array(list(itertools.product(range(3), repeat=4)))
 
 
-def additive(seed: int, space=SPACE, doubt: float = 0.1) -> AdditivePredictor:
+def additive(seed: int, space=SPACE, std: float = 0.1) -> AdditivePredictor:
     """Costs around 1 ms, with correlated doubts of about a tenth of them."""
     generator = np.random.default_rng(seed)
     width = 1 + len(Terms.of(space).keys)
-    root = doubt * generator.normal(size=(width, width)) / np.sqrt(width)
-    return AdditivePredictor(space, Origin({}), 0.2 + generator.random(width), root @ root.T, doubt / 10)
+    root = std * generator.normal(size=(width, width)) / np.sqrt(width)
+    return AdditivePredictor(space, Origin({}), 0.2 + generator.random(width), root @ root.T, std / 10)
 
 
 def preferences(seed: int, space=SPACE) -> np.ndarray:
@@ -93,19 +93,19 @@ def test_an_impossible_budget_is_refused_with_the_range():
 
 def test_a_budget_can_be_asked_about_before_anything_is_searched():
     predictor = additive(0)
-    cheapest = float(predictor.predict_indices(EVERY).min())
+    lowest = float(predictor.predict_indices(EVERY).min())
 
-    check_budget(SPACE, [Constraint(predictor, 1.01 * cheapest)])
+    check_budget(SPACE, [Constraint(predictor, 1.01 * lowest)])
     with pytest.raises(InfeasibleBudgetError, match="the range is"):
-        check_budget(SPACE, [Constraint(predictor, 0.99 * cheapest)])
+        check_budget(SPACE, [Constraint(predictor, 0.99 * lowest)])
 
 
 def test_a_budget_that_only_the_mean_keeps_is_refused_at_a_confidence():
     predictor = additive(0)
-    cheapest = float(predictor.predict_indices(EVERY).min())
+    lowest = float(predictor.predict_indices(EVERY).min())
 
-    budget = [Constraint(predictor, cheapest)]
-    assert select(SPACE, preferences(0), budget).predicted == (pytest.approx(cheapest),)
+    budget = [Constraint(predictor, lowest)]
+    assert select(SPACE, preferences(0), budget).predicted == (pytest.approx(lowest),)
     with pytest.raises(InfeasibleBudgetError, match=r"with 95 % confidence.*the upper bound of the lowest network is"):
         select(SPACE, preferences(0), budget, confidence=0.95)
 
@@ -123,7 +123,7 @@ def test_preferences_of_another_shape_or_nan_are_refused(preference):
 
 
 def test_the_published_space_is_settled_at_a_confidence():
-    """21 layers x 7 operators with doubt: the bound holds, and no double change within it is preferred more."""
+    """21 layers x 7 operators with uncertainty: the bound holds, and no double change within it is preferred more."""
     space = load_space("lightnas")
     predictor, preference = additive(1, space), preferences(1, space)
     generator = np.random.default_rng(0)
@@ -263,7 +263,7 @@ def test_with_an_mlp_next_to_a_counted_budget_both_hold():
 def test_using_a_budget_of_the_published_space_is_settled_in_seconds():
     """Proving which of 10^17 networks comes nearest to a limit takes minutes; it is not asked for."""
     space = load_space("lightnas")
-    predictor, preference = additive(1, space, doubt=0.0), 1e-3 * preferences(1, space)
+    predictor, preference = additive(1, space, std=0.0), 1e-3 * preferences(1, space)
     target = 0.9 * float(predictor.predict_indices(np.random.default_rng(0).integers(7, size=(1000, 21))).mean())
 
     selection = select(space, preference, [Constraint(predictor, target)], min_utilisation=0.995)

@@ -1,4 +1,4 @@
-/* Compiles only if NVIDIA declares the calls of profiler/cuda.py, and the numbers in it, as ctypes is told there. */
+/* Compiles only if NVIDIA declares the calls of profiler/cuda.py, and the numbers in it, as ctypes declares them there. */
 #include <cuda_runtime_api.h>
 #include <stddef.h>
 #define SAME(f, ...) _Static_assert(__builtin_types_compatible_p(__typeof__(&f), cudaError_t (*)(__VA_ARGS__)), #f)
