@@ -48,7 +48,7 @@ def test_a_real_engine_is_refused_on_a_virtual_board(virtual, backend, tmp_path)
     with pytest.raises(BackendError, match=f"{backend} does not run on a virtual board") as caught:
         backends.open_backend(backend, "fp32", 1, 1, str(tmp_path), virtual)
 
-    assert "--backend simulated" in caught.value.remedy
+    assert "the backend simulated alone" in caught.value.remedy
 
 
 def test_the_fingerprint_of_a_virtual_board_is_simulated_before_any_backend_is_open(virtual):
