@@ -84,6 +84,8 @@ def joined_ranks(device: str = "auto") -> Iterator[Ranks]:
     except RuntimeError as error:  # gloo has no type of its own
         if "Connection closed by peer" not in str(error) and "Connection reset by peer" not in str(error):
             raise
-        raise RunError("another process of this run has ended", hint="its own message is in the output as well") from error
+        raise RunError(
+            "another process of this run has ended", hint="its own message is in the output as well"
+        ) from error
     finally:
         dist.destroy_process_group()

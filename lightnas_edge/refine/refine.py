@@ -84,7 +84,9 @@ class RefineConfig:
         if self.vary not in ("widths", "expansions", "both"):
             faults.append(f"vary: expected widths, expansions or both, found {self.vary!r}")
         if faults:
-            raise RunError("the configuration of the refinement is invalid\n" + "\n".join(f"  {fault}" for fault in faults))
+            raise RunError(
+                "the configuration of the refinement is invalid\n" + "\n".join(f"  {fault}" for fault in faults)
+            )
 
 
 @dataclass(frozen=True)
