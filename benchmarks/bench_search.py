@@ -2,7 +2,7 @@
 
     make bench-search                             the tables, from the runs that are stored in benchmarks/truth/runs.csv
     python -m benchmarks.bench_search --run       does what is missing of them (10 seeds; about an hour of one core)
-    python -m benchmarks.bench_search --run --quick --runs FILE    one seed, short searches: whether it works at all
+    python -m benchmarks.bench_search --run --quick --runs FILE    one seed, short searches: a quick check that it works
 
 Regret: true accuracy of the best network that keeps the budget less that of the network found. True accuracy is the mean
 over the seeds of benchmarks/truth/accuracy.csv; the budget is judged by benchmarks/truth/latency.csv, where every network was
@@ -14,7 +14,7 @@ Methods (all see the same predictor, fitted to 60 networks, and the same trainin
     lightnas, exact       the same searches, network chosen by our exact selection at 95 % confidence
     shared                ours: one search for all targets
     shared, same cost     with three times the epochs, so that a target costs what one search of the published loop does
-    shared, preferred     the searches of `shared` without comparing candidates on held-out images
+    shared, scores alone  the searches of `shared` without comparing candidates on held-out images
     shared, near budgets  an earlier version, kept for the record: it sampled paths near the budgets; cannot be run again
     evolution             on the supernets of `shared`: SPOS (arXiv 1904.00420), fitness is accuracy on held-out images
     random search         as many networks within the budget trained from scratch as one search pays for; the best on the
@@ -49,7 +49,7 @@ EPOCHS, BATCH, ARCHITECTURE_BATCH = 9, 64, 32
 FIELDS = ("method", "seed", "target_ms", "architecture", "passes", "seconds")
 POPULATION, GENERATIONS, PARENTS, MUTATION = 12, 5, 6, 0.25  # of the evolution
 ORDER = (
-    "lightnas", "lightnas, exact", "shared", "shared, same cost", "shared, preferred", "shared, near budgets",
+    "lightnas", "lightnas, exact", "shared", "shared, same cost", "shared, scores alone", "shared, near budgets",
     "evolution", "random search", "slowest", "random network", "all trained once",
 )  # fmt: skip
 
@@ -149,7 +149,7 @@ def search_shared(task: Task, truth: Truth, data, budgets, config, run: Path, pa
     for result, target in zip(results, TARGETS_MS, strict=True):
         compared = one * (1 + len(result.others)) if result.others else 0
         yield "shared", target, result.architecture.slug, passes * share + compared, seconds * share
-        yield "shared, preferred", target, result.preferred.slug, passes * share, seconds * share
+        yield "shared, scores alone", target, result.preferred.slug, passes * share, seconds * share
     begun_s = time.monotonic()
     further = Budget("further", (Constraint(truth.predictor, FURTHER_MS),))
     (result,) = add_budgets(run, task.space, data, [further], config)
@@ -164,7 +164,7 @@ def search_shared(task: Task, truth: Truth, data, budgets, config, run: Path, pa
 
 
 def search_passes(task: Task, config) -> float:
-    """Forward passes of an image; there and back counts as three."""
+    """Forward passes of an image; a forward and backward pass counts as three."""
     from lightnas_edge.search.config import Schedule
 
     train = len(task.data.train) // config.batch * config.batch
@@ -306,31 +306,33 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the run directories there")
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="FILE", help="default: benchmarks/truth/runs.csv")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     task = load_task()
     truth = Truth(task)
-    if asked.run:
+    if arguments.run:
         import torch
 
         torch.set_num_threads(1)
-        done = {(row["method"], int(row["seed"])) for row in read(asked.runs)}
-        if not asked.runs.exists():
-            asked.runs.write_text(
-                "# python -m benchmarks.bench_search --run; passes: of one image forward, there and back counts as three\n"
+        done = {(row["method"], int(row["seed"])) for row in read(arguments.runs)}
+        if not arguments.runs.exists():
+            arguments.runs.write_text(
+                "# python -m benchmarks.bench_search --run; passes: forward, of one image; a forward and backward pass counts as three\n"
                 f"{','.join(FIELDS)}\n"
             )
-        for seed, group in itertools.product(range(1 if asked.quick else asked.seeds), asked.only or GROUPS):
+        for seed, group in itertools.product(
+            range(1 if arguments.quick else arguments.seeds), arguments.only or GROUPS
+        ):
             if (group, seed) in done:
                 continue
             lines = []
             with tempfile.TemporaryDirectory() as folder:
-                keep = asked.keep or Path(folder)
-                for method, target, slug, passes, seconds in search(task, truth, group, seed, asked.quick, keep):
+                keep = arguments.keep or Path(folder)
+                for method, target, slug, passes, seconds in search(task, truth, group, seed, arguments.quick, keep):
                     print(f"seed {seed}: {method}, {target:g} ms: {slug}, {seconds:.0f} s", file=sys.stderr, flush=True)
                     lines.append(f'"{method}",{seed},{target:g},{slug},{passes:.0f},{seconds:.1f}\n')
-            with asked.runs.open("a") as file:  # a seed is there whole or not at all
+            with arguments.runs.open("a") as file:  # a seed is written completely or not at all
                 file.writelines(lines)
-    for what, value, wanted in table(truth, read(asked.runs)):
+    for what, value, wanted in table(truth, read(arguments.runs)):
         print(f"{what:36s} {value}{'   wanted: ' if wanted else ''}{wanted}")
 
 

@@ -4,7 +4,7 @@
 
 Each round times one step of either loop on the same sampled operators' distribution, in turn, so that a drift of the
 machine hits both. The ratio is that of medians. Peak memory is that of a process of its own (VmHWM: getrusage would
-inherit the parent's), less what it held before the first step.
+inherit the parent's), less what it used before the first step.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=12)
-    asked = parser.parse_args()
-    found = measure(asked.space, asked.batch, asked.side, asked.rounds) if asked.space else rows()
+    arguments = parser.parse_args()
+    found = measure(arguments.space, arguments.batch, arguments.side, arguments.rounds) if arguments.space else rows()
     for name, value, requirement in found:
         print(f"{name:70s} {value:28s} {requirement}")
 

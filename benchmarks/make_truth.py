@@ -104,11 +104,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2, metavar="N")
     parser.add_argument("--latency", type=Path, nargs=2, metavar=("NETWORKS", "OPERATORS"), help="journals")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     task = load_task()
-    if asked.latency:
-        write_latency(task, *asked.latency)
+    if arguments.latency:
+        write_latency(task, *arguments.latency)
         return
     done = {(row["architecture"], int(row["seed"])) for row in read(OUT)}
     if not done:
@@ -122,7 +122,7 @@ def main() -> None:
             )
     layers, operators = len(task.space.layers), len(task.space.operators)
     networks = list(itertools.product(range(operators), repeat=layers))
-    for seed in range(asked.seeds):
+    for seed in range(arguments.seeds):
         begun_s = time.monotonic()
         for count, index in enumerate(np.random.default_rng(seed).permutation(len(networks)), 1):
             indices = networks[index]

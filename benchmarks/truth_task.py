@@ -2,7 +2,7 @@
 
 The images are the handwritten digits of scikit-learn (UCI, 1,797 images of 8x8 pixels), each put at a random place of a
 12x12 canvas ("translated digits", as Mnih et al., arXiv 1406.6247, did with MNIST). Digits in the middle are too easy:
-nearly every network of the space is right on all of them. No digit is in two parts; the search sees `train` and
+nearly every network of the space classifies all of them correctly. No digit is in two splits; the search sees `train` and
 `validation`, the truth is accuracy on `test`.
 """
 
@@ -50,7 +50,7 @@ def load_task() -> Task:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV, none where there is no file; lines that begin with # say how it was made."""
+    """The rows of a CSV, none where there is no file; lines that begin with # describe how it was made."""
     if not path.exists():
         return []
     with path.open(newline="") as file:

@@ -31,11 +31,11 @@ class DataSet:
     classes: tuple[str, ...]  # a label is a position in this
     train: Images
     validation: Images
-    split: str  # how the parts came about, for people
+    split: str  # how the two parts were made, as a phrase
     sha256: str  # identity: names, sizes and labels of both parts
     seed: int
     workers: int
-    notes: tuple[str, ...] = ()  # what a person should know about it, in sentences
+    notes: tuple[str, ...] = ()  # what a user should know about it, in sentences
 
     def train_loader(self, batch: int, *, augment: bool = True, share: tuple[int, int] = (0, 1)) -> Loader:
         """Shuffled, augmented; an incomplete last batch is left out."""
@@ -75,7 +75,7 @@ class DataSet:
 
     @property
     def record(self) -> DataRecord:
-        """What a run remembers of the data."""
+        """The record of the data in a run."""
         return DataRecord(
             name=self.name,
             source=self.source,
@@ -194,7 +194,7 @@ def _source_of(folder: Path) -> str:
 
 
 def _scan(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
-    """Image files by class, both sorted; nested folders count for their class, hidden files for nothing."""
+    """Image files by class, both sorted; nested folders count for their class, hidden files are ignored."""
     found: dict[str, list[Path]] = {}
     for class_folder in sorted(
         entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")

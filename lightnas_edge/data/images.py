@@ -81,7 +81,7 @@ class ArrayImages(Images):
 
 @dataclass
 class FileImages(Images):
-    """Images in files, decoded when asked for."""
+    """Images in files, decoded when they are read."""
 
     paths: list[Path]
     labels: np.ndarray[Any, np.dtype[np.int64]]

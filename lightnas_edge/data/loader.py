@@ -112,7 +112,7 @@ class Loader:
 
 
 class _Plan(data.Sampler[list[tuple[int, int]]]):
-    """What the loader is to fetch next: changed between epochs while its workers live on."""
+    """What the loader is to fetch next: changed between epochs while its workers stay alive."""
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, int]]] = []

@@ -1,7 +1,7 @@
 """Builds ONNX models node by node with `onnx.helper`; no torch, no exporter.
 
 Why not `torch.onnx`: the graph of an operator that goes into the LUT and the graph of the network that is deployed
-come from the same lines below, so the table holds exactly what will run. The opset is ours to choose as well:
+come from the same lines below, so the table measures exactly what will run. The opset is ours to choose as well:
 JetPack 4.6 parses 13, the current exporter of PyTorch starts at 18.
 
 Batch norm never appears: it is folded into the convolution before it, as every runtime would do. Batch and image
@@ -23,7 +23,7 @@ from lightnas_edge.space import SE_REDUCTION, Architecture, Operator, ShapedOper
 DEFAULT_OPSET = 13  # read by every runtime of lightnas_edge/deploy/targets.py, JetPack 4.6 included
 MIN_OPSET = 11  # Clip takes its bounds as inputs since 11; before, the graph would need other nodes
 MAX_OPSET = 21  # none of our nodes changes meaning up to here
-MAX_IR_VERSION = 7  # what onnxruntime 1.10 documents; newer IR versions add only things we do not use
+MAX_IR_VERSION = 7  # what onnxruntime 1.10 documents; newer IR versions add only features that these graphs do not use
 
 _WEIGHT_SOURCE = Callable[[str, tuple[int, ...], float], np.ndarray]
 
@@ -200,7 +200,7 @@ class _Graph:
                 hint=f"opset {DEFAULT_OPSET} is read by every supported runtime",
             )
         if input_shape[0] < 1:
-            raise ExportError(f"a batch holds at least one image, found {input_shape[0]}")
+            raise ExportError(f"a batch has at least one image, found {input_shape[0]}")
         self._nodes[-1].output[0] = "output"
         assert self._nodes[-1].name + ".out" == last
         graph = helper.make_graph(
@@ -248,7 +248,7 @@ def _given_weights(space: Space, architecture: Architecture, weights: Mapping[st
         elif tuple(weights[name].shape) != shape:
             faults.append(f"{name}: expected shape {shape}, found {tuple(weights[name].shape)}")
         elif not np.isfinite(weights[name]).all():
-            faults.append(f"{name}: holds numbers that are not finite")
+            faults.append(f"{name}: has numbers that are not finite")
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise ExportError(f"the weights do not fit the architecture: {len(faults)} faults\n{listed}")

@@ -1,8 +1,8 @@
-"""Which channels of a found network may change, and the network that a choice stands for.
+"""Which channels of a found network may change, and the network of each choice.
 
-Two things vary: the width of a *stage*, which its layers share so that residual connections and skips keep their
-meaning, and the expansion of each block, which sets its hidden width. A choice is an ordinary architecture of a derived
-space: other channels, same chain. So graphs, training, export and verification need to know nothing of refinement.
+Two things vary: the width of a *stage*, which its layers share so that residual connections and skips stay
+valid, and the expansion of each block, which sets its hidden width. A choice is an ordinary architecture of a derived
+space: other channels, same chain. So graphs, training, export and verification work without changes.
 Stem, first block and the head's own widths stay as they are.
 """
 
@@ -21,7 +21,7 @@ _SUFFIX = "-refined"
 
 @dataclass(frozen=True)
 class Channels:
-    """One choice. A stage's width and a layer's expansion; 0 stands for the expansion of a skip."""
+    """One choice. A stage's width and a layer's expansion; 0 is the expansion of a skip."""
 
     widths: tuple[int, ...]  # (S,) channels, one per stage
     expansions: tuple[int, ...]  # (L,) one per searchable layer
@@ -39,7 +39,7 @@ class Grid:
         vary: `widths`, `expansions` or `both`.
 
     Raises:
-        RunError: nothing would vary, or a factor is no positive number.
+        RunError: no channels vary, or a factor is no positive number.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Grid:
         varied = factors if vary in ("expansions", "both") else ()
         self.expansions = tuple(_choices(expansion, varied, 1) for expansion in own_expansions)
         if self.size == 1:
-            raise RunError("nothing would vary: every factor rounds to the channels that are there")
+            raise RunError("no channels vary: every factor rounds to the network's own channels")
 
     @property
     def genes(self) -> tuple[tuple[int, ...], ...]:
-        """(S + L,) what each place may hold, the stages first."""
+        """(S + L,) the values that each place may have, the stages first."""
         return (*self.widths, *self.expansions)
 
     @property
@@ -76,7 +76,7 @@ class Grid:
         return Channels(tuple(genes[: len(self.stages)]), tuple(genes[len(self.stages) :]))
 
     def network(self, channels: Channels) -> tuple[Space, Architecture]:
-        """The derived space and the network in it; the space offers the operators that stand in this network."""
+        """The derived space and the network in it; the space offers the operators of this network."""
         name = self.space.name if self.space.name.endswith(_SUFFIX) else self.space.name[: 64 - len(_SUFFIX)] + _SUFFIX
         layers = []
         arriving = self.space.first_channels
@@ -95,7 +95,7 @@ class Grid:
         return [shaped for shaped in space.chain(architecture) if not shaped.is_identity]
 
     def shaped_operators(self) -> list[ShapedOperator]:
-        """Every distinct operator at a shape that stands in the network of some choice; those of the network first."""
+        """Every distinct operator at a shape in the networks of all choices; those of the found network first."""
         seen = dict.fromkeys(self.chain(self.unchanged))
         for shaped in self._possible():
             if not shaped.is_identity:
@@ -128,7 +128,7 @@ def _stages(space: Space) -> list[list[int]]:
 
 
 def _choices(own: int, factors: Sequence[float], multiple: int) -> tuple[int, ...]:
-    """What is there, and its multiples by the factors, rounded; ascending. Nothing but 0 comes of 0."""
+    """The network's own value and its multiples by the factors, rounded, ascending; 0 stays 0."""
     rounded = {max(multiple, multiple * math.floor(own * factor / multiple + 0.5)) for factor in factors if own}
     return tuple(sorted({own, *rounded}))
 

@@ -1,8 +1,8 @@
 """Regularised evolution (Real et al., AAAI 2019, arXiv 1802.01548) over choices of channels that keep a budget.
 
 A population is a queue: each step mutates the best of a random handful, adds the child and drops the oldest, so that a
-lucky score does not live for ever. Everything follows from the seed and the scores; given the same ones again, it
-asks for the same choices in the same order, which is how an interrupted refinement resumes.
+lucky score does not stay for ever. Everything follows from the seed and the scores; given the same ones again, it
+proposes the same choices in the same order, which is how an interrupted refinement resumes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from lightnas_edge.refine.channels import Channels, Grid
 
-_TRIES = 1000  # until a child that keeps the budget and is new: then the space around is taken as exhausted
-_MOST_CHANGES = 3  # places changed by one mutation: where every growth breaks the budget, something must shrink beside
+_TRIES = 1000  # until a child that keeps the budget and is new: then the neighbourhood counts as exhausted
+_MOST_CHANGES = 3  # places changed by one mutation: where every growth breaks the budget, another place must shrink too
 
 
 def evolve(
@@ -64,7 +64,7 @@ def _random(grid: Grid, generator: np.random.Generator) -> Iterator[Channels]:
 
 
 def _mutations(grid: Grid, parent: Channels, generator: np.random.Generator) -> Iterator[Channels]:
-    """Children of one parent: one to three places that may vary hold something else."""
+    """Children of one parent: one to three places that may vary get another value."""
     places = [place for place, choices in enumerate(grid.genes) if len(choices) > 1]
     genes = (*parent.widths, *parent.expansions)
     while True:

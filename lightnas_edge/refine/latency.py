@@ -1,4 +1,4 @@
-"""Latency of a found network with other channels: its own prediction, plus what a table says the changes cost.
+"""Latency of a found network with other channels: its own prediction, plus the cost of the changes in a table.
 
     latency = predicted(found network) + scale * (table[chosen] - table[found network]) + deviations
 
@@ -23,7 +23,7 @@ from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.records.predictor import FitRecord
 from lightnas_edge.refine.channels import Channels, Grid
 
-# Of the table's entries, where the run's predictor has not learned it from networks: predictor/additive.py.
+# Of the table's entries, where the run's predictor was not fitted to networks: predictor/additive.py.
 _SCALE_STD, _DEVIATION_STD = 0.05, 0.04
 
 
@@ -32,7 +32,7 @@ class Latency:
 
     Args:
         predictor: the run's, of the grid's space.
-        table: the run's table and the measured shapes, brought to one day.
+        table: the run's table and the measured shapes, normalised to one session.
 
     Raises:
         PredictorError: the predictor is not of latency.
@@ -47,7 +47,7 @@ class Latency:
         self.known_ms = float(predictor.predict(one_hot)[0])
         self._known_variance = float(predictor.deviation(one_hot)[0]) ** 2
         scales = predictor.fit.prior_scales
-        if "scale" not in scales:  # fitted without the table: its deviations are others
+        if "scale" not in scales:  # fitted without the table: its deviations have another meaning
             scales = {}
         calibration = predictor.fit.calibration
         factor = 1.0 if calibration is None else calibration.scale
@@ -60,7 +60,7 @@ class Latency:
         """(milliseconds, standard deviation of a measurement around it).
 
         Infinite where an operator could not be measured, and where a stage as wide as the one before turns a skip's
-        convolution into an identity: with fewer blocks, what blocks lose by standing in a network does not cancel.
+        convolution into an identity: with fewer blocks, the overhead per block does not cancel.
         """
         change = Counter(shaped.key for shaped in self.grid.chain(channels))
         blocks = change.total()
@@ -74,7 +74,7 @@ class Latency:
         return self.known_ms + difference_ms, math.sqrt(variance)
 
     def bound_ms(self, channels: Channels, confidence: float | None) -> float:
-        """What must keep the budget: the prediction, or its upper bound where a confidence is asked."""
+        """What must keep the budget: the prediction, or its upper bound at a confidence."""
         centre, deviation = self.predict(channels)
         if confidence is None or math.isinf(centre):
             return centre
@@ -84,10 +84,10 @@ class Latency:
         """The same numbers as a predictor of the derived space.
 
         Args:
-            table: knows the operators of that space that stand in no choice.
+            table: has the operators of that space that no choice uses.
 
         Raises:
-            LutMissError: neither table knows an operator.
+            LutMissError: neither table has an operator.
         """
         space, _ = self.grid.network(channels)
         origin = replace(
@@ -105,7 +105,7 @@ class Latency:
         start = Counter(shaped.key for shaped in space.fixed)
         start.subtract(self._found)
         table.latencies_ms([key for key in keys if key not in self.table.entries])
-        entries = {**table.entries, **self.table.entries}  # of two, the one that choices were made by
+        entries = {**table.entries, **self.table.entries}  # of two entries, the one that selected the choice
         mean = np.array([0.0, *(entries[key].latency_ms for key in keys)])
         mean[0] = sum(count * entries[key].latency_ms for key, count in start.items())
         scale = self._scale_std * mean
@@ -114,7 +114,7 @@ class Latency:
         noise = self.source.noise if isinstance(self.source, AdditivePredictor) else 0.0
         covariance[0, 0] += self._known_variance - noise**2
         for key in {*start, *keys}:
-            counts = np.zeros(len(keys) + 1)  # of networks in which the key stands once, less the found one
+            counts = np.zeros(len(keys) + 1)  # of a network that has the key once, less those of the found one
             counts[0] = start[key]
             if key in row:
                 counts[row[key]] = 1.0

@@ -1,10 +1,10 @@
-"""`training_loss_sum`: a cheap guess at which of several networks will learn best.
+"""`training_loss_sum`: a fast estimate of which of several networks will learn best.
 
 The sum of the training losses early in an ordinary training, after Ru et al., "Speedy Performance Estimation for
 Neural Architecture Search" (NeurIPS 2021, arXiv 2006.04492): what learns faster tends to end better. As in their TSE-E
-the very first losses are left out, which tell more about the first weights than about the network. It stands in for
+the very first losses are left out, which depend more on the initial weights than on the network. It replaces
 the "batchwise training estimation" of the journal version of LightNAS, whose formula is not published. Lower is better.
-It depends on the seed, of the first weights and of the images' order; networks are comparable at equal seeds.
+It depends on the seed of the initial weights and of the order of the images; networks are comparable at equal seeds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TrainingLossSum:
     """The score of networks on one data set.
 
     Args:
-        steps: of training, each on `batch` images; the losses of the later half are summed.
+        steps: of training, each on `batch` images; the losses of the second half are summed.
         device: `auto`, `cpu` or `cuda`. Equal scores to the last bit are promised on the CPU, with the same number of
             threads.
     """
@@ -42,8 +42,8 @@ class TrainingLossSum:
     def __init__(self, data: DataSet, *, steps: int, batch: int, device: str = "auto") -> None:
         self.data, self.steps, self.batch = data, steps, batch
         self.device = choose_device(device)
-        self._recipe = TrainConfig(batch=batch)  # as the network will be trained, but for the schedule
-        self._held: tuple[int, Loader] | None = None
+        self._recipe = TrainConfig(batch=batch)  # as the network will be trained, except for the schedule
+        self._kept_loader: tuple[int, Loader] | None = None
 
     def __call__(self, space: Space, architecture: Architecture, seed: int) -> float:
         """Sum of the losses after the burn-in; infinite when the training diverged.
@@ -95,7 +95,7 @@ class TrainingLossSum:
 
     def _loader(self, seed: int) -> Loader:
         """The same batches for every network at a seed. The last one is kept: its processes are slow to start."""
-        if self._held is None or self._held[0] != seed:
-            self._held = None
-            self._held = seed, replace(self.data, seed=self.data.seed + seed).train_loader(self.batch)
-        return self._held[1]
+        if self._kept_loader is None or self._kept_loader[0] != seed:
+            self._kept_loader = None
+            self._kept_loader = seed, replace(self.data, seed=self.data.seed + seed).train_loader(self.batch)
+        return self._kept_loader[1]

@@ -51,10 +51,10 @@ class RefineConfig:
         candidates: choices scored in addition to the network itself.
         population, tournament: of the evolution.
         finalists, seeds: number of best choices that are scored again, and number of new seeds for that.
-        steps, batch: of the training whose losses are summed, but for those of the first half.
-        factors: of the network's widths and expansions; what they give is rounded, widths to multiples of 8.
+        steps, batch: of the training; the losses of its second half are summed.
+        factors: of the network's widths and expansions; the products are rounded, widths to multiples of 8.
         vary: `widths` of stages, `expansions` of blocks, or `both`.
-        rounds: of measuring; an operator that has been visited so often is not measured again.
+        rounds: of measuring; an operator with as many visits is not measured again.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -124,7 +124,7 @@ class AccuracyComparison:
         return np.subtract(self.scores, self.unrefined, dtype=np.float64)
 
     def _probability(self, sign: float) -> float:
-        """Of so large a mean by chance: Student's t of paired differences, times the finalists (Bonferroni)."""
+        """Of a mean at least this large by chance: Student's t of paired differences, times the finalists (Bonferroni)."""
         if not np.isfinite(self._differences).all():  # a training that diverged
             return 0.0 if sign * np.sum(self._differences) > 0 else 1.0
         if self.standard_error == 0:
@@ -135,7 +135,7 @@ class AccuracyComparison:
 
 @dataclass(frozen=True)
 class Refinement:
-    """What came of it; the run directory holds the network of `channels`."""
+    """The result; the run directory has the network of `channels`."""
 
     channels: Channels
     space: Space
@@ -146,7 +146,7 @@ class Refinement:
     unrefined_ms: float  # predicted, of the network as it was
     target_ms: float
     scored: int  # choices, without the network itself
-    of: int  # choices there are
+    of: int  # number of choices
     folder: Path
 
 
@@ -171,7 +171,7 @@ def refine_network(
         on_event: called with {"kind": "start" | "score" | "end", "done": n, "total": n, ...} as trainings end.
 
     Raises:
-        RunError: the run has no network, predictor or table; `out` holds something else.
+        RunError: the run has no network, predictor or table; `out` has other content.
         FingerprintError: what is measured now is of another board or state than the run's table.
         LutMissError: the board could not run an operator of the network itself.
         InfeasibleBudgetError: neither the network nor its smallest choice keeps the budget.
@@ -194,7 +194,7 @@ def _refine(
     space, architecture = run.space, run.architecture
     path = run.predictors.get("latency_ms")
     if path is None:
-        raise RunError(f"{run.folder} holds no predictor of the latency", hint="search under --latency-ms")
+        raise RunError(f"{run.folder} has no latency predictor", hint="search under --latency-ms")
     predictor = load_predictor(path, space)
     table_path = _table_of(run, predictor)
     grid = Grid(space, architecture, factors=config.factors, vary=config.vary)
@@ -224,8 +224,8 @@ def _refine(
 
     derived, refined = grid.network(channels)
     closure = [shaped for shaped in derived.shaped_operators() if shaped.key not in table.entries]
-    if closure:  # operators that stand in no choice, but in the derived space: its predictor must know all of them
-        name = f"space-{derived.sha256[:8]}.lut.jsonl"  # another winner, another space, another job on the board
+    if closure:  # operators of the derived space that no choice uses: its predictor needs all of them
+        name = f"space-{derived.sha256[:8]}.lut.jsonl"  # another winner has another space, so it needs another job on the board
         measuring.measured(_job_space(derived), [*closure, *sentinels(space)], name)
     found = Refinement(
         channels,
@@ -285,7 +285,7 @@ class _Measuring:
 
 
 class _Scores:
-    """Scores by choice and seed, each written down when it is known, none computed twice."""
+    """Scores by choice and seed, each written as soon as it is computed, none computed twice."""
 
     def __init__(self, grid: Grid, proxy: TrainingLossSum, folder: Path) -> None:
         self._grid, self._proxy = grid, proxy
@@ -349,7 +349,7 @@ def _compare(
             hint="more --factors, smaller ones among them, give more choices; the network as it was stays the best",
         )
     seeds = range(config.seed + 1, config.seed + 1 + config.seeds)
-    # Seed by seed, so that images are loaded once for all that see them.
+    # Seed by seed, so that images are loaded once per seed.
     table = {seed: [scores.of(channels, seed) for channels in (unrefined, *finalists)] for seed in seeds}
     columns = [tuple(row) for row in zip(*table.values(), strict=True)]
     comparisons = [AccuracyComparison(column, columns[0], len(finalists)) for column in columns[1:]]
@@ -359,7 +359,7 @@ def _compare(
 
 @dataclass(frozen=True)
 class _Budget:
-    """What the run's network keeps, and any other must keep too."""
+    """The limits of the run, for every choice of channels."""
 
     latency_ms: float
     counted: dict[str, float]  # metric -> target: exact for any channels
@@ -413,7 +413,7 @@ def _table_of(run: Run, predictor: Predictor) -> Path:
         path = Run.open(run.folder / run.record.search).table
     if path is None:
         raise RunError(
-            f"{run.folder} holds no table (lut.jsonl), so the cost of other channels cannot be tied to it",
+            f"{run.folder} has no table (lut.jsonl), so the cost of other channels cannot be predicted",
             hint="search with --lut, or with a predictor that was fitted with --lut",
         )
     require_equal_fingerprints(predictor.fingerprint, luts.read(path).fingerprint, f"the run's predictor and {path}")
@@ -441,12 +441,12 @@ def _begin(out: Path, grid: Grid, data: DataSet, config: RefineConfig, *, fresh:
         differing = changes(earlier.to_json() | {"version": __version__}, record.to_json())
         if differing:
             raise RunError(
-                f"{out} holds another refinement\n" + "\n".join(differing),
+                f"{out} has another refinement\n" + "\n".join(differing),
                 hint="choose another --out, or --fresh to begin again (the earlier one is kept as .old)",
             )
         return folder
     if any(entry.name != LOCK for entry in out.iterdir()):
-        raise RunError(f"{out} is not empty and holds no refinement", hint="choose another --out")
+        raise RunError(f"{out} is not empty and has no refinement", hint="choose another --out")
     record.save(path)
     return folder
 

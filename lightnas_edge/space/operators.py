@@ -69,7 +69,7 @@ SKIP = Operator("skip")
 
 @dataclass(frozen=True)
 class ShapedOperator:
-    """An operator at a shape: the thing that is measured, once per distinct shape.
+    """An operator at a shape: what is measured, once per distinct shape.
 
     `block` is an `Operator` name, or `stem`, `head` for the fixed ends of a network.
     Equal shaped operators are equal objects; `key` names them in LUTs and jobs.

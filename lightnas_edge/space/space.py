@@ -1,4 +1,4 @@
-"""Search spaces: which operators may stand in which layer."""
+"""Search spaces: the layers of a network and the operators that each of them may have."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BUILT_IN = Path(__file__).parent / "built_in"
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in the network where one operator of the space will stand."""
+    """A place in the network for one operator of the space."""
 
     in_channels: int
     out_channels: int
@@ -101,7 +101,7 @@ class Space:
         return ShapedOperator(operator.name, place.in_channels, place.out_channels, place.stride, place.input_size)
 
     def shaped_operators(self) -> list[ShapedOperator]:
-        """Every distinct operator at a shape that can stand in a network; fixed ones first, identities left out."""
+        """Every distinct operator at a shape in the networks of the space; fixed ones first, identities left out."""
         seen = dict.fromkeys(self.fixed)
         for layer in range(len(self.layers)):
             for operator in self.operators:
@@ -234,11 +234,11 @@ def load_space(name_or_path: str | Path) -> Space:
     return Space.from_json(record, source=str(path))
 
 
-_UNREADABLE = Operator("mbconv", 3, 1)  # stands in for an operator with a faulty name
+_UNREADABLE = Operator("mbconv", 3, 1)  # replaces an operator with a faulty name
 
 
 class _Reader:
-    """Reads fields and collects what is wrong with them, so that one message can tell all."""
+    """Reads fields and collects their faults, so that one message reports all of them."""
 
     def __init__(self, record: Any) -> None:
         if not isinstance(record, dict):

@@ -62,7 +62,7 @@ def test_a_network_computes_the_same_at_every_opset(tiny, opset):
     np.testing.assert_array_equal(run(model, images), expected)
 
 
-def test_no_graph_asks_for_more_than_onnxruntime_1_10_reads(tiny):
+def test_no_graph_needs_more_than_onnxruntime_1_10_reads(tiny):
     """It documents IR version 7; opset 11 came with 6."""
     assert {opset: operator_model(tiny.stem, opset=opset).ir_version for opset in (11, 13, 15, 21)} == {
         11: 6, 13: 7, 15: 7, 21: 7,
@@ -81,7 +81,7 @@ def test_expansion_one_has_no_expanding_convolution():
     assert kinds(operator_model(ShapedOperator("mbconv_k3_e1", 16, 8, 1, 14))) == ["Conv", "Clip", "Conv"]
 
 
-def test_squeeze_and_excitation_stands_before_the_clip_of_the_depthwise_convolution():
+def test_squeeze_and_excitation_comes_before_the_clip_of_the_depthwise_convolution():
     model = operator_model(ShapedOperator("mbconv_k3_e3_se", 8, 16, 1, 14))
 
     assert kinds(model) == [
@@ -142,7 +142,7 @@ def test_all_faults_of_given_weights_come_in_one_message():
     with pytest.raises(ExportError) as caught:
         network_model(space, architecture, weights=weights)
 
-    for fault in ("extra: unknown", "stem.conv.bias: it is missing", "found (1, 1)", "first.depthwise.bias: holds"):
+    for fault in ("extra: unknown", "stem.conv.bias: it is missing", "found (1, 1)", "first.depthwise.bias: has"):
         assert fault in str(caught.value)
 
 
@@ -195,9 +195,9 @@ def test_random_weights_keep_activations_alive_and_bounded(name):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [({"opset": 10}, "opset 10"), ({"opset": 22}, "11 to 21"), ({"batch": 0}, "at least one image")],
 )
-def test_an_opset_or_batch_out_of_range_is_refused(tiny, arguments, said):
-    with pytest.raises(ExportError, match=said):
+def test_an_opset_or_batch_out_of_range_is_refused(tiny, arguments, message):
+    with pytest.raises(ExportError, match=message):
         operator_model(tiny.stem, **arguments)

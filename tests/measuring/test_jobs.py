@@ -1,4 +1,4 @@
-"""Job directories: what an agent is asked to measure."""
+"""Job directories: what an agent measures."""
 
 import hashlib
 import json

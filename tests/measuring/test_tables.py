@@ -51,7 +51,7 @@ def board(tmp_path, monkeypatch, caplog):
 
 @pytest.fixture
 def measured_elsewhere(board, tmp_path):
-    """Has the board measure for somebody else, whose table is of no concern here; returns the campaign's job."""
+    """The board measures for another host, into another table; returns the campaign's job."""
 
     def measure(*, only=(), follow=True, rounds=1, name="elsewhere", **settings):
         settings = Settings(protocol=MeasurementProtocol(rounds=rounds, warmup_ms=0.5, min_sample_ms=0.5), **settings)
@@ -70,15 +70,15 @@ def sessions(path):
     return {visit.session for visit in luts.read(path).visits}
 
 
-def test_a_table_that_the_board_holds_is_pulled_and_nothing_is_measured(board, measured_elsewhere, tmp_path, caplog):
+def test_a_complete_table_on_the_board_is_pulled_and_nothing_is_measured(board, measured_elsewhere, tmp_path, caplog):
     job = measured_elsewhere()
-    held = board.home / ".lightnas-edge" / "jobs" / job.job / "journal.jsonl"
-    before = held.read_bytes()
+    journal = board.home / ".lightnas-edge" / "jobs" / job.job / "journal.jsonl"
+    before = journal.read_bytes()
 
     path = complete_table("bench", SPACE)
 
     assert str(path) == TABLE
-    assert path.read_bytes() == before == held.read_bytes()
+    assert path.read_bytes() == before == journal.read_bytes()
     assert "pulled" in caplog.text
     caplog.clear()
     complete_table("bench", SPACE)
@@ -114,7 +114,7 @@ def test_a_job_at_work_on_the_table_is_waited_for_started_by_another_host(board,
     assert "is measuring this table: waiting for it" in caplog.text
 
 
-def test_several_tables_of_one_space_are_reported_apart_or_asked_about(board, measured_elsewhere):
+def test_of_several_tables_of_one_space_the_user_names_one(board, measured_elsewhere):
     measured_elsewhere(name="one")
     measured_elsewhere(name="four", batch=4)
 
@@ -149,7 +149,7 @@ def test_a_complete_table_here_does_without_the_board_and_an_incomplete_one_does
         complete_table("bench", SPACE)
 
 
-def test_search_pulls_what_the_board_holds(board, measured_elsewhere, tmp_path):
+def test_search_pulls_the_table_of_the_board(board, measured_elsewhere, tmp_path):
     measured_elsewhere()
 
     answer = run("search", "--host", "bench", "--space", "tiny", "--latency-ms", 0.000001, "--data", "digits")

@@ -19,21 +19,21 @@ CONFIG = RefineConfig(candidates=6, population=3, tournament=2, finalists=2, see
 
 
 def true_ms(shaped):
-    """A microsecond for every thousand multiplications, and ten for being there."""
+    """A microsecond for every thousand multiplications, plus ten for each operator."""
     return 0.01 + operator_cost(shaped)[0] / 1e6
 
 
 class Board:
-    """Stands in for a board: writes journals; knows what it was asked for, and that a journal is of one space."""
+    """Simulates a board: writes journals, lists the measured operators, and checks that a journal is of one space."""
 
     def __init__(self, slowness=1.0, **changes):
-        self.slowness, self.fingerprint, self.asked = slowness, FINGERPRINT | changes, []
+        self.slowness, self.fingerprint, self.measured = slowness, FINGERPRINT | changes, []
         self.space_of = {}
 
     def __call__(self, space, operators, table: Path):
         assert self.space_of.setdefault(table, space.sha256) == space.sha256
-        self.asked.append([shaped.key for shaped in operators])
-        session = f"{len(self.asked):08x}"
+        self.measured.append([shaped.key for shaped in operators])
+        session = f"{len(self.measured):08x}"
         truth = {shaped.key: true_ms(shaped) for shaped in operators}
         write_measured(
             table, truth, rounds=4, drift=lambda round_: self.slowness, session=session, fingerprint=self.fingerprint

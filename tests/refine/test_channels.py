@@ -1,4 +1,4 @@
-"""What may vary in a network, and what a choice stands for."""
+"""What may vary in a network, and the network of each choice."""
 
 import itertools
 
@@ -52,7 +52,7 @@ def test_a_choice_is_an_ordinary_network_of_a_derived_space():
     assert logits.shape == (2, 10)
 
 
-def test_every_choice_is_made_of_the_operators_that_are_measured_and_none_is_measured_in_vain():
+def test_every_choice_is_made_of_the_operators_that_are_measured_and_no_others_are_measured():
     grid = Grid(SPACE, FOUND)
     used = set()
     for genes in itertools.product(*grid.genes):
@@ -88,8 +88,8 @@ def test_squeeze_and_excitation_stays_where_it_is():
 
 
 @pytest.mark.parametrize(
-    ("factors", "said"), [((0.0,), "a positive number, found 0.0"), ((1.01,), "nothing would vary")]
+    ("factors", "message"), [((0.0,), "a positive number, found 0.0"), ((1.01,), "no channels vary")]
 )
-def test_factors_that_give_nothing_are_refused(factors, said):
-    with pytest.raises(RunError, match=said):
+def test_factors_that_give_nothing_are_refused(factors, message):
+    with pytest.raises(RunError, match=message):
         Grid(SPACE, FOUND, factors=factors, vary="expansions")

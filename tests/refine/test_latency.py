@@ -23,7 +23,7 @@ def grid():
 
 @pytest.fixture
 def table(tmp_path, grid):
-    """Of the space and of all choices, and of what the derived space of WIDER holds in addition."""
+    """Of the space and of all choices, and the other operators of the derived space of WIDER."""
     shaped = [*SPACE.shaped_operators(), *grid.shaped_operators(), *grid.network(WIDER)[0].shaped_operators()]
     return luts.read(write_measured(tmp_path / "t", {one.key: true_ms(one) for one in shaped}, rounds=4))
 
@@ -42,7 +42,7 @@ def test_the_unchanged_network_is_predicted_as_by_the_run(latency, grid):
     assert deviation_ms == pytest.approx(float(latency.source.deviation(one_hot)[0]))
 
 
-def test_a_change_costs_what_the_table_says(latency, grid):
+def test_a_change_costs_the_difference_of_the_tables_entries(latency, grid):
     predicted_ms, _ = latency.predict(WIDER)
 
     assert predicted_ms == pytest.approx(chain_ms(*grid.network(WIDER)), rel=1e-6)
@@ -51,13 +51,13 @@ def test_a_change_costs_what_the_table_says(latency, grid):
 def test_uncertainty_grows_with_the_change(latency, grid):
     little = dataclasses.replace(grid.unchanged, expansions=(3, 3, 0, 3))
 
-    doubts = [latency.predict(channels)[1] for channels in (grid.unchanged, little, WIDER)]
+    deviations_ms = [latency.predict(channels)[1] for channels in (grid.unchanged, little, WIDER)]
 
-    assert doubts[0] < doubts[1] < doubts[2]
+    assert deviations_ms[0] < deviations_ms[1] < deviations_ms[2]
 
 
-def test_what_blocks_lose_by_standing_in_a_network_cancels(grid, table):
-    """On some machines an operator alone takes a third longer than in a network: the run's predictor knows."""
+def test_the_overhead_per_block_cancels(grid, table):
+    """On some machines an operator alone takes a third longer than in a network: the run's predictor contains the difference."""
     calibrated = lut_predictor(SPACE, table)
     calibrated.mean[1:] -= 0.004
     calibrated.mean[0] += 0.001
@@ -69,7 +69,7 @@ def test_what_blocks_lose_by_standing_in_a_network_cancels(grid, table):
     assert predicted_ms == pytest.approx(chain_ms(*grid.network(WIDER)) - 0.004 * blocks + 0.001, rel=1e-6)
 
 
-def test_the_predictor_of_the_derived_space_says_the_same(latency, grid, table, tmp_path):
+def test_the_predictor_of_the_derived_space_predicts_the_same(latency, grid, table, tmp_path):
     space, architecture = grid.network(WIDER)
     one_hot = architecture.one_hot(space)[None]
 

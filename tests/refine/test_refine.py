@@ -175,8 +175,8 @@ def test_with_a_confidence_the_upper_bound_keeps_the_budget(tmp_path):
     assert found.predicted_ms < found.upper_ms <= found.target_ms
 
 
-def test_a_slower_day_changes_no_prediction(tmp_path):
-    """The run's table and the new one share operators; what the day costs is divided out."""
+def test_a_slower_session_changes_no_prediction(tmp_path):
+    """The run's table and the new one share operators; the drift between sessions is corrected."""
     one = refine(tmp_path, out="one")
     two = refine(tmp_path, out="two", board=Board(slowness=1.3))
 
@@ -217,12 +217,12 @@ def test_what_is_measured_and_scored_is_not_done_again(tmp_path):
     before = scored(tmp_path / "refined")
     refine(tmp_path, board=second)
 
-    assert len(first.asked[0]) == 1  # is this the board? before everything else
-    assert second.asked == []
+    assert len(first.measured[0]) == 1  # one operator first: is it the same board?
+    assert second.measured == []
     assert scored(tmp_path / "refined") == before
 
 
-def test_more_candidates_add_to_those_that_are_there(tmp_path):
+def test_more_candidates_add_to_the_existing_ones(tmp_path):
     refine(tmp_path)
     before = scored(tmp_path / "refined")
 
@@ -266,14 +266,14 @@ def test_another_board_is_reported_before_everything_is_measured(tmp_path):
     with pytest.raises(FingerprintError, match="power_mode None and '15W'"):
         refine(tmp_path, board=board)
 
-    assert len(board.asked) == 1
-    assert len(board.asked[0]) == 1
+    assert len(board.measured) == 1
+    assert len(board.measured[0]) == 1
 
 
 def test_a_run_without_a_table_is_refused(tmp_path):
     write_run(tmp_path / "run", with_table=False)
 
-    with pytest.raises(RunError, match="holds no table") as caught:
+    with pytest.raises(RunError, match="has no table") as caught:
         refine(tmp_path)
 
     assert "--lut" in caught.value.hint
@@ -333,7 +333,7 @@ def test_a_table_of_another_board_than_the_predictors_is_refused(tmp_path):
         refine(tmp_path)
 
 
-def test_another_question_in_the_same_folder_is_refused(tmp_path):
+def test_a_refinement_with_other_settings_in_the_same_folder_is_refused(tmp_path):
     refine(tmp_path)
 
     with pytest.raises(RunError, match="steps: was 3, now 4"):
@@ -347,17 +347,19 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     (tmp_path / "refined").mkdir()
     (tmp_path / "refined" / "thesis.tex").write_text("precious")
 
-    with pytest.raises(RunError, match="holds no refinement"):
+    with pytest.raises(RunError, match="has no refinement"):
         refine(tmp_path)
 
 
-@pytest.mark.parametrize(("change", "said"), [({"seeds": 1}, "seeds: expected at least 2"), ({"vary": "all"}, "vary")])
-def test_a_refinement_that_makes_no_sense_is_refused(change, said):
-    with pytest.raises(RunError, match=said):
+@pytest.mark.parametrize(
+    ("change", "message"), [({"seeds": 1}, "seeds: expected at least 2"), ({"vary": "all"}, "vary")]
+)
+def test_a_refinement_that_makes_no_sense_is_refused(change, message):
+    with pytest.raises(RunError, match=message):
         dataclasses.replace(CONFIG, **change)
 
 
-def test_a_run_without_a_network_says_so(tmp_path):
+def test_a_run_without_a_network_is_refused(tmp_path):
     (write_run(tmp_path / "run") / "architecture.json").unlink()
 
     with pytest.raises(RunError, match="holds no network yet"):
@@ -365,7 +367,7 @@ def test_a_run_without_a_network_says_so(tmp_path):
 
 
 def test_an_all_skip_network_can_still_change_its_stages(tmp_path):
-    """Its skips between stages are convolutions; within a stage they are nothing."""
+    """Its skips between stages are convolutions; within a stage they add no node."""
     write_run(tmp_path / "run", found=Architecture.from_names(SPACE, ["skip"] * 4), target_ms=9.0)
 
     found = refine(tmp_path, config=dataclasses.replace(CONFIG, factors=(2.0,)))

@@ -42,7 +42,7 @@ def budget(target_ms, name="budget"):
 
 
 def images(count, seed=0, size=16):
-    """Two classes that differ in their left bf16, and noise."""
+    """Two classes that differ in their left half, and noise."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     pixels = generator.integers(0, 120, size=(count, size, size, 3)).astype(np.uint8)

@@ -18,7 +18,7 @@ PATH = [0, 1, 2, 0]
 
 
 def gradients(*, micro_batches, images, labels):
-    """Of one weight step with batch norm out of the way: it would see each piece by itself."""
+    """Of one weight step with batch norm out of the way: it would see each micro-batch alone."""
     torch.manual_seed(0)
     supernet = Supernet(SPACE).train()
     batches = [torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(5))]

@@ -107,8 +107,8 @@ def test_a_budget_is_added_without_any_training(run):
     assert len(read_front(Run.open(folder)).networks) == 4
 
 
-def test_what_is_preferred_for_a_budget_that_is_added_is_what_the_search_preferred(run):
-    """The posterior does not depend on which budget asks. With so few images nothing is compared for it."""
+def test_a_budget_that_is_added_again_gets_the_same_network_from_the_posterior(run):
+    """The posterior does not depend on the budget. With few images no candidates are compared."""
     folder, results = run
     (again,) = add_budgets(folder, SPACE, data(), [dataclasses.replace(BUDGETS[0], name="again")], CONFIG)
 
@@ -134,8 +134,8 @@ def test_the_posterior_maximised_is_the_one_that_was_saved(run):
     losses = PathLosses(SPACE)
     losses.restore(load_checkpoint(folder / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["losses"])
     for result in results:
-        preferred = select(SPACE, losses.posterior().mean, result.budget.constraints).architecture
-        assert result.preferred == preferred
+        best = select(SPACE, losses.posterior().mean, result.budget.constraints).architecture
+        assert result.preferred == best
 
 
 def test_an_unfinished_search_cannot_be_added_to(tmp_path):
@@ -199,7 +199,7 @@ def test_calibrated_statistics_make_a_score_independent_of_the_batch():
     with supernet.calibrated(path, batches), torch.no_grad():
         whole = supernet(images, path)
         alone = torch.cat([supernet(image[None], path) for image in images])
-        # Normalised by the mean of the two batches' statistics: not what the images themselves would say.
+        # Normalised by the mean of the two batches' statistics: not the statistics of the images themselves.
         torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-4)
 
     assert supernet.training

@@ -30,7 +30,7 @@ def centred(values):
     return values - values.mean(axis=1, keepdims=True)
 
 
-def test_the_worth_of_operators_is_found_beneath_the_level_of_batches():
+def test_operator_scores_are_found_beneath_the_level_of_batches():
     cost = 0.2 * np.random.default_rng(3).normal(size=(4, 3))
 
     posterior = losses_of(cost, 400).posterior()
@@ -41,7 +41,7 @@ def test_the_worth_of_operators_is_found_beneath_the_level_of_batches():
 
 @pytest.mark.parametrize("paths", [2, 4])
 def test_the_uncertainty_is_as_large_as_the_error(paths):
-    """Over 40 made-up searches, errors divided by the stated deviation spread by about one."""
+    """Over 40 synthetic searches, errors divided by the posterior's deviation have a spread of about one."""
     ratios = []
     for seed in range(40):
         cost = 0.2 * np.random.default_rng(100 + seed).normal(size=(4, 3))
@@ -59,7 +59,7 @@ def test_without_any_signal_operators_are_hardly_separated():
     assert posterior.score_std < 0.1
 
 
-def test_before_there_are_losses_arithmetic_alone_speaks():
+def test_before_there_are_losses_scores_follow_from_arithmetic_alone():
     posterior = PathLosses(SPACE).posterior()
 
     assert (np.diff(posterior.mean[:, [2, 0, 1]], axis=1) > 0).all(), "skip, then the small block, then the large one"
@@ -67,14 +67,14 @@ def test_before_there_are_losses_arithmetic_alone_speaks():
     assert (posterior.sample(np.random.default_rng(0)) == posterior.mean).all()
 
 
-def test_losses_overrule_what_was_believed_of_arithmetic():
-    """Skips are best here, by as much as larger blocks were believed to be."""
+def test_losses_overrule_the_prior_of_arithmetic():
+    """Skips are best here, by as much as larger blocks are in the prior."""
     cost = np.tile([0.0, 0.2, -0.2], (4, 1))
 
     assert (losses_of(cost, 100).posterior().mean.argmax(axis=1) == 2).all()
 
 
-def test_a_path_alone_tells_nothing_and_equal_losses_break_nothing():
+def test_a_path_alone_changes_nothing_and_equal_losses_break_nothing():
     found = PathLosses(SPACE)
     found.add([[0, 0, 0, 0]], [1.0], 0)
     assert len(found) == 0
@@ -122,12 +122,12 @@ def test_sampled_paths_keep_the_budget_on_average_and_stay_uniform_where_it_allo
 
 
 def test_a_budget_that_does_not_bind_has_no_multiplier_and_changes_nothing():
-    preference = np.log([[0.5, 0.3, 0.2]] * 4)
+    scores = np.log([[0.5, 0.3, 0.2]] * 4)
 
-    found = nearest_within(preference, [LinearCost.of(Constraint(predictor(), 16.9))])
+    found = nearest_within(scores, [LinearCost.of(Constraint(predictor(), 16.9))])
 
     assert found.multipliers == (0.0,)
-    assert found.probabilities == pytest.approx(np.exp(preference))
+    assert found.probabilities == pytest.approx(np.exp(scores))
 
 
 def test_two_sided_pulls_up_too():

@@ -39,20 +39,20 @@ with joined_ranks("cpu") as ranks:
     module._Search._learn = learn
     loop.AGREE_STEPS = 1
     config = dataclasses.replace(CONFIG, method=method, batch=16, architecture_batch=8, checkpoint_s=0.0)
-    held = []
+    searches = []
     keep = module._Search.__init__
     def init(self, *arguments):
         keep(self, *arguments)
-        held.append(self)
+        searches.append(self)
     module._Search.__init__ = init
     (result,) = run_search(folder, SPACE, data(), budget(7.0), config)
-    strategy = held[0].strategy
+    strategy = searches[0].strategy
     state = {
         "rank": ranks.rank, "world": ranks.world, "network": [str(name) for name in result.architecture.operators],
-        "images": len(next(iter(held[0].weight_batches.batches(0)))[1]),
+        "images": len(next(iter(searches[0].weight_batches.batches(0)))[1]),
         "probabilities": strategy.probabilities().tolist(), "multipliers": strategy.multipliers(),
-        "preference": strategy.posterior().mean.tolist(),
-        "weights": sum(float(value.double().abs().sum()) for value in held[0].supernet.state_dict().values()),
+        "scores": strategy.posterior().mean.tolist(),
+        "weights": sum(float(value.double().abs().sum()) for value in searches[0].supernet.state_dict().values()),
     }
     (folder / f"rank{ranks.rank}.json").write_text(json.dumps(state))
 """
@@ -93,10 +93,10 @@ def test_two_ranks_agree_bit_for_bit_and_a_killed_run_ends_as_if_it_had_not_been
 def test_ranks_share_a_batch_without_loss_or_double():
     pictures = images(20)
     whole = Loader(pictures, batch=8, seed=3, shuffle=True, augment=False)
-    micro_batches = [Loader(pictures, batch=8, seed=3, shuffle=True, augment=False, share=(rank, 2)) for rank in (0, 1)]
+    shares = [Loader(pictures, batch=8, seed=3, shuffle=True, augment=False, share=(rank, 2)) for rank in (0, 1)]
 
     for (all_pixels, _), (even, _), (odd, _) in zip(
-        whole.batches(1), *(part.batches(1) for part in micro_batches), strict=True
+        whole.batches(1), *(share.batches(1) for share in shares), strict=True
     ):
         assert torch.equal(all_pixels[0::2], even) and torch.equal(all_pixels[1::2], odd)
     with pytest.raises(ValueError, match="a batch of 2 images for 3 processes"):

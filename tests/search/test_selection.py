@@ -1,4 +1,4 @@
-"""The exact choice of a network: never above the budget, never beaten within it."""
+"""The exact choice of a network: never above the budget, and of the highest score within it."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ EVERY = np.array(list(itertools.product(range(3), repeat=4)))
 
 
 def additive(seed: int, space=SPACE, std: float = 0.1) -> AdditivePredictor:
-    """Costs around 1 ms, with correlated doubts of about a tenth of them."""
+    """Costs around 1 ms, with correlated uncertainties of about a tenth of them."""
     generator = np.random.default_rng(seed)
     width = 1 + len(Terms.of(space).keys)
     root = std * generator.normal(size=(width, width)) / np.sqrt(width)
     return AdditivePredictor(space, Origin({}), 0.2 + generator.random(width), root @ root.T, std / 10)
 
 
-def preferences(seed: int, space=SPACE) -> np.ndarray:
+def random_scores(seed: int, space=SPACE) -> np.ndarray:
     logits = np.random.default_rng(1000 + seed).normal(size=(len(space.layers), len(space.operators)))
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-def best_by_trying_all(preference, values, target):
-    """Total preference of the best network within the target, by brute force."""
-    totals = preference[np.arange(4), EVERY].sum(axis=1)
+def best_by_trying_all(scores, values, target):
+    """Total score of the best network within the target, by brute force."""
+    totals = scores[np.arange(4), EVERY].sum(axis=1)
     return totals[values <= target].max()
 
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("confidence", [None, 0.5, 0.95])
-def test_no_network_within_the_budget_is_preferred_more(seed, confidence):
+def test_no_network_within_the_budget_has_a_higher_score(seed, confidence):
     """All 81 networks are tried, at a target that about a third of them keep."""
-    predictor, preference = additive(seed), preferences(seed)
+    predictor, scores = additive(seed), random_scores(seed)
     one_hot = one_hot_of(SPACE, EVERY)
     values = predictor.predict(one_hot) if confidence is None else predictor.upper(one_hot, confidence)
     target = float(np.quantile(values, 0.33))
 
-    selection = select(SPACE, preference, [Constraint(predictor, target)], confidence)
+    selection = select(SPACE, scores, [Constraint(predictor, target)], confidence)
 
     assert selection.exact
-    assert selection.score == pytest.approx(best_by_trying_all(preference, values, target), abs=1e-12)
+    assert selection.score == pytest.approx(best_by_trying_all(scores, values, target), abs=1e-12)
     assert (selection.predicted if confidence is None else selection.upper)[0] <= target
 
 
 def test_a_budget_equal_to_a_networks_prediction_is_kept_by_it():
-    predictor, preference = additive(0), preferences(0)
+    predictor, scores = additive(0), random_scores(0)
     values = predictor.predict_indices(EVERY)
 
     for value in np.sort(values)[:20]:
-        assert select(SPACE, preference, [Constraint(predictor, float(value))]).predicted[0] <= value
+        assert select(SPACE, scores, [Constraint(predictor, float(value))]).predicted[0] <= value
 
 
-def test_of_equally_preferred_networks_the_cheaper_is_taken():
+def test_of_networks_with_equal_scores_the_faster_is_taken():
     predictor = additive(3)
 
     selection = select(SPACE, np.zeros((4, 3)), [Constraint(predictor, 100.0)])
@@ -71,11 +71,11 @@ def test_of_equally_preferred_networks_the_cheaper_is_taken():
     assert selection.predicted == (pytest.approx(predictor.predict_indices(EVERY).min()),)
 
 
-def test_a_preference_of_minus_infinity_is_avoided_but_not_fatal():
-    preference = np.zeros((4, 3))
-    preference[0, :2] = -np.inf
+def test_an_operator_score_of_minus_infinity_is_avoided_and_not_fatal():
+    scores = np.zeros((4, 3))
+    scores[0, :2] = -np.inf
 
-    selection = select(SPACE, preference, [Constraint(additive(0), 100.0)])
+    selection = select(SPACE, scores, [Constraint(additive(0), 100.0)])
 
     assert selection.architecture.operators[0].name == "skip"
 
@@ -85,13 +85,13 @@ def test_an_impossible_budget_is_refused_with_the_range():
     values = predictor.predict_indices(EVERY)
 
     with pytest.raises(InfeasibleBudgetError) as caught:
-        select(SPACE, preferences(0), [Constraint(predictor, 0.5 * float(values.min()))])
+        select(SPACE, random_scores(0), [Constraint(predictor, 0.5 * float(values.min()))])
 
     assert f"the range is {values.min():.4g} to {values.max():.4g} ms" in str(caught.value)
     assert "raise the budget to at least" in caught.value.hint and caught.value.exit_code == 3
 
 
-def test_a_budget_can_be_asked_about_before_anything_is_searched():
+def test_a_budget_can_be_checked_before_a_search():
     predictor = additive(0)
     lowest = float(predictor.predict_indices(EVERY).min())
 
@@ -105,9 +105,9 @@ def test_a_budget_that_only_the_mean_keeps_is_refused_at_a_confidence():
     lowest = float(predictor.predict_indices(EVERY).min())
 
     budget = [Constraint(predictor, lowest)]
-    assert select(SPACE, preferences(0), budget).predicted == (pytest.approx(lowest),)
+    assert select(SPACE, random_scores(0), budget).predicted == (pytest.approx(lowest),)
     with pytest.raises(InfeasibleBudgetError, match=r"with 95 % confidence.*the upper bound of the lowest network is"):
-        select(SPACE, preferences(0), budget, confidence=0.95)
+        select(SPACE, random_scores(0), budget, confidence=0.95)
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, float("nan"), float("inf")])
@@ -116,27 +116,27 @@ def test_a_budget_that_is_no_budget_is_refused(target):
         Constraint(additive(0), target)
 
 
-@pytest.mark.parametrize("preference", [np.zeros((3, 4)), np.full((4, 3), np.nan)])
-def test_preferences_of_another_shape_or_nan_are_refused(preference):
+@pytest.mark.parametrize("scores", [np.zeros((3, 4)), np.full((4, 3), np.nan)])
+def test_scores_of_another_shape_or_nan_are_refused(scores):
     with pytest.raises(LightnasEdgeError, match=r"scores are \(4, 3\) numbers"):
-        select(SPACE, preference, [Constraint(additive(0), 1.0)])
+        select(SPACE, scores, [Constraint(additive(0), 1.0)])
 
 
 def test_the_published_space_is_settled_at_a_confidence():
-    """21 layers x 7 operators with uncertainty: the bound holds, and no double change within it is preferred more."""
+    """21 layers x 7 operators with uncertainty: the bound holds, and no double change within it has a higher score."""
     space = load_space("lightnas")
-    predictor, preference = additive(1, space), preferences(1, space)
+    predictor, scores = additive(1, space), random_scores(1, space)
     generator = np.random.default_rng(0)
     target = float(predictor.predict_indices(generator.integers(7, size=(1000, 21))).mean())
 
-    selection = select(space, preference, [Constraint(predictor, target)], confidence=0.9)
+    selection = select(space, scores, [Constraint(predictor, target)], confidence=0.9)
 
     assert selection.upper[0] <= target
     near = np.repeat(selection.architecture.indices(space)[None], 4000, axis=0)
     for _ in range(2):
         near[np.arange(4000), generator.integers(21, size=4000)] = generator.integers(7, size=4000)
     kept = near[predictor.upper(one_hot_of(space, near), 0.9) <= target]
-    assert preference[np.arange(21), kept].sum(axis=1).max() <= selection.score + 1e-9
+    assert scores[np.arange(21), kept].sum(axis=1).max() <= selection.score + 1e-9
 
 
 @pytest.mark.parametrize("confidence", [None, 0.95])
@@ -146,22 +146,22 @@ def test_with_an_mlp_the_budget_holds_under_the_mlp_itself(confidence):
     mlp = fit_mlp(SPACE, observed(SPACE, EVERY, truth), seed=0, epochs=150)
     one_hot = one_hot_of(SPACE, EVERY)
     values = mlp.predict(one_hot) if confidence is None else mlp.upper(one_hot, confidence)
-    preference = preferences(5)
+    scores = random_scores(5)
     target = float(np.quantile(values, 0.4))
 
-    selection = select(SPACE, preference, [Constraint(mlp, target)], confidence)
+    selection = select(SPACE, scores, [Constraint(mlp, target)], confidence)
 
     assert not selection.exact
     assert (selection.predicted if confidence is None else selection.upper)[0] <= target
-    assert selection.score >= best_by_trying_all(preference, values, target) - 1e-9
+    assert selection.score >= best_by_trying_all(scores, values, target) - 1e-9
 
 
 def test_an_architecture_of_the_space_comes_back():
-    selection = select(SPACE, preferences(0), [Constraint(additive(0), 100.0)])
+    selection = select(SPACE, random_scores(0), [Constraint(additive(0), 100.0)])
 
     assert isinstance(selection.architecture, Architecture)
     assert selection.upper is None
-    assert selection.architecture.indices(SPACE).tolist() == preferences(0).argmax(axis=1).tolist()
+    assert selection.architecture.indices(SPACE).tolist() == random_scores(0).argmax(axis=1).tolist()
 
 
 # -- several budgets ------------------------------------------------------------------------------------------------
@@ -169,19 +169,19 @@ def test_an_architecture_of_the_space_comes_back():
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("confidence", [None, 0.9])
-def test_no_network_within_two_measured_and_two_counted_budgets_is_preferred_more(seed, confidence):
-    one_hot, preference = one_hot_of(SPACE, EVERY), preferences(seed)
+def test_no_network_within_two_measured_and_two_counted_budgets_has_a_higher_score(seed, confidence):
+    one_hot, scores = one_hot_of(SPACE, EVERY), random_scores(seed)
     predictors = [additive(seed), additive(50 + seed), *(CountedPredictor(SPACE, m) for m in ("macs_m", "params_m"))]
     values = [p.predict(one_hot) if confidence is None else p.upper(one_hot, confidence) for p in predictors]
     constraints = [Constraint(p, float(np.quantile(v, 0.6))) for p, v in zip(predictors, values, strict=True)]
     kept = np.all([v <= c.target for v, c in zip(values, constraints, strict=True)], axis=0)
     assert 0 < kept.sum() < 81
 
-    selection = select(SPACE, preference, constraints, confidence)
+    selection = select(SPACE, scores, constraints, confidence)
 
     chosen = (selection.architecture.indices(SPACE) == EVERY).all(axis=1)
     assert kept[chosen].all()
-    assert selection.score == pytest.approx(preference[np.arange(4), EVERY[kept]].sum(axis=1).max(), abs=1e-12)
+    assert selection.score == pytest.approx(scores[np.arange(4), EVERY[kept]].sum(axis=1).max(), abs=1e-12)
 
 
 def test_what_is_counted_agrees_with_the_space():
@@ -193,18 +193,18 @@ def test_what_is_counted_agrees_with_the_space():
 
 
 def test_networks_can_be_left_out_until_none_is_left():
-    predictor, preference = additive(2), preferences(2)
+    predictor, scores = additive(2), random_scores(2)
     values = predictor.predict_indices(EVERY)
     budget = [Constraint(predictor, float(np.sort(values)[5]))]
     found = []
     for _ in range(6):
-        found.append(select(SPACE, preference, budget, exclude=[selection.architecture for selection in found]))
+        found.append(select(SPACE, scores, budget, exclude=[selection.architecture for selection in found]))
 
     assert len({selection.architecture for selection in found}) == 6
-    wanted = np.sort(preference[np.arange(4), EVERY[values <= budget[0].target]].sum(axis=1))[::-1]
+    wanted = np.sort(scores[np.arange(4), EVERY[values <= budget[0].target]].sum(axis=1))[::-1]
     assert [selection.score for selection in found] == pytest.approx(wanted)
     with pytest.raises(InfeasibleBudgetError, match="no further network"):
-        select(SPACE, preference, budget, exclude=[selection.architecture for selection in found])
+        select(SPACE, scores, budget, exclude=[selection.architecture for selection in found])
 
 
 @pytest.mark.parametrize("confidence", [None, 0.9])
@@ -213,9 +213,9 @@ def test_a_budget_can_be_used_to_a_share(confidence):
     values = predictor.predict_indices(EVERY)
     kept = values if confidence is None else predictor.upper(one_hot_of(SPACE, EVERY), confidence)
     target = float(np.quantile(kept, 0.7))
-    cheap_wins = -predictor.linear_terms()[1]
+    fast_wins = -predictor.linear_terms()[1]
 
-    selection = select(SPACE, cheap_wins, [Constraint(predictor, target)], confidence, min_utilisation=0.95)
+    selection = select(SPACE, fast_wins, [Constraint(predictor, target)], confidence, min_utilisation=0.95)
 
     most = values[kept <= target].max()
     assert 0.95 * most <= selection.predicted[0] <= target
@@ -230,7 +230,7 @@ def test_budgets_that_conflict_are_reported_with_what_each_would_need():
     assert not together.any()
 
     with pytest.raises(InfeasibleBudgetError, match="together, although each of them alone is feasible") as caught:
-        select(SPACE, preferences(0), both)
+        select(SPACE, random_scores(0), both)
 
     needed = float(counted[values <= both[0].target].min())
     assert f"macs_m needs about {1.001 * needed:.4g} M" in caught.value.hint
@@ -241,31 +241,31 @@ def test_predictors_of_different_spaces_do_not_make_one_search():
 
     with pytest.raises(BudgetError, match="different spaces"):
         select(
-            SPACE, preferences(0), [Constraint(additive(0), 9.0), Constraint(CountedPredictor(other, "macs_m"), 9.0)]
+            SPACE, random_scores(0), [Constraint(additive(0), 9.0), Constraint(CountedPredictor(other, "macs_m"), 9.0)]
         )
 
 
 def test_with_an_mlp_next_to_a_counted_budget_both_hold():
     truth = 1.0 + 0.2 * (EVERY == 1).sum(axis=1) ** 1.5 + 0.1 * (EVERY == 0).sum(axis=1)
     mlp = fit_mlp(SPACE, observed(SPACE, EVERY, truth), seed=0, epochs=150)
-    one_hot, preference = one_hot_of(SPACE, EVERY), preferences(6)
+    one_hot, scores = one_hot_of(SPACE, EVERY), random_scores(6)
     macs = CountedPredictor(SPACE, "macs_m")
     values, counted = mlp.predict(one_hot), macs.predict(one_hot)
     constraints = [Constraint(mlp, float(np.quantile(values, 0.5))), Constraint(macs, float(np.quantile(counted, 0.5)))]
 
-    selection = select(SPACE, preference, constraints)
+    selection = select(SPACE, scores, constraints)
 
     assert all(value <= constraint.target for value, constraint in zip(selection.predicted, constraints, strict=True))
     kept = (values <= constraints[0].target) & (counted <= constraints[1].target)
-    assert selection.score == pytest.approx(preference[np.arange(4), EVERY[kept]].sum(axis=1).max())
+    assert selection.score == pytest.approx(scores[np.arange(4), EVERY[kept]].sum(axis=1).max())
 
 
 def test_using_a_budget_of_the_published_space_is_settled_in_seconds():
-    """Proving which of 10^17 networks comes nearest to a limit takes minutes; it is not asked for."""
+    """Proving which of 10^17 networks comes nearest to a limit takes minutes; the selection does not prove it."""
     space = load_space("lightnas")
-    predictor, preference = additive(1, space, std=0.0), 1e-3 * preferences(1, space)
+    predictor, scores = additive(1, space, std=0.0), 1e-3 * random_scores(1, space)
     target = 0.9 * float(predictor.predict_indices(np.random.default_rng(0).integers(7, size=(1000, 21))).mean())
 
-    selection = select(space, preference, [Constraint(predictor, target)], min_utilisation=0.995)
+    selection = select(space, scores, [Constraint(predictor, target)], min_utilisation=0.995)
 
     assert 0.99 * target <= selection.predicted[0] <= target

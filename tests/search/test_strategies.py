@@ -15,7 +15,7 @@ def shared(*targets_ms):
 
 
 def test_every_operator_is_trained_alike_however_tight_the_budget():
-    """A candidate that is trained less than its neighbours looks worse than it is."""
+    """A candidate that is trained less than the others of its layer scores lower than it should."""
     strategy = shared(2.0)  # of 1 to 17 ms: the most probable operators are skips, which cost nothing
 
     paths = np.array([path for _ in range(3000) for path in strategy.weight_paths()])

@@ -23,7 +23,7 @@ def test_parameters_and_macs_of_the_six_lightnets_are_the_published_ones(publish
 
 
 def test_the_encoding_is_the_published_predictors_input(published, shared_data):
-    """The authors' own weights, on our encoding, give the latencies noted beside them."""
+    """The authors' own weights, on our encoding, give the latencies that they published with them."""
     weights = np.load(shared_data / "lightnas_xavier" / "lightnas_predictor.npz")
     space = load_space("lightnas")
     for row in published:
@@ -64,7 +64,7 @@ def test_one_hot_puts_a_single_one_in_each_row():
     assert encoding.sum() == 8
 
 
-def test_all_misfits_are_reported_together():
+def test_all_faults_are_reported_together():
     space = load_space("tiny")
 
     with pytest.raises(ArchitectureError) as caught:

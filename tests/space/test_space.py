@@ -120,7 +120,7 @@ def test_a_file_with_faults_is_reported_all_of_them_at_once(tmp_path):
         ("new.json", '{"schema": 2}', "schema 2 is newer than this program"),
     ],
 )
-def test_what_is_no_space_says_so(name, content, message, tmp_path):
+def test_a_file_that_is_no_space_is_refused(name, content, message, tmp_path):
     path = tmp_path / name
     if content is not None:
         path.write_text(content)
