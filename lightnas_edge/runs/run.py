@@ -159,7 +159,7 @@ class Run:
         record = FoundNetwork.load(path, error=RunError, remedy=_SEARCH)
         if record.made_from.run_sha256 != self.record.sha256:
             raise StaleRecordError(
-                f"{path} belongs to another run: run.json asked another question than the one it answers",
+                f"{path} belongs to another run: it answers another run.json than the one in this folder",
                 hint=f"copy no files between runs; {_SEARCH}",
             )
         return record

@@ -104,7 +104,7 @@ def add_budgets(
     """
     if config.method == LIGHTNAS:
         raise BudgetError(
-            "the published method learns for one budget: its preferences hold the cost of that board and target",
+            "the published method learns for one budget: its alpha contains the cost of that board and target",
             hint="search with --method shared, the default, to add budgets later; or search again for this one",
         )
     check_budgets(space, budgets, config)
