@@ -46,7 +46,9 @@ class TrainConfig:
         if self.lr is not None and not 0 < self.lr < math.inf:
             faults.append(f"lr: expected a number above 0, found {self.lr}")
         if faults:
-            raise RunError("the configuration of the training is invalid\n" + "\n".join(f"  {fault}" for fault in faults))
+            raise RunError(
+                "the configuration of the training is invalid\n" + "\n".join(f"  {fault}" for fault in faults)
+            )
 
     @property
     def peak_lr(self) -> float:
