@@ -134,7 +134,7 @@ def _pull_grown(board: Sshd, connection: SshConnection, scratch: Path) -> tuple[
     folder.mkdir()
     record: dict[str, object] = {"kind": "job", "schema": 1, "job": name, "purpose": "profile", "space": "bench"}
     record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime"}
-    record |= {"protocol": MeasurementProtocol(rounds=2).to_json(), "space_sha256": "5" * 64}
+    record |= {"protocol": MeasurementProtocol(rounds=2).to_json(), "space_sha256": "5" * 64, "classes": 10}
     record |= {"sentinels": [], "measurements": [], "evaluations": []}
     (folder / "manifest.json").write_text(json.dumps(record))
     (folder / "journal.jsonl").write_bytes((os.urandom(500).hex().encode() + b"\n") * 2000)

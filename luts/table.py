@@ -203,6 +203,7 @@ class Lut:
     visits: tuple[Visit, ...] = field(repr=False)
     faults: tuple[Fault, ...] = ()
     reference: frozenset[str] = frozenset()  # sessions that set the drift factor 1; all of them when empty
+    host: str | None = None  # how this machine reaches the board, where that is known; for remedies
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -226,8 +227,9 @@ class Lut:
     def command_options(self) -> str:
         """Options with which `profile-device` or `lightnas-edge sample` adds to this table."""
         board = clean_text(str(self.fingerprint.get("board")), 100)
-        options = [f"--host {shlex.quote(board) if board.startswith('virtual:') else 'HOST'}"]
-        options.append(f"--space {shlex.quote(self.header.space)}")
+        host = self.host or (board if board.startswith("virtual:") else None)
+        options = [f"--host {'HOST' if host is None else shlex.quote(host)}"]
+        options += [f"--space {shlex.quote(self.header.space)}", f"--classes {self.header.classes}"]
         for name, usual in (("precision", "fp32"), ("batch", 1), ("threads", 1)):
             value = self.fingerprint.get(name)
             if value not in (None, usual):
@@ -379,8 +381,11 @@ _FRAME_COLUMNS = [
 ]  # fmt: skip
 
 
-def read(path: str | Path) -> Lut:
+def read(path: str | Path, *, host: str | None = None) -> Lut:
     """Read a journal; lines that cannot be used are in `faults`, their neighbours are kept.
+
+    Args:
+        host: of the board, where the caller knows it: remedies name it.
 
     Raises:
         LutFormatError: no file, an empty one, no valid header, a newer schema, other units.
@@ -388,7 +393,7 @@ def read(path: str | Path) -> Lut:
     """
     path = Path(path)
     found = read_journal(path)
-    return Lut(path, found.header, found.visits, found.faults, found.reference)
+    return Lut(path, found.header, found.visits, found.faults, found.reference, host)
 
 
 def _operator_columns(visit: Visit) -> dict[str, Any]:

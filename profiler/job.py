@@ -226,6 +226,7 @@ class Session:
             "agent_version": AGENT_VERSION,
             "space": self._manifest.space,
             "space_sha256": self._manifest.space_sha256,
+            "classes": self._manifest.classes,
             "units": {"latency": "ms", "energy": "mJ"},
             "simulated": simulated,
             "fingerprint": fingerprint,

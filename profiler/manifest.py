@@ -145,6 +145,7 @@ class Manifest(NamedTuple):
     purpose: str
     space: str
     space_sha256: str
+    classes: int
     backend: str
     precision: str
     batch: int
@@ -166,6 +167,7 @@ class Manifest(NamedTuple):
             purpose=fields.choice("purpose", PURPOSES),
             space=fields.text("space", _NAME, _A_NAME),
             space_sha256=fields.text("space_sha256", _SHA256, "a SHA-256"),
+            classes=fields.whole("classes", 1),
             backend=fields.text("backend", _NAME, _A_NAME),
             precision=fields.text("precision", _NAME, _A_NAME),
             batch=fields.whole("batch", 1),

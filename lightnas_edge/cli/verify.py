@@ -12,7 +12,7 @@ from lightnas_edge.cli._console import info, percent, print_json, print_result, 
 from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, milliseconds, sudo_password
 from lightnas_edge.runs import Run
 
-_EXIT = {"met": 0, "missed": 3, "inconclusive": 3}  # the board's name of a virtual board is also its host
+_EXIT = {"met": 0, "missed": 3, "inconclusive": 3}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +23,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="exit code 0: met; 3: missed or inconclusive. example: lightnas-edge verify runs/tiny-0.9ms --host localhost",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
-    add_host(parser, default=None, shown="the board of the run's table, or localhost")
+    add_host(parser, default=None, shown="the board of the run's table")
     parser.add_argument("--latency-ms", type=milliseconds, metavar="MS", help="default: the budget of the search")
     parser.add_argument("--rounds", type=count, default=40, metavar="N", help="of 5 samples each (default: 40)")
     add_board(parser)

@@ -85,6 +85,7 @@ def judge(
     drift: luts.Ratio | None = None,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    command: str = "lightnas-edge verify RUN",
 ) -> Judgement:
     """Whether a network keeps its budget.
 
@@ -100,6 +101,7 @@ def judge(
         drift: how much slower (above 1) the sentinels ran than when the table was measured; None without a table:
             then there is no correction and the median is judged.
         confidence: of the two-sided intervals.
+        command: that measured, without its number of rounds; a remedy repeats it.
 
     Raises:
         BudgetError: the target is no positive number.
@@ -120,7 +122,7 @@ def judge(
         steadied = [samples / factor for samples, factor in zip(rounds, entry.drift, strict=True)]
         corrected = _estimate(steadied, QUANTILE, _resampled_ratios(drift, seed), confidence, seed)
         corrected = replace(corrected, latency_ms=entry.latency_ms / drift.value)
-    verdict, reason, remedy = _decide(measured, corrected, drift, target_ms, len(rounds))
+    verdict, reason, remedy = _decide(measured, corrected, drift, target_ms, len(rounds), command)
     return Judgement(
         verdict=verdict,
         reason=reason,
@@ -157,7 +159,7 @@ def result_line(record: VerificationRecord) -> str:
 
 
 def _decide(
-    measured: Estimate, corrected: Estimate | None, drift: luts.Ratio | None, target_ms: float, rounds: int
+    measured: Estimate, corrected: Estimate | None, drift: luts.Ratio | None, target_ms: float, rounds: int, command: str
 ) -> tuple[Verdict, str, str]:
     digits = _digits(target_ms)
     raw = measured.against(target_ms)
@@ -167,7 +169,7 @@ def _decide(
         return (
             "inconclusive",
             f"{_counted(rounds, 'round')} measured, and an interval needs at least {MIN_ROUNDS}",
-            "measure again with more rounds: `lightnas-edge verify RUN --rounds 25`",
+            f"measure again with more rounds: `{command} --rounds 25`",
         )
     agreed = raw == verdict != "inconclusive"
     if drift is not None and abs(drift.value - 1) > MAX_DRIFT and not agreed:
@@ -206,7 +208,8 @@ def _decide(
     return (
         "inconclusive",
         f"the {interval} contains the {target}",
-        "measure again with more rounds, on a quieter machine, or search with a slightly tighter target",
+        f"measure again with more rounds, on a quieter machine: `{command} --rounds {2 * rounds}`; or search with a slightly "
+        "tighter target",
     )
 
 

@@ -57,7 +57,7 @@ def default_host(run: Run) -> str:
     """Where the run's table was measured.
 
     Raises:
-        VerifyError: the run does not say how that board is reached.
+        VerifyError: the run does not say how that board is reached. A generic Linux machine may be any machine.
     """
     fingerprint = run.record.fingerprint
     board = fingerprint.get("board")
@@ -65,14 +65,15 @@ def default_host(run: Run) -> str:
         return run.record.host
     if fingerprint.get("simulated") and isinstance(board, str):
         return board if board.startswith("virtual:") else f"virtual:{board}"
-    if board in (None, "generic-linux"):
-        return "localhost"
-    names = [name for name, entry in devices.read_inventory().items() if entry.board == board]
+    generic = board in (None, "generic-linux")
+    names = [] if generic else [name for name, entry in devices.read_inventory().items() if entry.board == board]
     if len(names) == 1:
         return names[0]
+    command = f"lightnas-edge verify {shlex.quote(str(run.folder))} --host"
+    here = f" (`{command} localhost` if it is this machine)" if generic else ""
     raise VerifyError(
-        f"the run's table was measured on {board}, and the run does not say how that board is reached",
-        hint=f"name it: `lightnas-edge verify {shlex.quote(str(run.folder))} --host HOST`",
+        f"the run's table was measured on {board or 'an unnamed board'}, and the run does not say how that board is reached",
+        hint=f"name it: `{command} HOST`{here}",
     )
 
 
@@ -153,12 +154,16 @@ def verify_network(
             reason, remedy = (failure.message, failure.remedy) if failure else ("the journal holds no visit of it", "")
             journal.unlink(missing_ok=True)  # or the failure would be resumed
             raise VerifyError(f"{connection.name} could not measure the network: {reason}", hint=remedy)
-        entry = replace(table.networks[key], run=shlex.quote(str(run.folder)))
+        named = f"{shlex.quote(str(run.folder))} --host {shlex.quote(connection.name)}"
+        entry = replace(table.networks[key], run=named)
         drift, warnings = _drift(run, lut, table)
-        judgement = judge(entry, target_ms=float(target_ms), drift=drift, confidence=confidence)
+        judgement = judge(
+            entry, target_ms=float(target_ms), drift=drift, confidence=confidence,
+            command=f"lightnas-edge verify {named}",
+        )  # fmt: skip
         reference = pytorch_outputs(network, inputs) if count else None
         agreement = None if outputs is None or reference is None else compare_outputs(reference, outputs)
-        judgement = with_agreement(judgement, agreement)
+        judgement = with_agreement(judgement, agreement, shlex.quote(str(run.folder)))
         warnings += [f"{key}: {warning}" for warning in _one_of_each_kind(entry.warnings)]
         unjudged = {metric: target for metric, target in others.items() if metric in luts.METRICS}
         if unjudged:
@@ -204,15 +209,16 @@ def verify_network(
         return Verification(judgement, record, run.save_verification(record, journal))
 
 
-def with_agreement(judgement: Judgement, agreement: Agreement | None) -> Judgement:
-    """A network that computes something else keeps no budget, however fast it is."""
+def with_agreement(judgement: Judgement, agreement: Agreement | None, run: str = "RUN") -> Judgement:
+    """A network that computes something else keeps no budget, however fast it is. `run`: its quoted directory."""
     if agreement is None or agreement.cosine >= MIN_COSINE:
         return judgement
     return replace(
         judgement,
         verdict="inconclusive",
         reason=f"the engine does not compute what PyTorch does: cosine {agreement.cosine:.4f} (limit {MIN_COSINE})",
-        remedy="measure with another precision, or export again for this runtime: `lightnas-edge export RUN --target RUNTIME`",
+        remedy="measure with another precision, or export again for this runtime: "
+        f"`lightnas-edge export {run} --target RUNTIME`",
     )
 
 

@@ -44,4 +44,4 @@ def measure(
     campaign.follow(table, on_progress)
     if outputs is not None:
         campaign.fetch_outputs(outputs)
-    return luts.read(table)
+    return luts.read(table, host=connection.name)

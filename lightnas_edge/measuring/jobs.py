@@ -318,6 +318,7 @@ def _write_job(
             purpose=purpose,
             space=space.name,
             space_sha256=space.sha256,
+            classes=space.classes,
             backend=settings.backend,
             precision=settings.precision,
             batch=settings.batch,

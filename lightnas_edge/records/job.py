@@ -89,6 +89,7 @@ class JobManifest(Record):
     purpose: Purpose
     space: Key
     space_sha256: Sha256
+    classes: Positive
     backend: Key
     precision: Key
     batch: Positive

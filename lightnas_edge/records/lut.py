@@ -77,6 +77,7 @@ class LutHeader(Record):
     agent_version: Line
     space: Key
     space_sha256: Sha256
+    classes: Positive  # of the space: they set the head
     units: Units
     simulated: bool
     fingerprint: Annotated[Fingerprint, AfterValidator(_names_its_state)]

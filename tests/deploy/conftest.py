@@ -104,7 +104,7 @@ def write_table(
 ) -> luts.Lut:
     generator = np.random.default_rng(1)
     lines: list[dict[str, Any]] = [{
-        "kind": "lut", "schema": 1, "created": "", "agent_version": "0", "space": "small", "space_sha256": "0" * 64,
+        "kind": "lut", "schema": 1, "created": "", "agent_version": "0", "space": "small", "space_sha256": "0" * 64, "classes": 3,
         "units": {"latency": "ms", "energy": "mJ"}, "simulated": False, "fingerprint": fingerprint, "board": {},
         "runtime": {},
         "protocol": {

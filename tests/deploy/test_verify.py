@@ -247,12 +247,15 @@ def test_the_board_of_the_table_is_the_default(tmp_path):
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         return default_host(run_folders.begin(folder, SPACE, fingerprint=fingerprint, **more))
 
-    assert host({"board": "generic-linux"}) == "localhost"
+    assert host({"board": "generic-linux"}, host="localhost") == "localhost"
     assert host({"board": "jetson-nano"}, host="bench") == "bench"
     assert host({"board": "virtual:jetson-nano", "simulated": True}) == "virtual:jetson-nano"
     with pytest.raises(VerifyError, match="measured on jetson-nano") as caught:
         host({"board": "jetson-nano"})
     assert "--host HOST" in caught.value.hint
+    with pytest.raises(VerifyError, match="measured on generic-linux") as caught:  # any machine
+        host({"board": "generic-linux"})
+    assert "--host localhost` if it is this machine" in caught.value.hint
 
 
 def test_an_unstable_verification_advises_to_verify_again(exported, monkeypatch, board):
@@ -265,4 +268,4 @@ def test_an_unstable_verification_advises_to_verify_again(exported, monkeypatch,
 
     record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record
 
-    assert any(f"`lightnas-edge verify {exported} --rounds 15`" in warning for warning in record.warnings)
+    assert any(f"`lightnas-edge verify {exported} --host localhost --rounds 15`" in warning for warning in record.warnings)

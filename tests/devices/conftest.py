@@ -108,6 +108,7 @@ class JobWriter:
             "purpose": "profile",
             "space": "tiny",
             "space_sha256": "5" * 64,
+            "classes": 10,
             "backend": "onnxruntime",
             "precision": "fp32",
             "batch": 1,

@@ -334,7 +334,7 @@ def test_names_from_a_board_never_leave_the_folder(board, connection, changes, f
     folder.mkdir(parents=True)
     (folder / "journal.jsonl").write_bytes(b"{}\n")
     record = {"kind": "job", "schema": 1, "job": "00112233445566ff", "purpose": "profile", "space": "tiny"}
-    record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime", "space_sha256": "5" * 64}
+    record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime", "space_sha256": "5" * 64, "classes": 10}
     record["protocol"] = MeasurementProtocol(rounds=2).to_json()
     record |= {"sentinels": [], "measurements": [], "evaluations": []}
     (folder / "manifest.json").write_text(json.dumps(record))

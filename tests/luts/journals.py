@@ -32,7 +32,7 @@ def seal(record: Mapping[str, Any]) -> bytes:
 def header(**changes: Any) -> dict[str, Any]:
     record = {
         "kind": "lut", "schema": 1, "created": "2026-11-23T19:00:00Z", "agent_version": "0.1.0", "space": "tiny",
-        "space_sha256": "0" * 64, "units": {"latency": "ms", "energy": "mJ"}, "simulated": True,
+        "space_sha256": "0" * 64, "classes": 10, "units": {"latency": "ms", "energy": "mJ"}, "simulated": True,
         "fingerprint": FINGERPRINT, "board": {}, "runtime": {}, "protocol": PROTOCOL, "sentinels": [],
         "energy": {"available": False, "reason": "test"},
     }  # fmt: skip

@@ -49,4 +49,9 @@ def test_the_remedies_of_a_table_parse(lut, tmp_path):
 
 
 def test_a_remedy_repeats_the_settings_of_the_table(lut):
-    assert lut.command_options == "--host HOST --space tiny --precision fp16 --batch 8 --threads 2"
+    assert lut.command_options == "--host HOST --space tiny --classes 10 --precision fp16 --batch 8 --threads 2"
+
+
+def test_a_remedy_names_the_host_where_it_is_known(lut):
+    known = luts.read(lut.path, host="orin bench")
+    assert known.command_options.startswith("--host 'orin bench' --space tiny ")

@@ -152,7 +152,7 @@ def test_an_unstable_entry_says_how_much_and_what_to_do(tmp_path):
     assert entry.unstable
     assert entry.warnings == (
         "unstable: spread 13.5 % of the median (limit 3 %); stop other work, lock the clocks or cool the board, then "
-        "measure more rounds: `profile-device --host HOST --space tiny --only unstable@1 --rounds 16`",
+        "measure more rounds: `profile-device --host HOST --space tiny --classes 10 --only unstable@1 --rounds 16`",
     )
 
 
@@ -187,7 +187,7 @@ def test_coverage_names_what_is_missing_and_what_failed(tmp_path):
     with pytest.raises(luts.LutMissError) as caught:
         lut.latencies_ms(["a@1", "c@1"])
     assert "1 of 2 operators found; missing: c@1" in str(caught.value)
-    assert "`profile-device --host HOST --space tiny --only c@1`" in caught.value.hint
+    assert "`profile-device --host HOST --space tiny --classes 10 --only c@1`" in caught.value.hint
 
 
 def test_networks_are_kept_apart_from_operators(tmp_path):

@@ -29,6 +29,7 @@ def manifest(**changes):
         "purpose": "profile",
         "space": "tiny",
         "space_sha256": SHA,
+        "classes": 10,
         "backend": "onnxruntime",
         "precision": "fp32",
         "batch": 2,

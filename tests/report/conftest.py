@@ -225,7 +225,7 @@ def write_table(path: Path, space: Space, fingerprint: dict[str, Any], generator
     path.parent.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = [{
         "kind": "lut", "schema": 1, "created": "2026-11-23T19:00:00Z", "agent_version": "0.1.0", "space": space.name,
-        "space_sha256": space.sha256, "units": {"latency": "ms", "energy": "mJ"}, "simulated": fingerprint["simulated"],
+        "space_sha256": space.sha256, "classes": space.classes, "units": {"latency": "ms", "energy": "mJ"}, "simulated": fingerprint["simulated"],
         "fingerprint": fingerprint, "board": {"memory_mb": 7850, "kernel": "synthetic"},
         "runtime": {"onnxruntime": "1.32.0"}, "sentinels": [],
         "protocol": {
