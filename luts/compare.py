@@ -20,7 +20,7 @@ _LARGEST_LOG = 700.0
 
 @dataclass(frozen=True)
 class Ratio:
-    """How much slower (above 1) the same operators ran in one table than in another, or how much more they took."""
+    """By which factor the same operators were slower (above 1) in one table than in another, or took more energy or memory."""
 
     value: float
     interval: tuple[float, float]
@@ -30,7 +30,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Repeatability:
-    """Relative standard deviation of a latency when the whole measurement is made again; nan when unknown."""
+    """Relative standard deviation of a latency when the whole measurement is repeated; nan when unknown."""
 
     operators: float
     networks: float
@@ -60,7 +60,7 @@ def require_same_board(tables: Sequence[Lut]) -> None:
 
 
 def merge(tables: Sequence[Lut]) -> Lut:
-    """One table from several of equal fingerprint; the drift between them is divided out where they share keys.
+    """One table from several of equal fingerprint; the drift between them is corrected where they share keys.
 
     The header is the first table's, and so are the reference sessions. A visit that several tables hold counts once.
 
@@ -91,7 +91,7 @@ def drift_ratio(
 
     Args:
         keys: usually the sentinels; every operator that both tables hold when None.
-        metric: energy drifts in its own way; keys that are not above zero in both tables say nothing.
+        metric: energy drifts in its own way; keys that are not above zero in both tables are left out.
 
     Raises:
         LutMissError: the tables share none of the keys.
@@ -115,7 +115,7 @@ def drift_ratio(
         )
     logs = np.array([math.log(after.value) - math.log(before.value) for before, after in pairs.values()])
     centre = float(np.median(logs))
-    # What the visits say about each key's error, and what the keys say about each other: the larger one counts.
+    # Two estimates of the error: from the visits of each key, and from the scatter among the keys. The larger one is used.
     variances = [_relative_variance(before) + _relative_variance(after) for before, after in pairs.values()]
     own = math.sqrt(float(np.mean(variances)))
     among = 1.4826 * float(np.median(np.abs(logs - centre)))
@@ -133,10 +133,10 @@ def drift_ratio(
 
 
 def repeatability(lut: Lut, other: Lut | None = None, *, metric: str = "latency_ms") -> Repeatability:
-    """How well the latencies, or another metric, come out again, with the common drift divided out.
+    """How closely a repeated measurement reproduces the latencies, or another metric, after correction of the common drift.
 
-    With one table: its rounds are dealt alternately into two halves, each is estimated separately, and their differences
-    are scaled to a table of all rounds. With two tables: from the differences between them.
+    With one table: its rounds are split alternately into two halves, each half is estimated separately, and the
+    differences are scaled to a table of all rounds. With two tables: from the differences between them.
     """
     if other is None:
         one, two, shrink = *_halves(lut), 2.0

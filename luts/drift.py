@@ -3,9 +3,9 @@
 The model: log of the quickest sample of a visit = cost of its key + drift of its group + noise, a group being one round
 of one session. Other work on the machine only ever slows a visit down, so the noise is one-sided: an asymmetric Laplace
 distribution, of which the fit finds a low quantile. How far rounds of one session drift apart has a normal prior of a
-few per cent, so that on a busy machine, where the noise is larger than that, noise is not taken for drift; between
-sessions anything is possible. Keys and groups are solved for together: visits may be missing, sessions may have been
-resumed, and only keys seen in several groups say anything about the groups' drift.
+few per cent, so that on a busy machine, where the noise is larger than that, noise is not taken for drift; drift between
+sessions has no prior. Keys and groups are solved for together: visits may be missing, sessions may have been
+resumed, and only keys measured in several groups inform the groups' drift.
 docs/measuring.md has the evidence.
 """
 
@@ -34,8 +34,8 @@ def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozense
     A group with fewer than `MIN_KEYS` keys that were also measured elsewhere takes the drift of the nearest round of
     its session that has enough; a session without such a round has one drift for all of its rounds.
     The visit-weighted median of the factors over the reference sessions (over all of them when none is named, or none
-    was measured) is 1. Sessions that share no key with the others have nothing to be compared
-    with; their factors are centred among themselves.
+    was measured) is 1. Sessions that share no key with the others cannot be compared
+    with them; their factors are centred among themselves.
     """
     measured = [visit for visit in visits if visit.samples_ms]
     if not measured:

@@ -2,7 +2,7 @@
 
 LutError (a LightnasEdgeError)
 ├── LutFormatError       not a table, or one this program cannot read   (ValueError)
-└── LutMissError         the table does not hold what was asked for     (KeyError)
+└── LutMissError         the table lacks operators or networks          (KeyError)
 
 Tables of different boards or states raise `lightnas_edge.errors.FingerprintError`.
 """

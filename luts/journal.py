@@ -1,6 +1,6 @@
 """Reading a journal: checksums, the header, the visits, and what is wrong with each line.
 
-The form is in docs/formats.md. A damaged line costs itself alone; a damaged header costs the file.
+The form is in docs/formats.md. A damaged line is skipped and reported; without its header a file is refused.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from lightnas_edge.records.differences import fingerprint_differences
 from lightnas_edge.records.lut import LutHeader, Visit
 from lightnas_edge.records.plain_text import clean_text
 from luts.errors import LutFormatError
+from luts.remedies import host_option, measuring_options
 
 MAX_BYTES = 1 << 30  # two years of measuring; also the limit of what is fetched from a board
 MAX_GROUPS = 4096  # rounds of all sessions
-MAX_CELLS = 1 << 24  # keys times groups: what the estimate of the drift has to hold in memory
+MAX_CELLS = 1 << 24  # keys times groups: the drift estimate keeps matrices of this size in memory
 _BOM = b"\xef\xbb\xbf"
 _CRC_FIELD = b',"crc32":"'
 _CRC_TAIL = len(_CRC_FIELD) + len('xxxxxxxx"}')
@@ -58,8 +59,11 @@ def checksum(line: bytes) -> tuple[str, str] | None:
     return tail[len(_CRC_FIELD) : -2].decode("ascii", "replace").lower(), f"{zlib.crc32(body + b'}'):08x}"
 
 
-def read_journal(path: Path) -> Journal:
+def read_journal(path: Path, *, host: str | None = None) -> Journal:
     """Read a journal. Line ends may have become CR LF, and a byte order mark may stand before the first line.
+
+    Args:
+        host: of the board, where the caller knows it: remedies name it.
 
     Raises:
         LutFormatError: no file, an empty one, no valid header, a newer schema, other units, or too many sessions.
@@ -69,13 +73,13 @@ def read_journal(path: Path) -> Journal:
     if not content.strip():
         raise LutFormatError(
             f"{path} is empty: it holds no header and no measurement",
-            hint="nothing was measured; run `profile-device --space NAME --host HOST` again",
+            hint=f"nothing was measured; run `profile-device {measuring_options(None, host)}` again",
         )
     lines = content.split(b"\n")
     torn_from = len(lines) if content.endswith(b"\n") else len(lines) - 1  # index of an unfinished line
-    reader = _Reader(path)
+    reader = _Reader(path, host)
     for index, line in enumerate(lines):
-        line = line.strip()  # the CR of a changed line end is no content
+        line = line.strip()  # a line end may have become CR LF
         if line:
             reader.take(index + 1, line, torn=index == torn_from)
     return reader.journal()
@@ -84,8 +88,9 @@ def read_journal(path: Path) -> Journal:
 class _Reader:
     """Takes one line after the other."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, host: str | None) -> None:
         self._path = path
+        self._host = host
         self._header: LutHeader | None = None
         self._visits: dict[tuple[str, str, int], Visit] = {}
         self._faults: list[Fault] = []
@@ -99,8 +104,9 @@ class _Reader:
                 raise LutFormatError(
                     f"{self._path} line {number}: the header cannot be read: {damage.split(';')[0]}",
                     hint='a table starts with a line of kind "lut" (docs/formats.md); without it the board is unknown: '
-                    "restore the file from a copy, fetch the board's own with `lightnas-edge pull --host HOST`, or measure "
-                    "again with `profile-device --space NAME --host HOST --fresh`",
+                    f"restore the file from a copy, fetch the board's own with `lightnas-edge pull --host "
+                    f"{host_option(self._host)}`, or measure again with "
+                    f"`profile-device {measuring_options(None, self._host)} --fresh`",
                 )
             self._take_header(number, line)
             return
@@ -143,8 +149,9 @@ class _Reader:
             line[:-_CRC_TAIL] + b"}",
             f"{self._path} line {number}",
             error=LutFormatError,
-            remedy="docs/formats.md describes the header; tables are written by `profile-device --space NAME --host HOST`"
-            " in ms and mJ, and end in .lut.jsonl or journal.jsonl",
+            remedy="docs/formats.md describes the header; tables are written by "
+            f"`profile-device {measuring_options(self._header, self._host)}` in ms and mJ, and end in .lut.jsonl or "
+            "journal.jsonl",
         )
         if self._header is None:
             self._header = header
@@ -159,7 +166,7 @@ class _Reader:
         self._headers += 1
 
     def _take_other(self, number: int, line: bytes, found: ValidationError) -> None:
-        """A line that is no visit: a further header, or a fault."""
+        """A line that is not a visit: a further header, or a fault."""
         try:
             record = parse_json(line, "line", error=LutFormatError)
         except LutFormatError as error:

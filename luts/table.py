@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from lightnas_edge.records.base import Fingerprint
 from lightnas_edge.records.lut import LutHeader, Visit, VisitFailure
-from lightnas_edge.records.plain_text import clean_text
 from luts.drift import Group, estimate_drift
 from luts.energy import Energy, combine
 from luts.errors import LutMissError
 from luts.journal import Fault, read_journal
 from luts.metrics import HOW_TO_MEASURE, METRICS, Quantity
+from luts.remedies import measuring_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ class Entry:
 
     @property
     def corrected_ms(self) -> tuple[float, ...]:
-        """Every sample with the drift of its round divided out, in order."""
+        """Every sample, corrected for the drift of its round, in order."""
         return tuple(float(value) for values in self._corrected for value in values)
 
     @cached_property
@@ -129,7 +129,7 @@ class Entry:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader of `latency_ms` should know, and what to do about it."""
+        """What limits the accuracy of `latency_ms`, and what to do about it."""
         found = []
         if len(self.visits) < FEW_VISITS:
             found.append(
@@ -203,7 +203,7 @@ class Lut:
     visits: tuple[Visit, ...] = field(repr=False)
     faults: tuple[Fault, ...] = ()
     reference: frozenset[str] = frozenset()  # sessions that set the drift factor 1; all of them when empty
-    host: str | None = None  # how this machine reaches the board, where that is known; for remedies
+    host: str | None = None  # by which this machine reaches the board; None: unknown. For remedies
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -226,15 +226,7 @@ class Lut:
     @property
     def command_options(self) -> str:
         """Options with which `profile-device` or `lightnas-edge sample` adds to this table."""
-        board = clean_text(str(self.fingerprint.get("board")), 100)
-        host = self.host or (board if board.startswith("virtual:") else None)
-        options = [f"--host {'HOST' if host is None else shlex.quote(host)}"]
-        options += [f"--space {shlex.quote(self.header.space)}", f"--classes {self.header.classes}"]
-        for name, usual in (("precision", "fp32"), ("batch", 1), ("threads", 1)):
-            value = self.fingerprint.get(name)
-            if value not in (None, usual):
-                options.append(f"--{name} {shlex.quote(clean_text(str(value), 100))}")
-        return " ".join(options)
+        return measuring_options(self.header, self.host)
 
     @cached_property
     def drift(self) -> dict[Group, float]:
@@ -392,7 +384,7 @@ def read(path: str | Path, *, host: str | None = None) -> Lut:
         FingerprintError: a second header of another board or state in the same file.
     """
     path = Path(path)
-    found = read_journal(path)
+    found = read_journal(path, host=host)
     return Lut(path, found.header, found.visits, found.faults, found.reference, host)
 
 

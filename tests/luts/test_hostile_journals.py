@@ -105,7 +105,7 @@ def mutant(generator: random.Random) -> bytes:
 
 
 def use_everything(path: Path, other: luts.Lut) -> None:
-    """All that a reader of tables can ask."""
+    """Every property and comparison that the commands use."""
     lut = luts.read(path)
     keys = [*lut.entries, *lut.networks]
     for entry in (lut.entries | lut.networks).values():

@@ -55,3 +55,23 @@ def test_a_remedy_repeats_the_settings_of_the_table(lut):
 def test_a_remedy_names_the_host_where_it_is_known(lut):
     known = luts.read(lut.path, host="orin bench")
     assert known.command_options.startswith("--host 'orin bench' --space tiny ")
+
+
+def test_a_damaged_table_names_the_host_where_it_is_known(tmp_path):
+    for content in (b"", b"damaged\n"):
+        (tmp_path / "t").write_bytes(content)
+        with pytest.raises(luts.LutFormatError) as refused:
+            luts.read(tmp_path / "t", host="orin bench")
+        assert "`profile-device --host 'orin bench' --space NAME" in refused.value.hint
+
+
+def test_a_faulty_second_header_is_refused_with_the_space_of_the_first(tmp_path):
+    with pytest.raises(luts.LutFormatError) as refused:
+        luts.read(write(tmp_path / "t", header(), visit("a@1", [1.0]), header(units={"latency": "s", "energy": "mJ"})))
+    assert "`profile-device --host HOST --space tiny --classes 10`" in refused.value.hint
+
+
+def test_the_table_of_a_virtual_board_names_its_host(tmp_path):
+    fingerprint = FINGERPRINT | {"board": "virtual:jetson-nano"}
+    lut = luts.read(write(tmp_path / "t", header(fingerprint=fingerprint)))
+    assert lut.command_options == "--host virtual:jetson-nano --space tiny --classes 10"
