@@ -10,7 +10,8 @@
     ├── PredictorError        a predictor file is wrong or does not fit        (ValueError)
     ├── FingerprintError      records of different boards or states would mix  (ValueError)
     ├── RunError              a run directory is missing a part, or is in use
-    │   └── StaleRecordError  a part was made from other files than those in the run
+    │   ├── StaleRecordError  a part was made from other files than those in the run
+    │   └── ConfigError       settings of a search or a training that cannot be
     ├── DivergedError         training left the finite numbers
     ├── ExportError           the exported graph is wrong or unsupported
     └── VerifyError           the verification could not be carried out
@@ -80,6 +81,12 @@ class RunError(LightnasEdgeError):
 
 class StaleRecordError(RunError):
     """A record of a run that was made from other files than those that the run holds now."""
+
+
+class ConfigError(RunError):
+    """Settings of a search, a training or a refinement that cannot be; all faults in one message."""
+
+    exit_code = 2
 
 
 class DivergedError(LightnasEdgeError):

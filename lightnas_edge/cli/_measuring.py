@@ -91,22 +91,44 @@ def measure_with_progress(
     return job, lut
 
 
-def estimated_seconds(operators: int, settings: Settings) -> float:
-    """How long a board measures, at least, before any visit was timed: operators, rounds and the protocol's times."""
+def estimated_seconds(operators: int, settings: Settings, batch_ms: float = 0.0) -> float:
+    """How long a board measures, at least, before any visit was timed: operators, rounds and the protocol's times.
+
+    Args:
+        batch_ms: a prediction of one inference, where it may be longer than the protocol's shortest sample.
+    """
     protocol = settings.protocol
-    visit_s = (protocol.warmup_ms + protocol.samples_per_visit * protocol.min_sample_ms) / 1000 + _VISIT_OVERHEAD_S
+    warmup_ms, sample_ms = max(protocol.warmup_ms, batch_ms), max(protocol.min_sample_ms, batch_ms)
+    visit_s = (warmup_ms + protocol.samples_per_visit * sample_ms) / 1000 + _VISIT_OVERHEAD_S
     once_s = _BUILD_S if settings.backend == "tensorrt" else _LOAD_S
     return operators * (once_s + protocol.rounds * visit_s + settings.energy_rounds * _ENERGY_VISIT_S)
 
 
-def announce_estimate(operators: int, settings: Settings) -> None:
-    """Before a campaign: what it will take."""
+def announce_estimate(
+    operators: int, settings: Settings, *, networks: int = 0, batch_ms: float = 0.0, images: int = 0, most: bool = False
+) -> None:
+    """Before a campaign: what it will take.
+
+    Args:
+        networks: measured whole, in addition to the operators.
+        batch_ms: a prediction of one inference of a network; 0 where none is at hand.
+        images: that a network is run on once.
+        most: the numbers are limits; fewer may do.
+    """
+    protocol = settings.protocol
+    parts = [
+        f"{count} {what}{'s'[: count != 1]}"
+        for count, what in ((operators, "operator"), (networks, "network"))
+        if count
+    ]
     energy = f" and {settings.energy_rounds} of energy" if settings.energy_rounds else ""
-    further = f"; unstable operators get up to {settings.protocol.extra_rounds} further rounds"
+    seconds = estimated_seconds(operators, settings) + estimated_seconds(networks, settings, batch_ms)
+    seconds += images * batch_ms / 1000 / settings.batch
+    further = f"; unstable ones get up to {protocol.extra_rounds} further rounds"
     info(
-        f"estimate: {operators} operators x {settings.protocol.rounds} rounds{energy}, about "
-        f"{duration(estimated_seconds(operators, settings))} unless measured before"
-        f"{further if settings.protocol.spread_limit is not None else ''}"
+        f"estimate: {'at most ' if most else ''}{' and '.join(parts)} x {protocol.rounds} rounds{energy}, about "
+        f"{duration(seconds)} unless measured before"
+        f"{further if protocol.spread_limit is not None and protocol.extra_rounds else ''}"
     )
 
 

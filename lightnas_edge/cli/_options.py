@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from devices import Connection
-from lightnas_edge.cli._console import UsageError
+from lightnas_edge.cli._console import UsageError, info
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.measuring import MeasurementProtocol, Settings
 from lightnas_edge.measuring.tables import ENERGY_ROUNDS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightnas_edge.predictor import AdditivePredictor
 
 LARGEST_SEED = 2**31 - 1
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 class _StoreOnce(argparse.Action):
@@ -151,10 +152,10 @@ def add_space(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     )  # fmt: skip
 
 
-def add_classes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--classes", type=count, metavar="N", help="classes of your data; sets the head (default: the space's own)"
-    )
+def add_classes(
+    parser: argparse.ArgumentParser, text: str = "classes of your data; sets the head (default: the space's own)"
+) -> None:
+    parser.add_argument("--classes", type=count, metavar="N", help=text)
 
 
 def chosen_space(arguments: argparse.Namespace) -> Space:
@@ -190,6 +191,12 @@ def add_host(parser: argparse.ArgumentParser, *, default: str | None = "localhos
     )
 
 
+def announce_default_host(arguments: argparse.Namespace) -> None:
+    """Nobody who meant a board measures this machine without a word."""
+    if "host" not in vars(arguments).get("given_options", ()):
+        info(f"no --host given: measuring on this machine ({arguments.host})")
+
+
 def add_workers(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--workers", type=whole, metavar="N", help="processes that decode images; 0: none (default: one per core)"
@@ -207,7 +214,7 @@ def add_device(parser: argparse._ActionsContainer) -> None:
 
 def add_measuring(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     group = parser.add_argument_group("measuring")
-    group.add_argument("--precision", default="fp32", choices=("fp32", "fp16", "int8"), help="default: fp32")
+    group.add_argument("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
     group.add_argument("--backend", metavar="NAME", help="engine (default: TensorRT on a Jetson, else ONNX Runtime)")
     group.add_argument("--batch", type=count, default=1, metavar="N", help="images per inference (default: 1)")
     group.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads of the engine (default: 1)")
@@ -253,9 +260,19 @@ def _power_mode(text: str) -> str:
 
 
 def settings(arguments: argparse.Namespace, connection: Connection) -> Settings:
-    """How to measure on this board: with its usual engine unless another is named."""
+    """How to measure on this board: with its usual engine unless another is named.
+
+    Raises:
+        UsageError: the engine has no kernels of that precision.
+    """
+    backend = arguments.backend or connection.backend
+    if backend == "onnxruntime" and arguments.precision == "fp16":
+        raise UsageError(
+            "ONNX Runtime has no fp16 kernels for a CPU: it would convert to fp32 and back, and the times would mislead",
+            hint="use --precision fp32, or measure on a board with TensorRT",
+        )
     return Settings(
-        backend=arguments.backend or connection.backend,
+        backend=backend,
         precision=arguments.precision,
         batch=arguments.batch,
         threads=arguments.threads,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import luts
 from lightnas_edge.cli._console import UsageError, info, percent, print_json, print_result, print_table, progress, warn
 from lightnas_edge.cli._options import add_classes, add_json, add_space, chosen_space, read_prior, whole
+from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.records.predictor import COMPONENTS
 from lightnas_edge.space import Space
 
@@ -198,7 +199,8 @@ def _domain(predictor: Predictor) -> str:
     from lightnas_edge.predictor import reachable_range
 
     if not predictor.fit.networks:
-        return f"extrapolated: 100 % of networks; no whole network was measured (`lightnas-edge sample --space {predictor.space.name}`)"
+        measure = sample_command(predictor.space, predictor.fingerprint)
+        return f"extrapolated: 100 % of networks; no whole network was measured ({measure} measures some, to be fitted too)"
     space = predictor.space
     indices = np.random.default_rng(0).integers(len(space.operators), size=(2000, len(space.layers)))
     share = float(predictor.extrapolated(np.eye(len(space.operators))[indices]).mean())

@@ -16,6 +16,7 @@ from lightnas_edge.cli._options import (
     add_json,
     add_measuring,
     add_space,
+    announce_default_host,
     chosen_space,
     settings,
     sudo_password,
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     space = chosen_space(arguments)
     operators = select_operators(space, arguments.only)
+    announce_default_host(arguments)
     password = sudo_password(arguments)
     connection = devices.connect(arguments.host)
     chosen = settings(arguments, connection)

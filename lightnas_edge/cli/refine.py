@@ -45,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="example: lightnas-edge refine runs/tiny-0.9ms --host localhost",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
-    add_host(parser)
+    add_host(parser, default=None, shown="the board of the run's table")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the new run directory (default: RUN-refined)")
     parser.add_argument(
         "--vary", choices=("widths", "expansions", "both"), default="both",
@@ -79,9 +79,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.deploy import default_host
     from lightnas_edge.refine import RefineConfig, refine_network
 
-    password = sudo_password(arguments)
     config = RefineConfig(
         candidates=arguments.candidates, seeds=arguments.seeds, steps=arguments.steps, batch=arguments.batch_size,
         factors=arguments.factors, vary=arguments.vary, rounds=arguments.rounds, seed=arguments.seed,
@@ -92,6 +92,8 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out or named.with_name(named.name + "-refined")
     run = Run.open(run_folder)
     _ = run.architecture  # refused here where the search has not ended
+    arguments.host = arguments.host or default_host(run, "refine")
+    password = sudo_password(arguments)
     if _predictor(run).simulated:
         warn("the run's predictor comes from a SIMULATED board: the results are not measurements")
     data = read_data(

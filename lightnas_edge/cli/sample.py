@@ -23,6 +23,7 @@ from lightnas_edge.cli._options import (
     add_json,
     add_measuring,
     add_space,
+    announce_default_host,
     chosen_space,
     count,
     milliseconds,
@@ -32,7 +33,7 @@ from lightnas_edge.cli._options import (
     settings,
     sudo_password,
 )
-from lightnas_edge.measuring import Settings, sample_architectures, write_sample_job
+from lightnas_edge.measuring import Settings, sample_architectures, sentinels, write_sample_job
 from lightnas_edge.measuring.tables import table_path
 from lightnas_edge.space import Space
 
@@ -103,6 +104,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     space = chosen_space(arguments)
+    announce_default_host(arguments)
     password = sudo_password(arguments)
     connection = devices.connect(arguments.host)
     chosen = settings(arguments, connection)
@@ -115,7 +117,9 @@ def _run(arguments: argparse.Namespace) -> int:
         connection,
         lambda folder, tell: write_sample_job(folder, space, chosen, architectures, on_progress=tell),
         table, title=f"measuring networks of {space.name} on {arguments.host}", fresh=arguments.fresh,
-        sudo_password=password, announce=lambda job: announce_estimate(len(job.keys), chosen),
+        sudo_password=password, announce=lambda job: announce_estimate(
+            len(job.keys) - len(architectures), chosen, networks=len(architectures)
+        ),
     )  # fmt: skip
     complete = is_complete(job, lut)
     if arguments.json:
@@ -165,6 +169,7 @@ def _sample_adaptively(
     lut = luts.read(operators) if arguments.lut or (prior is None and operators.exists()) else None
     if lut is None and prior is None:
         info("no table of operators: the predictor starts without a prior (`lightnas-edge profile` measures one)")
+    announce_estimate(len(sentinels(space)), chosen, networks=config.max_networks, most=True)
     with campaign_progress(f"measuring networks on {arguments.host}", chosen.protocol.rounds) as draw:
 
         def assessed(progress: FitProgress) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightnas_edge.cli._budgets import add_limits, add_sources, named_limits, named_sources
-from lightnas_edge.cli._console import info, ms, percent, print_json, print_result, print_table, warn
+from lightnas_edge.cli._console import UsageError, info, ms, percent, print_json, print_result, print_table, warn
 from lightnas_edge.cli._learning import learning_progress, read_data, tensorboard
 from lightnas_edge.cli._measuring import campaign_progress
 from lightnas_edge.cli._options import (
+    PRECISIONS,
+    add_classes,
     add_device,
     add_fresh,
     add_json,
@@ -24,7 +26,8 @@ from lightnas_edge.cli._options import (
     share,
     whole,
 )
-from lightnas_edge.errors import BudgetError, RunError
+from lightnas_edge.errors import BudgetError
+from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.measuring.tables import complete_table
 from lightnas_edge.runs import NETWORKS, Run
 from lightnas_edge.space import Space, load_space
@@ -52,6 +55,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     add_space(parser, required=False)
     add_sources(parser)
+    add_classes(parser, "of the table that --host fetches or measures; sets the head (default: the space's own)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the table that --host fetches or measures (default: the board's, or fp32)",
+    )
     parser.add_argument(
         "--from", dest="earlier", type=Path, metavar="RUN",
         help="add networks to a finished search, for further targets or boards; nothing is trained",
@@ -128,8 +137,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     from lightnas_edge.nn import Ranks
+    from lightnas_edge.nn.device import choose_device
     from lightnas_edge.search import SearchConfig, begin_run, check_budgets, run_search
 
+    if (arguments.classes or arguments.precision) and not (arguments.host or arguments.boards):
+        raise UsageError("--classes and --precision describe the table of --host; without a board they mean nothing")
+    choose_device(arguments.device)  # refused before a run is begun
     config = SearchConfig(
         method=arguments.method, epochs=arguments.epochs, warmup_epochs=arguments.warmup_epochs,
         batch=arguments.batch_size, architecture_batch=arguments.architecture_batch_size,
@@ -174,16 +187,16 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
 def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     """Further networks from a finished search: its data and configuration hold."""
     from lightnas_edge.nn import Ranks
-    from lightnas_edge.search import SearchConfig, add_budgets, require_free_name
+    from lightnas_edge.search import SearchConfig, add_budgets, found_before
 
     run = arguments.earlier
     for name in ("out", "space"):
         if getattr(arguments, name) is not None:
-            raise RunError(f"--{name} cannot be combined with --from", hint=f"the networks go below {run}")
+            raise UsageError(f"--{name} cannot be combined with --from", hint=f"the networks go below {run}")
     given = [name for name, default in arguments.of_the_search.items() if getattr(arguments, name) != default]
     if given:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise RunError(
+        raise UsageError(
             f"{named} cannot be combined with --from", hint="nothing is trained; the search's own values apply"
         )
     opened = Run.open(run)
@@ -196,8 +209,12 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         device=arguments.device, **{name: value for name, value in asked.items() if value is not None},
     )  # fmt: skip
     boards, budgets = _boards_and_budgets(arguments, space, run)
-    for budget in budgets:
-        require_free_name(opened, budget.name)
+    earlier = [budget.name for budget in budgets if found_before(opened, budget, config.confidence)]
+    budgets = [budget for budget in budgets if budget.name not in earlier]
+    for name in earlier:
+        info(f"{name} was found before and is kept: {run / NETWORKS / name}")
+    if not budgets:
+        return run, []
     ranks = Ranks()
     ranks.wait()  # before the first one writes them
     source = arguments.data or record.data.source
@@ -227,11 +244,12 @@ def _boards_and_budgets(
     metrics = list(limits[0])
     if space is None and arguments.space is not None:
         space = load_space(arguments.space)
+        space = space if arguments.classes is None else space.with_classes(arguments.classes)
     with campaign_progress("measuring the table") as draw:
 
         def complete(host: str, of: Space) -> Path:
             return complete_table(
-                host, of, energy=any("energy" in metric for metric in metrics),
+                host, of, precision=arguments.precision, energy=any("energy" in metric for metric in metrics),
                 on_preparing=draw.preparing, on_progress=draw.measuring,
             )  # fmt: skip
 
@@ -279,8 +297,10 @@ def _print(folder: Path, results: Sequence[SearchResult], arguments: argparse.Na
         print_json({**front.to_json(), "run": str(folder)})
     elif len(results) == 1:
         _print_one(folder, results[0], arguments.earlier is not None)
-    else:
+    elif results:
         _print_many(folder, results)
+    else:
+        print_result(f"nothing to add; {len(front.networks)} networks from this search: {folder / 'front.json'}")
     for result in results:
         _warn_extrapolated(result)
         if not result.chosen.selection.exact:
@@ -296,8 +316,9 @@ def _warn_extrapolated(result: SearchResult) -> None:
             and predictor.extrapolated(result.architecture.one_hot(predictor.space)[None])[0]
         ):
             warn(
-                f"{result.budget.name}: the prediction of {constraint.metric} is extrapolated; "
-                f"`lightnas-edge sample --space {predictor.space.name} --adaptive` measures more networks"
+                f"{result.budget.name}: the prediction of {constraint.metric} is extrapolated\n"
+                f"  {sample_command(predictor.space, predictor.fingerprint, '--adaptive')} measures more networks; "
+                "`lightnas-edge fit` then takes them in"
             )
 
 

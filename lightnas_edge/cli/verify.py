@@ -9,7 +9,9 @@ from pathlib import Path
 import devices
 from devices import Status
 from lightnas_edge.cli._console import info, percent, print_json, print_result, progress, warn
+from lightnas_edge.cli._measuring import announce_estimate
 from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, milliseconds, sudo_password
+from lightnas_edge.measuring import Settings, sentinels
 from lightnas_edge.runs import Run
 
 _EXIT = {"met": 0, "missed": 3, "inconclusive": 3}
@@ -41,6 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = run_settings(run)
     protocol = settings.protocol.model_copy(update={"rounds": arguments.rounds})
     settings = replace(settings, protocol=protocol, **board_settings(arguments))
+    _announce(run, settings)
     with progress(f"verifying on {arguments.host}") as bar:
 
         def draw(status: Status) -> None:
@@ -67,3 +70,13 @@ def _run(arguments: argparse.Namespace) -> int:
     for warning in dict.fromkeys(found.record.warnings):
         warn(warning)
     return _EXIT[found.judgement.verdict]
+
+
+def _announce(run: Run, settings: Settings) -> None:
+    from lightnas_edge.deploy import IMAGES
+
+    predicted = run.found.predicted.metrics.get("latency_ms")
+    images = min(IMAGES, run.data.validation_images)
+    announce_estimate(
+        len(sentinels(run.space)), settings, networks=1, batch_ms=predicted.value if predicted else 0.0, images=images
+    )

@@ -159,7 +159,12 @@ def result_line(record: VerificationRecord) -> str:
 
 
 def _decide(
-    measured: Estimate, corrected: Estimate | None, drift: luts.Ratio | None, target_ms: float, rounds: int, command: str
+    measured: Estimate,
+    corrected: Estimate | None,
+    drift: luts.Ratio | None,
+    target_ms: float,
+    rounds: int,
+    command: str,
 ) -> tuple[Verdict, str, str]:
     digits = _digits(target_ms)
     raw = measured.against(target_ms)

@@ -53,8 +53,8 @@ class Verification:
         return result_line(self.record)
 
 
-def default_host(run: Run) -> str:
-    """Where the run's table was measured.
+def default_host(run: Run, command: str = "verify") -> str:
+    """Where the run's table was measured. `command`: that needs it, for the remedy.
 
     Raises:
         VerifyError: the run does not say how that board is reached. A generic Linux machine may be any machine.
@@ -69,11 +69,11 @@ def default_host(run: Run) -> str:
     names = [] if generic else [name for name, entry in devices.read_inventory().items() if entry.board == board]
     if len(names) == 1:
         return names[0]
-    command = f"lightnas-edge verify {shlex.quote(str(run.folder))} --host"
-    here = f" (`{command} localhost` if it is this machine)" if generic else ""
+    named = shlex.join(["lightnas-edge", command, str(run.folder), "--host"])
+    here = f" (`{named} localhost` if it is this machine)" if generic else ""
     raise VerifyError(
         f"the run's table was measured on {board or 'an unnamed board'}, and the run does not say how that board is reached",
-        hint=f"name it: `{command} HOST`{here}",
+        hint=f"name it: `{named} HOST`{here}",
     )
 
 

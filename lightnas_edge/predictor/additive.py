@@ -31,6 +31,7 @@ from scipy import linalg
 
 import luts
 from lightnas_edge.errors import PredictorError
+from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.predictor._evidence import JITTER, fit_prior_scales
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
@@ -245,7 +246,7 @@ def fit_additive(
             raise PredictorError(
                 "a predictor is transferred to another board with measured networks of that board, and without a table",
                 hint="measure the reference networks of the board: "
-                f"`lightnas-edge sample --host HOST --space {space.name} --count 10`",
+                f"{sample_command(space, None, '--count', '10')}",
             )
         if prior.space.sha256 != space.sha256 or prior.metric != metric:
             raise PredictorError(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import luts
 from lightnas_edge.errors import PredictorError
+from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
 from lightnas_edge.predictor.calibration import LEAST_DEGREES, calibrate
@@ -134,7 +135,7 @@ def fit_mlp(
     if len(observations) < LEAST_NETWORKS:
         raise PredictorError(
             f"the MLP needs at least {LEAST_NETWORKS} measured networks, found {len(observations)}",
-            hint=f"measure more: `lightnas-edge sample --host HOST --space {space.name} --count {LEAST_NETWORKS}`; or fit the "
+            hint=f"measure more: {sample_command(space, observations.fingerprint, '--count', str(LEAST_NETWORKS))}; or fit the "
             "additive predictor, which needs none",
         )
     order = np.random.default_rng(seed).permutation(len(observations))

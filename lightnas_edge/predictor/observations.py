@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import luts
 from lightnas_edge.errors import ArchitectureError, PredictorError
+from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.predictor.base import Array, one_hot_of
 from lightnas_edge.predictor.metrics import checked
 from lightnas_edge.records.differences import require_equal_fingerprints
@@ -156,4 +157,4 @@ def _drift(reference: luts.Lut, sample: luts.Lut, metric: str, notes: list[str])
 
 
 def _sampling(space: Space) -> str:
-    return f"measure some: `lightnas-edge sample --host HOST --space {space.name} --count 10`"
+    return f"measure some: {sample_command(space, None, '--count', '10')}"

@@ -20,7 +20,7 @@ from scipy import stats
 import luts
 from lightnas_edge._version import __version__
 from lightnas_edge.data import DataSet
-from lightnas_edge.errors import InfeasibleBudgetError, RunError
+from lightnas_edge.errors import ConfigError, InfeasibleBudgetError, RunError
 from lightnas_edge.files import finite
 from lightnas_edge.measuring import sentinels
 from lightnas_edge.nn.metrics_log import MetricsLog
@@ -84,7 +84,7 @@ class RefineConfig:
         if self.vary not in ("widths", "expansions", "both"):
             faults.append(f"vary: expected widths, expansions or both, found {self.vary!r}")
         if faults:
-            raise RunError(
+            raise ConfigError(
                 "the configuration of the refinement is invalid\n" + "\n".join(f"  {fault}" for fault in faults)
             )
 

@@ -6,10 +6,10 @@ from lightnas_edge.search.results import (
     SearchResult,
     Sources,
     begin_run,
+    found_before,
     keep_predictors,
     keep_table,
     read_front,
-    require_free_name,
 )
 from lightnas_edge.search.search import add_budgets, check_budgets, run_search
 from lightnas_edge.search.selection import Selection, check_budget, select
@@ -28,10 +28,10 @@ __all__ = [
     "begin_run",
     "check_budget",
     "check_budgets",
+    "found_before",
     "keep_predictors",
     "keep_table",
     "read_front",
-    "require_free_name",
     "run_search",
     "select",
 ]

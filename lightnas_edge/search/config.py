@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lightnas_edge.errors import RunError
+from lightnas_edge.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class SearchConfig:
                 f"micro_batches: {self.micro_batches} micro-batches of {self.batch} images leave fewer than two images in each"
             )
         if faults:
-            raise RunError("the configuration of the search is invalid\n" + "\n".join(f"  {fault}" for fault in faults))
+            raise ConfigError("the configuration of the search is invalid\n" + "\n".join(f"  {fault}" for fault in faults))
 
     @property
     def uses_budget(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -234,15 +235,30 @@ def read_front(run: Run) -> FrontRecord:
     return FrontRecord(networks=tuple(rows))
 
 
-def require_free_name(run: Run, name: str) -> None:
-    """Raises RunError when a network below the run already has that name."""
-    place = run.folder / NETWORKS / name
-    if (place / "architecture.json").exists():
-        limits = " and ".join(f"{metric} {target:g}" for metric, target in Run.open(place).targets.items())
-        raise RunError(
-            f"{place} already holds a network, found for {limits}",
-            hint="rename or remove that folder to choose again",
-        )
+def found_before(run: Run, budget: Budget, confidence: float | None) -> bool:
+    """Whether the network below the run of that name answers the very same question.
+
+    Raises:
+        RunError: it answers another one: other limits, another predictor or another confidence.
+    """
+    place = run.folder / NETWORKS / budget.name
+    if not (place / "architecture.json").exists():
+        return False
+    below = Run.open(place)
+    found = below.found.predicted
+    one_hot = below.architecture.one_hot(budget.constraints[0].predictor.space)[None]
+    same = all(
+        each.metric in found.metrics
+        and math.isclose(found.metrics[each.metric].value, each.predictor.predict(one_hot)[0], rel_tol=1e-9)
+        for each in budget.constraints
+    )
+    if same and below.targets == budget.targets and found.confidence == confidence:
+        return True
+    limits = " and ".join(f"{metric} {target:g}" for metric, target in below.targets.items())
+    raise RunError(
+        f"{place} already holds a network, found for {limits} by another predictor or at another confidence",
+        hint="rename or remove that folder to choose again",
+    )
 
 
 def _network_run(run: Run, result: SearchResult) -> Run:

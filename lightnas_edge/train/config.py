@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lightnas_edge.errors import RunError
+from lightnas_edge.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TrainConfig:
         if self.lr is not None and not 0 < self.lr < math.inf:
             faults.append(f"lr: expected a number above 0, found {self.lr}")
         if faults:
-            raise RunError(
+            raise ConfigError(
                 "the configuration of the training is invalid\n" + "\n".join(f"  {fault}" for fault in faults)
             )
 

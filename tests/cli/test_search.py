@@ -91,7 +91,7 @@ def test_a_second_board_is_added_to_a_search_of_one(boards, tmp_path, capsys):
 
 
 def test_what_a_search_has_settled_does_not_go_with_from(run, capsys):
-    assert main(["search", "--from", str(run), "--latency-ms", "9", "--epochs", "7", "--seed", "3"]) == 1
+    assert main(["search", "--from", str(run), "--latency-ms", "9", "--epochs", "7", "--seed", "3"]) == 2
 
     assert "--epochs, --seed cannot be combined with --from" in capsys.readouterr().err
 
@@ -130,6 +130,15 @@ def test_a_name_that_is_taken_is_not_overwritten(run, capsys):
     assert main(["search", "--from", str(run), "--latency-ms", "8"]) == 1
 
     assert "already holds a network, found for latency_ms 8 and params_m 0.5" in capsys.readouterr().err
+
+
+def test_the_same_budget_again_keeps_the_network_that_was_found(run, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*.json")}
+    assert main(["search", "--from", str(run), "--latency-ms", "8", "--params-m", "0.5"]) == 0
+
+    printed = capsys.readouterr()
+    assert "found before and is kept" in printed.err and "nothing to add" in printed.out
+    assert {path: path.read_bytes() for path in run.rglob("*.json")} == before
 
 
 @pytest.mark.parametrize(
