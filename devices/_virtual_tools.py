@@ -1,6 +1,6 @@
-"""nvpmodel, jetson_clocks and sudo of a virtual board, by the name that this file is called by.
+"""nvpmodel, jetson_clocks and sudo of a virtual board; the name under which this file runs selects one of them.
 
-Every call is noted in `tools.log` of the board's root. A file etc/sudo_password makes sudo ask for that password.
+Every call is logged in `tools.log` of the board's root. With a file etc/sudo_password, sudo requires that password.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a board keeps from earlier jobs: models, inputs and agents, all of which can be sent again.
+"""Files of earlier jobs on a board: models, inputs and agents, all of which can be sent again.
 
 Jobs with their journals are measurements, not cache: nothing here touches them.
 """
@@ -22,7 +22,7 @@ LONGEST_NOTE = 1 << 20  # bytes of the small files that an agent writes about it
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What a clean-up removed."""
+    """The files that a clean-up removed."""
 
     files: int
     size_bytes: int
@@ -42,7 +42,7 @@ def make_room(connection: Connection, folder: str, size_bytes: int, *, keep: Ite
 
 
 def clean(connection: Connection) -> Cleaned:
-    """Empty the cache, and remove what broken transfers left and the engines that TensorRT built.
+    """Empty the cache, and remove the remains of broken transfers and the engines that TensorRT built.
 
     Journals stay, and TensorRT's timing caches, which are small and make building the engines again much faster.
 
@@ -76,7 +76,7 @@ def lock_holder(connection: Connection) -> LockHolder | None:
     try:
         holder = LockHolder.parse(connection.read(path, limit=LONGEST_NOTE), path)
     except RecordError:
-        return None  # an agent that holds the lock all the same refuses a second one
+        return None  # an agent that has the lock nevertheless refuses a second one
     return holder if connection.signal(holder.pid, 0) else None
 
 

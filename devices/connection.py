@@ -42,8 +42,8 @@ class Connection(Protocol):
     """
 
     name: str
-    poll_s: float  # how often to look at a job that runs: a look costs the board some work
-    agent_options: tuple[str, ...]  # of `run`, `setup` and `probe`, beyond the usual
+    poll_s: float  # interval between polls of a job: each poll costs the board some work
+    agent_options: tuple[str, ...]  # further options of `run`, `setup` and `probe`
 
     @property
     def backend(self) -> str:
@@ -65,10 +65,10 @@ class Connection(Protocol):
         """Copy a file to the board, checked by SHA-256, replaced by rename."""
 
     def put_all(self, files: Sequence[tuple[Path, str]]) -> None:
-        """`put` for many files: each is seen whole or not at all, and what has arrived stays when one fails."""
+        """`put` for many files: each is seen whole or not at all, and files that arrived stay when one fails."""
 
     def read(self, remote: str, offset: int = 0, *, limit: int = LONGEST_READ) -> bytes:
-        """The bytes of a file from an offset on; an error when there are more than `limit`."""
+        """The bytes of a file from an offset on; an error where there are more than `limit`."""
 
     def sha256(self, remote: str, length: int | None = None) -> str:
         """The SHA-256 of a file, or of its first `length` bytes, computed on the board."""
@@ -85,10 +85,10 @@ class Connection(Protocol):
         """Remove a file; no error where it is missing."""
 
     def mkdir(self, remote: str) -> None:
-        """Make a folder and those above it; no error if it is there."""
+        """Make a folder and those above it; no error where it exists."""
 
     def signal(self, pid: int, signum: int) -> bool:
-        """Send a signal (0: only look); False if there is no such process, or only its remains."""
+        """Send a signal (0: only check); False where there is no such process, or only a zombie."""
 
 
 def connect(host: str) -> Connection:
@@ -97,6 +97,7 @@ def connect(host: str) -> Connection:
     An address is HOST or USER@HOST:PORT.
 
     Raises:
+        InventoryError: there is no such virtual board, or boards.toml is faulty.
         BoardUnreachableError: it cannot be reached.
     """
     if host == "localhost":
@@ -110,7 +111,7 @@ def connect(host: str) -> Connection:
     return connect_ssh(host)
 
 
-def usual_backend(connection: Connection) -> str:
+def default_backend(connection: Connection) -> str:
     """TensorRT on a Jetson, else ONNX Runtime on the CPU."""
     return "tensorrt" if connection.exists("/etc/nv_tegra_release") else "onnxruntime"
 
@@ -124,7 +125,7 @@ class LocalConnection:
 
     @property
     def backend(self) -> str:
-        return usual_backend(self)
+        return default_backend(self)
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
         try:
@@ -224,12 +225,12 @@ class LocalConnection:
 
 
 def last_line(output: bytes) -> bytes:
-    """What a command of ours printed: shells that greet everybody print before it."""
+    """The last line of a command's output: a login shell may print a greeting before it."""
     return (output.strip().splitlines() or [b""])[-1]
 
 
 def too_long(remote: str, name: str, limit: int) -> BoardUnreachableError:
-    return BoardUnreachableError(f"{remote} on {name} is longer than the {limit} bytes that it may have")
+    return BoardUnreachableError(f"{remote} on {name} is longer than the limit of {limit} bytes")
 
 
 def _unreachable(what: str, err: OSError) -> BoardUnreachableError:

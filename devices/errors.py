@@ -3,13 +3,13 @@
     DeviceError
     ├── BoardUnreachableError   no connection, or the connection broke
     │   ├── HostKeyError        the board's host key is unknown, has changed or is revoked
-    │   └── AuthenticationError the board does not let us in
+    │   └── AuthenticationError the board refuses the login
     ├── InventoryError          boards.toml is faulty, or has no such board         (ValueError)
-    ├── BoardBusyError          another agent is at work on the board; the text says which
-    ├── ContradictionError      a table here and the board's journal of the same job hold different measurements
-    └── AgentFailedError        the agent could not do the job; the text is the agent's own where it left one
+    ├── BoardBusyError          another agent is at work on the board; the text names it
+    ├── ContradictionError      a local table and the board's journal of the same job differ
+    └── AgentFailedError        the agent could not do the job; the text is the agent's own where there is one
 
-`hint`, when present, says what to do next.
+`hint`, when present, states the next step.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class BoardUnreachableError(DeviceError):
 
 
 class HostKeyError(BoardUnreachableError):
-    """The host key is not the one that is known for this board, so the board may be another machine."""
+    """The host key is not the known key of this board, so the board may be another machine."""
 
 
 class AuthenticationError(BoardUnreachableError):
-    """No key or password that we could offer was accepted."""
+    """The board accepted none of the keys and passwords."""
 
 
 class InventoryError(DeviceError, ValueError):
@@ -44,7 +44,7 @@ class BoardBusyError(DeviceError):
 
 
 class ContradictionError(DeviceError):
-    """A file here and a journal on a board differ in what both hold."""
+    """A local file and a journal on a board differ in the part that both contain."""
 
 
 class AgentFailedError(DeviceError):

@@ -33,7 +33,7 @@ class HostKey:
         """From `ssh-ed25519 AAAA...`, as in known_hosts or in a .pub file.
 
         Raises:
-            ValueError: it is no public key.
+            ValueError: it is not a public key.
         """
         try:
             type_, encoded = text.split()[:2]
@@ -56,7 +56,7 @@ class HostKey:
 
 @dataclass(frozen=True)
 class KnownKeys:
-    """What is known about one host: its keys, each with where it stands; and keys that must never be accepted."""
+    """The known keys of one host, each with its source, and the keys that must never be accepted."""
 
     accepted: tuple[tuple[HostKey, str], ...] = ()
     revoked: tuple[tuple[HostKey, str], ...] = ()
@@ -66,7 +66,7 @@ class KnownKeys:
 
     @property
     def algorithms(self) -> tuple[str, ...]:
-        """Signature algorithms of the known keys: asked for first, so that the board shows a comparable key."""
+        """Signature algorithms of the known keys: proposed first, so that the board presents a comparable key."""
         types = dict.fromkeys(key.type for key, _ in self.accepted)
         return tuple(name for type_ in types for name in _SIGNATURES.get(type_, (type_,)))
 
@@ -85,10 +85,10 @@ def host_name_in_known_hosts(host: str, port: int) -> str:
 
 
 def read_known_hosts(files: Iterable[Path], name: str) -> KnownKeys:
-    """Everything the known_hosts files say about a host; lines that cannot be read count for nothing.
+    """All entries of the known_hosts files for a host; lines that cannot be read are ignored.
 
     Raises:
-        HostKeyError: a file is there and cannot be read.
+        HostKeyError: a file exists and cannot be read.
     """
     accepted, revoked = [], []
     for path in files:
@@ -109,19 +109,19 @@ def read_known_hosts(files: Iterable[Path], name: str) -> KnownKeys:
                 continue
             if marker == "@revoked":
                 revoked.append((key, f"{path}:{number}"))
-            elif not marker:  # @cert-authority: a key that signs host keys, and is none itself
+            elif not marker:  # @cert-authority marks a key that signs host keys, not a host key
                 accepted.append((key, f"{path}:{number}"))
     return KnownKeys(tuple(accepted), tuple(revoked))
 
 
 def check(offered: HostKey, known: KnownKeys, *, label: str, address: str, board: str | None) -> None:
-    """Let a host key pass only if it is known.
+    """Accept a host key only if it is known.
 
     Args:
-        label: what the user typed; address: `host` or `[host]:port`; board: its name in boards.toml, if it has one.
+        label: the host as the user named it; address: `host` or `[host]:port`; board: its name in boards.toml, if it has one.
 
     Raises:
-        HostKeyError: the key is unknown, has changed or is revoked; the text has its fingerprint, the hint what to do.
+        HostKeyError: the key is unknown, has changed or is revoked; the text has its fingerprint, the hint the next step.
     """
     verdict = known.verdict(offered)
     if verdict == "known":

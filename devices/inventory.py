@@ -118,10 +118,10 @@ def add_board(board: InventoryEntry, path: Path | None = None, *, replace: bool 
 
 
 def remove_board(name: str, path: Path | None = None) -> InventoryEntry:
-    """Take a board out of the file, which keeps everything else; the board that was removed.
+    """Remove a board from the file, which keeps everything else; the board that was removed.
 
     Raises:
-        InventoryError: no board has this name, or it is written in a form that only its author can edit.
+        InventoryError: no board has this name, or its entry has a form that this program cannot edit.
     """
     path = path or inventory_path()
     boards = read_inventory(path)
@@ -132,7 +132,7 @@ def remove_board(name: str, path: Path | None = None) -> InventoryEntry:
 
 
 def _without(text: str, name: str, boards: dict[str, InventoryEntry], path: Path) -> str:
-    """The file's text without one board's table; checked to hold all the others unchanged."""
+    """The file's text without one board's table; checked to contain all the others unchanged."""
     lines = text.splitlines(keepends=True)
     header = re.compile(rf"""\s*\[\s*boards\s*\.\s*["']?{re.escape(name)}["']?\s*\]""")
     start = next((number for number, line in enumerate(lines) if header.match(line)), len(lines))
@@ -143,12 +143,12 @@ def _without(text: str, name: str, boards: dict[str, InventoryEntry], path: Path
         end -= 1  # comments right before the next table belong to it
     after = "".join(lines[:start]).rstrip("\n") + "\n" + "".join(lines[end:])
     try:
-        unharmed = _parse(after, path) == {other: board for other, board in boards.items() if other != name}
+        unchanged = _parse(after, path) == {other: board for other, board in boards.items() if other != name}
     except InventoryError:
-        unharmed = False
-    if not unharmed:
+        unchanged = False
+    if not unchanged:
         raise InventoryError(
-            f"cannot take {name} out of {path} without harm to the rest", hint="edit the file yourself"
+            f"cannot remove {name} from {path} without changing other entries", hint="edit the file yourself"
         )
     return after
 
@@ -186,7 +186,7 @@ def _entry(name: str, table: Any) -> tuple[InventoryEntry | None, list[str]]:
     """A checked entry, or every fault of it with its field."""
     if not isinstance(table, dict):
         return None, [f"table: expected fields, found {table!r}"]
-    faults = ["password: passwords are never kept in a file; use a key, or type it when asked"] * ("password" in table)
+    faults = ["password: never kept in a file; use a key, or type it at the prompt"] * ("password" in table)
     fields = {field: value for field, value in table.items() if field in _FIELDS}
     faults += [
         f"{field}: unknown field; known are {', '.join(_FIELDS)}"
@@ -211,7 +211,7 @@ def _listed(faults: list[str]) -> str:
 
 
 def _those(boards: dict[str, InventoryEntry]) -> str:
-    return "there are: " + ", ".join(boards) if boards else "it has none; `lightnas-edge boards add NAME HOST` adds one"
+    return "boards: " + ", ".join(boards) if boards else "it has none; `lightnas-edge boards add NAME HOST` adds one"
 
 
 def _replace(path: Path, text: str) -> None:

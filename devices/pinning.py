@@ -14,7 +14,7 @@ from devices.ssh import fetch_host_key
 
 @dataclass(frozen=True)
 class OfferedKey:
-    """The host key that a board shows, and how it stands to what is known."""
+    """The host key that a board presents, compared with the known keys."""
 
     key: HostKey
     endpoint: Endpoint
@@ -51,7 +51,7 @@ def planned_board(
     """The board that is to be added; without an address, the one of boards.toml that has no pinned key yet.
 
     Raises:
-        InventoryError: the name is taken, or no entry waits for a key.
+        InventoryError: the name is taken, or no entry lacks a key.
     """
     known = read_inventory().get(name)
     if address is None:

@@ -1,8 +1,8 @@
-"""Bringing the agent and a job to a board, following it, and fetching what it wrote.
+"""Bringing the agent and a job to a board, following it, and fetching its results.
 
 On the board, under the agent's home:
     agent/<sha256>.pyz   the agent          models/<sha256>.onnx, data/<sha256>.f32   never sent twice
-    agent.lock           who is at work     jobs/<job>/   manifest, journal, outputs, status, log
+    agent.lock           the agent that runs    jobs/<job>/   manifest, journal, outputs, status, log
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SETUP_LIMIT_S = 150.0  # sudo, nvpmodel, and waiting for an earlier guard to put
 START_LIMIT_S = 60.0  # until the agent's first status
 PROBE_LIMIT_S = 240.0  # importing a runtime from a slow card takes minutes
 FIRST_STATUS_S = 3.0  # an agent that was started has usually written a status by then
-STOP_LIMIT_S = 30.0  # from asking the agent to stop to its last status
+STOP_LIMIT_S = 30.0  # from the request to stop to the agent's last status
 
 _MAIN = "import sys\n\nfrom profiler.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
 
@@ -43,7 +43,7 @@ class Campaign:
 
     Args:
         job_dir: the job directory on this side: manifest.json, models/, data/.
-        sudo_password: for a job that changes the board's settings, where sudo asks for one.
+        sudo_password: for a job that changes the board's settings, where sudo requires one.
 
     Raises:
         RecordError: the manifest has errors; all of them in one message.
@@ -83,13 +83,13 @@ class Campaign:
         return self._job.job
 
     def start(self, fresh: bool = False, journal: Path | None = None) -> None:
-        """Send what the board lacks and start the agent, which runs without this connection.
+        """Send the missing files and start the agent, which runs without this connection.
 
         An agent that runs this very manifest already is joined instead.
 
         Args:
             fresh: measure everything again; the board's journal of this job is removed.
-            journal: this side's copy of the table; the board continues it where its own journal holds less.
+            journal: this side's copy of the table; the board continues it where its own journal is shorter.
 
         Raises:
             BoardBusyError: another agent is at work.
@@ -138,12 +138,12 @@ class Campaign:
         """Fetch the journal as it grows, until the agent is done.
 
         Args:
-            journal: this side's copy: what the board has beyond it is appended, whole lines only.
-            stop: have the agent stop when we are interrupted; False for somebody else's job.
+            journal: this side's copy: the lines that it lacks are appended, whole lines only.
+            stop: have the agent stop when we are interrupted; False for a job that another host started.
 
         Raises:
-            BoardBusyError, AgentFailedError: the agent's own message; what it had measured has been fetched.
-            KeyboardInterrupt: what the agent had measured has been fetched.
+            BoardBusyError, AgentFailedError: the agent's own message; its measurements have been fetched.
+            KeyboardInterrupt: the agent's measurements have been fetched.
         """
         try:
             status = self._follow(journal, on_progress)
@@ -157,7 +157,7 @@ class Campaign:
         return status
 
     def fetch_outputs(self, folder: Path) -> None:
-        """Copy what the job's evaluations yielded to FOLDER/<key>.f32.
+        """Copy the outputs of the job's evaluations to FOLDER/<key>.f32.
 
         Raises:
             AgentFailedError: an evaluation has no output; the hint shows the agent's log.
@@ -173,7 +173,7 @@ class Campaign:
         started_s = time.monotonic()
         while True:
             status = self._status()
-            # Looked at before fetching, so that what a dead agent wrote last is fetched below.
+            # Read before fetching, so that the last lines of a dead agent are fetched below.
             alive = status is not None and not status.final and self._connection.signal(status.pid, 0)
             self._fetch(journal)
             if status is not None and on_progress is not None:
@@ -192,21 +192,21 @@ class Campaign:
             time.sleep(self._connection.poll_s)
 
     def _stop(self, patience_s: float = STOP_LIMIT_S) -> None:
-        """Have the agent stop, and wait for it. `patience_s`: for one of which nothing has been seen yet."""
+        """Have the agent stop, and wait for it. `patience_s`: how long to wait for its first status."""
         begun_s = time.monotonic()
-        asked = False
+        signalled = False
         while time.monotonic() - begun_s < STOP_LIMIT_S:
             status = self._status()
             if status is None and time.monotonic() - begun_s > patience_s:
                 return
             if status is not None and (status.final or not self._connection.signal(status.pid, 0)):
                 return
-            if status is not None and not asked:
-                asked = self._connection.signal(status.pid, signal.SIGINT)
+            if status is not None and not signalled:
+                signalled = self._connection.signal(status.pid, signal.SIGINT)
             time.sleep(self._connection.poll_s)
 
     def _set_up(self, agent: str) -> None:
-        """Have the board set as the job asks. The guard that does it restores everything when the agent has ended."""
+        """Set clocks and power mode as the job requires. A guard on the board restores both when the agent has ended."""
         argv = [self._connection.python(), agent, "setup", *self._where]
         secret = b""
         if self._sudo_password is not None:
@@ -223,7 +223,7 @@ class Campaign:
             return None
         try:
             return Status.parse(self._connection.read(path, limit=LONGEST_NOTE), path)
-        except RecordError:  # half written, which happens only on a full disk; or not the agent's
+        except RecordError:  # half written, which happens only on a full disk, or written by another program
             return None
 
     def _last_output(self) -> str:
@@ -248,7 +248,7 @@ class Campaign:
         return f"the end of {self._on_board('agent.log')}:\n{clean_lines(tail, lines, max_chars=300)}"
 
     def _end_of(self, name: str) -> str:
-        """The last text of a file that the agent writes; nothing when it is not there."""
+        """The end of a file that the agent writes; empty where the file is missing."""
         path = self._on_board(name)
         if not self._connection.exists(path):
             return ""
@@ -256,7 +256,7 @@ class Campaign:
         return self._connection.read(path, start, limit=LONGEST_NOTE).decode(errors="replace")
 
     def _seed(self, journal: Path) -> None:
-        """Give the board this side's copy of the journal if it holds more."""
+        """Send this side's copy of the journal where the board's is shorter."""
         here = _whole_lines(journal.read_bytes())
         remote = self._on_board("journal.jsonl")
         if self._begins_with(remote, here):
@@ -278,12 +278,12 @@ class Campaign:
             there = self._connection.read(remote) if self._connection.exists(remote) else b""
             self._refuse_contradiction(journal, here, there[: len(here)])
             if len(there) < len(here):
-                raise DeviceError(f"{journal} holds more than the board's journal", hint="start the campaign with it")
+                raise DeviceError(f"{journal} is longer than the board's journal", hint="start the campaign with it")
         if len(here) < len(content):
             os.truncate(journal, len(here))
 
     def _begins_with(self, remote: str, here: bytes) -> bool:
-        """Does a file on the board begin with these bytes? Asked by checksum: it may be long and the link slow."""
+        """Whether a file on the board begins with these bytes. Compared by checksum: the file may be long and the link slow."""
         if not self._connection.exists(remote) or self._connection.size(remote) < len(here):
             return False
         return self._connection.sha256(remote, len(here)) == hashlib.sha256(here).hexdigest()
@@ -321,10 +321,10 @@ class Campaign:
 
 
 def probe(connection: Connection, backend: str | None = None, threads: int = 1) -> ProbeResult:
-    """What the board is, its state, and whether the backend (the usual one when None) works there.
+    """The board, its state, and whether the backend (the board's default when None) works there.
 
     Raises:
-        AgentFailedError: the agent does not run on the board, or something else answers.
+        AgentFailedError: the agent does not run on the board, or another program answers.
     """
     agent = send_agent(connection)
     argv = [connection.python(), agent, "probe", "--backend", backend or connection.backend, "--threads", str(threads)]
@@ -350,7 +350,7 @@ def _answer(ended: Completed, name: str) -> bytes:
 
 
 def _failure(output: bytes | str) -> AgentFailure | None:
-    """The agent's account of a failure; None where the output is another one."""
+    """The agent's failure record; None where the output is not one."""
     try:
         return AgentFailure.parse(output, "the agent's answer")
     except RecordError:
@@ -358,7 +358,7 @@ def _failure(output: bytes | str) -> AgentFailure | None:
 
 
 def send_agent(connection: Connection) -> str:
-    """Put the agent on the board unless it is there; its path."""
+    """Put the agent on the board unless the board has it; its path."""
     folder = f"{connection.home()}/agent"
     connection.mkdir(folder)
     with tempfile.TemporaryDirectory() as scratch:

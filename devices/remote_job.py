@@ -21,7 +21,7 @@ LARGEST_JOURNAL = 1 << 30
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """One job on a board whose journal is not empty."""
+    """One job on a board, with a journal that is not empty."""
 
     job: str
     purpose: str  # profile, sample or verify
@@ -39,7 +39,7 @@ class RemoteJob:
 
 
 def remote_jobs(connection: Connection) -> tuple[list[RemoteJob], list[str]]:
-    """The jobs on a board in order of their names, and what is wrong with those that cannot be used."""
+    """The jobs on a board in order of their names, and the faults of those that cannot be used."""
     folder = f"{connection.home()}/jobs"
     jobs, faults = [], []
     for name in sorted(connection.listdir(folder)) if connection.exists(folder) else []:
@@ -57,18 +57,18 @@ def remote_jobs(connection: Connection) -> tuple[list[RemoteJob], list[str]]:
 
 
 def fetch_journal(connection: Connection, remote: RemoteJob, path: Path) -> int:
-    """Bring a file up to a board's journal by fetching what it lacks, whole lines only; the number of bytes fetched.
+    """Bring a file up to a board's journal by fetching the missing bytes, whole lines only; the number of bytes fetched.
 
-    A file that holds more than the board is left as it is.
+    A file that is longer than the board's journal stays unchanged.
 
     Raises:
-        ContradictionError: they differ in what both hold; the file is unchanged.
+        ContradictionError: they differ in the part that both contain; the file is unchanged.
     """
     content = path.read_bytes() if path.exists() else b""
     here = content[: content.rfind(b"\n") + 1]
     common = min(len(here), remote.size_bytes)
     if common and connection.sha256(remote.journal, common) != hashlib.sha256(here[:common]).hexdigest():
-        raise ContradictionError(f"{path} and job {remote.job} on {connection.name} hold different measurements")
+        raise ContradictionError(f"{path} and job {remote.job} on {connection.name} contain different measurements")
     if len(here) > remote.size_bytes:
         return 0
     new = connection.read(remote.journal, len(here), limit=LARGEST_JOURNAL)

@@ -1,4 +1,4 @@
-"""Boards over SSH (paramiko): files by SFTP, commands as argument lists, a lost link taken up again.
+"""Boards over SSH (paramiko): files by SFTP, commands as argument lists, a lost link is opened again.
 
 Nothing is installed on the board: an SSH server with SFTP and Python 3.6 are enough.
 """
@@ -27,17 +27,17 @@ from typing import TypeVar
 
 import paramiko
 
-from devices.connection import DETACH, LONGEST_READ, Completed, last_line, too_long, usual_backend
+from devices.connection import DETACH, LONGEST_READ, Completed, default_backend, last_line, too_long
 from devices.endpoint import Endpoint, resolve
 from devices.errors import AuthenticationError, BoardUnreachableError, HostKeyError
 from devices.host_keys import HostKey, check
 
 CONNECT_LIMIT_S = 15.0
-ANSWER_LIMIT_S = 30.0  # for the board to say anything at all; also when unacknowledged data ends a connection
+ANSWER_LIMIT_S = 30.0  # for any answer of the board; also until unacknowledged data ends a connection
 KEEP_ALIVE_S = 15
-PATIENCE_S = 300.0  # how long a lost link is tried again; a Jetson restarts within a minute
+PATIENCE_S = 300.0  # how long to retry a lost link; a Jetson restarts within a minute
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-BLOCK = 32768  # the largest write or read that every SFTP server takes
+BLOCK = 32768  # the largest write or read that every SFTP server accepts
 WRITE_BLOCK = BLOCK - 128  # with its header it still fits in one packet of SSH
 BATCH_FILES, BATCH_BYTES = 100, 64 << 20  # files that are checked together, and sent again together if the link breaks
 LONGEST_OUTPUT = 64 << 20  # of a command
@@ -68,8 +68,8 @@ print(json.dumps(sums))
 class SshConnection:
     """A board over SSH; connects at once.
 
-    A link that breaks later is opened again, with growing pauses, for up to PATIENCE_S. Only a command that was on its
-    way when the link broke is not sent again: whether it was carried out is not known here.
+    A link that breaks later is opened again, with growing pauses, for up to PATIENCE_S. Only a command that was in
+    progress when the link broke is not sent again: whether the board executed it is unknown.
 
     Args:
         endpoint: where to connect.
@@ -82,7 +82,7 @@ class SshConnection:
     """
 
     agent_options: tuple[str, ...] = ()
-    poll_s = 1.0  # each look costs the board some work while it measures
+    poll_s = 1.0  # each poll costs the board some work while it measures
 
     def __init__(self, endpoint: Endpoint, ask: Callable[[str], str] | None = None) -> None:
         self.name = endpoint.label
@@ -106,7 +106,7 @@ class SshConnection:
 
     @property
     def backend(self) -> str:
-        return usual_backend(self)
+        return default_backend(self)
 
     # Commands
 
@@ -141,7 +141,7 @@ class SshConnection:
         return self._python
 
     def signal(self, pid: int, signum: int) -> bool:
-        # Read, not asked of a command: this is done while the board measures.
+        # Read over SFTP, without starting a process: the board measures meanwhile.
         state = self._attempt(f"cannot look at process {pid}", lambda link: _process_state(link.sftp(), pid))
         if state is None or state in "ZX":
             return False
@@ -208,18 +208,18 @@ class SshConnection:
             for folder in [*reversed(PurePosixPath(remote).parents), PurePosixPath(remote)][1:]:
                 found = _stat(link.sftp(), str(folder))
                 if found is None:
-                    with contextlib.suppress(OSError):  # somebody else may make it; a real refusal shows below
+                    with contextlib.suppress(OSError):  # another process may make it; a real refusal shows below
                         link.sftp().mkdir(str(folder), 0o755)
                     found = link.sftp().stat(str(folder))
                 if not stat.S_ISDIR(found.st_mode or 0):
-                    raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder")
+                    raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder")
 
         self._attempt(f"cannot make the folder {remote}", mkdir)
 
     # Inside
 
     def _put(self, python: str, files: Sequence[tuple[Path, str]], parts: list[str], link: _Link) -> None:
-        """Write to a part, check it on the board, rename: no reader meets half a file. `parts`: those still to remove.
+        """Write to a part, check it on the board, rename: no reader sees half a file. `parts`: those still to remove.
 
         Not `write_atomic`: the file is on the board, and its checksum is computed there.
         """
@@ -232,7 +232,7 @@ class SshConnection:
             there = link.sha256(python, [(part, None) for part in names])
             for (local, remote), part, sent, arrived in zip(files, names, sums, there, strict=True):
                 if sent != arrived:
-                    # paramiko passes over refused writes of a pipelined file: this is where a full disk shows.
+                    # paramiko ignores refused writes of a pipelined file: a full disk shows here.
                     size, whole = sftp.stat(part).st_size or 0, local.stat().st_size
                     if size < whole:
                         raise OSError(None, f"only {size} of {whole} bytes could be written")
@@ -254,7 +254,7 @@ class SshConnection:
             asking = partial(_Link.run, argv=[candidate, "-c", _ABOUT_PYTHON], timeout_s=ANSWER_LIMIT_S)
             ended = self._attempt("cannot look for Python", asking)
             if ended.returncode != 0:
-                seen.append(f"{candidate}: {ended.stderr.decode(errors='replace').strip()[:200] or 'not there'}")
+                seen.append(f"{candidate}: {ended.stderr.decode(errors='replace').strip()[:200] or 'not found'}")
                 continue
             try:
                 path, version = json.loads(last_line(ended.stdout))
@@ -281,10 +281,10 @@ class SshConnection:
         return self._link
 
     def _attempt(self, what: str, operation: Callable[[_Link], _T]) -> _T:
-        """Do something that may be done twice, over a new link if the old one breaks.
+        """Run an operation that may run twice, over a new link if the old one breaks.
 
         Raises:
-            BoardUnreachableError: the board refused, or no link could be had for PATIENCE_S.
+            BoardUnreachableError: the board refused, or no link could be opened for PATIENCE_S.
         """
         give_up_s, pause_s = None, FIRST_PAUSE_S
         while True:
@@ -295,12 +295,12 @@ class SshConnection:
             except HostKeyError:
                 raise
             except KeyboardInterrupt:
-                self.close()  # it may have come in the middle of a message: nothing on this link would be understood
+                self.close()  # in the middle of a message the stream of this link is out of step
                 raise
             except BoardUnreachableError as err:
                 refused = isinstance(err, AuthenticationError) and err.__cause__ is None
                 if refused or (link is not None and link.alive):
-                    raise  # a board that shuts down or starts up, though, closes the door without a word: tried again
+                    raise  # a board that shuts down or starts up closes the connection without a reason: retried
                 lost: Exception = err
             except (OSError, EOFError, paramiko.SSHException) as err:
                 if link is not None and not isinstance(err, TimeoutError) and not link.broken_by(err):
@@ -310,10 +310,10 @@ class SshConnection:
             now_s = time.monotonic()
             if give_up_s is None:
                 give_up_s = now_s + PATIENCE_S
-                _log.warning("lost the connection to %s; trying again for %.0f s", self.name, PATIENCE_S)
+                _log.warning("lost the connection to %s; retrying for %.0f s", self.name, PATIENCE_S)
             if now_s + pause_s > give_up_s:
                 raise BoardUnreachableError(
-                    f"lost the connection to {self.name} and did not get it back in {PATIENCE_S:.0f} s: {_reason(lost)}",
+                    f"lost the connection to {self.name} and could not restore it within {PATIENCE_S:.0f} s: {_reason(lost)}",
                     hint="the board continues to measure; run the same command again to follow it",
                 ) from lost
             time.sleep(pause_s)
@@ -326,7 +326,7 @@ def connect_ssh(host: str) -> SshConnection:
 
 
 def fetch_host_key(endpoint: Endpoint) -> HostKey:
-    """The host key that a board shows, unchecked: to be shown to the user. The jump hosts before it are checked.
+    """The host key that a board presents, unchecked: to be shown to the user. The jump hosts before it are checked.
 
     Raises:
         BoardUnreachableError: nothing answers.
@@ -336,7 +336,7 @@ def fetch_host_key(endpoint: Endpoint) -> HostKey:
 
 
 class _Secrets:
-    """Passwords and passphrases, asked for once and kept in memory only."""
+    """Passwords and passphrases: one prompt each, kept in memory only."""
 
     def __init__(self, ask: Callable[[str], str] | None) -> None:
         self._ask = ask
@@ -403,7 +403,7 @@ class _Link:
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
         """Run a command to its end.
 
-        SSH carries one string, which the board's login shell splits again: quoted here, and nowhere else.
+        SSH transmits one string, which the board's login shell splits: quoted here, and nowhere else.
         """
         ends_s = time.monotonic() + timeout_s
         with self._transport.open_session(timeout=ANSWER_LIMIT_S) as channel:
@@ -428,12 +428,14 @@ class _Link:
                 if not self._transport.is_active():
                     raise EOFError("the connection was closed")
                 if max(len(output), len(errors)) >= LONGEST_OUTPUT:
-                    raise BoardUnreachableError(f"{argv[0]} prints without end on {self._name}")
+                    raise BoardUnreachableError(
+                        f"{argv[0]} printed more than {LONGEST_OUTPUT >> 20} MiB on {self._name}"
+                    )
                 if time.monotonic() > ends_s:
                     raise BoardUnreachableError(f"{argv[0]} did not end within {timeout_s:g} s on {self._name}")
                 time.sleep(0.005)
             code = channel.recv_exit_status()
-            if code == -1:  # no exit code came: the command was killed, or the link is about to be found broken
+            if code == -1:  # no exit code arrived: the command was killed, or the link has just broken
                 self._transport.join(1.0)
                 if not self._transport.is_active():
                     raise EOFError("the connection was closed")
@@ -479,7 +481,7 @@ def _login(
 
 
 def _reach(endpoint: Endpoint, secrets: _Secrets, stack: contextlib.ExitStack) -> socket.socket | paramiko.Channel:
-    """Something to speak SSH to the endpoint over: a socket, or a channel of its last jump host."""
+    """The transport of SSH to the endpoint: a socket, or a channel of its last jump host."""
     hops = [*endpoint.jumps, endpoint]
     sock: socket.socket | paramiko.Channel = _socket(hops[0])
     stack.callback(sock.close)
@@ -519,7 +521,7 @@ def _socket(endpoint: Endpoint) -> socket.socket:
         ) from err
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # Without it, a board that was switched off is noticed after a quarter of an hour.
+    # Without it, a board that was switched off is noticed after 15 minutes.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(ANSWER_LIMIT_S * 1000))
     return sock
 
@@ -531,20 +533,20 @@ def _negotiate(
     try:
         transport = paramiko.Transport(sock)
         stack.callback(transport.close)
-        logger = logging.getLogger("devices.paramiko")  # its own, so that its messages about broken links stay silent
+        logger = logging.getLogger("devices.paramiko")  # its own: messages about broken links are suppressed
         logger.setLevel(logging.CRITICAL + 1)
         transport.set_log_channel(logger.name)
         transport.banner_timeout = transport.handshake_timeout = CONNECT_LIMIT_S
         transport.auth_timeout = transport.channel_timeout = ANSWER_LIMIT_S
         options = transport.get_security_options()
         known = [name for name in endpoint.known_keys().algorithms if name in options.key_types]
-        # Ciphers that authenticate as they encrypt need no second pass over the data: files go twice as fast.
+        # Authenticated ciphers need no second pass over the data: files are sent twice as fast.
         quick = [name for name in options.ciphers if "-gcm@" in name]
         options.ciphers = [*quick, *(name for name in options.ciphers if name not in quick)]
         options.key_types = [*known, *(name for name in options.key_types if name not in known)]
         transport.start_client(timeout=CONNECT_LIMIT_S)
     except (paramiko.SSHException, EOFError, OSError) as err:
-        raise BoardUnreachableError(f"{endpoint.label} does not speak SSH as we do: {_reason(err)}") from err
+        raise BoardUnreachableError(f"SSH negotiation with {endpoint.label} failed: {_reason(err)}") from err
     return transport
 
 
@@ -574,9 +576,9 @@ def _authenticate(transport: paramiko.Transport, endpoint: Endpoint, secrets: _S
     if {"password", "keyboard-interactive"} & set(allowed):
         if _log_in_by_password(transport, endpoint, secrets):
             return
-        tried.append("password: refused" if secrets.can_ask else "password: cannot be asked for without a terminal")
+        tried.append("password: refused" if secrets.can_ask else "password: no terminal to type it in")
     raise AuthenticationError(
-        f"{endpoint.label} does not let {endpoint.user} in; it takes {', '.join(allowed)}\n"
+        f"{endpoint.label} refuses the login of {endpoint.user}; it accepts {', '.join(allowed)}\n"
         + "\n".join(f"  {line}" for line in tried or ["no key was found"]),
         hint=f"is {endpoint.user} the user on the board? USER@HOST names another\n"
         f"to install a key: ssh-copy-id -p {endpoint.port} {endpoint.user}@{endpoint.host}",
@@ -629,7 +631,7 @@ def _load_key(path: Path, secrets: _Secrets, tried: list[str]) -> paramiko.PKey 
         except OSError as err:
             tried.append(f"{path}: {err.strerror or err}")
             return None
-    tried.append(f"{path}: is no private key that can be read")
+    tried.append(f"{path}: is not a private key in a known format")
     return None
 
 
@@ -651,7 +653,7 @@ def _log_in_by_password(transport: paramiko.Transport, endpoint: Endpoint, secre
 
 
 def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
-    """Write a command's input; a command that does not read it is no trouble of ours."""
+    """Write a command's input; a command may end without reading it."""
     with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
         for start in range(0, len(stdin), BLOCK):
             channel.sendall(stdin[start : start + BLOCK])
@@ -659,7 +661,7 @@ def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
 
 
 def _send(sftp: paramiko.SFTPClient, local: Path, part: str) -> str:
-    """Copy a file without waiting for each write to be answered; the SHA-256 of what was sent."""
+    """Copy a file without waiting for the answer to each write; the SHA-256 of the sent bytes."""
     digest = hashlib.sha256()
     with open(local, "rb") as source:
         target = sftp.open(part, "wb")
@@ -672,12 +674,12 @@ def _send(sftp: paramiko.SFTPClient, local: Path, part: str) -> str:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 target.close()
             raise
-        target.close()  # not when interrupted: it would wait for answers that may never be understood
+        target.close()  # not when interrupted: it would wait for answers that may never arrive
     return digest.hexdigest()
 
 
 def _remove_all(parts: list[str], link: _Link) -> None:
-    """Remove files that may be there; what cannot be removed is left to `boards clean`."""
+    """Remove files that may exist; `boards clean` removes the rest."""
     while parts:
         try:
             link.sftp().remove(parts.pop())
@@ -718,7 +720,7 @@ def _process_state(sftp: paramiko.SFTPClient, pid: int) -> str | None:
 
 
 def _free_space(link: _Link, remote: str) -> str:
-    """What `df` says, to go with a refused write: SFTP has one error code for a full disk and every other failure."""
+    """The output of `df`, for a refused write: SFTP has one error code for a full disk and every other failure."""
     try:
         ended = link.run(["df", "-Pk", str(PurePosixPath(remote).parent)], timeout_s=ANSWER_LIMIT_S)
         free_mb = int(ended.stdout.decode().splitlines()[-1].split()[3]) / 1024

@@ -1,8 +1,8 @@
 """Simulated boards: `--host virtual:jetson-agx-xavier`. Their uses and limits: docs/virtual-boards.md.
 
-The agent is the real one. What it runs on is a folder of system files in the form of that board's generation, made here
-from the catalogue, and a simulated engine (profiler/simulation.py). The numbers below are invented, in the order of
-magnitude of the boards whose names they bear. Everything measured on them is marked as simulated.
+The agent is the real one. It runs on a folder of system files in the form of that board's generation, made here
+from the catalogue, with a simulated engine (profiler/simulation.py). The numbers below are invented, in the order of
+magnitude of the boards of these names. Everything measured on them is marked as simulated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.connection import LocalConnection
-from devices.errors import BoardUnreachableError
+from devices.errors import InventoryError
 
 PREFIX = "virtual:"
 SCHEMA = 1  # of the root; another one is replaced
@@ -25,14 +25,14 @@ SCHEMA = 1  # of the root; another one is replaced
 
 @dataclass(frozen=True)
 class VirtualBoardSpec:
-    """What the catalogue does not say. Powers in mW at full clock and use; total first: the whole module."""
+    """What the catalogue does not state. Powers in mW of the whole module, at full clock and use."""
 
     model: str
     module: str  # part number, as in the catalogue
     l4t: str
     gpu_folder: str
-    gpu_mhz: tuple[float, float, int]  # least, most, steps
-    cpu: tuple[str, int, int, int]  # part, cores, least kHz, most kHz
+    gpu_mhz: tuple[float, float, int]  # lowest, highest, steps
+    cpu: tuple[str, int, int, int]  # part, cores, lowest kHz, highest kHz
     macs_per_ns: float  # fp32, a quarter of the peak; twice that in fp16, four times in int8 where the board has it
     bandwidth_gb_s: float
     launch_us: float
@@ -65,7 +65,7 @@ _BOARDS = {
     ),
 }  # fmt: skip
 NAMES = tuple(sorted(_BOARDS))
-# Share of (idle + clock, gpu, memory) that a rail carries when it is not the whole module.
+# Share of (idle + clock, gpu, memory) of a rail that is not the whole module.
 _SHARES = {
     "GPU": (0.15, 1.0, 0.0), "CPU": (0.2, 0.0, 0.05), "SOC": (0.25, 0.0, 0.15), "CV": (0.05, 0.0, 0.0),
     "VDDRQ": (0.15, 0.0, 0.6), "SYS5V": (0.2, 0.0, 0.2),
@@ -74,7 +74,7 @@ _SHARES = {
     "VDD_SYS_CPU": (0.15, 0.0, 0.05), "VDD_SYS_DDR": (0.25, 0.0, 0.6),
     "VDD_CPU_GPU_CV": (0.2, 0.9, 0.0), "VDD_SOC": (0.3, 0.0, 0.4),
 }  # fmt: skip
-_DEFAULT_SHUNT_MOHM = 20  # TX2, whose shunts depend on the revision
+_DEFAULT_SHUNT_MOHM = 20  # of the TX2, where it depends on the revision
 
 
 class VirtualConnection(LocalConnection):
@@ -83,8 +83,9 @@ class VirtualConnection(LocalConnection):
     def __init__(self, host: str) -> None:
         board = host.removeprefix(PREFIX)
         if board not in _BOARDS:
-            raise BoardUnreachableError(
-                f"there is no virtual board {board!r}", hint="there are: " + ", ".join(PREFIX + name for name in NAMES)
+            raise InventoryError(
+                f"there is no virtual board {board!r}",
+                hint="virtual boards: " + ", ".join(PREFIX + name for name in NAMES),
             )
         self.name = host
         self.poll_s = 0.1

@@ -32,7 +32,7 @@ def make_key(path):
 
 
 class Sshd:
-    """A server whose sessions find `home` as their home folder.
+    """A server that gives its sessions `home` as their home folder.
 
     `largest_file`: no file written there may be longer, which is how a full disk looks to one file.
     """

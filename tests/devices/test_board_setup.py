@@ -122,7 +122,7 @@ def test_a_campaign_right_behind_measures_the_board_as_it_was(board, tmp_path):
     assert header(tmp_path / "floating")["fingerprint"]["clocks"] == "floating"
 
 
-def test_without_being_asked_nothing_is_changed(board, tmp_path):
+def test_without_a_setup_in_the_job_nothing_is_changed(board, tmp_path):
     run = campaign(board, tmp_path)
     run.start()
     run.follow(tmp_path / "t")

@@ -41,7 +41,7 @@ def test_addresses_are_split(text, parts):
     "text", ["", "u@", "h:0", "h:70000", "h:x", "a b", "-oProxyCommand=x", "h\nx", "[::1", "a@b@c"]
 )
 def test_what_is_no_address_is_refused(text):
-    with pytest.raises(BoardUnreachableError, match="is no host"):
+    with pytest.raises(BoardUnreachableError, match="is not a host"):
         split_address(text)
 
 
@@ -93,10 +93,10 @@ def test_jump_hosts_come_in_order_and_each_by_its_own_settings(config):
     assert all(hop.jumps == () for hop in hops)
 
 
-def test_jumps_in_a_circle_are_refused(config):
+def test_jumps_in_a_cycle_are_refused(config):
     config("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n")
 
-    with pytest.raises(BoardUnreachableError, match="circle: a -> b -> a"):
+    with pytest.raises(BoardUnreachableError, match="forms a cycle: a -> b -> a"):
         resolve("a")
 
 

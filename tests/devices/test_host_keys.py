@@ -90,7 +90,7 @@ def test_damaged_lines_count_for_nothing_and_hide_nothing(known, line):
     assert len(found.accepted) == 1
 
 
-def test_keys_of_known_types_are_asked_for_first(known):
+def test_keys_of_known_types_are_proposed_first(known):
     assert known(f"jetson {RSA}\njetson {ONE}\n", "jetson").algorithms == (
         "rsa-sha2-512",
         "rsa-sha2-256",

@@ -49,7 +49,7 @@ def connection(board):
         yield connection
 
 
-# A job of LONG rounds is still at work when somebody does something to it: a visit takes 10 ms and more.
+# A job of LONG rounds is still at work when another process disturbs it: a visit takes 10 ms and more.
 LONG = 120
 SLOW = {"rounds": LONG, "min_sample_ms": 5.0}
 
@@ -134,11 +134,11 @@ def test_a_killed_agent_is_noticed_and_resumed(board, connection, write_job, tmp
     campaign.start()
     with pytest.raises(AgentFailedError, match="killed before it finished"):
         campaign.follow(journal, kill)
-    held = len(tools.lines(journal))
+    kept = len(tools.lines(journal))
     campaign.start(journal=journal)
     status = campaign.follow(journal)
 
-    assert 1 < held < 1 + 2 * LONG
+    assert 1 < kept < 1 + 2 * LONG
     assert status.state == "done"
     assert pairs(journal, tools) == expected(LONG)
     assert len({line["session"] for line in tools.lines(journal)[1:]}) == 2
@@ -158,7 +158,7 @@ def test_a_disk_that_is_full_on_the_board_is_reported_and_room_lets_the_job_cont
     campaign.start()
     with pytest.raises(AgentFailedError, match="File too large"):
         campaign.follow(journal)
-    held = len(tools.lines(journal))
+    kept = len(tools.lines(journal))
     board.stop()
     board.largest_file = None
     board.start()
@@ -166,7 +166,7 @@ def test_a_disk_that_is_full_on_the_board_is_reported_and_room_lets_the_job_cont
     campaign.start(journal=journal)
     status = campaign.follow(journal)
 
-    assert 10 < held < 120
+    assert 10 < kept < 120
     assert status.state == "done"
     assert pairs(journal, tools) == expected(60)
 
@@ -292,28 +292,33 @@ def test_what_a_board_holds_is_listed_and_a_grown_journal_moves_only_its_new_byt
     board, connection, write_job, tmp_path
 ):
     measured(connection, write_job, tmp_path, rounds=1)
-    (held,), faults = devices.remote_jobs(connection)
-    first = devices.fetch_journal(connection, held, tmp_path / "pulled.jsonl")
+    (remote,), faults = devices.remote_jobs(connection)
+    first = devices.fetch_journal(connection, remote, tmp_path / "pulled.jsonl")
     measured(connection, write_job, tmp_path, rounds=3)
     (grown,), _ = devices.remote_jobs(connection)
     second = devices.fetch_journal(connection, grown, tmp_path / "pulled.jsonl")
 
     assert faults == []
-    assert isinstance(held, RemoteJob)
-    assert (held.job, held.purpose, held.space, held.precision) == ("00112233445566ff", "profile", "tiny", "fp32")
-    assert first == held.size_bytes
-    assert second == grown.size_bytes - held.size_bytes
+    assert isinstance(remote, RemoteJob)
+    assert (remote.job, remote.purpose, remote.space, remote.precision) == (
+        "00112233445566ff",
+        "profile",
+        "tiny",
+        "fp32",
+    )
+    assert first == remote.size_bytes
+    assert second == grown.size_bytes - remote.size_bytes
     assert (tmp_path / "pulled.jsonl").read_bytes() == on_board(board, "journal.jsonl").read_bytes()
     assert devices.fetch_journal(connection, grown, tmp_path / "pulled.jsonl") == 0
 
 
 def test_a_file_with_other_measurements_is_left_alone(board, connection, write_job, tmp_path):
     measured(connection, write_job, tmp_path, rounds=1)
-    (held,), _ = devices.remote_jobs(connection)
+    (remote,), _ = devices.remote_jobs(connection)
     (tmp_path / "other.jsonl").write_bytes(b'{"kind":"lut"}\n')
 
-    with pytest.raises(devices.ContradictionError, match="hold different measurements"):
-        devices.fetch_journal(connection, held, tmp_path / "other.jsonl")
+    with pytest.raises(devices.ContradictionError, match="contain different measurements"):
+        devices.fetch_journal(connection, remote, tmp_path / "other.jsonl")
     assert (tmp_path / "other.jsonl").read_bytes() == b'{"kind":"lut"}\n'
 
 
@@ -334,7 +339,14 @@ def test_names_from_a_board_never_leave_the_folder(board, connection, changes, f
     folder.mkdir(parents=True)
     (folder / "journal.jsonl").write_bytes(b"{}\n")
     record = {"kind": "job", "schema": 1, "job": "00112233445566ff", "purpose": "profile", "space": "tiny"}
-    record |= {"precision": "fp32", "batch": 1, "threads": 1, "backend": "onnxruntime", "space_sha256": "5" * 64, "classes": 10}
+    record |= {
+        "precision": "fp32",
+        "batch": 1,
+        "threads": 1,
+        "backend": "onnxruntime",
+        "space_sha256": "5" * 64,
+        "classes": 10,
+    }
     record["protocol"] = MeasurementProtocol(rounds=2).to_json()
     record |= {"sentinels": [], "measurements": [], "evaluations": []}
     (folder / "manifest.json").write_text(json.dumps(record))
@@ -392,7 +404,9 @@ def test_a_file_without_an_end_is_not_read_to_its_end(board, connection):
     with open(board.home / "endless", "wb") as file:
         file.truncate(1 << 40)
 
-    with pytest.raises(devices.BoardUnreachableError, match="endless on bench is longer than the 1000000 bytes"):
+    with pytest.raises(
+        devices.BoardUnreachableError, match="endless on bench is longer than the limit of 1000000 bytes"
+    ):
         connection.read(f"{board.home}/endless", limit=1_000_000)
 
 

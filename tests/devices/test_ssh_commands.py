@@ -83,7 +83,7 @@ def test_without_a_terminal_an_unknown_key_is_not_taken(board, run):
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("\n", 1), ("no\n", 1)])
-def test_at_a_terminal_the_user_is_asked(board, run, monkeypatch, answer, code):
+def test_at_a_terminal_the_user_confirms_the_key(board, run, monkeypatch, answer, code):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -130,7 +130,7 @@ def test_a_board_written_by_hand_is_pinned_by_its_name(board, run):
     assert (pinned.fingerprint, pinned.board) == (board.fingerprint, "jetson-nano")
 
 
-def test_a_name_that_is_taken_is_refused_before_anything_is_asked(board, run):
+def test_a_name_that_is_taken_is_refused_before_any_prompt(board, run):
     devices.add_board(devices.InventoryEntry(name="bench", host="elsewhere"))
 
     with pytest.raises(InventoryError, match="has a board bench already"):

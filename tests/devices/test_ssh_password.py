@@ -93,20 +93,20 @@ def cut(server, connection):
 
 
 def connect(server, answers):
-    """A connection whose user gives these answers, and the questions they were asked."""
-    asked = []
+    """A connection whose user gives these answers, and the prompts that they saw."""
+    prompts = []
 
     def ask(question):
-        asked.append(question)
+        prompts.append(question)
         return answers.pop(0)
 
-    return ssh.SshConnection(resolve(f"nvidia@127.0.0.1:{server.port}"), ask), asked
+    return ssh.SshConnection(resolve(f"nvidia@127.0.0.1:{server.port}"), ask), prompts
 
 
-def test_a_password_is_asked_for_and_asked_again_when_it_is_wrong(server):
-    connection, asked = connect(server, ["wrong", PASSWORD])
+def test_a_wrong_password_leads_to_a_second_prompt(server):
+    connection, prompts = connect(server, ["wrong", PASSWORD])
     with connection:
-        assert asked == ["password of nvidia@127.0.0.1: "] * 2
+        assert prompts == ["password of nvidia@127.0.0.1: "] * 2
 
 
 def test_three_wrong_passwords_are_enough_and_none_is_repeated(server, caplog, capfd):
@@ -122,32 +122,32 @@ def test_three_wrong_passwords_are_enough_and_none_is_repeated(server, caplog, c
     assert "hunter2" not in messages
 
 
-def test_without_a_terminal_no_password_is_asked_for(server):
-    with pytest.raises(AuthenticationError, match="cannot be asked for without a terminal"):
+def test_without_a_terminal_there_is_no_prompt_for_a_password(server):
+    with pytest.raises(AuthenticationError, match="no terminal to type it in"):
         ssh.connect_ssh(f"nvidia@127.0.0.1:{server.port}")
     assert server.seen == []
 
 
 def test_a_broken_link_does_not_ask_again(server):
-    connection, asked = connect(server, [PASSWORD])
+    connection, prompts = connect(server, [PASSWORD])
     with connection:
         cut(server, connection)
         connection._attempt("look", lambda link: link)
 
-    assert len(asked) == 1
+    assert len(prompts) == 1
     assert server.seen == [("nvidia", PASSWORD)] * 2
 
 
 def test_a_board_that_is_just_starting_is_tried_again(server, monkeypatch):
     monkeypatch.setattr(ssh, "FIRST_PAUSE_S", 0.05)
-    connection, asked = connect(server, [PASSWORD])
+    connection, prompts = connect(server, [PASSWORD])
     with connection:
         server.closed_doors = 2
         cut(server, connection)
         connection._attempt("look", lambda link: link)
 
     assert server.closed_doors == 0
-    assert len(asked) == 1
+    assert len(prompts) == 1
 
 
 def test_a_board_that_is_just_starting_is_reported_at_first(server):

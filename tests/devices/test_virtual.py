@@ -58,10 +58,11 @@ def test_the_agent_knows_each_board_and_its_total_rail(board, name):
     assert found["state"]["temperature_c"] < 60 and found["state"]["throttled_by"] == []
 
 
-def test_an_unknown_virtual_board_is_refused_with_those_there_are(board):
-    with pytest.raises(devices.BoardUnreachableError, match="no virtual board") as refusal:
+def test_an_unknown_virtual_board_is_a_usage_error_that_names_the_boards(board):
+    with pytest.raises(devices.InventoryError, match="no virtual board") as refusal:
         board("jetson-tk1")
 
+    assert refusal.value.exit_code == 2
     assert "virtual:jetson-nano" in refusal.value.hint
 
 
