@@ -3,7 +3,7 @@
 `virtual.json` in the root describes it (written by devices/virtual.py); its numbers are invented, in the order of
 magnitude of the board of that name. Time passes only when an engine runs or the board idles.
 
-    clock     one step of the available frequencies per tick up while busy, down to the least when idle, within
+    clock     one step of the available frequencies per tick up while busy, down to the lowest when idle, within
               min_freq..max_freq of the files; above the trip temperature one step less per tick
     power     per rail: idle + clock_mw (f/fmax)^2.5 + gpu_mw (f/fmax)^2.5 x use of the GPU + memory_mw x use of memory
     sensor    first-order low-pass with tau_s, then the chip's steps: 40 uV at the shunt
@@ -28,10 +28,11 @@ SHUNT_STEP_UV = 40.0
 LEAKAGE_PER_K = 0.002
 SCHEMA = 1
 STATE_FILE = "virtual.state"
+NAMES = ("jetson-agx-xavier", "jetson-nano", "jetson-orin-nano", "jetson-tx2")  # that devices/virtual.py can make
 
 
 class RailSpec(NamedTuple):
-    """A rail of the board: what it draws, and the files that show it."""
+    """A rail of the board: its power, and the files that show it."""
 
     label: str
     total: bool  # part of the board's total
@@ -83,7 +84,7 @@ class ThermalSpec(NamedTuple):
 
 
 class MachineSpec(NamedTuple):
-    """virtual.json: what a virtual board is made of."""
+    """virtual.json: the parts of a virtual board."""
 
     name: str
     seed: int
@@ -123,7 +124,7 @@ class MachineSpec(NamedTuple):
 
 
 class Climate(NamedTuple):
-    """virtual.state: what outlasts a run of the agent."""
+    """virtual.state: the state of the board between two runs of the agent."""
 
     now_s: float
     temperature_c: float
@@ -134,7 +135,7 @@ class Climate(NamedTuple):
 
 
 class Utilisation(NamedTuple):
-    """How far an engine uses the board: shares of full use."""
+    """How much of the board an engine uses, as shares of full use."""
 
     gpu: float
     memory: float
@@ -174,13 +175,15 @@ class _Rail:
 
 
 class VirtualMachine:
-    """The board. Everything that happens to it is a function of the work it does."""
+    """The board. Its state is a function of its work alone."""
 
     def __init__(self, system: System) -> None:
         """Raises BackendError: there is no virtual board at this root, or its files are damaged."""
         if not system.is_virtual:
             raise BackendError(
-                "the backend simulated runs on virtual boards only", "use --host virtual:jetson-agx-xavier, or another"
+                "the backend simulated runs on virtual boards only",
+                "leave out --backend to measure this board, or use a virtual board: --host "
+                + " or ".join("virtual:" + name for name in NAMES),
             )
         try:
             self.spec = read_record(_parse_file(os.path.join(system.root, VIRTUAL_FILE)), MachineSpec.read)

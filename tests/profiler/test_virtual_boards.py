@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import devices
-from devices.virtual import make_board
-from profiler import backends, board
+from devices.virtual import NAMES, make_board
+from profiler import backends, board, simulation
 from profiler.backends.simulated import Simulated
 from profiler.errors import BackendError
 from profiler.system import System
@@ -49,6 +49,16 @@ def test_a_real_engine_is_refused_on_a_virtual_board(virtual, backend, tmp_path)
         backends.open_backend(backend, "fp32", 1, 1, str(tmp_path), virtual)
 
     assert "the backend simulated alone" in caught.value.remedy
+
+
+def test_the_simulated_backend_on_a_real_board_names_every_virtual_board():
+    with pytest.raises(BackendError, match="runs on virtual boards only") as caught:
+        simulation.VirtualMachine(System())
+
+    assert simulation.NAMES == NAMES
+    for name in NAMES:
+        assert f"virtual:{name}" in caught.value.remedy
+    assert "leave out --backend" in caught.value.remedy
 
 
 def test_the_fingerprint_of_a_virtual_board_is_simulated_before_any_backend_is_open(virtual):
