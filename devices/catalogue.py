@@ -3,7 +3,7 @@
 Adding a board is adding a file. Every fact of a file has its source in `sources`, with how far it can be trusted:
 
     src    read in source code or an original document
-    field  seen in somebody's log or issue
+    field  seen in a user's log or issue
     calc   computed from a sourced number or log
     gk     general knowledge, no source found
 

@@ -1,4 +1,4 @@
-"""What can go wrong between the host and a board.
+"""Errors between the host and a board.
 
     DeviceError
     ├── BoardUnreachableError   no connection, or the connection broke
@@ -18,7 +18,7 @@ from lightnas_edge.errors import LightnasEdgeError
 
 
 class DeviceError(LightnasEdgeError):
-    """Base of what goes wrong between the host and a board."""
+    """Base of the errors between the host and a board."""
 
 
 class BoardUnreachableError(DeviceError):

@@ -73,7 +73,7 @@ class SshConnection:
 
     Args:
         endpoint: where to connect.
-        ask: asks the user for a password or a passphrase, given the question; None: without a terminal.
+        ask: prompts the user for a password or a passphrase; None: no terminal.
 
     Raises:
         HostKeyError: the board's host key is unknown, has changed or is revoked.
@@ -224,7 +224,7 @@ class SshConnection:
         Not `write_atomic`: the file is on the board, and its checksum is computed there.
         """
         sftp = link.sftp()
-        _remove_all(parts, link)  # of an attempt whose link broke
+        _remove_all(parts, link)  # of an earlier attempt that lost its link
         try:
             names = [f"{remote}.part-{os.urandom(4).hex()}" for _, remote in files]
             parts.extend(names)
@@ -321,7 +321,7 @@ class SshConnection:
 
 
 def connect_ssh(host: str) -> SshConnection:
-    """The board behind a name, an address or an entry of boards.toml; asks for a password only at a terminal."""
+    """The board behind a name, an address or an entry of boards.toml; prompts for a password only at a terminal."""
     return SshConnection(resolve(host), getpass.getpass if sys.stdin is not None and sys.stdin.isatty() else None)
 
 
@@ -459,7 +459,7 @@ class _Link:
 def _login(
     endpoint: Endpoint, sock: socket.socket | paramiko.Channel, secrets: _Secrets, stack: contextlib.ExitStack
 ) -> paramiko.Transport:
-    """An authenticated connection to a host whose key is known."""
+    """An authenticated connection to a host with a known key."""
     transport = _negotiate(endpoint, sock, stack)
     check(
         _key_of(transport),

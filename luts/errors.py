@@ -1,4 +1,4 @@
-"""What can be wrong with a look-up table.
+"""Errors of look-up tables.
 
 LutError (a LightnasEdgeError)
 ├── LutFormatError       not a table, or one this program cannot read   (ValueError)
@@ -13,7 +13,7 @@ from lightnas_edge.errors import LightnasEdgeError
 
 
 class LutError(LightnasEdgeError):
-    """Base of what can be wrong with a look-up table."""
+    """Base of the errors of look-up tables."""
 
 
 class LutFormatError(LutError, ValueError):

@@ -1,4 +1,4 @@
-"""Reading a journal: checksums, the header, the visits, and what is wrong with each line.
+"""Reading a journal: checksums, the header, the visits, and the faults of each line.
 
 The form is in docs/formats.md. A damaged line is skipped and reported; without its header a file is refused.
 """

@@ -1,6 +1,6 @@
 """A real OpenSSH server on loopback, with its own configuration and keys: a board to reach over SSH.
 
-It runs as whoever runs the tests, so it lets in nobody but them, and only by the key that the tests made. What an
+It runs as the user of the tests and accepts that user alone, only by the key that the tests made. What an
 unprivileged server cannot do is check passwords: that takes the system's password file.
 """
 

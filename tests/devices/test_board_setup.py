@@ -87,7 +87,7 @@ def test_the_board_is_put_back_when_the_agent_is_killed(board, tmp_path):
 
 
 def test_what_a_dead_guard_left_is_put_back_by_the_next_agent(board, tmp_path):
-    """As after a power cut: the note is there, and nobody who would act on it."""
+    """As after a power cut: the note exists, and no guard runs that would act on it."""
     was = state(board)
     run = campaign(board, tmp_path, rounds=5000, **MODE)
     run.start()

@@ -93,7 +93,7 @@ def cut(server, connection):
 
 
 def connect(server, answers):
-    """A connection whose user gives these answers, and the prompts that they saw."""
+    """A connection with a user who gives these answers, and the prompts that they saw."""
     prompts = []
 
     def ask(question):

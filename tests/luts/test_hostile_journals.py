@@ -1,4 +1,4 @@
-"""No content of a journal ends in a traceback: boards may be broken, files damaged, or written by somebody else."""
+"""No content of a journal ends in a traceback: boards may be broken, files damaged, or written by another program."""
 
 from __future__ import annotations
 
