@@ -13,6 +13,7 @@ from luts.energy import Energy
 from luts.errors import LutError, LutFormatError, LutMissError
 from luts.journal import Fault, checksum
 from luts.metrics import HOW_TO_MEASURE, METRICS, Quantity
+from luts.remedies import measuring_options
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, read
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Visit",
     "checksum",
     "drift_ratio",
+    "measuring_options",
     "merge",
     "read",
     "repeatability",

@@ -5,6 +5,7 @@ The form is in docs/formats.md. A damaged line is skipped and reported; without 
 
 from __future__ import annotations
 
+import shlex
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from lightnas_edge.records.differences import fingerprint_differences
 from lightnas_edge.records.lut import LutHeader, Visit
 from lightnas_edge.records.plain_text import clean_text
 from luts.errors import LutFormatError
-from luts.remedies import host_option, measuring_options
+from luts.remedies import measuring_options
 
 MAX_BYTES = 1 << 30  # two years of measuring; also the limit of what is fetched from a board
 MAX_GROUPS = 4096  # rounds of all sessions
@@ -73,7 +74,7 @@ def read_journal(path: Path, *, host: str | None = None) -> Journal:
     if not content.strip():
         raise LutFormatError(
             f"{path} is empty: it holds no header and no measurement",
-            hint=f"nothing was measured; run `profile-device {measuring_options(None, host)}` again",
+            hint=f"nothing was measured; run `profile-device {measuring_options(host, None)}` again",
         )
     lines = content.split(b"\n")
     torn_from = len(lines) if content.endswith(b"\n") else len(lines) - 1  # index of an unfinished line
@@ -103,10 +104,10 @@ class _Reader:
             if damage:
                 raise LutFormatError(
                     f"{self._path} line {number}: the header cannot be read: {damage.split(';')[0]}",
-                    hint='a table starts with a line of kind "lut" (docs/formats.md); without it the board is unknown: '
+                    hint='a table starts with a line of kind "lut" (docs/formats.md); without it the numbers have no board: '
                     f"restore the file from a copy, fetch the board's own with `lightnas-edge pull --host "
-                    f"{host_option(self._host)}`, or measure again with "
-                    f"`profile-device {measuring_options(None, self._host)} --fresh`",
+                    f"{shlex.quote(self._host or 'HOST')}`, or measure again with "
+                    f"`profile-device {measuring_options(self._host, None)} --fresh`",
                 )
             self._take_header(number, line)
             return
@@ -144,13 +145,18 @@ class _Reader:
             )
         return Journal(self._header, visits, tuple(self._faults), frozenset(self._reference))
 
+    def _measuring_options(self) -> str:
+        if self._header is None:
+            return measuring_options(self._host, None)
+        return measuring_options(self._host, self._header.space, self._header.classes, self._header.fingerprint)
+
     def _take_header(self, number: int, line: bytes) -> None:
         header = LutHeader.parse(
             line[:-_CRC_TAIL] + b"}",
             f"{self._path} line {number}",
             error=LutFormatError,
             remedy="docs/formats.md describes the header; tables are written by "
-            f"`profile-device {measuring_options(self._header, self._host)}` in ms and mJ, and end in .lut.jsonl or "
+            f"`profile-device {self._measuring_options()}` in ms and mJ, and end in .lut.jsonl or "
             "journal.jsonl",
         )
         if self._header is None:

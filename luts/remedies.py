@@ -1,32 +1,34 @@
-"""The options of the commands that fill a table, for remedies."""
+"""The options of the commands that measure, for remedies: with the settings of the numbers that they are to join."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
-from lightnas_edge.records.lut import LutHeader
 from lightnas_edge.records.plain_text import clean_text
 
+_DEFAULTS = (("precision", "fp32"), ("batch", 1), ("threads", 1))
 
-def measuring_options(header: LutHeader | None, host: str | None) -> str:
-    """Options with which `profile-device` or `lightnas-edge sample` adds to a table.
+
+def measuring_options(
+    host: str | None, space: str | None, classes: int | None = None, fingerprint: Mapping[str, Any] | None = None
+) -> str:
+    """Options of `profile-device` or `lightnas-edge sample`, quoted for a shell.
 
     Args:
-        header: None where it cannot be read; the space is then `NAME`.
-        host: of the board; None where it is unknown, and then `HOST` unless the header is that of a virtual board.
+        host: of the board; None where it is unknown, and then `HOST` unless the fingerprint is a virtual board's.
+        space: its name; None where it is unknown, and then `NAME`.
+        fingerprint: of the table that the measurements are to join.
     """
-    board = "" if header is None else clean_text(str(header.fingerprint.get("board")), 100)
+    fingerprint = fingerprint or {}
+    board = clean_text(str(fingerprint.get("board")), 100)
     host = host or (board if board.startswith("virtual:") else None)
-    options = [f"--host {host_option(host)}", f"--space {'NAME' if header is None else shlex.quote(header.space)}"]
-    if header is not None:
-        options.append(f"--classes {header.classes}")
-        for name, default in (("precision", "fp32"), ("batch", 1), ("threads", 1)):
-            value = header.fingerprint.get(name)
-            if value not in (None, default):
-                options.append(f"--{name} {shlex.quote(clean_text(str(value), 100))}")
-    return " ".join(options)
-
-
-def host_option(host: str | None) -> str:
-    """The value of `--host`, quoted for a shell; `HOST` where it is unknown."""
-    return "HOST" if host is None else shlex.quote(host)
+    words = ["--host", host or "HOST", "--space", space or "NAME"]
+    if classes is not None:
+        words += ["--classes", str(classes)]
+    for name, default in _DEFAULTS:
+        value = fingerprint.get(name)
+        if value not in (None, default):
+            words += [f"--{name}", clean_text(str(value), 100)]
+    return shlex.join(words)

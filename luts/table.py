@@ -226,7 +226,7 @@ class Lut:
     @property
     def command_options(self) -> str:
         """Options with which `profile-device` or `lightnas-edge sample` adds to this table."""
-        return measuring_options(self.header, self.host)
+        return measuring_options(self.host, self.header.space, self.header.classes, self.fingerprint)
 
     @cached_property
     def drift(self) -> dict[Group, float]:

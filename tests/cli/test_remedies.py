@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from lightnas_edge.cli import all_commands, leaf_parsers, profile_device_alone
+from lightnas_edge.measuring.commands import sample_command
+from lightnas_edge.space import load_space
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("lightnas_edge", "luts", "devices")
@@ -131,3 +133,14 @@ def test_no_text_names_an_option_that_does_not_exist():
         if not option.endswith("-") and " " in text  # a hole follows; or an argument list of a board's command
     ]
     assert [f"{place}: {option}" for place, option in named if option not in known] == []
+
+
+def test_a_remedy_repeats_the_settings_of_the_measurements_to_be_joined():
+    fingerprint = {"board": "virtual:jetson-nano", "precision": "fp16", "batch": 8, "threads": 2}
+    command = sample_command(load_space("tiny").with_classes(7), fingerprint, "--adaptive").strip("`")
+
+    arguments = all_commands().parse_args(shlex.split(command)[1:])
+
+    assert (arguments.host, arguments.space, arguments.classes) == ("virtual:jetson-nano", "tiny", 7)
+    assert (arguments.precision, arguments.batch, arguments.threads) == ("fp16", 8, 2)
+    assert arguments.adaptive
