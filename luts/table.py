@@ -321,6 +321,8 @@ class Lut:
                 "p95_ms": entry.p95_ms,
                 "energy_gross_mj": None if entry.energy_mj is None else entry.energy_mj.gross_mj,
                 "energy_net_mj": None if entry.energy_mj is None else entry.energy_mj.net_mj,
+                "enqueue_ms": _median(visit.enqueue_ms for visit in entry.visits),
+                "gpu_ms": _median(visit.gpu_ms for visit in entry.visits),
                 "peak_memory_mb": None if (peak := entry.quantity("peak_memory_mb")) is None else peak.value,
                 "visits": len(entry.visits),
                 "samples": len(entry.samples_ms),
@@ -368,7 +370,7 @@ class Lut:
 _OPERATOR_COLUMNS = ("block", "in_channels", "out_channels", "stride", "input_size")
 _FRAME_COLUMNS = [
     "key", "kind", *_OPERATOR_COLUMNS, "latency_ms", "standard_error_ms", "spread", "p95_ms", "energy_gross_mj", "energy_net_mj",
-    "peak_memory_mb",
+    "enqueue_ms", "gpu_ms", "peak_memory_mb",
     "visits", "samples", "unstable", "warnings", "error",
 ]  # fmt: skip
 
@@ -386,6 +388,11 @@ def read(path: str | Path, *, host: str | None = None) -> Lut:
     path = Path(path)
     found = read_journal(path, host=host)
     return Lut(path, found.header, found.visits, found.faults, found.reference, host)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def _operator_columns(visit: Visit) -> dict[str, Any]:

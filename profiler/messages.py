@@ -143,7 +143,8 @@ class Visited(NamedTuple):
     repeats: int
     warmup_ms: List[float]
     samples_ms: List[float]
-    device_ms: Optional[float]
+    enqueue_ms: Optional[float]
+    gpu_ms: Optional[float]
     timed_s: float  # inside timed loops
     peak_memory_mb: Optional[float]
     state: VisitState
@@ -156,7 +157,8 @@ class Visited(NamedTuple):
             repeats=fields.whole("repeats", 1),
             warmup_ms=fields.numbers("warmup_ms"),
             samples_ms=fields.numbers("samples_ms"),
-            device_ms=fields.optional_number("device_ms"),
+            enqueue_ms=fields.optional_number("enqueue_ms"),
+            gpu_ms=fields.optional_number("gpu_ms"),
             timed_s=fields.number("timed_s"),
             peak_memory_mb=fields.optional_number("peak_memory_mb"),
             state=VisitState.read(fields.child("state")),

@@ -147,12 +147,14 @@ class _Bench:
                 self._backend.clock,
             )
             after = self._state.after(before, started_s)
+            device = engine.device_times(timings.repeats) or backends.DeviceTimes(None, None)
             taken.append(
                 Visited(
                     repeats=timings.repeats,
                     warmup_ms=timings.warmup_ms,
                     samples_ms=timings.samples_ms,
-                    device_ms=engine.device_ms(timings.repeats),
+                    enqueue_ms=device.enqueue_ms,
+                    gpu_ms=device.gpu_ms,
                     timed_s=timings.timed_s,
                     peak_memory_mb=engine.peak_memory_mb(),
                     state=after,

@@ -173,7 +173,8 @@ class Visit(Record):
     repeats: Count | None = None  # inferences per sample
     warmup_ms: tuple[Reading, ...] = ()
     samples_ms: tuple[Duration, ...]  # every timed sample, in order; empty where `error` says why
-    device_ms: Reading | None = None  # by the device's own clock
+    enqueue_ms: Reading | None = None  # the host's time to hand one inference to the device
+    gpu_ms: Reading | None = None  # one inference on the device, many being queued
     peak_memory_mb: Annotated[float, Field(gt=0, lt=1e12)] | None = None
     energy: EnergyEstimate | None = None
     before: MachineState | None = None

@@ -1,12 +1,26 @@
 """Engines behind one narrow interface. A backend's library is imported when the backend is opened, never before."""
 
 import time
-from typing import List, Optional
+from typing import List, NamedTuple, Optional
 
 from profiler import power
 from profiler.errors import BackendError
 from profiler.fields import JsonObject
 from profiler.system import THIS_MACHINE, System
+
+
+class DeviceTimes(NamedTuple):
+    """Times of one inference apart from the latency; None: this engine does not have that one."""
+
+    enqueue_ms: Optional[float]  # the host hands it to the device
+    gpu_ms: Optional[float]  # the device computes it, many being queued: launching and waiting are hidden
+
+
+class Conditions(NamedTuple):
+    """The state of the board in which a backend builds and measures, as in a table's fingerprint; None: unknown."""
+
+    power_mode: Optional[str] = None
+    clocks: Optional[str] = None  # locked or floating
 
 
 class Engine:
@@ -20,8 +34,12 @@ class Engine:
         """`repeats` inferences of one batch, back to back; returns when the last is complete. Copies nothing."""
         raise NotImplementedError
 
-    def device_ms(self, repeats: int) -> Optional[float]:
-        """Mean time of an inference on the device alone, by its own clock; None where it has none."""
+    def device_times(self, repeats: int) -> Optional[DeviceTimes]:
+        """Means over further inferences, measured apart from the latency; None where the device has no clock."""
+        return None
+
+    def memory_bytes(self) -> Optional[int]:
+        """What the engine occupies as long as it is loaded; None where its runtime has no number."""
         return None
 
     def peak_memory_mb(self) -> Optional[float]:
@@ -40,6 +58,22 @@ class Backend:
     checked; it refuses a model whose batch size is not `batch`; inputs are drawn from a seeded normal distribution, so
     that every load of a model runs on the same numbers.
     """
+
+    needs_build = False  # True: `build` may take minutes, so it happens in a process that ends before anything is timed
+
+    def is_built(self, model: bytes) -> bool:
+        """Whether `load` finds what `build` makes."""
+        return True
+
+    def build(self, model: bytes, workspace_share: float = 1.0) -> None:
+        """Build and keep; `load` then finds it.
+
+        Args:
+            workspace_share: of the usual workspace.
+
+        Raises:
+            MeasureError: code `load` when the model cannot be used, `memory` when a smaller workspace may help.
+        """
 
     def fingerprint(self) -> JsonObject:
         """Its part of a table's fingerprint: backend, backend_version, provider, precision, batch, threads."""

@@ -13,7 +13,7 @@ import random
 import zlib
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, cast
 
-from profiler.backends import Backend, Engine
+from profiler.backends import Backend, DeviceTimes, Engine
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
 from profiler.simulation import IDLE, SCHEMA, TICK_S, Utilisation, VirtualMachine, VirtualSampler
@@ -128,10 +128,11 @@ class SimulatedEngine(Engine):
             left -= count
         self._machine.publish()
 
-    def device_ms(self, repeats: int) -> float:
+    def device_times(self, repeats: int) -> DeviceTimes:
         begin_s = self._machine.now_s
         self.run(repeats)
-        return max(0.0, (self._machine.now_s - begin_s) / repeats - self._sync_s) * 1e3
+        gpu_s = max(0.0, (self._machine.now_s - begin_s) / repeats - self._sync_s)
+        return DeviceTimes(round(len(self._times_s) * self._launch_s * 1e3, 6), round(gpu_s * 1e3, 6))
 
     def peak_memory_mb(self) -> float:
         return round(self._peak_mb, 6)

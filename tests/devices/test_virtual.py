@@ -73,6 +73,14 @@ def test_what_it_yields_is_marked_simulated(board, tmp_path):
     assert lut.fingerprint["board"] == "virtual:jetson-agx-xavier"
 
 
+def test_enqueue_and_gpu_time_stand_in_every_visit_apart_from_the_latency(board, tmp_path):
+    lut = profile(board(), tmp_path)
+
+    for visit in lut.visits:
+        assert 0 <= visit.enqueue_ms < visit.gpu_ms < min(visit.samples_ms)
+    assert len(lut.to_frame()["gpu_ms"].dropna()) == len(lut.entries)
+
+
 def test_it_cannot_be_mixed_with_what_was_measured(board, tmp_path):
     lut = profile(board(), tmp_path)
     measured = tmp_path / "measured.lut.jsonl"

@@ -200,6 +200,20 @@ def test_networks_are_kept_apart_from_operators(tmp_path):
     assert lut.networks["net-1"].subject == architecture
 
 
+def test_the_frame_has_the_medians_of_enqueue_and_gpu_time_apart_from_the_latency(tmp_path):
+    times = [(0.2, 1.0), (0.3, 1.1), (0.4, 3.0)]
+    visits = [
+        visit("a@1", [4.0], round=number, enqueue_ms=enqueue_ms, gpu_ms=gpu_ms)
+        for number, (enqueue_ms, gpu_ms) in enumerate(times)
+    ]
+    path = write(tmp_path / "lut.jsonl", header(), *visits, visit("b@1", [4.0], enqueue_ms=None, gpu_ms=None))
+
+    frame = luts.read(path).to_frame().set_index("key")
+
+    assert frame.loc["a@1", ["latency_ms", "enqueue_ms", "gpu_ms"]].tolist() == [4.0, 0.3, 1.1]
+    assert frame.loc["b@1", ["enqueue_ms", "gpu_ms"]].isna().all()
+
+
 def test_the_frame_has_a_row_per_key_and_holes_where_nothing_is_known(tmp_path):
     error = {"code": "crash", "message": "out of memory"}
     path = write(tmp_path / "t", header(), visit("a@1", [1.0, 6.0]), visit("b@1", [], error=error))
