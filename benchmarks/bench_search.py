@@ -149,7 +149,7 @@ def search_shared(task: Task, truth: Truth, data, budgets, config, run: Path, pa
     for result, target in zip(results, TARGETS_MS, strict=True):
         compared = one * (1 + len(result.others)) if result.others else 0
         yield "shared", target, result.architecture.slug, passes * share + compared, seconds * share
-        yield "shared, scores alone", target, result.preferred.slug, passes * share, seconds * share
+        yield "shared, scores alone", target, result.top_scored.slug, passes * share, seconds * share
     begun_s = time.monotonic()
     further = Budget("further", (Constraint(truth.predictor, FURTHER_MS),))
     (result,) = add_budgets(run, task.space, data, [further], config)

@@ -67,7 +67,7 @@ def targets(text: str) -> list[float]:
 
 
 def named_limits(arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """Metric -> target of every network asked of each board.
+    """Metric -> target of every network, for each board.
 
     Raises:
         BudgetError: there is no budget, or the latency has two.

@@ -30,7 +30,7 @@ def read_data(source: str, *, space: Space, seed: int, workers: int | None) -> D
 
 @contextmanager
 def learning_progress(title: str, *, budget: tuple[float, str] | None = None) -> Iterator[Callable[[Event], None]]:
-    """Call it with every event: it shows steps, loss and accuracy, and the prediction for the network preferred now.
+    """Call it with every event: it shows steps, loss and accuracy, and the prediction for the derived network.
 
     Args:
         budget: the first limit and its unit.

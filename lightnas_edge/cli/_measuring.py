@@ -152,7 +152,7 @@ def report_table(
     """Coverage and warnings after a campaign.
 
     Args:
-        energy: it was asked for.
+        energy: it was to be measured.
         show: takes the lines that are not warnings.
     """
     entries = {**lut.entries, **lut.networks}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightnas_edge.predictor import AdditivePredictor
 
 LARGEST_SEED = 2**31 - 1
+LONGEST_BUILD_S = 1e6
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -233,7 +234,7 @@ def add_measuring(parser: argparse.ArgumentParser, *, rounds: int) -> None:
 
 
 def add_board(group: argparse._ActionsContainer) -> None:
-    """Energy, and the state of the board while it measures."""
+    """Energy, the state of the board while it measures, and how long it may build."""
     group.add_argument(
         "--energy", action="store_true",
         help=f"measure energy too, in {ENERGY_ROUNDS} further rounds of about 15 s per operator",
@@ -248,8 +249,23 @@ def add_board(group: argparse._ActionsContainer) -> None:
         help="nvpmodel mode, name or number; needs sudo; restored afterwards",
     )
     group.add_argument(
+        "--build-timeout",
+        type=build_timeout,
+        default=Settings.build_timeout_s,
+        metavar="SECONDS",
+        help="longest time to build one engine, where TensorRT builds (default: 3600)",
+    )
+    group.add_argument(
         "--ask-sudo-password", action="store_true", help="ask for it here, for --lock-clocks and --power-mode"
     )
+
+
+def build_timeout(text: str) -> float:
+    """argparse type: seconds, at least one."""
+    seconds = positive(text)
+    if not 1 <= seconds <= LONGEST_BUILD_S:
+        raise argparse.ArgumentTypeError(f"expected 1 to {LONGEST_BUILD_S:g} seconds, not {text!r}")
+    return seconds
 
 
 def _power_mode(text: str) -> str:
@@ -284,6 +300,7 @@ def settings(arguments: argparse.Namespace, connection: Connection) -> Settings:
 def board_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of Settings that `add_board` asks for."""
     return {
+        "build_timeout_s": arguments.build_timeout,
         "energy_rounds": ENERGY_ROUNDS if arguments.energy else 0,
         "lock_clocks": arguments.lock_clocks,
         "power_mode": arguments.power_mode,

@@ -203,10 +203,10 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     record, space = opened.record, opened.space
     known = {each.name for each in fields(SearchConfig)}
     settled: dict[str, Any] = {name: value for name, value in record.config.items() if name in known}
-    asked = {name: getattr(arguments, name) for name in ("confidence", "candidates", "two_sided")}
+    given_now = {name: getattr(arguments, name) for name in ("confidence", "candidates", "two_sided")}
     config = replace(
         SearchConfig(**settled),
-        device=arguments.device, **{name: value for name, value in asked.items() if value is not None},
+        device=arguments.device, **{name: value for name, value in given_now.items() if value is not None},
     )  # fmt: skip
     boards, budgets = _boards_and_budgets(arguments, space, run)
     earlier = [budget.name for budget in budgets if found_before(opened, budget, config.confidence)]

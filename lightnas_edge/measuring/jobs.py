@@ -58,6 +58,7 @@ class MeasurementProtocol(ProtocolRecord):
 class Settings:
     """On what, and with which engine.
 
+    `build_timeout_s`: of one engine, where the engine builds; the numbers do not depend on it.
     `energy_rounds`: further rounds in which energy is measured too; 0 for none.
     `lock_clocks`, `power_mode`: how the board is set up for the job, by sudo; it is put back afterwards.
     """
@@ -68,6 +69,7 @@ class Settings:
     threads: int = 1
     opset: int = 13
     protocol: MeasurementProtocol = field(default_factory=MeasurementProtocol)
+    build_timeout_s: float = 3600.0
     energy_rounds: int = 0
     lock_clocks: bool = False
     power_mode: str | None = None
@@ -323,6 +325,7 @@ def _write_job(
             precision=settings.precision,
             batch=settings.batch,
             threads=settings.threads,
+            build_timeout_s=settings.build_timeout_s,
             protocol=settings.protocol,
             energy=energy,
             board_setup=settings.board_setup,

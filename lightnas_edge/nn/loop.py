@@ -20,7 +20,7 @@ from lightnas_edge.records.base import Record
 
 FLUSH_S = 0.5  # metrics wait this long at most: reading a loss earlier would make a device wait
 AGREE_STEPS = 8  # several processes ask each other this often whether to stop or to save
-ESTIMATE_FROM_STEPS = 100  # a shorter run is not timed beforehand: the trial would take more than a few per cent of it
+TIME_FROM_STEPS = 30  # of a shorter run only the steps are counted: timing a few would take a tenth of it and more
 Event = dict[str, Any]
 Batch = TypeVar("Batch")
 
@@ -192,16 +192,18 @@ class TrainingLoop:
         self._saved = time.monotonic()
 
     def estimate(self, steps: int, seconds: Callable[[], float]) -> None:
-        """Send what the remaining steps will cost, unless they are few.
+        """Send what the remaining steps will cost: their number, and time and memory unless they are few.
 
         Args:
             seconds: times a few steps, without a change to what is trained, and answers for all remaining ones.
         """
-        if steps < ESTIMATE_FROM_STEPS or not self._ranks.first:
+        if not steps or not self._ranks.first:
             return
-        with self.abandonable(), torch.random.fork_rng():
-            total_s = seconds()
-        memory_mb = peak_memory_mb(self._device)
+        total_s = memory_mb = None
+        if steps >= TIME_FROM_STEPS:
+            with self.abandonable(), torch.random.fork_rng():
+                total_s = seconds()
+            memory_mb = peak_memory_mb(self._device)
         self._on_event({"kind": "estimate", "steps": steps, "seconds": total_s, "memory_mb": memory_mb})
 
     def _save_or_stop(self, step: int, *, always: bool = False) -> None:
@@ -219,6 +221,6 @@ class TrainingLoop:
             return stop, save
         if step % AGREE_STEPS:
             return False, False
-        asked = torch.tensor([float(stop), float(save and self._ranks.first)])
-        self._ranks.average([asked])
-        return bool(asked[0] > 0), bool((asked > 0).any())
+        requested = torch.tensor([float(stop), float(save and self._ranks.first)])
+        self._ranks.average([requested])
+        return bool(requested[0] > 0), bool((requested > 0).any())

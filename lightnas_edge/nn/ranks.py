@@ -37,12 +37,12 @@ class Ranks:
         """Replace each tensor by its mean over the ranks, all in one message."""
         if self.world == 1:
             return
-        held = list(tensors)
-        flat = torch.cat([tensor.reshape(-1) for tensor in held])
+        tensors = list(tensors)
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
         flat /= self.world
-        parts = torch.split(flat, [tensor.numel() for tensor in held])
-        for tensor, mean in zip(held, parts, strict=True):
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, parts, strict=True):
             tensor.copy_(mean.view_as(tensor))
 
     def from_first(self, tensor: Tensor) -> Tensor:

@@ -35,11 +35,11 @@ from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.predictor._evidence import JITTER, fit_prior_scales
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
-from lightnas_edge.predictor.calibration import LEAST_DEGREES, calibrate, leave_one_out
+from lightnas_edge.predictor.calibration import calibrate, leave_one_out
 from lightnas_edge.predictor.metrics import checked
 from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.records.differences import require_equal_fingerprints
-from lightnas_edge.records.predictor import AdditiveParameters, Calibration, FitRecord, TransferSource
+from lightnas_edge.records.predictor import LEAST_DEGREES, AdditiveParameters, Calibration, FitRecord, TransferSource
 from lightnas_edge.space import SE_REDUCTION, Architecture, Operator, ShapedOperator, Space
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ class AdditivePredictor(Predictor):
         variance = standard_error**2 + self.discrepancy**2
         mean, covariance = _condition(self.mean, self.covariance, counts, value, variance)
         networks = self.fit.networks + len(value)
-        # The first networks after a table alone: with so few, the stated deviations are kept and the tails are heavy.
+        # The first networks after a table alone: the stated deviations are kept, and the tails are heavy. The scales of the
+        # prior were not fitted to these networks, so that one degree of freedom is lost and not three, as in `calibrate`.
         uncalibrated = Calibration(scale=1.0, degrees_of_freedom=max(networks - 1, LEAST_DEGREES))
         fit = self.fit.changed(networks=networks, calibration=self.fit.calibration or uncalibrated, held_out=None)
         applicability = self.applicability and self.applicability.extended(value, counts[:, 1:].sum(axis=1))
@@ -245,8 +246,7 @@ def fit_additive(
         if lut is not None or observations is None:
             raise PredictorError(
                 "a predictor is transferred to another board with measured networks of that board, and without a table",
-                hint="measure the reference networks of the board: "
-                f"{sample_command(space, None, '--count', '10')}",
+                hint=f"measure the reference networks of the board: {sample_command(space, None, '--count', '10')}",
             )
         if prior.space.sha256 != space.sha256 or prior.metric != metric:
             raise PredictorError(

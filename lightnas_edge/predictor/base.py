@@ -16,7 +16,6 @@ from scipy import stats
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.files import write_json
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
-from lightnas_edge.predictor.calibration import LEAST_DEGREES
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.records.differences import require_equal_fingerprints
 from lightnas_edge.records.predictor import NOT_FITTED, AdditiveParameters, FitRecord, MlpParameters, PredictorRecord
@@ -135,7 +134,7 @@ class Predictor(ABC):
         calibration = self.fit.calibration
         if calibration is None:
             return NormalDist().inv_cdf(probability)
-        return float(stats.t.ppf(probability, max(calibration.degrees_of_freedom, LEAST_DEGREES)))
+        return float(stats.t.ppf(probability, calibration.degrees_of_freedom))
 
     def extrapolated(self, one_hot: NDArray[Any]) -> NDArray[np.bool_]:
         """(B, L, K) -> (B,): outside the applicability domain; no measured network supports the interval there.

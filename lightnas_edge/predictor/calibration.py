@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from lightnas_edge.records.predictor import Calibration
+from lightnas_edge.records.predictor import LEAST_DEGREES, Calibration
 
 Array = NDArray[np.float64]
 
-LEAST_DEGREES = 3  # of freedom: with fewer networks the prior decides more than the networks do
 _FITTED = 3  # scales of the prior that the same networks decided, in effect
 _TAILS = (3.0, 5.0, 8.0, 15.0)  # degrees of freedom that a set of networks can distinguish
 _DEFAULT_BONUS = 2.0  # of log likelihood, for the tails that follow from the number of networks alone

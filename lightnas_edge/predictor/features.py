@@ -29,13 +29,13 @@ from sklearn.neighbors import NearestNeighbors
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor._evidence import JITTER, fit_prior_scales
 from lightnas_edge.predictor.base import Array
+from lightnas_edge.records.predictor import LEAST_DEGREES
 
 ADDITIVE, PRICED, GAUSSIAN, TREES = "additive", "priced work", "gaussian process", "trees"
 LEAST_ROWS = 20
 _GAUSSIAN_ROWS = 600  # beyond, its cost grows with the cube of the rows
 _TREE_ROWS = 300  # below, trees have too little to split
 _SCALES = (0.5, 1.5, 4.0)  # of the smooth parts, in units of the spread of all traits together
-_LEAST_DEGREES = 3  # as in base.py: with fewer the prior decides more than the rows do
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,7 +328,7 @@ class Transfer:
         return np.exp(self.centre)
 
     def interval(self, confidence: float = 0.9) -> tuple[Array, Array]:
-        half = float(stats.t.ppf((1 + confidence) / 2, max(self.measured - 1, _LEAST_DEGREES))) * self.deviation
+        half = float(stats.t.ppf((1 + confidence) / 2, max(self.measured - 1, LEAST_DEGREES))) * self.deviation
         return np.exp(self.centre - half), np.exp(self.centre + half)
 
 

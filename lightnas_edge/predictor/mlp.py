@@ -18,10 +18,11 @@ from lightnas_edge.errors import PredictorError
 from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.predictor.applicability import ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
-from lightnas_edge.predictor.calibration import LEAST_DEGREES, calibrate
+from lightnas_edge.predictor.calibration import calibrate
 from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.records.base import read_bounded
 from lightnas_edge.records.predictor import (
+    LEAST_DEGREES,
     Calibration,
     FitRecord,
     Float32Array,

@@ -92,7 +92,7 @@ def read_bounded(
     """A whole file. Raises `error` where it is missing, unreadable or larger than `max_bytes`."""
     try:
         with Path(path).open("rb") as file:
-            # A read allocates what it is asked for, so the limit itself is no argument for it.
+            # A read allocates what it is asked for, so the limit itself is not passed to it.
             content = file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
     except FileNotFoundError as cause:
         raise error(f"{path} does not exist", hint=remedy) from cause

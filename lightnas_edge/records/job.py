@@ -19,6 +19,7 @@ JobName = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Purpose = Literal["profile", "sample", "verify"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+BuildTimeout = Annotated[float, Field(gt=1e-3, le=1e6)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e12)]
 
 
@@ -94,6 +95,7 @@ class JobManifest(Record):
     precision: Key
     batch: Positive
     threads: Positive
+    build_timeout_s: BuildTimeout = 3600.0  # of one engine
     protocol: ProtocolRecord
     energy: EnergyRequest | None = None
     board_setup: BoardSetup | None = None
@@ -103,11 +105,12 @@ class JobManifest(Record):
 
 
 class Status(Record):
-    """status.json: how far the agent is. `done`, `total` count visits; `failed` counts keys that failed."""
+    """status.json: how far the agent is. `done`, `total` count visits, while building engines; `failed` counts keys."""
 
     kind: Literal["status"] = "status"
     schema_: Literal[1] = Field(default=1, alias="schema")
     state: Literal["running", "done", "failed", "interrupted"]
+    phase: Literal["building", "measuring"] = "measuring"
     session: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
     done: Count
     total: Count
@@ -117,6 +120,7 @@ class Status(Record):
     ]  # empty before the first visit
     round: Count
     eta_s: Seconds | None
+    elapsed_s: Seconds = 0.0  # of the present build: grows as long as the agent lives
     pid: Positive
     message: Line
 

@@ -38,11 +38,14 @@ COMPONENTS: dict[ComponentName, str] = {
 }
 
 
+LEAST_DEGREES = 3  # of freedom: with fewer networks the prior decides more than the networks do
+
+
 class Calibration(Record):
     """Residuals of held-out networks over the stated deviations: `scale` times a Student t."""
 
     scale: PositiveFloat
-    degrees_of_freedom: Annotated[float, Field(ge=1, le=1e9)]
+    degrees_of_freedom: Annotated[float, Field(ge=LEAST_DEGREES, le=1e9)]
 
 
 class Scores(Record):

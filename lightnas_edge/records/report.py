@@ -30,7 +30,7 @@ from lightnas_edge.records.run import ChoiceRecord, Confidence, DataRecord, Fron
 
 
 class Target(Record):
-    """One budget that was asked for."""
+    """One budget of the search."""
 
     metric: Metric
     unit: Name
@@ -41,14 +41,14 @@ class Budget(Target):
     """One budget of the network found: what is predicted, and the share of the target that it takes."""
 
     predicted: float
-    upper: float | None  # bound at the confidence of the search; null where none was asked for
+    upper: float | None  # bound at the confidence of the search; null without one
     used: float | None  # of the upper bound, or of the prediction where there is none
     multiplier: float | None  # above zero, the constraint shaped the search
     binding: bool  # leaves the least room
 
 
 class QuestionReport(Record):
-    """What was asked of the search."""
+    """The question of the search."""
 
     targets: tuple[Target, ...]  # empty where the search had several budgets
     budgets: Positive

@@ -1,4 +1,4 @@
-"""run.json, architecture.json and front.json: what was asked of a search, and what it found."""
+"""run.json, architecture.json and front.json: the question of a search, and what it found."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class BudgetRecord(Record):
 
 
 class RefinedFrom(Record):
-    """The network whose channels were refined."""
+    """The network that was refined."""
 
     run: Text  # folder, relative to the refined run
     space: Name
@@ -91,7 +91,7 @@ class RunRecord(Record):
 
     @property
     def sha256(self) -> str:
-        """Identity of the question: equal for runs that asked the same, whenever and by whichever version."""
+        """Identity of the question: equal for runs of the same question, whenever and by whichever version."""
         question = self.model_dump(mode="json", exclude={"created", "version"})
         return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
 
@@ -106,7 +106,7 @@ class SearchSources(Record):
 
 
 class MetricPrediction(Record):
-    """One limit: the prediction, its upper bound where a confidence was asked for, and the share that is over."""
+    """One limit: the prediction, its upper bound with a confidence, and the share that is over."""
 
     value: float
     upper: float | None
@@ -159,8 +159,9 @@ class ChoiceRecord(Record):
     """Why this network."""
 
     budget: Name
+    # Every candidate is an exact optimum of its operator scores: the posterior mean, or a draw from the posterior.
     exact: bool  # the selection proved that no network of the space scores higher within the budget
-    preferred: Operators  # by the operator scores alone, before candidates were compared
+    top_scored: Operators  # by the operator scores alone, before candidates were compared
     supernet: SupernetScore
     others: tuple[CandidateRecord, ...]
 

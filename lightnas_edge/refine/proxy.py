@@ -3,7 +3,7 @@
 The sum of the training losses early in an ordinary training, after Ru et al., "Speedy Performance Estimation for
 Neural Architecture Search" (NeurIPS 2021, arXiv 2006.04492): what learns faster tends to end better. As in their TSE-E
 the very first losses are left out, which depend more on the initial weights than on the network. It replaces
-the "batchwise training estimation" of the journal version of LightNAS, whose formula is not published. Lower is better.
+the "batchwise training estimation" of the journal version of LightNAS, the formula of which is not published. Lower is better.
 It depends on the seed of the initial weights and of the order of the images; networks are comparable at equal seeds.
 """
 

@@ -1,4 +1,4 @@
-"""A run as one page: what was asked, found, predicted and measured, with its provenance."""
+"""A run as one page: the question, what was found, predicted and measured, with its provenance."""
 
 from lightnas_edge.report.build import Report, build_report
 from lightnas_edge.report.figures import draw_front

@@ -75,7 +75,7 @@ class RunSnapshot:
 
     @property
     def target_ms(self) -> float | None:
-        """What was verified, or else what was asked."""
+        """What was verified, or else the budgets of the search."""
         return self.verification.target.latency_ms if self.verification else self.run.targets.get("latency_ms")
 
     @property

@@ -124,7 +124,7 @@ class Run:
 
     @classmethod
     def write(cls, folder: str | Path, question: Mapping[str, Any]) -> Self:
-        """run.json, in place of an earlier one: for a run whose every part is written again after it."""
+        """run.json, in place of an earlier one: for a run of which every part is written again after it."""
         run = cls(Path(folder), _record(question))
         run.record.save(run.folder / "run.json")
         return run
@@ -133,7 +133,7 @@ class Run:
         """Hold the lock of the directory; every writer does. Raises RunError where another process holds it."""
         return write_lock(self.folder, purpose)
 
-    # -- what was asked -----------------------------------------------------------------------------------
+    # -- the question -------------------------------------------------------------------------------------
 
     @property
     def data(self) -> DataRecord:

@@ -1,4 +1,4 @@
-"""The search: one pass that trains the weights, learns which operators are preferred, and ends within every budget."""
+"""The search: one pass that trains the weights, learns operator scores, and ends within every budget."""
 
 from lightnas_edge.search.config import METHODS, PUBLISHED, Published, SearchConfig
 from lightnas_edge.search.constraints import Budget, Constraint

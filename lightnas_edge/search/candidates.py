@@ -47,7 +47,7 @@ def shortlist(
     Raises:
         InfeasibleBudgetError: no network keeps the budget.
     """
-    min_utilisation = MIN_UTILISATION if config.uses_budget else None
+    min_utilisation = MIN_UTILISATION if config.is_two_sided else None
     found = [select(space, posterior.mean, budget.constraints, config.confidence, min_utilisation=min_utilisation)]
     generator = np.random.default_rng([config.seed, 17])
     for _ in range(2 * (count - 1)):  # draws repeat where the posterior is narrow
@@ -101,11 +101,12 @@ def compare(
     return found
 
 
-def scored(space: Space, posterior: OperatorPosterior, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+def combined_losses(space: Space, posterior: OperatorPosterior, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
     """(C,) smaller is better: a candidate's loss on held-out images minus the sum of its operator scores.
 
     Two estimates of the same loss with equal weight: the candidate's own loss contains interactions of its operators, the
-    posterior rests on the losses of hundreds of paths. With the first alone, the benchmark with known truth ends no better
+    posterior rests on the losses of hundreds of paths (those with label smoothing, as in training; the former without, since
+    it is reported). With the first alone, the benchmark with known truth ends no better
     than without any comparison, rather worse (docs/search.md).
     """
     score = [
@@ -124,5 +125,9 @@ def affordable(config: SearchConfig, data: DataSet, warmup_epochs: int, operator
     train, validation = len(data.train), len(data.validation)
     searching = config.epochs - warmup_epochs
     whole = 3 * train * (operators * warmup_epochs + searching) + config.paths * validation * searching
-    one = min(train, CALIBRATION_IMAGES) + min(validation, HELD_OUT_IMAGES)
-    return min(config.candidates, int(share * whole / one))
+    return min(config.candidates, int(share * whole / images_of_candidate(data)))
+
+
+def images_of_candidate(data: DataSet) -> int:
+    """Forward passes of an image that comparing one candidate takes."""
+    return min(len(data.train), CALIBRATION_IMAGES) + min(len(data.validation), HELD_OUT_IMAGES)

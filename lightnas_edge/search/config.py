@@ -55,7 +55,7 @@ class SearchConfig:
         architecture_batch: batch size of architecture updates; None: the same. A smaller one gives more steps per epoch.
         warmup_epochs: None: a ninth of the epochs, at least one.
         alpha_lr, lambda_lr: None: as published, multiplied by 3200 / architecture steps of this search where that is
-            above one. Adam moves a preference by at most the sum of its step sizes, so 100 published steps move it by
+            above one. Adam moves a logit by at most the sum of its step sizes, so 100 published steps move it by
             0.1. The scaling keeps that sum and does not bring a short search to its target: the network that alpha
             prefers ended 9 % below and 16 % above it in two searches of 10 and 8 epochs on `tiny`, and a replay
             without training showed no clear winner among 8 pairs of factors (median 4 to 15 % off). That the network
@@ -66,7 +66,7 @@ class SearchConfig:
         candidates: networks of each budget that are compared on held-out images, at most (`shared`).
         micro_batches: per weight update, run one after the other: less memory, and batch norm sees one at a time.
         precision: of the arithmetic: `fp32`, `bf16`, or `auto`: what is quickest in a short trial before the search.
-        seed: of weights, samples and preferences; that of order and augmentation belongs to the data.
+        seed: of weights, samples and logits; that of order and augmentation belongs to the data.
         device: `auto`, `cpu` or `cuda`. Bit-identical resumption is promised on the CPU, with the same
             number of threads.
         checkpoint_s: seconds between checkpoints.
@@ -113,8 +113,8 @@ class SearchConfig:
         ]
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             faults.append(f"warmup_epochs: {self.warmup_epochs} of {self.epochs} epochs leave none to search")
-        if self.confidence is not None and not 0 < self.confidence < 1:
-            faults.append(f"confidence: expected a number between 0 and 1, found {self.confidence}")
+        if self.confidence is not None and not 0.5 <= self.confidence < 1:
+            faults.append(f"confidence: expected a number from 0.5 to below 1, found {self.confidence}")
         for name, known in (("method", METHODS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 faults.append(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
@@ -123,11 +123,13 @@ class SearchConfig:
                 f"micro_batches: {self.micro_batches} micro-batches of {self.batch} images leave fewer than two images in each"
             )
         if faults:
-            raise ConfigError("the configuration of the search is invalid\n" + "\n".join(f"  {fault}" for fault in faults))
+            raise ConfigError(
+                "the configuration of the search is invalid\n" + "\n".join(f"  {fault}" for fault in faults)
+            )
 
     @property
-    def uses_budget(self) -> bool:
-        """Whether the budget is two-sided."""
+    def is_two_sided(self) -> bool:
+        """Whether the search pulls towards the first budget from below too; None of `two_sided` follows the method."""
         return self.method == LIGHTNAS if self.two_sided is None else self.two_sided
 
 

@@ -30,12 +30,14 @@ _MIN_PATHS = 8
 # Prior of the arithmetic coefficient: networks one standard deviation apart in arithmetic (of random paths) differ by 0.3
 # standard deviations of a path's loss, with the weight of 10 paths. A judgement: a larger network of a family, fully trained,
 # is usually the more accurate one.
-_ARITHMETIC_SCORE, _ARITHMETIC_WEIGHT = -0.3, 10.0
+_ARITHMETIC_COST, _ARITHMETIC_WEIGHT = -0.3, 10.0
 
 
 @dataclass(frozen=True)
 class OperatorPosterior:
-    """Normal posterior of the operator scores: larger is better, in units of the loss.
+    """Normal posterior of the operator scores: larger is better.
+
+    In units of the loss; before there are enough losses, in standard deviations of the arithmetic of random paths.
 
     Shapes: L layers, K operators, R unknowns.
     """
@@ -96,7 +98,7 @@ class PathLosses:
     def posterior(self) -> OperatorPosterior:
         """The posterior after all losses so far; before there are enough, arithmetic alone and without uncertainty."""
         layers, operators = len(self.space.layers), len(self.space.operators)
-        prior_only = OperatorPosterior(-_ARITHMETIC_SCORE * self._arithmetic, np.zeros((layers * operators, 1)))
+        prior_only = OperatorPosterior(-_ARITHMETIC_COST * self._arithmetic, np.zeros((layers * operators, 1)))
         if len(self) < _MIN_PATHS:
             return prior_only
         from sklearn.linear_model import BayesianRidge
@@ -115,7 +117,7 @@ class PathLosses:
         model = BayesianRidge(fit_intercept=False, max_iter=300)
         model.fit(
             np.concatenate([seen, prior]),
-            np.append(losses / scale, _ARITHMETIC_SCORE),
+            np.append(losses / scale, _ARITHMETIC_COST),
             sample_weight=np.append(weight, _ARITHMETIC_WEIGHT),
         )
         back = np.concatenate([np.eye(layers * operators), self._arithmetic.reshape(-1, 1)], axis=1)

@@ -39,14 +39,14 @@ Sources = Mapping[str, tuple[Sequence[Predictor], Path | None]]
 class SearchResult:
     """The network found for one budget.
 
-    `others` are the candidates it was compared with, best first; `preferred` is what the search preferred before they
-    were; `derived` what is most probable, budget or not (the published answer).
+    `others` are the candidates it was compared with, best first; `top_scored` is the network of the highest operator
+    scores, before that comparison; `derived` what is most probable, budget or not (the published answer).
     """
 
     budget: Budget
     chosen: Candidate
     others: tuple[Candidate, ...]
-    preferred: Architecture
+    top_scored: Architecture
     derived: Architecture
     multipliers: dict[str, float]  # metric -> multiplier; above zero, the constraint shaped the search
     probabilities: np.ndarray[Any, Any]  # (L, K) how probable each operator is in the end
@@ -71,15 +71,15 @@ class SearchResult:
 
     @property
     def upper(self) -> dict[str, float] | None:
-        """Metric -> upper bound at the confidence; None when none was asked for."""
-        held = self.chosen.selection.upper
-        return None if held is None else _named(self.budget, held)
+        """Metric -> upper bound at the confidence; None without a confidence."""
+        upper = self.chosen.selection.upper
+        return None if upper is None else _named(self.budget, upper)
 
     @property
     def used(self) -> dict[str, float]:
         """Metric -> share of the target that the prediction (its upper bound, with a confidence) takes; at most 1."""
-        held = self.upper or self.predicted
-        return {metric: held[metric] / target for metric, target in self.budget.targets.items()}
+        bounds = self.upper or self.predicted
+        return {metric: bounds[metric] / target for metric, target in self.budget.targets.items()}
 
     @property
     def binding(self) -> str:
@@ -113,7 +113,7 @@ class SearchResult:
         return ChoiceRecord(
             budget=self.budget.name,
             exact=self.chosen.selection.exact,
-            preferred=self.preferred.names,
+            top_scored=self.top_scored.names,
             supernet=_score(self.chosen),
             others=tuple(
                 CandidateRecord(
@@ -156,7 +156,7 @@ def begin_run(
         The run, and whether an earlier one under the same question is resumed.
 
     Raises:
-        RunError: the directory holds another search, whose differing fields are named, or another process writes there.
+        RunError: the directory holds another search (the message names the fields that differ), or another process writes there.
     """
     with write_lock(folder, "search"):
         question = {**_question(space, data, config), **_budget_fields(budgets), "host": host}
@@ -263,13 +263,13 @@ def found_before(run: Run, budget: Budget, confidence: float | None) -> bool:
 
 def _network_run(run: Run, result: SearchResult) -> Run:
     """The run of one network of a search with several."""
-    asked = run.record
+    record = run.record
     question: dict[str, Any] = {
-        "space": asked.space,
-        "data": asked.data,
-        "config": {**asked.config, "confidence": result.confidence},  # an added budget may have its own
-        "seed": asked.seed,
-        "host": asked.host,
+        "space": record.space,
+        "data": record.data,
+        "config": {**record.config, "confidence": result.confidence},  # an added budget may have its own
+        "seed": record.seed,
+        "host": record.host,
         **_budget_fields([result.budget]),
         "search": "../..",
         "board": result.budget.board,

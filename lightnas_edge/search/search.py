@@ -23,7 +23,14 @@ from lightnas_edge.nn.device import choose_device, undo_of_forward
 from lightnas_edge.nn.loop import TrainingLoop
 from lightnas_edge.records.metrics import BudgetProgress, SearchEpoch, SearchStep
 from lightnas_edge.runs import Run
-from lightnas_edge.search.candidates import Candidate, affordable, compare, scored, shortlist
+from lightnas_edge.search.candidates import (
+    Candidate,
+    affordable,
+    combined_losses,
+    compare,
+    images_of_candidate,
+    shortlist,
+)
 from lightnas_edge.search.config import LIGHTNAS, PUBLISHED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, require_one_space
 from lightnas_edge.search.execution import Execution, fastest_execution
@@ -141,7 +148,7 @@ def check_budgets(space: Space, budgets: Sequence[Budget], config: SearchConfig)
         raise BudgetError("a search needs a budget", hint="for example --latency-ms 20")
     if config.method == LIGHTNAS and len(budgets) > 1:
         raise BudgetError(
-            f"the published method searches once per budget; {len(budgets)} were asked for",
+            f"the published method searches once per budget; {len(budgets)} are given",
             hint="search for them one by one, or all at once with --method shared (the default)",
         )
     names = [budget.name for budget in budgets]
@@ -199,7 +206,7 @@ class _Search:
             "validation": [0.0, 0.0, 0],
         }  # loss * images, correct, images, of this epoch
         self.pending: list[tuple[Event, Outcome, list[list[int]]]] = []
-        asked = asdict(config)
+        settings = asdict(config)
         uniform = [[k] * len(space.layers) for k in range(len(space.operators))]
         self.identity = {
             "space": space.sha256,
@@ -208,7 +215,7 @@ class _Search:
             "processes": self.ranks.world,
             "budgets": [{"name": budget.name, **budget.targets} for budget in budgets],
             "predictors": [predicted(budget.constraints, uniform) for budget in budgets],
-            **{name: asked[name] for name in asked if name not in ("checkpoint_s", "confidence", "candidates")},
+            **{name: settings[name] for name in settings if name not in ("checkpoint_s", "confidence", "candidates")},
         }
         self.loop = TrainingLoop(
             self,
@@ -282,7 +289,7 @@ class _Search:
         self.supernet.to(memory_format=self.context.execution.memory_format)  # type: ignore[call-overload]
 
     def _execution(self) -> Execution:
-        """As asked; a trial decides on rank 0 and holds for all."""
+        """As configured; a trial decides on rank 0 and holds for all."""
         if self.config.precision != "auto":
             return Execution(bf16=self.config.precision == "bf16")
         side = self.space.input_size
@@ -351,7 +358,7 @@ class _Search:
         return left
 
     def _seconds_for(self, steps: dict[str, int]) -> float:
-        """From one path there and back and one path forward, on a copy; the comparison of candidates is left out."""
+        """From one path there and back and one path forward, on a copy."""
         pixels, labels, weights_wait_s = trial_batch(self.weight_batches)
         weight_batch = self._on_device(pixels, labels)
         pixels, labels, architecture_wait_s = trial_batch(self.architecture_batches)
@@ -376,7 +383,21 @@ class _Search:
             steps["warmup"] * (train_s * len(self.space.operators) + weights_wait_s)
             + steps["weights"] * (train_s + weights_wait_s)
             + steps["architecture"] * (learn_s + architecture_wait_s)
+            + self._images_of_comparison() * look_s / len(architecture_batch[1])
         )
+
+    def _images_of_comparison(self) -> int:
+        """Forward passes of an image that comparing the candidates of all budgets takes."""
+        if self.config.method == LIGHTNAS:
+            return 0
+        return len(self.strategy.budgets) * self._candidates(2) * images_of_candidate(self.data)
+
+    def _candidates(self, minimum: int) -> int:
+        """How many candidates of a budget are compared."""
+        within_share = affordable(
+            self.config, self.data, self.schedule.warmup_epochs, len(self.space.operators), COMPARISON_SHARE
+        )
+        return max(min(minimum, self.config.candidates), within_share)
 
     # -- what is written ------------------------------------------------------------------------------------
 
@@ -494,21 +515,16 @@ class _Search:
     def conclude(self, sources: Sources | None, *, added: bool = False) -> list[SearchResult]:
         """Choose a network for every budget; the first rank writes them."""
         # A search compares at least two networks; an added budget must stay cheap and may do without a comparison.
-        least = 1 if added else 2
-        results = [self._choose(index, budget, least) for index, budget in enumerate(self.strategy.budgets)]
+        minimum = 1 if added else 2
+        results = [self._choose(index, budget, minimum) for index, budget in enumerate(self.strategy.budgets)]
         if self.ranks.first:
             write_results(self.run_record, results, sources=sources, added=added)
         self.ranks.wait()
         return results
 
-    def _choose(self, index: int, budget: Budget, least: int) -> SearchResult:
+    def _choose(self, index: int, budget: Budget, minimum: int) -> SearchResult:
         began_s = time.monotonic()
-        count = 1
-        if self.config.method != LIGHTNAS:
-            held = affordable(
-                self.config, self.data, self.schedule.warmup_epochs, len(self.space.operators), COMPARISON_SHARE
-            )
-            count = max(min(least, self.config.candidates), held)
+        count = 1 if self.config.method == LIGHTNAS else self._candidates(minimum)
         posterior = self.strategy.posterior()
         selections = shortlist(self.space, posterior, budget, self.config, count)
         candidates = [Candidate(selection) for selection in selections]
@@ -519,13 +535,13 @@ class _Search:
                     {"kind": "candidate", "budget": budget.name, "done": done, "total": total}
                 ),
             )  # fmt: skip
-            scores = self.ranks.from_first(torch.from_numpy(scored(self.space, posterior, candidates)))
-            candidates = [candidates[int(place)] for place in scores.argsort(stable=True)]
+            losses = self.ranks.from_first(torch.from_numpy(combined_losses(self.space, posterior, candidates)))
+            candidates = [candidates[int(place)] for place in losses.argsort(stable=True)]
         return SearchResult(
             budget,
             candidates[0],
             tuple(candidates[1:]),
-            preferred=selections[0].architecture,
+            top_scored=selections[0].architecture,
             derived=Architecture.from_indices(self.space, self.strategy.derived()[index]),
             multipliers=self.strategy.multipliers()[index],
             probabilities=self.strategy.probabilities(index),

@@ -68,7 +68,7 @@ def weight_step(
     (In PyTorch 1.7, on which the published code ran, they got both.)
 
     Args:
-        micro_batches: the batch is run in this many parts whose gradients add up; batch norm sees one part at a time.
+        micro_batches: the batch is split into this many; their gradients add up, and batch norm sees one at a time.
         ranks: their gradients are averaged before the step.
         abandonable: entered around the passes; what it raises leaves the weights as they were.
     """
@@ -155,7 +155,7 @@ def architecture_gradient(
 
 @dataclass
 class Multiplier:
-    """lam of one constraint, and the brake: both look at the derived network, the one that alpha prefers everywhere.
+    """lam of one constraint, and the brake: both look at the derived network, the one of the highest alpha in every layer.
 
     `two_sided`: below the target lam may fall below zero and ask for more, as published; else it stays at zero.
     """

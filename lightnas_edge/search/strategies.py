@@ -126,7 +126,7 @@ class LightNasStrategy(SearchStrategy):
             betas=PUBLISHED.alpha_betas,
             weight_decay=PUBLISHED.alpha_weight_decay,
         )
-        two_sided = context.config.uses_budget
+        two_sided = context.config.is_two_sided
         self._multipliers = [
             # Only the first of several constraints is a target to be reached; the others are limits.
             Multiplier(context.schedule.lambda_lr, two_sided=two_sided and index == 0)
@@ -257,7 +257,7 @@ class SharedStrategy(SearchStrategy):
     def _solve(self, progress: float) -> list[PathDistribution]:
         score_std = self._posterior.score_std
         scale = LOGIT_SCALE * progress / score_std if score_std > 0 else 0.0
-        two_sided = self.context.config.uses_budget
+        two_sided = self.context.config.is_two_sided
         return [nearest_within(scale * self._posterior.mean, costs, two_sided=two_sided) for costs in self._costs]
 
     def probabilities(self, budget: int = 0) -> Array:

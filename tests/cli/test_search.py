@@ -149,7 +149,7 @@ def test_the_same_budget_again_keeps_the_network_that_was_found(run, capsys):
         (["--latency-ms", "9", "--targets", "8,9"], 2, "--targets and --latency-ms both limit the latency"),
         ([], 2, "a search needs a budget"),
         (["--energy-mj", "100"], 1, "no predictor of energy_mj for near"),
-        (["--targets", "8,9", "--method", "lightnas"], 2, "searches once per budget; 2 were asked for"),
+        (["--targets", "8,9", "--method", "lightnas"], 2, "searches once per budget; 2 are given"),
         (["--latency-ms", "9", "--space", "tiny"], 1, "was fitted for space 'small'"),
     ],
 )

@@ -115,6 +115,10 @@ def test_parameters_that_do_not_fit_the_space_are_all_listed(tmp_path, additive)
         ),
         (lambda fit: fit.update(calibraton=fit.pop("calibration")), "fit.calibraton: unknown field"),
         (lambda fit: fit["calibration"].pop("degrees_of_freedom"), "fit.calibration.degrees_of_freedom: missing"),
+        (
+            lambda fit: fit["calibration"].update(degrees_of_freedom=2),
+            "fit.calibration.degrees_of_freedom: should be greater than or equal to 3, found 2",
+        ),
         (lambda fit: fit.clear(), "fit.networks: missing"),
     ],
 )

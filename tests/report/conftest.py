@@ -99,7 +99,7 @@ def write_sample_run(
         supernet=SupernetScore(loss=0.5123, accuracy=0.87),
     )  # fmt: skip
     choice = ChoiceRecord(
-        budget="0.9ms", exact=True, preferred=other.operators, supernet=SupernetScore(loss=0.4987, accuracy=0.88),
+        budget="0.9ms", exact=True, top_scored=other.operators, supernet=SupernetScore(loss=0.4987, accuracy=0.88),
         others=(other,),
     )  # fmt: skip
     run.save_found(FOUND, predicted, choice)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightnas_edge.search.candidates import Candidate, scored
+from lightnas_edge.search.candidates import Candidate, combined_losses
 from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection
 from lightnas_edge.space import Architecture
@@ -19,7 +19,7 @@ def test_the_measured_loss_and_the_posterior_about_the_operators_count_alike():
     mean[0] = [0.3, 0.1, -0.4]
     posterior = OperatorPosterior(mean, np.zeros((12, 1)))
 
-    scores = scored(
+    scores = combined_losses(
         SPACE, posterior, [candidate([0, 1, 1, 1], 1.0), candidate([1, 1, 1, 1], 0.9), candidate([2, 1, 1, 1], 0.2)]
     )
 

@@ -112,7 +112,7 @@ def test_a_budget_that_is_added_again_gets_the_same_network_from_the_posterior(r
     folder, results = run
     (again,) = add_budgets(folder, SPACE, data(), [dataclasses.replace(BUDGETS[0], name="again")], CONFIG)
 
-    assert again.preferred == results[0].preferred
+    assert again.top_scored == results[0].top_scored
     assert not again.others
 
 
@@ -135,7 +135,7 @@ def test_the_posterior_maximised_is_the_one_that_was_saved(run):
     losses.restore(load_checkpoint(folder / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["losses"])
     for result in results:
         best = select(SPACE, losses.posterior().mean, result.budget.constraints).architecture
-        assert result.preferred == best
+        assert result.top_scored == best
 
 
 def test_an_unfinished_search_cannot_be_added_to(tmp_path):
@@ -148,7 +148,7 @@ def test_an_unfinished_search_cannot_be_added_to(tmp_path):
 def test_the_published_method_serves_one_budget(tmp_path):
     published = dataclasses.replace(CONFIG, method="lightnas")
 
-    with pytest.raises(BudgetError, match="searches once per budget; 3 were asked for"):
+    with pytest.raises(BudgetError, match="searches once per budget; 3 are given"):
         run_search(tmp_path, SPACE, data(), BUDGETS, published)
     with pytest.raises(BudgetError, match="learns for one budget"):
         add_budgets(tmp_path, SPACE, data(), BUDGETS[:1], published)

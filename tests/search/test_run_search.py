@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightnas_edge.errors import BudgetError, DivergedError, InfeasibleBudgetError, RunError
+from lightnas_edge.errors import BudgetError, ConfigError, DivergedError, InfeasibleBudgetError, RunError
 from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
 from lightnas_edge.search import SearchConfig, run_search
 from lightnas_edge.search.search import SCHEMA
@@ -201,7 +201,7 @@ def test_kill_9_at_any_moment_loses_at_most_what_came_after_the_checkpoint(whole
 
 
 def test_the_cost_is_estimated_before_the_first_step_and_changes_no_bit(whole, tmp_path, monkeypatch, config):
-    monkeypatch.setattr("lightnas_edge.nn.loop.ESTIMATE_FROM_STEPS", 28)
+    monkeypatch.setattr("lightnas_edge.nn.loop.TIME_FROM_STEPS", 28)
     events = []
 
     search(tmp_path, config=config, on_event=events.append)
@@ -218,7 +218,9 @@ def test_a_search_of_a_few_steps_is_not_timed_beforehand(tmp_path):
 
     search(tmp_path, config=dataclasses.replace(CONFIG, epochs=2), on_event=events.append)
 
-    assert "estimate" not in {event["kind"] for event in events}
+    (estimate,) = [event for event in events if event["kind"] == "estimate"]
+    assert estimate["steps"] == sum(event["kind"] == "search-step" for event in events)
+    assert estimate["seconds"] is estimate["memory_mb"] is None
 
 
 def test_a_finished_search_is_read_not_run_again(whole, config):
@@ -301,5 +303,5 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path):
 
 
 def test_all_faults_of_a_configuration_come_in_one_message():
-    with pytest.raises(RunError, match=r"epochs.*\n.*weight_lr.*\n.*confidence"):
-        SearchConfig(epochs=1, weight_lr=-1.0, confidence=2.0)
+    with pytest.raises(ConfigError, match=r"epochs.*\n.*weight_lr.*\n.*confidence: expected a number from 0.5"):
+        SearchConfig(epochs=1, weight_lr=-1.0, confidence=0.4)

@@ -71,7 +71,7 @@ def test_a_training_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path,
 
 
 def test_the_cost_is_estimated_before_the_first_step_and_changes_no_bit(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("lightnas_edge.nn.loop.ESTIMATE_FROM_STEPS", 24)
+    monkeypatch.setattr("lightnas_edge.nn.loop.TIME_FROM_STEPS", 24)
     events = []
 
     train(tmp_path, dataclasses.replace(CONFIG, epochs=6), on_event=events.append)
