@@ -90,7 +90,7 @@ class Interrupted(AgentError):
 
 
 class MeasureError(Exception):
-    """One measurement that failed. `code` is one of timeout, crash, load, run, model.
+    """One measurement that failed. `code` is one of timeout, crash, memory, load, run, model.
 
     `fatal` says that the process must end: a CUDA error, for example, stays until the process ends.
     """

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Dict, NamedTuple, Optional, Sequence
 
-from profiler import AGENT_VERSION, board, energy, journal, measure, messages, power, setup, state
+from profiler import AGENT_VERSION, board, building, energy, journal, measure, messages, power, setup, state
 from profiler.errors import AgentError, ErrorRecord, Interrupted, JournalError, MeasureError
 from profiler.fields import JsonObject
 from profiler.journal import PastVisit
@@ -142,10 +142,11 @@ class Session:
             min_sample_ms=max(protocol.min_sample_ms, measure.timer_step_s() * 1e3 * measure.TIMER_STEPS),
             samples_per_visit=protocol.samples_per_visit,
         )
-        self._supervisor = Supervisor(configuration, stop, protocol.timeout_s)
+        self._supervisor = Supervisor(configuration, stop, protocol.timeout_s, manifest.build_timeout_s)
         self._journal: Optional[journal.Journal] = None
         self._repeats: Dict[str, int] = {}
         self._failures: Dict[str, int] = {}
+        self._unbuilt: Dict[str, MeasureError] = {}  # by model: it is not loaded, because that would build it again
         self._visit_s: Dict[str, float] = {}  # how long the last visit to a key took
         self._timed_s = 0.0
         self._begun_s = time.monotonic()
@@ -157,7 +158,8 @@ class Session:
         """Everything in the job; one line about it."""
         log("session {} of job {} ({})".format(self._session, self._manifest.job, self._manifest.purpose))
         contents = self._read_journal()
-        header = self._header(self._supervisor.configure())
+        about = self._supervisor.configure()
+        header = self._header(about)
         self._check_origin(contents, header)
         self._journal = journal.Journal(self._journal_path(), contents.end)
         if contents.origin is None:
@@ -167,7 +169,10 @@ class Session:
             log("energy is not measured: " + header["energy"]["reason"])
             manifest = manifest._replace(energy=None)
         self._simulated = header["simulated"]
-        self._measure_rounds(Plan(manifest, contents.visits), self._journal)
+        plan = Plan(manifest, contents.visits)
+        if about.needs_build:
+            self._build(plan)
+        self._measure_rounds(plan, self._journal)
         spent_s = time.monotonic() - self._begun_s
         self._journal.sync()
         parts = []
@@ -240,6 +245,19 @@ class Session:
             "energy": energy_header,
         }
 
+    def _build(self, plan: Plan) -> None:
+        """Build the engines that are missing for what is left to do."""
+        models: Dict[str, building.Model] = {}
+        wanted = [self._measurements[key] for key, visits in plan.left.items() if visits]
+        for item in wanted + list(self._manifest.evaluations):
+            path = self._path("models", item.model + ".onnx")
+            models.setdefault(item.model, building.Model(item.model, path, item.key))
+
+        def report(progress: building.BuildProgress) -> None:
+            self._status.update(self._status.status._replace(phase="building", **progress._asdict()))
+
+        self._unbuilt = building.build_missing(self._supervisor, list(models.values()), report, log)
+
     def _measure_rounds(self, plan: Plan, table: journal.Journal) -> None:
         self._begun_s = time.monotonic()
         self._update_status(plan)
@@ -264,7 +282,9 @@ class Session:
         )
 
     def _update_status(self, plan: Plan, visit: Optional[PlannedVisit] = None) -> None:
-        status = self._status.status._replace(done=plan.done, total=plan.total, failed=len(self._failures))
+        status = self._status.status._replace(
+            phase="measuring", done=plan.done, total=plan.total, failed=len(self._failures), elapsed_s=0.0
+        )
         if visit is not None:
             status = status._replace(key=visit.key, round=visit.round, eta_s=self._eta_s(plan.left))
         self._status.update(status)
@@ -296,6 +316,9 @@ class Session:
         )
         path = self._path("models", measurement.model + ".onnx")
         try:
+            if measurement.model in self._unbuilt:
+                self._failures[visit.key] = FAILURES_LIMIT
+                raise self._unbuilt[measurement.model]
             self._supervisor.load(measurement.model, path)
             result = self._supervisor.visit(
                 messages.VisitRequest(measurement.model, self._repeats.get(visit.key), steady_s),
@@ -329,6 +352,8 @@ class Session:
         batches = evaluation.shape[0] // batch
         inputs = self._path("data", evaluation.inputs + ".f32")
         try:
+            if evaluation.model in self._unbuilt:
+                raise self._unbuilt[evaluation.model]
             self._supervisor.load(evaluation.model, self._path("models", evaluation.model + ".onnx"))
             self._supervisor.check(inputs, evaluation.inputs)
             for first in range(0, batches, BATCHES_PER_REQUEST):

@@ -8,6 +8,7 @@ from profiler.errors import ManifestError
 from profiler.fields import Fields, JsonObject, RecordError, parse, read_record, shown
 
 SCHEMA = 1
+BUILD_TIMEOUT_S = 3600.0  # a Jetson Nano builds a detector in up to 1741 s
 PURPOSES = ("profile", "sample", "verify")
 LEAST_STEADY_S = 3.0  # of power: docs/energy.md
 MOST_ROUNDS = 100000
@@ -25,6 +26,7 @@ _OPTIONS = {
     "backend": "--backend",
     "precision": "--precision",
     "board_setup.power_mode": "--power-mode",
+    "build_timeout_s": "--build-timeout",
 }
 
 
@@ -150,6 +152,7 @@ class Manifest(NamedTuple):
     precision: str
     batch: int
     threads: int
+    build_timeout_s: float  # of one engine
     protocol: MeasurementProtocol
     energy: Optional[EnergyRounds]  # None: latency alone
     board_setup: Optional[BoardSetup]  # None: the board stays as it is
@@ -172,6 +175,9 @@ class Manifest(NamedTuple):
             precision=fields.text("precision", _NAME, _A_NAME),
             batch=fields.whole("batch", 1),
             threads=fields.whole("threads", 1),
+            build_timeout_s=fields.number("build_timeout_s", 1e-3, LONGEST_S)
+            if fields.has("build_timeout_s")
+            else BUILD_TIMEOUT_S,
             protocol=MeasurementProtocol.read(fields.child("protocol")),
             energy=None if energy is None else EnergyRounds.read(energy),
             board_setup=None if board_setup is None else BoardSetup.read(board_setup),

@@ -2,6 +2,8 @@
 
     request            answer        what the process does
     ConfigureRequest   Configured    opens the backend
+    IsBuiltRequest     Built         looks for a model's engine among those that were built
+    BuildRequest       Done          builds it and keeps it
     LoadRequest        Loaded        gets an engine ready
     VisitRequest       Visited       measures a loaded model once
     RestRequest        Done          leaves the board idle
@@ -44,6 +46,25 @@ class ConfigureRequest(NamedTuple):
             min_sample_ms=fields.number("min_sample_ms", 0),
             samples_per_visit=fields.whole("samples_per_visit", 1),
         )
+
+
+class IsBuiltRequest(NamedTuple):
+    model: str  # SHA-256
+    path: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "IsBuiltRequest":
+        return cls(fields.text("model"), fields.text("path"))
+
+
+class BuildRequest(NamedTuple):
+    model: str  # SHA-256
+    path: str
+    workspace_share: float  # of the usual workspace
+
+    @classmethod
+    def read(cls, fields: Fields) -> "BuildRequest":
+        return cls(fields.text("model"), fields.text("path"), fields.number("workspace_share", 0, 1))
 
 
 class LoadRequest(NamedTuple):
@@ -104,9 +125,20 @@ class EvaluateRequest(NamedTuple):
         )
 
 
-Request = Union[ConfigureRequest, LoadRequest, VisitRequest, RestRequest, CheckRequest, EvaluateRequest]
+Request = Union[
+    ConfigureRequest,
+    IsBuiltRequest,
+    BuildRequest,
+    LoadRequest,
+    VisitRequest,
+    RestRequest,
+    CheckRequest,
+    EvaluateRequest,
+]
 _READERS: Dict[str, Callable[[Fields], Request]] = {
     "configure": ConfigureRequest.read,
+    "isbuilt": IsBuiltRequest.read,
+    "build": BuildRequest.read,
     "load": LoadRequest.read,
     "visit": VisitRequest.read,
     "rest": RestRequest.read,
@@ -119,10 +151,27 @@ class Configured(NamedTuple):
     fingerprint: JsonObject  # the backend's part of a table's fingerprint
     runtime: JsonObject  # for people
     runtime_at: Optional[str]  # the folder of the runtime's library
+    needs_build: bool  # before a model is loaded for the first time
 
     @classmethod
     def read(cls, fields: Fields) -> "Configured":
-        return cls(fields.table("fingerprint"), fields.table("runtime"), fields.optional_text("runtime_at"))
+        return cls(
+            fingerprint=fields.table("fingerprint"),
+            runtime=fields.table("runtime"),
+            runtime_at=fields.optional_text("runtime_at"),
+            needs_build=fields.flag("needs_build"),
+        )
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
+class Built(NamedTuple):
+    is_built: bool
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Built":
+        return cls(fields.flag("is_built"))
 
     def to_json(self) -> JsonObject:
         return dict(self._asdict())
@@ -179,7 +228,7 @@ class Done(NamedTuple):
         return {}
 
 
-Answer = Union[Configured, Loaded, Visited, Done]
+Answer = Union[Configured, Built, Loaded, Visited, Done]
 
 
 class Failure(NamedTuple):

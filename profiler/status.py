@@ -13,17 +13,22 @@ INTERVAL_S = 0.2
 
 
 class Status(NamedTuple):
-    """How far a run is. `done` and `total` count visits, `failed` counts keys."""
+    """How far a run is. `done` and `total` count visits, while building engines; `failed` counts keys.
+
+    While an engine is built, `elapsed_s` grows every second: a sign of life.
+    """
 
     session: str
     pid: int
     state: str = "running"  # running, done, failed, interrupted
+    phase: str = "measuring"  # or building
     done: int = 0
     total: int = 0
     failed: int = 0
     key: str = ""  # of the latest visit
     round: int = 0
     eta_s: Optional[float] = None
+    elapsed_s: float = 0.0  # of the present build
     message: str = ""
 
     def to_json(self) -> JsonObject:

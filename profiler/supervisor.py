@@ -13,12 +13,15 @@ from typing import Callable, List, Optional, Set, TypeVar, Union
 from profiler.errors import BackendError, Interrupted, MeasureError
 from profiler.fields import Fields, RecordError, parse
 from profiler.messages import (
+    BuildRequest,
+    Built,
     CheckRequest,
     Configured,
     ConfigureRequest,
     Done,
     EvaluateRequest,
     Failure,
+    IsBuiltRequest,
     Loaded,
     LoadRequest,
     Request,
@@ -31,6 +34,7 @@ from profiler.messages import (
 
 Reply = TypeVar("Reply")
 START_LIMIT_S = 180.0  # importing a runtime from a board's slow card takes a while
+ALIVE_INTERVAL_S = 1.0  # between two signs of life during a request that takes long
 
 
 class Stop:
@@ -58,12 +62,21 @@ def command() -> List[str]:
 
 
 class Supervisor:
-    """One long-lived measuring process, restarted whenever it dies or exceeds its time limit."""
+    """One long-lived measuring process, restarted whenever it dies or exceeds its time limit.
 
-    def __init__(self, configuration: ConfigureRequest, stop: Stop, timeout_s: float) -> None:
+    Args:
+        timeout_s: of a request.
+        build_timeout_s: of building one engine.
+    """
+
+    def __init__(
+        self, configuration: ConfigureRequest, stop: Stop, timeout_s: float, build_timeout_s: float = 0.0
+    ) -> None:
         self._configuration = configuration
         self._stop = stop
         self._timeout_s = timeout_s
+        self._build_timeout_s = build_timeout_s
+        self._load_extra_s = 0.0
         self._process: "Optional[subprocess.Popen[bytes]]" = None
         self._loaded: Set[str] = set()  # models loaded in the process
         self._pending = b""
@@ -88,7 +101,19 @@ class Supervisor:
             reply.check()
         except RecordError as err:
             raise BackendError(self._unreadable(err).message, "see agent.log")
+        # An engine that could not be kept, or that the runtime refuses, is built again when it is loaded.
+        self._load_extra_s = self._build_timeout_s if about.needs_build else 0.0
         return about
+
+    def is_built(self, model: str, path: str) -> bool:
+        """Whether the model's engine was built before. Raises MeasureError."""
+        self._start()
+        return self._ask(IsBuiltRequest(model, path), Built.read).is_built
+
+    def build(self, model: str, path: str, workspace_share: float, alive: Callable[[], None]) -> None:
+        """Build the model's engine. `alive` is called every ALIVE_INTERVAL_S. Raises MeasureError."""
+        self._start()
+        self._ask(BuildRequest(model, path, workspace_share), Done.read, self._build_timeout_s - self._timeout_s, alive)
 
     def load(self, model: str, path: str) -> None:
         """Get the model's engine ready.
@@ -96,11 +121,10 @@ class Supervisor:
         Raises:
             MeasureError: this model failed; the next call finds a working process again.
         """
-        if self._process is None:
-            self.configure()
+        self._start()
         if model not in self._loaded:
             started_s = time.monotonic()
-            loaded = self._ask(LoadRequest(model, path), Loaded.read)
+            loaded = self._ask(LoadRequest(model, path), Loaded.read, self._load_extra_s)
             self._loaded.difference_update(loaded.evicted)
             self._loaded.add(model)
             self.load_s += time.monotonic() - started_s
@@ -130,8 +154,18 @@ class Supervisor:
         self._loaded.clear()
         self._pending = b""
 
-    def _ask(self, request: Request, read: Callable[[Fields], Reply], extra_s: float = 0.0) -> Reply:
-        reply = self._exchange(request, self._timeout_s + extra_s)
+    def _start(self) -> None:
+        if self._process is None:
+            self.configure()
+
+    def _ask(
+        self,
+        request: Request,
+        read: Callable[[Fields], Reply],
+        extra_s: float = 0.0,
+        alive: Optional[Callable[[], None]] = None,
+    ) -> Reply:
+        reply = self._exchange(request, self._timeout_s + extra_s, alive)
         if isinstance(reply, Failure):
             if reply.fatal:
                 self.close()  # the next measurement starts a new process, and is not blamed for this one
@@ -143,7 +177,9 @@ class Supervisor:
             raise self._unreadable(err)
         return answer
 
-    def _exchange(self, request: Request, limit_s: float) -> Union[Fields, Failure]:
+    def _exchange(
+        self, request: Request, limit_s: float, alive: Optional[Callable[[], None]] = None
+    ) -> Union[Fields, Failure]:
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
         deadline_s = time.monotonic() + limit_s
@@ -153,17 +189,24 @@ class Supervisor:
         except OSError:
             raise self._death(process)
         while b"\n" not in self._pending:
-            left_s = deadline_s - time.monotonic()
-            ready, _, _ = select.select([process.stdout.fileno(), self._stop.fd], [], [], max(0.0, left_s))
+            left_s = max(0.0, deadline_s - time.monotonic())
+            wait_s = left_s if alive is None else min(left_s, ALIVE_INTERVAL_S)
+            ready, _, _ = select.select([process.stdout.fileno(), self._stop.fd], [], [], wait_s)
             if self._stop.requested:
                 self.close()
                 self._stop.check()
+            if not ready and wait_s < left_s:
+                assert alive is not None
+                alive()
+                continue
             if not ready:
                 self.close()
                 raise MeasureError(
                     "timeout",
                     "no answer to `{}` within {:g} s".format(name_of(request), limit_s),
-                    "if this board needs longer, raise timeout_s in the job's protocol",
+                    "if this board needs longer, give a larger --build-timeout"
+                    if isinstance(request, BuildRequest)
+                    else "if this board needs longer, raise timeout_s in the job's protocol",
                 )
             received = os.read(process.stdout.fileno(), 65536)
             if not received:
@@ -192,7 +235,7 @@ class Supervisor:
             return MeasureError("crash", "the measuring process ended with exit code {}".format(code), "see agent.log")
         if code == -signal.SIGKILL:
             return MeasureError(
-                "crash",
+                "memory",
                 "the measuring process was killed (SIGKILL): most likely memory ran out",
                 "free memory on the board, or use a smaller batch",
             )

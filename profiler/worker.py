@@ -42,7 +42,7 @@ def _answer(worker: "Worker", line: bytes) -> Union[messages.Answer, Failure]:
     except (MeasureError, AgentError) as err:
         return Failure(err.record, isinstance(err, MeasureError) and err.fatal)
     except MemoryError:
-        return Failure(MeasureError("run", "not enough memory", "free memory on the board").record, False)
+        return Failure(MeasureError("memory", "not enough memory", "free memory on the board").record, False)
     except Exception as err:  # a runtime may raise anything; it becomes the error of the visit
         return Failure(MeasureError("run", "{}: {}".format(type(err).__name__, err), "see agent.log").record, False)
 
@@ -77,6 +77,10 @@ class Worker:
             return Done()
         if self._bench is None:
             raise MeasureError("run", "the measuring process has no backend yet")
+        if isinstance(request, messages.IsBuiltRequest):
+            return self._bench.is_built(request)
+        if isinstance(request, messages.BuildRequest):
+            return self._bench.build(request)
         if isinstance(request, messages.LoadRequest):
             return self._bench.load(request)
         if isinstance(request, messages.VisitRequest):
@@ -120,7 +124,15 @@ class _Bench:
             fingerprint=self._backend.fingerprint(),
             runtime=self._backend.runtime(),
             runtime_at=os.path.dirname(getattr(library, "__file__", None) or "") or None,
+            needs_build=self._backend.needs_build,
         )
+
+    def is_built(self, request: messages.IsBuiltRequest) -> messages.Built:
+        return messages.Built(self._backend.is_built(read_checked(request.path, request.model)))
+
+    def build(self, request: messages.BuildRequest) -> Done:
+        self._backend.build(read_checked(request.path, request.model), request.workspace_share)
+        return Done()
 
     def load(self, request: messages.LoadRequest) -> Loaded:
         content = read_checked(request.path, request.model)

@@ -35,9 +35,8 @@ class CampaignProgress:
 
     def measuring(self, status: Status) -> None:
         """The board's status."""
-        of = "" if self._rounds is None else f" of {self._rounds}"
-        text = f"round {status.round + 1}{of}  {status.key}"
-        self._in_phase(self._title)(status.done, max(status.total, 1), text, status.eta_s)
+        title = "building engines" if status.phase == "building" else self._title
+        self._in_phase(title)(status.done, max(status.total, 1), _described(status, self._rounds), status.eta_s)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -49,6 +48,13 @@ class CampaignProgress:
             self._stack.close()
             self._phase, self._bar = title, self._stack.enter_context(progress(title))
         return self._bar
+
+
+def _described(status: Status, rounds: int | None) -> str:
+    """The present step. A build has no steps of its own: its time shows that the board is at work."""
+    if status.phase == "building":
+        return f"{status.key}, {duration(status.elapsed_s)}"
+    return f"round {status.round + 1}{'' if rounds is None else f' of {rounds}'}  {status.key}"
 
 
 @contextmanager
@@ -79,13 +85,8 @@ def measure_with_progress(
         before = luts.read(table) if table.exists() and not fresh else None
         if announce is not None:
             announce(job)
-        with progress(title) as bar:
-
-            def draw(status: Status) -> None:
-                text = f"round {status.round + 1} of {job.rounds}  {status.key}"
-                bar(status.done, max(status.total, 1), text, status.eta_s)
-
-            lut = measure(connection, job, table, fresh=fresh, on_progress=draw, sudo_password=sudo_password)
+        with campaign_progress(title, job.rounds) as bars:
+            lut = measure(connection, job, table, fresh=fresh, on_progress=bars.measuring, sudo_password=sudo_password)
     if before is not None:
         _report_reused(before, job)
     return job, lut

@@ -76,6 +76,7 @@ def test_an_unknown_choice_lists_the_choices_and_the_closest(command, meant):
         (("profile", "--space", "tiny", "--seed", "-1"), "--seed: expected a whole number from 0 to"),
         (("profile", "--space", "tiny", "--seed", "9" * 30), "--seed: expected a whole number from 0 to"),
         (("profile", "--space", "tiny", "--power-mode", "-1"), "--power-mode: expected the name or the number"),
+        (("profile", "--space", "tiny", "--build-timeout", "0.1"), "--build-timeout: expected 1 to 1e+06 seconds"),
         (("train", "run", "--workers", "-1"), "--workers: expected a whole number from 0 to"),
         (("train", "run", "--lr", "nan"), "--lr: expected a number above 0"),
         (("train", "run", "--fresh", "--resume"), "not allowed with argument"),

@@ -53,6 +53,15 @@ def test_more_rounds_and_fewer_operators_are_the_same_job(tmp_path):
     assert other.job != whole.job
 
 
+def test_the_time_limit_of_a_build_is_in_the_manifest_and_not_in_the_jobs_name(tmp_path):
+    usual = write_profile_job(tmp_path / "a", TINY, Settings())
+    patient = write_profile_job(tmp_path / "b", TINY, Settings(build_timeout_s=7200.0))
+
+    assert manifest(usual)["build_timeout_s"] == 3600.0
+    assert manifest(patient)["build_timeout_s"] == 7200.0
+    assert usual.job == patient.job
+
+
 def test_only_takes_keys_layers_blocks_and_globs():
     assert [shaped.key for shaped in select_operators(TINY, ["stem"])] == ["stem@3x32-16s2"]
     assert [shaped.key for shaped in select_operators(TINY, ["mbconv_k3_e6@2"])] == ["mbconv_k3_e6@24x8-40s2"]
