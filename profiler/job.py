@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Dict, NamedTuple, Optional, Sequence
 
-from profiler import AGENT_VERSION, board, building, energy, journal, measure, messages, power, setup, state
+from profiler import AGENT_VERSION, board, building, energy, footprint, journal, measure, messages, power, setup, state
 from profiler.errors import AgentError, ErrorRecord, Interrupted, JournalError, MeasureError
 from profiler.fields import JsonObject
 from profiler.journal import PastVisit
@@ -44,6 +44,7 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
                 message = session.run()
             finally:
                 session.close()
+                log(str(session.memory()))
         except AgentError as err:
             status.finish("interrupted" if isinstance(err, Interrupted) else "failed", err.message)
             raise
@@ -53,7 +54,14 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
         status.finish("done", message)
     finally:
         lock.release()
-    return {"kind": "run", "schema": 1, "job": manifest.job, "state": "done", "message": message}
+    return {
+        "kind": "run",
+        "schema": 1,
+        "job": manifest.job,
+        "state": "done",
+        "message": message,
+        "memory": session.memory().to_json(),
+    }
 
 
 class VisitLine(NamedTuple):
@@ -148,6 +156,7 @@ class Session:
         self._failures: Dict[str, int] = {}
         self._unbuilt: Dict[str, MeasureError] = {}  # by model: it is not loaded, because that would build it again
         self._visit_s: Dict[str, float] = {}  # how long the last visit to a key took
+        self._runtime_mb: Optional[float] = None
         self._timed_s = 0.0
         self._begun_s = time.monotonic()
         self._simulated = False
@@ -159,6 +168,7 @@ class Session:
         log("session {} of job {} ({})".format(self._session, self._manifest.job, self._manifest.purpose))
         contents = self._read_journal()
         about = self._supervisor.configure()
+        self._runtime_mb = about.runtime_mb
         header = self._header(about)
         self._check_origin(contents, header)
         self._journal = journal.Journal(self._journal_path(), contents.end)
@@ -190,6 +200,10 @@ class Session:
         message = "; ".join(part for part in parts if part)
         log(message or "nothing was left to do")
         return message
+
+    def memory(self) -> footprint.Footprint:
+        """Of the session, once its measuring process has ended."""
+        return footprint.Footprint(footprint.peak_mb(os.getpid()), self._supervisor.peak_mb, self._runtime_mb)
 
     def close(self) -> None:
         self._supervisor.close()

@@ -152,6 +152,7 @@ class Configured(NamedTuple):
     runtime: JsonObject  # for people
     runtime_at: Optional[str]  # the folder of the runtime's library
     needs_build: bool  # before a model is loaded for the first time
+    runtime_mb: Optional[float]  # memory that importing and opening the runtime took
 
     @classmethod
     def read(cls, fields: Fields) -> "Configured":
@@ -160,6 +161,7 @@ class Configured(NamedTuple):
             runtime=fields.table("runtime"),
             runtime_at=fields.optional_text("runtime_at"),
             needs_build=fields.flag("needs_build"),
+            runtime_mb=fields.optional_number("runtime_mb"),
         )
 
     def to_json(self) -> JsonObject:

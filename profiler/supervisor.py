@@ -10,6 +10,7 @@ import time
 from types import FrameType
 from typing import Callable, List, Optional, Set, TypeVar, Union
 
+from profiler import footprint
 from profiler.errors import BackendError, Interrupted, MeasureError
 from profiler.fields import Fields, RecordError, parse
 from profiler.messages import (
@@ -81,6 +82,7 @@ class Supervisor:
         self._loaded: Set[str] = set()  # models loaded in the process
         self._pending = b""
         self.load_s = 0.0  # time spent loading engines, all together
+        self.peak_mb: Optional[float] = None  # memory of the largest process that ended here
 
     def configure(self) -> Configured:
         """Start the process if none runs; its answer about its backend.
@@ -148,6 +150,8 @@ class Supervisor:
     def close(self) -> None:
         """End the process, whatever it is doing."""
         if self._process is not None:
+            peak_mb = footprint.peak_mb(self._process.pid)
+            self.peak_mb = max(peak_mb or 0.0, self.peak_mb or 0.0) or None
             self._process.kill()
             self._process.communicate()
         self._process = None

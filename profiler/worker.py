@@ -7,9 +7,9 @@ import json
 import os
 import signal
 import sys
-from typing import List, NamedTuple, Optional, Union
+from typing import Dict, List, NamedTuple, Optional, Union
 
-from profiler import backends, energy, measure, messages, state
+from profiler import backends, energy, footprint, measure, messages, state
 from profiler.errors import AgentError, MeasureError
 from profiler.fields import parse
 from profiler.messages import Configured, Done, Failure, Loaded, Visited
@@ -17,7 +17,8 @@ from profiler.system import System
 
 # Engines stay loaded between rounds while they fit in this share of the memory that was available at the start.
 MEMORY_SHARE = 0.25
-MEMORY_PER_MODEL_BYTE = 3  # weights, their packed copy, activations: an upper estimate
+MEMORY_PER_MODEL_BYTE = 3  # weights, their packed copy, activations: an upper estimate, for engines without a number
+HASH_BYTES = 2**20  # of a file, at a time
 _PR_SET_PDEATHSIG = 1
 
 
@@ -58,7 +59,7 @@ def _prefer_for_the_out_of_memory_killer() -> None:
 
 class _KeptEngine(NamedTuple):
     engine: backends.Engine
-    size: int  # bytes of the model
+    size: int  # bytes of memory that it occupies
 
 
 class Worker:
@@ -73,7 +74,7 @@ class Worker:
             self._bench = _Bench(request)
             return self._bench.configured()
         if isinstance(request, messages.CheckRequest):
-            read_checked(request.path, request.sha256)
+            check(request.path, request.sha256)
             return Done()
         if self._bench is None:
             raise MeasureError("run", "the measuring process has no backend yet")
@@ -96,6 +97,7 @@ class _Bench:
     def __init__(self, configuration: messages.ConfigureRequest) -> None:
         self._configuration = configuration
         system = System(configuration.root)
+        before_mb = footprint.resident_mb()
         self._backend = backends.open_backend(
             configuration.backend,
             configuration.precision,
@@ -104,6 +106,8 @@ class _Bench:
             configuration.home,
             system,
         )
+        opened_mb = footprint.resident_mb()
+        self._runtime_mb = None if before_mb is None or opened_mb is None else round(opened_mb - before_mb, 1)
         self._state = state.StateReader(
             [os.getpid(), os.getppid()],
             configuration.board.get("ignored_thermal_zones") or [],
@@ -113,7 +117,8 @@ class _Bench:
         )
         self._energy = energy.EnergyMeter(self._backend, system, configuration.board, configuration.home)
         available_mb = self._state.before().memory_available_mb or 1024.0
-        self._room_bytes = available_mb * 2**20 * MEMORY_SHARE / MEMORY_PER_MODEL_BYTE
+        self._room_bytes = available_mb * 2**20 * MEMORY_SHARE
+        self._sizes: Dict[str, int] = {}  # of engines that were loaded once, in bytes
         self._engines: "collections.OrderedDict[str, _KeptEngine]" = (
             collections.OrderedDict()
         )  # least recently used first
@@ -125,6 +130,7 @@ class _Bench:
             runtime=self._backend.runtime(),
             runtime_at=os.path.dirname(getattr(library, "__file__", None) or "") or None,
             needs_build=self._backend.needs_build,
+            runtime_mb=self._runtime_mb,
         )
 
     def is_built(self, request: messages.IsBuiltRequest) -> messages.Built:
@@ -136,12 +142,21 @@ class _Bench:
 
     def load(self, request: messages.LoadRequest) -> Loaded:
         content = read_checked(request.path, request.model)
-        evicted = []
-        while self._engines and len(content) + sum(loaded.size for loaded in self._engines.values()) > self._room_bytes:
-            model, _ = self._engines.popitem(last=False)
-            evicted.append(model)
-        self._engines[request.model] = _KeptEngine(self._backend.load(content), len(content))
+        estimate = len(content) * MEMORY_PER_MODEL_BYTE
+        evicted = self._evict(self._sizes.get(request.model, estimate))
+        engine = self._backend.load(content)
+        size = engine.memory_bytes()
+        self._sizes[request.model] = estimate if size is None else size
+        evicted += self._evict(self._sizes[request.model])  # its true size is known only now
+        self._engines[request.model] = _KeptEngine(engine, self._sizes[request.model])
         return Loaded(evicted)
+
+    def _evict(self, size: int) -> List[str]:
+        """Unload the engines that were used longest ago, until there is room for `size` bytes more; their models."""
+        evicted = []
+        while self._engines and size + sum(kept.size for kept in self._engines.values()) > self._room_bytes:
+            evicted.append(self._engines.popitem(last=False)[0])
+        return evicted
 
     def visit(self, request: messages.VisitRequest) -> Visited:
         engine = self._engine(request.model)
@@ -203,13 +218,38 @@ def read_checked(path: str, sha256: str) -> bytes:
     Raises:
         MeasureError: code `model`: the file is missing or does not match its name.
     """
-    remedy = "run again: the file is sent again"
     try:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as err:
-        raise MeasureError("model", "cannot read {}: {}".format(path, err.strerror), remedy)
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise MeasureError("model", "{} is damaged: its SHA-256 begins with {}".format(path, found[:12]), remedy)
+        raise _unreadable(path, err)
+    _refuse_damaged(path, sha256, hashlib.sha256(content).hexdigest())
     return content
+
+
+def check(path: str, sha256: str) -> None:
+    """Check a content-addressed file in pieces: the inputs of an evaluation may be larger than the memory.
+
+    Raises:
+        MeasureError: as `read_checked`.
+    """
+    found = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            for piece in iter(lambda: file.read(HASH_BYTES), b""):
+                found.update(piece)
+    except OSError as err:
+        raise _unreadable(path, err)
+    _refuse_damaged(path, sha256, found.hexdigest())
+
+
+def _refuse_damaged(path: str, sha256: str, found: str) -> None:
+    if found != sha256:
+        raise MeasureError("model", "{} is damaged: its SHA-256 begins with {}".format(path, found[:12]), _SEND_AGAIN)
+
+
+def _unreadable(path: str, err: OSError) -> MeasureError:
+    return MeasureError("model", "cannot read {}: {}".format(path, err.strerror), _SEND_AGAIN)
+
+
+_SEND_AGAIN = "run again: the file is sent again"

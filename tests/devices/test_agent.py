@@ -46,6 +46,17 @@ def test_a_job_is_measured_in_rounds_and_every_sample_is_kept(agent, write_job, 
     assert "inside timed loops" in status["message"]
 
 
+def test_the_agent_reports_its_memory_and_takes_little_besides_the_runtime(agent, write_job):
+    inputs = np.zeros((2**14, 8), np.float32)
+    code, answer, log = agent.run(write_job(inputs=inputs))
+    memory = answer["memory"]
+
+    assert code == 0
+    assert 0 < memory["runtime_mb"] < memory["measuring_mb"]
+    assert memory["agent_mb"] + memory["measuring_mb"] - memory["runtime_mb"] < 150
+    assert "peak memory: agent {:.0f} MB".format(memory["agent_mb"]) in log
+
+
 def test_a_finished_job_has_nothing_left_to_do(agent, write_job):
     job = write_job()
     agent.run(job)

@@ -1,0 +1,98 @@
+"""The measuring process keeps no more in memory than it must."""
+
+import hashlib
+import tracemalloc
+
+import pytest
+
+from profiler import backends, messages, worker
+from profiler.errors import MeasureError
+
+MB = 2**20
+
+
+class Engine(backends.Engine):
+    def __init__(self, size):
+        self.size = size
+
+    def memory_bytes(self):
+        return self.size
+
+
+class Backend(backends.Backend):
+    """Engines of a few MB, from models of a few bytes: the model is the engine's size."""
+
+    def fingerprint(self):
+        return {"backend": "sized"}
+
+    def runtime(self):
+        return {}
+
+    def load(self, model):
+        return Engine(int(model) * MB or None)
+
+
+@pytest.fixture
+def loads(tmp_path, monkeypatch):
+    """Load models of these sizes in MB into a worker on a board with 400 MB: what each load evicted, by size."""
+    monkeypatch.setattr(backends, "open_backend", lambda *_, **__: Backend())
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text(f"MemAvailable: {400 * 1024} kB\n")
+    process = worker.Worker()
+    process.answer(
+        messages.ConfigureRequest(
+            backend="sized", precision="fp32", batch=1, threads=1, home=str(tmp_path), root=str(tmp_path),
+            board={"name": "generic-linux"}, warmup_ms=1.0, min_sample_ms=1.0, samples_per_visit=1,
+        )
+    )  # fmt: skip
+
+    def load(*sizes):
+        names, evicted = {}, []
+        for size in sizes:
+            content = str(size).encode()
+            names[hashlib.sha256(content).hexdigest()] = size
+            path = tmp_path / f"{size}.onnx"
+            path.write_bytes(content)
+            answer = process.answer(messages.LoadRequest(hashlib.sha256(content).hexdigest(), str(path)))
+            evicted.append([names[model] for model in answer.evicted])
+        return evicted
+
+    return load
+
+
+def test_engines_are_unloaded_by_what_they_occupy_and_not_by_the_size_of_their_models(loads):
+    """A quarter of 400 MB is there for engines; the one used longest ago goes first."""
+    assert loads(40, 41, 10, 42, 99) == [[], [], [], [40], [41, 10, 42]]
+
+
+def test_an_engine_larger_than_the_room_is_loaded_alone(loads):
+    assert loads(20, 500, 21) == [[], [20], [500]]
+
+
+def test_without_a_number_the_size_of_the_model_decides(loads):
+    assert loads(0, 99, 20) == [[], [], [0, 99]]
+
+
+def test_inputs_are_checked_without_being_in_memory_as_a_whole(tmp_path):
+    path = tmp_path / "inputs.f32"
+    with path.open("wb") as file:
+        file.truncate(64 * MB)
+    sha256 = hashlib.sha256(bytes(64 * MB)).hexdigest()
+
+    tracemalloc.start()
+    try:
+        worker.check(str(path), sha256)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 8 * MB
+
+
+def test_damaged_inputs_are_refused(tmp_path):
+    (tmp_path / "inputs.f32").write_bytes(b"1234")
+
+    with pytest.raises(MeasureError, match="is damaged") as caught:
+        worker.check(str(tmp_path / "inputs.f32"), "0" * 64)
+
+    assert caught.value.code == "model"
