@@ -21,7 +21,34 @@ _TO_DEVICE, _FROM_DEVICE = 1, 2  # enum cudaMemcpyKind
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # enum cudaDeviceAttr
 _NAME_BYTES = 256  # cudaDeviceProp starts with char name[256] in every version; the rest of it moves
 _PROPERTIES_BYTES = 8192  # more than any version of cudaDeviceProp
+_CAPTURE_THREAD_LOCAL = 1  # enum cudaStreamCaptureMode: what other threads do meanwhile is not refused
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, and CUDA_ERROR_OUT_OF_MEMORY
+_CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported to -WrongThread: the capture alone is lost
+
+# How a CUDA error that stays with its process reads in the messages of other libraries: cudaGetErrorString's texts,
+# the names of both APIs, and the numbers 700 to 719.
+_STICKY = re.compile(
+    r"illegal memory access|illegal (?:instruction|address)|illegaladdress|illegal_address"
+    r"|unspecified launch failure|launch_?failure|launch_failed|misaligned.?address|launch timed out|launch_?timeout"
+    r"|device-side assert|hardware stack error|global/shared address space|invalid program counter"
+    r"|uncorrectable ecc|cuda\w*[ _](?:runtime )?(?:failure|error)(?: code)?[ :=(]*7[01]\d\b|cudaerror\D{0,3}7[01]\d\b",
+    re.IGNORECASE,
+)
+_NO_MEMORY = re.compile(
+    r"out.?of.?memory|cudaErrorMemoryAllocation|bad_alloc|MemoryError|insufficient memory|memory is insufficient"
+    r"|not enough memory|memory allocation failed|cannot allocate memory",
+    re.IGNORECASE,
+)
+
+
+def is_sticky(text: str) -> bool:
+    """Whether a message is about a CUDA error that stays with the process: nothing after it can be trusted."""
+    return _STICKY.search(text) is not None
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether a message is about a failed allocation. An illegal access is not one."""
+    return not is_sticky(text) and _NO_MEMORY.search(text) is not None
 
 
 class CudaError(MeasureError):
@@ -35,7 +62,7 @@ class CudaError(MeasureError):
             "free memory on the board, or use a smaller batch" if out_of_memory else "see agent.log",
         )
         self.cuda_code = code
-        self.fatal = not out_of_memory
+        self.fatal = not out_of_memory and code not in _CAPTURE_ERRORS
 
 
 class Device(NamedTuple):
@@ -47,13 +74,15 @@ class Device(NamedTuple):
 
 
 class Cuda:
-    """One GPU. Pointers and streams are whole numbers, as TensorRT wants them; events are whatever the layer uses.
+    """One GPU. Pointers and streams are whole numbers, as TensorRT wants them; events and graphs are the layer's own.
 
-    Implementers guarantee: every failure raises CudaError; nothing is asynchronous but `record` and what others put on
-    a stream.
+    Implementers guarantee: every failure raises CudaError; nothing is asynchronous but `record`, `launch` and what
+    others put on a stream.
     """
 
-    layer = ""  # how the calls reach CUDA, for people
+    kind = ""  # ctypes or pycuda: part of a fingerprint, since the host's part of a latency differs
+    layer = ""  # the same with the library's path, for people
+    captures_graphs = False
     runtime_version: Optional[str] = None
     driver_version: Optional[str] = None
 
@@ -95,13 +124,33 @@ class Cuda:
         """Device time between two recorded events; waits for the second."""
         raise NotImplementedError
 
+    def capture(self, stream: int, enqueue: Callable[[], None]) -> Any:
+        """A CUDA graph of what `enqueue` puts on the stream, which does not run it.
 
-def open_cuda() -> Cuda:
+        Raises:
+            CudaError: something in it cannot be captured. The stream is usable again.
+            Exception: whatever `enqueue` raises; the capture has ended.
+        """
+        raise NotImplementedError
+
+    def launch(self, graph: Any, stream: int) -> None:
+        raise NotImplementedError
+
+    def destroy_graph(self, graph: Any) -> None:
+        raise NotImplementedError
+
+
+def open_cuda(with_graphs: bool = False) -> Cuda:
     """CUDA on the first GPU.
+
+    Args:
+        with_graphs: CUDA graphs are needed; only the runtime library has them here.
 
     Raises:
         BackendError: there is no CUDA runtime library, or it finds no GPU; the message says which.
     """
+    if with_graphs:
+        return CudaRuntime(load_library())
     try:
         import pycuda.driver as driver  # type: ignore[import-not-found]  # a board has it, this project does not
     except ImportError:
@@ -112,9 +161,12 @@ def open_cuda() -> Cuda:
 class CudaRuntime(Cuda):
     """The CUDA runtime library through ctypes."""
 
+    kind = "ctypes"
+
     def __init__(self, library: Any) -> None:
         self._library = library
         self.layer = "ctypes on " + str(getattr(library, "_name", library))
+        self.captures_graphs = hasattr(library, "cudaStreamBeginCapture")
         for name in ("cudaGetErrorString", "cudaGetErrorName"):
             getattr(library, name).restype = ctypes.c_char_p
         try:  # without a driver, some versions fail at the first of these and some at the last
@@ -187,6 +239,38 @@ class CudaRuntime(Cuda):
         self._call("cudaEventElapsedTime", ctypes.byref(elapsed), start, end)
         return elapsed.value
 
+    def capture(self, stream: int, enqueue: Callable[[], None]) -> Any:
+        handle, graph = ctypes.c_void_p(stream), ctypes.c_void_p()
+        self._call("cudaStreamBeginCapture", handle, ctypes.c_int(_CAPTURE_THREAD_LOCAL))
+        try:
+            enqueue()
+        except Exception:
+            if self._library.cudaStreamEndCapture(handle, ctypes.byref(graph)) == 0 and graph.value:
+                self._library.cudaGraphDestroy(graph)
+            self._library.cudaGetLastError()
+            raise
+        self._call("cudaStreamEndCapture", handle, ctypes.byref(graph))
+        try:
+            return self._instantiate(graph)
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def _instantiate(self, graph: Any) -> Any:
+        executable = ctypes.c_void_p()
+        if hasattr(
+            self._library, "cudaGraphInstantiateWithFlags"
+        ):  # from 11.4 on, with these arguments in every version
+            self._call("cudaGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+        else:  # before 12, cudaGraphInstantiate has a node, a text and its length for errors; from 12 on it has flags
+            self._call("cudaGraphInstantiate", ctypes.byref(executable), graph, None, None, ctypes.c_size_t(0))
+        return executable
+
+    def launch(self, graph: Any, stream: int) -> None:
+        self._call("cudaGraphLaunch", graph, ctypes.c_void_p(stream))
+
+    def destroy_graph(self, graph: Any) -> None:
+        self._call("cudaGraphExecDestroy", graph)
+
     def _get(self, call: str, *arguments: Any) -> int:
         value = ctypes.c_int()
         self._call(call, ctypes.byref(value), *arguments)
@@ -204,7 +288,7 @@ class CudaRuntime(Cuda):
 class PyCuda(Cuda):
     """CUDA through pycuda, in the context that the CUDA runtime shares."""
 
-    layer = "pycuda"
+    kind = layer = "pycuda"
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver

@@ -9,6 +9,16 @@ SAME(cudaStreamCreate, cudaStream_t *); SAME(cudaStreamDestroy, cudaStream_t); S
 SAME(cudaEventCreate, cudaEvent_t *); SAME(cudaEventDestroy, cudaEvent_t); SAME(cudaEventRecord, cudaEvent_t, cudaStream_t);
 SAME(cudaEventSynchronize, cudaEvent_t); SAME(cudaEventElapsedTime, float *, cudaEvent_t, cudaEvent_t); SAME(cudaGetLastError, void);
 SAME(cudaGetDeviceProperties, struct cudaDeviceProp *, int);
+SAME(cudaStreamBeginCapture, cudaStream_t, enum cudaStreamCaptureMode); SAME(cudaStreamEndCapture, cudaStream_t, cudaGraph_t *);
+#if CUDART_VERSION >= 11040
+SAME(cudaGraphInstantiateWithFlags, cudaGraphExec_t *, cudaGraph_t, unsigned long long);
+#endif
+#if CUDART_VERSION < 12000
+SAME(cudaGraphInstantiate, cudaGraphExec_t *, cudaGraph_t, cudaGraphNode_t *, char *, size_t);
+#endif
+SAME(cudaGraphLaunch, cudaGraphExec_t, cudaStream_t); SAME(cudaGraphExecDestroy, cudaGraphExec_t); SAME(cudaGraphDestroy, cudaGraph_t);
+_Static_assert(cudaStreamCaptureModeThreadLocal == 1 && cudaErrorStreamCaptureUnsupported == 900 && cudaErrorStreamCaptureWrongThread == 908, "");
+_Static_assert(cudaErrorIllegalAddress == 700 && cudaErrorMisalignedAddress == 716 && cudaErrorLaunchFailure == 719, "");
 _Static_assert(__builtin_types_compatible_p(__typeof__(&cudaGetErrorName), const char *(*)(cudaError_t)), "");
 _Static_assert(__builtin_types_compatible_p(__typeof__(&cudaGetErrorString), const char *(*)(cudaError_t)), "");
 _Static_assert(cudaMemcpyHostToDevice == 1 && cudaMemcpyDeviceToHost == 2 && cudaDevAttrComputeCapabilityMajor == 75 && cudaDevAttrComputeCapabilityMinor == 76 && cudaErrorMemoryAllocation == 2, "");

@@ -52,6 +52,31 @@ int cudaEventElapsedTime(float *ms, event_t *start, event_t *end) {
     *ms = 0.5f * (end->recorded - start->recorded);
     return 0;
 }
+/* A graph counts its launches. Compiled with -DBEFORE_11_4, instantiating it has the arguments of CUDA 10 and 11. */
+typedef struct { int launches; } graph_t;
+static int capturing = 0;
+int cudaStreamBeginCapture(void *stream, int mode) { BEGIN; capturing = 1; return stream && mode == 1 ? 0 : 1; }
+int cudaStreamEndCapture(void *stream, graph_t **graph) {
+    BEGIN;
+    *graph = calloc(1, sizeof **graph);
+    return stream && capturing-- == 1 ? 0 : 904;
+}
+#ifdef BEFORE_11_4
+int cudaGraphInstantiate(graph_t **executable, graph_t *graph, void **node, char *text, size_t size) {
+    BEGIN;
+    *executable = calloc(1, sizeof **executable);
+    return graph && !node && !text && !size ? 0 : 1;
+}
+#else
+int cudaGraphInstantiateWithFlags(graph_t **executable, graph_t *graph, unsigned long long flags) {
+    BEGIN;
+    *executable = calloc(1, sizeof **executable);
+    return graph && !flags ? 0 : 1;
+}
+#endif
+int cudaGraphDestroy(graph_t *graph) { BEGIN; free(graph); return 0; }
+int cudaGraphLaunch(graph_t *executable, void *stream) { BEGIN; executable->launches++; return stream ? 0 : 400; }
+int cudaGraphExecDestroy(graph_t *executable) { BEGIN; free(executable); return 0; }
 int cudaGetLastError(void) { seen(__func__); return 0; }
 const char *cudaGetErrorName(int code) { return code == 2 ? "cudaErrorMemoryAllocation" : "cudaErrorOther"; }
 const char *cudaGetErrorString(int code) { return code == 2 ? "out of memory" : "something else"; }

@@ -24,7 +24,18 @@ from profiler.cuda import Cuda, CudaError, Device
 
 API = Path(__file__).with_name("api")
 VERSIONS = ["8.0.1", "8.2.1", "8.5.2", "8.6.1", "10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106"]
-NUMPY_TYPES = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+NUMPY_TYPES = {
+    TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16, TensorProto.INT8: np.int8,
+    TensorProto.UINT8: np.uint8,
+}  # fmt: skip
+DATA_TYPES = {
+    TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT8: "INT8", TensorProto.UINT8: "UINT8",
+    TensorProto.INT32: "INT32",
+}  # fmt: skip
+LAYER_TYPES = {
+    "Conv": "CONVOLUTION", "QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE", "Relu": "ACTIVATION",
+    "MatMul": "MATRIX_MULTIPLY",
+}  # fmt: skip
 
 
 def load_api(version):
@@ -40,7 +51,8 @@ class World:
         self.pending = []  # inferences enqueued and not yet synchronised with
         self.at_once = False  # inferences complete when they are enqueued: for a CUDA without synchronisation
         self.refuse = set()  # names of methods that answer None or False
-        self.say = []  # errors that the builder logs when it refuses
+        self.say = []  # errors that are logged with a refusal
+        self.formats = {}  # input or output -> (name of its format, vectorised dimension, components together)
         self.fast_fp16 = self.fast_int8 = True
         self.networks, self.configs = [], []
 
@@ -181,13 +193,14 @@ class Builder(Behaviour):
                 if not monitor.step_complete("Building", step):
                     return None
             monitor.phase_finish("Building")
+        if config._cache is not None:
+            config._cache._content += b"timed;"
         if self._refuses("build_serialized_network"):
             for message in self._world.say:
                 self._logger.log(self._trt.ILogger.Severity.ERROR, message)
             return None
-        if config._cache is not None:
-            config._cache._content += b"timed;"
-        return Buffer(b"PLAN" + self._trt.__version__.encode() + b"\0" + network._model)
+        detailed = config.profiling_verbosity == getattr(self._trt.ProfilingVerbosity, "DETAILED", None)
+        return Buffer(head(self._trt) + (b"D" if detailed else b"N") + network._model)
 
 
 class IBuilderConfig(Behaviour):
@@ -224,18 +237,33 @@ class ITimingCache(Behaviour):
 
 class INetworkDefinition(Behaviour):
     def _start(self, flags):
-        self._creation_flags, self._model, self._types = flags, b"", []
+        self._creation_flags, self._model, self._layers, self._edges = flags, b"", [], ([], [])
 
     def _get_num_layers(self):
-        return len(self._types)
+        return len(self._layers)
 
     def _get_layer(self, index):
-        return create(self._trt.ILayer, self._types[index])
+        return create(self._trt.ILayer, *self._layers[index])
+
+    def _get_num_inputs(self):
+        return len(self._edges[0])
+
+    def _get_num_outputs(self):
+        return len(self._edges[1])
+
+    def _get_input(self, index):
+        return self._edges[0][index]
+
+    def _get_output(self, index):
+        return self._edges[1][index]
 
 
 class ILayer(Behaviour):
-    def _start(self, data_type):
-        self._data_type = data_type
+    def _start(self, kind, data_type):
+        self._kind, self._data_type = kind, data_type
+
+    def _get_type(self):
+        return self._kind
 
     def _get_num_outputs(self):
         return 1
@@ -259,13 +287,26 @@ class OnnxParser(Behaviour):
         known = {
             value.name: value.type.tensor_type.elem_type for value in [*proto.graph.value_info, *proto.graph.output]
         }
-        data_type = self._trt.DataType
-        halves = {TensorProto.FLOAT16: data_type.HALF}
-        self._network._types = [
-            halves.get(known.get(name), data_type.FLOAT) for node in proto.graph.node for name in node.output
+        data_type, layer_type = self._trt.DataType, self._trt.LayerType
+        self._network._layers = [
+            (
+                layer_type[LAYER_TYPES.get(node.op_type, "ELEMENTWISE")],
+                data_type[DATA_TYPES.get(known.get(name), "FLOAT")],
+            )
+            for node in proto.graph.node
+            for name in node.output
         ]
+        inputs, outputs = self._network._edges
+        inputs.extend(self._edge(value) for value in proto.graph.input)
+        outputs.extend(self._edge(value) for value in proto.graph.output)
         self._network._model, self._network._parser = bytes(model), self._here
         return True
+
+    def _edge(self, value):
+        tensor = create(self._trt.ITensor)
+        tensor.__dict__["=dtype"] = self._trt.DataType[DATA_TYPES[value.type.tensor_type.elem_type]]
+        tensor.__dict__["=shape"] = tuple(side.dim_value or -1 for side in value.type.tensor_type.shape.dim)
+        return tensor
 
     def _get_num_errors(self):
         return 1
@@ -290,17 +331,26 @@ class Runtime(Behaviour):
         self._logger = logger
 
     def _deserialize_cuda_engine(self, serialized_engine):
-        head = b"PLAN" + self._trt.__version__.encode() + b"\0"
-        if not serialized_engine.startswith(head) or self._refuses("deserialize_cuda_engine"):
-            self._logger.log(self._trt.ILogger.Severity.ERROR, "The engine plan file is not compatible")
+        start = head(self._trt)
+        if not serialized_engine.startswith(start) or self._refuses("deserialize_cuda_engine"):
+            message = self._world.say or ["The engine plan file is not compatible"]
+            self._logger.log(self._trt.ILogger.Severity.ERROR, message[0])
             return None
-        return create(self._trt.ICudaEngine, serialized_engine[len(head) :])
+        content = serialized_engine[len(start) :]
+        return create(self._trt.ICudaEngine, content[1:], content[:1] == b"D", self._logger)
+
+
+def head(trt):
+    """How a plan begins."""
+    return b"PLAN" + trt.__version__.encode() + b"\0"
 
 
 class ICudaEngine(Behaviour):
-    def _start(self, model):
+    def _start(self, model, detailed, logger):
+        self._detailed, self._logger = detailed, logger
         proto = onnx.load_model_from_string(model)
         self._nodes = [node.name or node.op_type for node in proto.graph.node]
+        self._operators = [node.op_type for node in proto.graph.node]
         initial = {value.name for value in proto.graph.initializer}
         self._inputs = [value for value in proto.graph.input if value.name not in initial]
         self._values = [*self._inputs, *proto.graph.output]
@@ -316,8 +366,16 @@ class ICudaEngine(Behaviour):
         return tuple(side.dim_value or -1 for side in self._value(key).type.tensor_type.shape.dim)
 
     def _data_type(self, key):
-        kinds = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT32: "INT32"}
-        return self._trt.DataType[kinds[self._value(key).type.tensor_type.elem_type]]
+        return self._trt.DataType[DATA_TYPES[self._value(key).type.tensor_type.elem_type]]
+
+    def _format(self, key):
+        return self._trt.TensorFormat[self._world.formats.get(self._name(key), ("LINEAR", -1, -1))[0]]
+
+    def _vectorized_dim(self, key):
+        return self._world.formats.get(self._name(key), ("LINEAR", -1, -1))[1]
+
+    def _components_per_element(self, key):
+        return self._world.formats.get(self._name(key), ("LINEAR", -1, -1))[2]
 
     def _get_num_io_tensors(self):
         return len(self._values)
@@ -339,6 +397,9 @@ class ICudaEngine(Behaviour):
     _get_tensor_name = _get_binding_name = _name
     _get_tensor_shape = _get_binding_shape = _shape
     _get_tensor_dtype = _get_binding_dtype = _data_type
+    _get_tensor_format = _get_binding_format = _format
+    _get_tensor_vectorized_dim = _get_binding_vectorized_dim = _vectorized_dim
+    _get_tensor_components_per_element = _get_binding_components_per_element = _components_per_element
 
     def _create_execution_context(self):
         if self._refuses("create_execution_context"):
@@ -367,6 +428,8 @@ class IExecutionContext(Behaviour):
 
     def _execute(self, stream):
         if self._refuses("execute"):
+            for message in self._world.say:
+                self._engine._logger.log(self._trt.ILogger.Severity.ERROR, message)
             return False
         assert stream
         self._world.pending.append(self._compute)
@@ -407,7 +470,18 @@ class EngineInspector(Behaviour):
         new = int(self._trt.__version__.split(".")[0]) >= 11
         names = [value.name for value in self._engine._values]
         tensors = {"I/O Tensors": [{"Name": name} for name in names]} if new else {"Bindings": names}
-        return json.dumps(dict({"Layers": [{"Name": node} for node in self._engine._nodes]}, **tensors))
+        return json.dumps(
+            dict({"Layers": [self._layer(index) for index in range(len(self._engine._nodes))]}, **tensors)
+        )
+
+    def _layer(self, index):
+        name, operator = self._engine._nodes[index], self._engine._operators[index]
+        if not self._engine._detailed:
+            return name
+        old = self._trt.__version__.startswith("8.")
+        edge = {"Format/Datatype": "Row major linear FP32" if old else "Float"}
+        kind = {"Conv": "CaskConvolution" if old else "conv", "Relu": "PointWiseV2" if old else "kgen"}
+        return {"Name": name, "LayerType": kind.get(operator, operator), "Inputs": [edge], "Outputs": [edge]}
 
 
 BEHAVIOURS = {
@@ -422,7 +496,8 @@ BEHAVIOURS = {
 class HostCuda(Cuda):
     """CUDA's interface on host memory, with real addresses; a stream's work is done when it is synchronised with."""
 
-    layer = "stand-in"
+    kind = layer = "stand-in"
+    captures_graphs = True
     runtime_version = "10.2"
     driver_version = "10.2"
 
@@ -430,7 +505,7 @@ class HostCuda(Cuda):
         self._world = world
         self._device = Device(name, capability, memory_bytes)
         self.buffers = {}
-        self.streams, self.events = set(), set()
+        self.streams, self.events, self.graphs = set(), set(), []
         self.fail = {}  # call -> error to raise
 
     def _note(self, call):
@@ -492,12 +567,29 @@ class HostCuda(Cuda):
         self._world.complete()
         return 0.25 * (end.recorded - start.recorded)
 
+    def capture(self, stream, enqueue):
+        self._note("capture")
+        assert stream in self.streams and not self._world.pending, "other work is on the stream"
+        enqueue()
+        graph, self._world.pending = self._world.pending, []
+        self.graphs.append(graph)
+        return graph
+
+    def launch(self, graph, stream):
+        self._note("launch")
+        assert stream in self.streams and graph in self.graphs
+        self._world.pending.extend(graph)
+
+    def destroy_graph(self, graph):
+        self._note("destroy_graph")
+        self.graphs.remove(graph)
+
 
 def lost_device():
     return CudaError("cudaStreamSynchronize", 700, "cudaErrorIllegalAddress", "an illegal memory access")
 
 
-def conv_model(batch=1, fp16=False, side=8, channels=3, output_channels=4, seed=0):
+def conv_model(batch=1, fp16=False, side=8, channels=3, output_channels=4, seed=0, metadata=None):
     """A convolution with ReLU: float32, or float16 throughout."""
     kind = TensorProto.FLOAT16 if fp16 else TensorProto.FLOAT
     random = np.random.RandomState(seed)
@@ -512,12 +604,13 @@ def conv_model(batch=1, fp16=False, side=8, channels=3, output_channels=4, seed=
         [onnx.helper.make_tensor_value_info("output", kind, [batch, output_channels, side, side])],
         [onnx.numpy_helper.from_array(weights, "weights")],
     )
-    return checked(graph)
+    return checked(graph, metadata)
 
 
-def checked(graph):
+def checked(graph, metadata=None):
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
     model.ir_version = 7
+    onnx.helper.set_model_props(model, metadata or {})
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -534,6 +627,41 @@ def run_directly(model, inputs):
 
 def floats(count, seed=1):
     return struct.pack(f"<{count}f", *np.random.RandomState(seed).standard_normal(count))
+
+
+def half_inside_model():
+    """A convolution in half precision between casts: float32 at its edges, as a network has."""
+    weights = np.random.RandomState(0).standard_normal((4, 3, 3, 3)).astype(np.float16)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Cast", ["input"], ["half"], to=TensorProto.FLOAT16),
+            onnx.helper.make_node("Conv", ["half", "weights"], ["middle"], pads=[1, 1, 1, 1]),
+            onnx.helper.make_node("Cast", ["middle"], ["output"], to=TensorProto.FLOAT),
+        ],
+        "half_inside",
+        [onnx.helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [onnx.helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 4, 8, 8])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    return checked(graph)
+
+
+def eight_bit_model(kind=TensorProto.INT8, batch=1):
+    """A ReLU with 8-bit values at its edges, as inside a quantised network."""
+    scale, zero = np.array(0.05, np.float32), np.array(0, NUMPY_TYPES[kind])
+    names = ["scale", "zero"]
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("DequantizeLinear", ["input", *names], ["large"]),
+            onnx.helper.make_node("Relu", ["large"], ["positive"]),
+            onnx.helper.make_node("QuantizeLinear", ["positive", *names], ["output"]),
+        ],
+        "eight_bit",
+        [onnx.helper.make_tensor_value_info("input", kind, [batch, 3, 8, 8])],
+        [onnx.helper.make_tensor_value_info("output", kind, [batch, 3, 8, 8])],
+        [onnx.numpy_helper.from_array(scale, "scale"), onnx.numpy_helper.from_array(zero, "zero")],
+    )
+    return checked(graph)
 
 
 def quantized_model():

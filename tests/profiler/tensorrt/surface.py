@@ -24,6 +24,7 @@ CLASSES = [
     "ITensor",
     "ITimingCache",
     "LayerInformationFormat",
+    "LayerType",
     "Logger",
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
@@ -31,6 +32,7 @@ CLASSES = [
     "ParserError",
     "ProfilingVerbosity",
     "Runtime",
+    "TensorFormat",
     "TensorIOMode",
 ]
 

@@ -1,13 +1,20 @@
 """The backend's logic, on a stand-in with the surface of each version. No number here is a measurement."""
 
+import hashlib
 import json
 import os
 import stat
+import types
 
 import numpy as np
+import onnx
 import pytest
 
-from profiler.backends.tensorrt import WORKSPACE_BYTES, TensorRT
+from profiler.backends import Conditions
+from profiler.backends.tensorrt import TensorRT, cache, network
+from profiler.backends.tensorrt import engine as engine_module
+from profiler.backends.tensorrt.builder import WORKSPACE_BYTES
+from profiler.cuda import CudaError
 from profiler.errors import BackendError, MeasureError
 from tests.profiler.tensorrt import standin
 
@@ -36,15 +43,92 @@ def test_latency_is_taken_from_enqueue_to_synchronised_completion_and_copies_not
     assert not bench.world.pending
 
 
-def test_device_time_is_taken_between_two_events_around_each_inference(bench):
-    engine = bench.open().load(standin.conv_model())
+def clock_of_steps(monkeypatch, step_s):
+    """Every reading of the engine's clock is one step later."""
+    now = [0.0]
+
+    def read():
+        now[0] += step_s
+        return now[0]
+
+    monkeypatch.setattr(engine_module, "time", types.SimpleNamespace(perf_counter=read))
+
+
+def test_gpu_time_is_that_of_many_inferences_queued_between_two_events(bench, monkeypatch):
+    """The stand-in takes 0.25 ms for each inference in the queue."""
+    loaded = bench.open().load(standin.conv_model())
+    clock_of_steps(monkeypatch, 0.0)
     bench.world.calls.clear()
 
-    assert engine.device_ms(3) == 0.25
+    times = loaded.device_times(1)
 
-    assert [call for _, call in bench.world.calls if call in ("record", "elapsed_ms")] == [
-        "record", "record", "elapsed_ms",
-    ] * 3  # fmt: skip
+    assert times.gpu_ms == 0.25
+    calls = [call for _, call in bench.world.calls]
+    first, second = [index for index, call in enumerate(calls) if call == "record"]
+    assert second - first - 1 == engine_module.QUEUED
+    assert "synchronize" not in calls[first:second]
+    assert (
+        calls[first - engine_module.LEAD : first] == [calls[0]] * engine_module.LEAD
+    )  # the GPU is busy at the first event
+    assert calls[second + 1 :] == ["elapsed_ms"]
+
+
+def test_at_most_200_ms_of_inferences_are_queued(bench_of, monkeypatch):
+    bench = bench_of("10.3.0")
+    loaded = bench.open().load(standin.conv_model())
+    clock_of_steps(monkeypatch, 1 / 32)  # an enqueue takes one step and an inference two, which is 62.5 ms
+    bench.world.calls.clear()
+
+    loaded.device_times(1)
+
+    calls = [call for _, call in bench.world.calls]
+    first, second = [index for index, call in enumerate(calls) if call == "record"]
+    assert second - first - 1 == 3
+
+
+def test_enqueue_time_is_that_of_the_call_alone_into_an_empty_queue(bench_of, monkeypatch):
+    bench = bench_of("8.6.1")
+    loaded = bench.open().load(standin.conv_model())
+    clock_of_steps(monkeypatch, 0.001)
+
+    assert loaded.device_times(5).enqueue_ms == 1.0
+
+    assert [call for _, call in bench.world.calls].count("synchronize") == 5
+
+
+def test_a_cuda_graph_is_captured_once_and_launched_for_every_inference(bench):
+    model, inputs = standin.conv_model(), standin.floats(192)
+    loaded = bench.open(cuda_graph=True).load(model)
+    bench.world.calls.clear()
+
+    loaded.run(2)
+
+    assert bench.world.calls == [("cuda", "launch"), ("cuda", "synchronize")] * 2
+    np.testing.assert_allclose(
+        np.frombuffer(loaded.evaluate(inputs), np.float32),
+        np.frombuffer(standin.run_directly(model, inputs), np.float32),
+        rtol=1e-6,
+    )
+    assert loaded.device_times(1).gpu_ms == 0.25
+    loaded.close()
+    assert not bench.cuda.graphs
+
+
+def test_an_engine_that_cannot_be_captured_is_an_error_with_a_remedy(bench_of):
+    bench = bench_of("10.3.0")
+    bench.cuda.fail["capture"] = CudaError("cudaStreamEndCapture", 901, "cudaErrorStreamCaptureInvalidated", "invalid")
+    with pytest.raises(MeasureError, match="cannot be captured as a CUDA graph: CUDA: cudaStreamEndCapture") as caught:
+        bench.open(cuda_graph=True).load(standin.conv_model())
+    assert (caught.value.code, caught.value.remedy) == ("load", "measure it without --cuda-graph")
+    assert not caught.value.fatal
+    assert not bench.cuda.buffers and not bench.cuda.streams
+
+
+def test_cuda_graphs_need_a_layer_that_has_them(bench_of):
+    bench = bench_of("10.3.0")
+    bench.cuda.captures_graphs = False
+    with pytest.raises(BackendError, match=r"CUDA \(stand-in\) has no CUDA graphs"):
+        bench.open(cuda_graph=True)
 
 
 def test_peak_memory_is_plan_plus_scratch_plus_inputs_and_outputs(bench):
@@ -53,6 +137,7 @@ def test_peak_memory_is_plan_plus_scratch_plus_inputs_and_outputs(bench):
     (plan,) = [path for path in bench.home.rglob("*.engine")]
 
     ends = sum(port.size for port in engine.ports)
+    assert engine.memory_bytes() == 3 * 2**20 + plan.stat().st_size + ends
     assert engine.peak_memory_mb() == pytest.approx(3 + (plan.stat().st_size + ends) / 2**20, abs=1e-6)
 
 
@@ -88,7 +173,57 @@ def test_inputs_and_outputs_in_fp16_are_converted(bench_of):
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype", "middle"), [(onnx.TensorProto.INT8, np.int8, 0), (onnx.TensorProto.UINT8, np.uint8, 128)]
+)
+def test_inputs_in_8_bits_are_filled_so_that_three_deviations_are_the_largest_value(bench, kind, dtype, middle):
+    loaded = bench.open("int8", batch=8).load(standin.eight_bit_model(kind, batch=8))
+
+    assert [port.size for port in loaded.ports] == [8 * 3 * 8 * 8] * 2
+    content = np.frombuffer(bench.cuda.from_device(loaded._pointers[0], loaded.ports[0].size), dtype)
+    spread = content.astype(float) - middle
+    assert abs(spread.mean()) < 5 and 127 / 3 * 0.9 < spread.std() < 127 / 3 * 1.1
+    assert np.abs(spread).max() <= 127
+    loaded.run(1)
+    with pytest.raises(MeasureError, match="an evaluation takes float32 in and out"):
+        loaded.evaluate(b"")
+
+
+def test_a_vectorised_format_has_room_for_its_padding(bench):
+    """3 channels in a format of 8 together occupy 8."""
+    bench.world.formats["input"] = ("HWC8", 1, 8)
+    loaded = bench.open().load(standin.conv_model())
+    assert [(port.size, port.is_linear) for port in loaded.ports] == [(8 * 8 * 8 * 4, False), (4 * 8 * 8 * 4, True)]
+    with pytest.raises(MeasureError, match="in linear format"):
+        loaded.evaluate(standin.floats(192))
+
+
 # What each version receives
+
+
+def test_edges_inside_a_network_may_have_any_format_of_their_type(bench):
+    strong = bench.version in STRONGLY_TYPED
+    inner = standin.conv_model(fp16=True, metadata={network.EDGES: network.INNER})
+    outer = standin.conv_model(fp16=True, seed=1)
+    backend = bench.open("fp16")
+
+    for model in (inner, outer):
+        backend.load(model)
+
+    free, fixed = [built._edges[0] + built._edges[1] for built in bench.world.networks]
+    formats = bench.trt.TensorFormat
+    wanted = 1 << int(formats.LINEAR) | 1 << int(formats.CHW2) | 1 << int(formats.HWC8)
+    assert [edge.__dict__["=allowed_formats"] for edge in free] == [wanted] * 2
+    assert not any("=allowed_formats" in edge.__dict__ for edge in fixed)
+    assert strong or bench.world.configs[0]._flags == ["FP16"]
+
+
+def test_metadata_is_read_from_the_bytes_of_a_model():
+    model = standin.conv_model(metadata={"one": "1", "two": "\u00fc" * 200})
+    assert network.metadata(model) == {"one": "1", "two": "\u00fc" * 200}
+    for length in range(len(model)):
+        network.metadata(model[:length])
+    assert network.metadata(b"\xff" * 40) == {}
 
 
 def test_fp32_sets_no_precision_flag(bench):
@@ -115,6 +250,35 @@ def test_from_11_on_a_model_in_another_precision_is_refused(bench_of, version, p
     assert caught.value.remedy == f"export it in {precision}, or use --precision {in_the_model}"
 
 
+@pytest.mark.parametrize("version", STRONGLY_TYPED)
+def test_convolutions_decide_the_precision_and_not_the_casts_at_the_edges(bench_of, version):
+    bench = bench_of(version)
+    bench.open("fp16").load(standin.half_inside_model())
+    with pytest.raises(MeasureError, match="computes in fp16, not in fp32"):
+        bench.open("fp32").load(standin.half_inside_model())
+
+
+def test_a_graph_in_half_precision_gets_the_flag_where_there_is_one_and_is_never_fp32(bench):
+    strong = bench.version in STRONGLY_TYPED
+    bench.open("fp16").load(standin.half_inside_model())
+    assert bench.world.configs[0]._flags == ([] if strong else ["FP16"])
+    with pytest.raises(MeasureError, match="this model computes in fp16, not in fp32") as caught:
+        bench.open("fp32").load(standin.half_inside_model())
+    assert caught.value.remedy == "export it in fp32, or use --precision fp16"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_quantized_model_is_measured_as_int8_alone(bench, precision):
+    with pytest.raises(MeasureError, match=f"is quantized .* it would not compute in {precision}") as caught:
+        bench.open(precision).load(standin.quantized_model())
+    assert (caught.value.code, caught.value.remedy) == ("load", f"export it in {precision}, or use --precision int8")
+
+
+def test_int8_permits_fp16_for_what_has_no_int8_kernel_where_flags_decide(bench):
+    bench.open("int8").load(standin.quantized_model())
+    assert bench.world.configs[0]._flags == ([] if bench.version in STRONGLY_TYPED else ["FP16", "INT8"])
+
+
 def test_the_batch_is_explicit_wherever_there_is_a_flag_for_it(bench):
     bench.open().load(standin.conv_model())
     assert bench.world.networks[0]._creation_flags == (0 if bench.version in STRONGLY_TYPED else 1)
@@ -136,14 +300,18 @@ def test_the_workspace_is_smaller_on_a_board_with_little_memory(bench_of):
     assert bench.world.configs[0].max_workspace_size == 256 * 2**20
 
 
-def test_the_inspector_gets_the_most_detail(bench):
-    bench.open().load(standin.conv_model())
+def test_details_are_built_in_only_where_the_timed_context_can_be_silenced(bench):
+    loaded = bench.open().load(standin.conv_model())
     verbosity = bench.world.configs[0].profiling_verbosity
-    assert verbosity == (bench.trt.ProfilingVerbosity["VERBOSE" if bench.version == "8.0.1" else "DETAILED"])
+    if bench.version in ("8.0.1", "8.2.1"):
+        assert verbosity == bench.trt.ProfilingVerbosity["DEFAULT"]
+    else:
+        assert verbosity == bench.trt.ProfilingVerbosity["DETAILED"]
+        assert loaded._context.nvtx_verbosity == bench.trt.ProfilingVerbosity["NONE"]
 
 
 def test_progress_is_logged_while_building_where_tensorrt_reports_it(bench, monkeypatch):
-    monkeypatch.setattr("profiler.backends.tensorrt.PROGRESS_INTERVAL_S", 0.0)
+    monkeypatch.setattr("profiler.backends.tensorrt.adaptors.PROGRESS_INTERVAL_S", 0.0)
 
     bench.open().load(standin.conv_model())
 
@@ -168,8 +336,15 @@ def test_the_inspector_names_layers_and_tensors_from_8_2_on(bench):
     if bench.version == "8.0.1":
         assert information is None
     else:
-        assert [layer["Name"] for layer in information["layers"]] == ["conv", "relu"]
-        assert len(information["tensors"]) == 2
+        names = [layer if isinstance(layer, str) else layer["Name"] for layer in information["Layers"]]
+        assert names == ["conv", "relu"]
+
+
+def test_each_layer_has_its_kind_precision_and_time_where_tensorrt_says_so(bench):
+    conv, relu = bench.open().load(standin.conv_model()).layers()
+    assert [(layer.name, layer.ms) for layer in (conv, relu)] == [("conv", 0.25), ("relu", 0.5)]
+    known = bench.version not in ("8.0.1", "8.2.1")
+    assert (conv.kind, conv.precision) == (("convolution", "fp32") if known else (None, None))
 
 
 def test_int8_needs_a_board_that_has_it(bench_of):
@@ -199,6 +374,8 @@ def test_the_fingerprint_has_device_version_and_precision(bench_of):
         "precision_by": "flag",
         "batch": 4,
         "threads": 1,
+        "cuda_layer": "stand-in",
+        "cuda_graph": False,
     }
 
 
@@ -288,7 +465,7 @@ def test_the_least_recently_used_engines_are_deleted_first(bench_of, monkeypatch
     models = [standin.conv_model(seed=seed) for seed in range(3)]
     backend.load(models[0])
     (first,) = engines(bench)
-    monkeypatch.setattr("profiler.backends.tensorrt.KEPT_BYTES", 2 * first.stat().st_size)
+    monkeypatch.setattr(cache, "KEPT_BYTES", 2 * first.stat().st_size)
     backend.load(models[1])
     (second,) = set(engines(bench)) - {first}
     os.utime(first, (2, 2))
@@ -306,9 +483,72 @@ def test_on_a_full_card_an_engine_works_and_is_not_kept(bench_of, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("profiler.backends.tensorrt._replace", full)
+    monkeypatch.setattr(cache, "replace", full)
     bench.open().load(standin.conv_model()).run(1)
     assert any("the engine is not kept: [Errno 28]" in line for line in bench.lines)
+
+
+def test_what_is_built_is_loaded_by_another_process_without_building(bench_of):
+    bench = bench_of("8.2.1")
+    model = standin.conv_model()
+    assert bench.open().needs_build and not bench.open().is_built(model)
+
+    bench.open().build(model)
+
+    assert bench.open().is_built(model)
+    bench.open().load(model).run(1)
+    assert bench.world.used["Builder", "build_serialized_network"] == 1
+
+
+def test_an_engine_of_a_smaller_workspace_is_kept_and_says_so(bench_of):
+    bench = bench_of("8.2.1")
+    model = standin.conv_model()
+    bench.open().build(model, workspace_share=0.25)
+    assert bench.world.configs[0].max_workspace_size == WORKSPACE_BYTES // 4
+    (path,) = engines(bench)
+    assert json.loads(path.with_name(path.name + ".json").read_text())["workspace_share"] == 0.25
+    assert bench.open().is_built(model)
+
+
+def test_kernels_are_chosen_again_for_another_power_mode_and_both_engines_are_kept(bench_of):
+    bench = bench_of("8.6.1")
+    model = standin.conv_model()
+    modes = [Conditions("MAXN", "locked"), Conditions("15W 2 core", "locked"), Conditions("MAXN", "locked")]
+    for conditions in modes:
+        bench.open(conditions=conditions).load(model)
+    assert bench.world.used["Builder", "build_serialized_network"] == 2
+    assert [path.name[33:] for path in engines(bench)] == ["fp32-15W_2_core-locked.engine", "fp32-MAXN-locked.engine"]
+    assert sorted(path.name for path in bench.home.rglob("timing*")) == [
+        "timing-15W_2_core-locked.cache", "timing-MAXN-locked.cache",
+    ]  # fmt: skip
+
+
+def test_a_kept_engine_that_does_not_deserialise_is_deleted_and_built_again(bench):
+    backend, model = bench.open(), standin.conv_model()
+    backend.load(model)
+    started = standin.head(bench.trt)
+    (path,) = engines(bench)
+    plan = b"JUNK" + path.read_bytes()[len(started) :]
+    backend._cache.keep(hashlib.sha256(model).hexdigest(), plan)  # as its metadata says, and yet not an engine
+
+    backend.load(model).run(1)
+
+    assert bench.world.used["Builder", "build_serialized_network"] == 2
+    assert engines(bench)[0].read_bytes().startswith(started)
+    assert any("building again: TensorRT" in line and "is not compatible" in line for line in bench.lines)
+
+
+def test_a_kept_engine_that_finds_no_memory_stays(bench_of):
+    bench = bench_of("8.2.1")
+    backend, model = bench.open(), standin.conv_model()
+    backend.build(model)
+    bench.world.refuse.add("deserialize_cuda_engine")
+    bench.world.say = ["Error Code 2: OutOfMemory (no further information)"]
+    with pytest.raises(MeasureError) as caught:
+        backend.load(model)
+    assert caught.value.code == "memory"
+    assert len(engines(bench)) == 1
+    assert bench.world.used["Builder", "build_serialized_network"] == 1
 
 
 def cache_path(bench):
@@ -332,6 +572,13 @@ def test_a_timing_cache_that_tensorrt_refuses_is_replaced(bench_of):
 
     backend.load(standin.conv_model(seed=1))
 
+    assert cache_path(bench).read_bytes() == b"timed;"
+
+
+def test_timings_are_kept_after_a_failed_build_too(bench):
+    bench.world.refuse.add("build_serialized_network")
+    with pytest.raises(MeasureError):
+        bench.open().build(standin.conv_model())
     assert cache_path(bench).read_bytes() == b"timed;"
 
 
@@ -360,6 +607,50 @@ def test_a_build_without_memory_has_a_remedy(bench_of):
     with pytest.raises(MeasureError) as caught:
         bench.open().load(standin.conv_model())
     assert caught.value.remedy.startswith("free memory on the board")
+    assert (caught.value.code, caught.value.fatal) == ("memory", False)
+
+
+STICKY = [
+    "1: [defaultAllocator.cpp::deallocate::42] Error Code 1: Cuda Runtime (an illegal memory access was encountered)",
+    "[caskUtils.cpp] Cuda failure: unspecified launch failure",
+    "Error Code 1: Cuda Driver (misaligned address)",
+    "CUDA error 719 launching kernel",
+    "Cuda failure: 700",
+]
+
+
+@pytest.mark.parametrize("message", STICKY)
+def test_a_lost_device_in_the_builder_ends_the_process_and_blames_no_memory(bench_of, message):
+    bench = bench_of("8.2.1")
+    bench.world.refuse.add("build_serialized_network")
+    bench.world.say = [message]
+    with pytest.raises(MeasureError) as caught:
+        bench.open().build(standin.conv_model())
+    assert caught.value.fatal and caught.value.code == "load"
+    assert "free memory" not in caught.value.remedy
+    assert caught.value.remedy.startswith("CUDA is lost for this process")
+
+
+@pytest.mark.parametrize("message", STICKY)
+def test_a_lost_device_in_an_inference_ends_the_process(bench, message):
+    loaded = bench.open().load(standin.conv_model())
+    bench.world.refuse.add("execute")
+    bench.world.say = [message]
+    with pytest.raises(MeasureError) as caught:
+        loaded.run(1)
+    assert caught.value.fatal and caught.value.code == "run"
+
+
+def test_a_lost_device_while_loading_is_not_answered_with_a_build(bench_of):
+    bench = bench_of("10.3.0")
+    backend, model = bench.open(), standin.conv_model()
+    backend.build(model)
+    bench.world.refuse.add("deserialize_cuda_engine")
+    bench.world.say = STICKY[:1]
+    with pytest.raises(MeasureError) as caught:
+        backend.load(model)
+    assert caught.value.fatal
+    assert bench.world.used["Builder", "build_serialized_network"] == 1
 
 
 def test_errors_of_one_model_are_not_blamed_on_the_next(bench_of):
@@ -406,7 +697,7 @@ def test_a_refused_buffer_is_an_error(bench_of):
 def test_a_refused_inference_is_an_error_and_not_a_fast_one(bench):
     engine = bench.open().load(standin.conv_model())
     bench.world.refuse.add("execute")
-    for attempt in (engine.run, engine.device_ms, engine.layer_times_ms):
+    for attempt in (engine.run, engine.device_times, engine.layer_times_ms):
         with pytest.raises(MeasureError, match="did not accept the inference"):
             attempt(1)
 
@@ -423,7 +714,7 @@ def test_a_failed_allocation_frees_the_earlier_ones(bench_of):
 
 def test_closing_frees_everything_once(bench):
     engine = bench.open().load(standin.conv_model())
-    engine.device_ms(1)
+    engine.device_times(1)
 
     engine.close()
     engine.close()

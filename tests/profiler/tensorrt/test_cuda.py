@@ -23,15 +23,19 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent.parent
 
 
-@pytest.fixture(scope="session")
-def fake_cudart(tmp_path_factory):
+def compiled(folder, *options):
     """The path of a compiled stand-in for libcudart."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is needed to compile a stand-in for libcudart")
-    path = tmp_path_factory.mktemp("cudart") / "libcudart.so.10.2"
+    path = folder / "libcudart.so.10.2"
     source = HERE / "fake_cudart.c"
-    subprocess.run(["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", path, source], check=True)
+    subprocess.run(["gcc", "-Wall", "-Werror", "-shared", "-fPIC", *options, "-o", path, source], check=True)
     return path
+
+
+@pytest.fixture(scope="session")
+def fake_cudart(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp("cudart"))
 
 
 @pytest.fixture
@@ -76,6 +80,87 @@ def test_events_on_a_stream_give_device_time(fake_cudart, calls):
     assert calls()[-5:] == [
         "cudaEventElapsedTime", "cudaStreamSynchronize", "cudaEventDestroy", "cudaEventDestroy", "cudaStreamDestroy",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "instantiate"),
+    [([], "cudaGraphInstantiateWithFlags"), (["-DBEFORE_11_4"], "cudaGraphInstantiate")],
+)
+def test_work_on_a_stream_is_captured_as_a_graph_and_launched(tmp_path, calls, options, instantiate):
+    layer = opened(compiled(tmp_path, *options))
+    assert layer.captures_graphs
+    stream = layer.create_stream()
+    begun = len(calls())
+
+    graph = layer.capture(stream, lambda: None)
+    layer.launch(graph, stream)
+    layer.destroy_graph(graph)
+
+    assert calls()[begun:] == [
+        "cudaStreamBeginCapture", "cudaStreamEndCapture", instantiate, "cudaGraphDestroy", "cudaGraphLaunch",
+        "cudaGraphExecDestroy",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_captured_costs_the_capture_and_not_the_process(fake_cudart, monkeypatch, calls):
+    layer = opened(fake_cudart)
+    stream = layer.create_stream()
+    monkeypatch.setenv("FAKE_CUDART_FAIL", "cudaStreamEndCapture:901")
+    with pytest.raises(cuda.CudaError, match="cudaStreamEndCapture failed with error 901") as caught:
+        layer.capture(stream, lambda: None)
+    assert not caught.value.fatal
+    monkeypatch.delenv("FAKE_CUDART_FAIL")
+
+    def refuse():
+        raise KeyError("refused while capturing")
+
+    with pytest.raises(KeyError, match="refused while capturing"):
+        layer.capture(stream, refuse)
+    assert calls()[-3:] == ["cudaStreamEndCapture", "cudaGraphDestroy", "cudaGetLastError"]
+
+
+def test_graphs_take_the_runtime_library_even_where_pycuda_imports(fake_cudart, monkeypatch):
+    driver = pycuda_driver([])
+    monkeypatch.setitem(sys.modules, "pycuda", types.SimpleNamespace(driver=driver))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    monkeypatch.setattr(cuda, "load_library", lambda: ctypes.CDLL(str(fake_cudart)))
+    assert cuda.open_cuda(with_graphs=True).kind == "ctypes"
+    assert (cuda.open_cuda().kind, cuda.open_cuda().captures_graphs) == ("pycuda", False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "an illegal memory access was encountered",
+        "Cuda failure: 719",
+        "CUDA error: misaligned address",
+        "CUDA_ERROR_LAUNCH_FAILED",
+        "cudaErrorIllegalAddress",
+        "Cuda Runtime (unspecified launch failure)",
+        "Cuda failure: 702 (the launch timed out and was terminated)",
+    ],
+)
+def test_errors_that_stay_with_the_process_are_recognised_in_text(text):
+    assert cuda.is_sticky(text) and not cuda.is_out_of_memory(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Error Code 2: OutOfMemory (no further information)",
+        "Cuda Runtime (out of memory)",
+        "std::bad_alloc",
+        "GPU memory allocation failed",
+        "Skipping tactic 0x0 due to insufficient memory on requested size of 712 bytes",
+    ],
+)
+def test_failed_allocations_are_recognised_in_text(text):
+    assert cuda.is_out_of_memory(text) and not cuda.is_sticky(text)
+
+
+@pytest.mark.parametrize("text", ["node 700: No importer registered for op: Mystery", "cuda 12.719", "memory access"])
+def test_other_messages_are_neither(text):
+    assert not cuda.is_out_of_memory(text) and not cuda.is_sticky(text)
 
 
 def test_a_process_survives_a_failed_allocation(fake_cudart, monkeypatch, calls):
@@ -325,7 +410,7 @@ backend = TensorRT("fp16", 1, 1, {home!r})
 print(backend.fingerprint()["provider"], backend.runtime()["cuda_layer"])
 engine = backend.load(sys.stdin.buffer.read())
 engine.run(2)
-print(engine.device_ms(2), file=sys.stderr)
+print(engine.device_times(2).gpu_ms > 0, file=sys.stderr)
 sys.stdout.flush()
 sys.stdout.buffer.write(engine.evaluate(open({inputs!r}, "rb").read()))
 """
@@ -345,7 +430,7 @@ def test_the_libraries_are_found_and_numbers_flow_through_ctypes(tmp_path, fake_
 
     description, _, outputs = finished.stdout.partition(b"\n")
     assert description.decode() == f"Fake Tegra sm_7.2 ctypes on {fake_cudart}"
-    assert finished.stderr.splitlines()[-1] == b"0.5"
+    assert finished.stderr.splitlines()[-1] == b"True"
     assert outputs == standin.run_directly(model, inputs)
 
 
@@ -368,7 +453,7 @@ def test_a_process_that_must_end_is_replaced(monkeypatch):
     from profiler import messages, supervisor
     from profiler.errors import MeasureError
 
-    configured = {"fingerprint": {}, "runtime": {}, "runtime_at": None}
+    configured = {"fingerprint": {}, "runtime": {}, "runtime_at": None, "needs_build": False}
     answer = {"error": {"code": "run", "message": "lost", "remedy": ""}, "fatal": True}
     code = (
         "import sys\n"

@@ -10,20 +10,23 @@ from pathlib import Path
 import pytest
 
 from profiler.backends import tensorrt as backend
+from profiler.backends.tensorrt import network
+from profiler.errors import MeasureError
 from tests.profiler.tensorrt import older_api, record_api, standin, surface
 
 RECORDED = ["8.6.1", "10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106"]
 WHEEL_OF_THIS_PYTHON = "tensorrt_cu12_bindings==10.3.0"
 ROOT = Path(__file__).parent.parent.parent.parent
-TREE = ast.parse(Path(backend.__file__).read_text(encoding="utf-8"))
+SOURCES = sorted(Path(backend.__file__).parent.glob("*.py"))
+NODES = [node for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
 # Attributes of our own objects and of the standard library that happen to have a name that TensorRT also uses.
-OURS = {"device", "engine", "flags", "log", "name", "precision", "shape", "update"}
+OURS = {"code", "device", "engine", "flags", "log", "name", "precision", "shape", "update"}
 
 
 def chains():
     """`trt.A` and `trt.A.B` in the backend, as ("A",) and ("A", "B")."""
     found = set()
-    for node in ast.walk(TREE):
+    for node in NODES:
         names = []
         while isinstance(node, ast.Attribute):
             names.insert(0, node.attr)
@@ -37,8 +40,8 @@ def chains():
 
 def attributes():
     """Names of all attributes that the backend reads, sets or calls."""
-    names = {node.attr for node in ast.walk(TREE) if isinstance(node, ast.Attribute)}
-    for node in ast.walk(TREE):
+    names = {node.attr for node in NODES if isinstance(node, ast.Attribute)}
+    for node in NODES:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
             names.add(node.value)
     return names
@@ -55,7 +58,7 @@ def exercise(bench_of, version):
     bench = bench_of(version, version)
     strong = not hasattr(bench.trt.BuilderFlag, "FP16")
     for precision, model in (
-        ("fp32", standin.conv_model()),
+        ("fp32", standin.conv_model(metadata={network.EDGES: network.INNER})),
         ("fp16", standin.conv_model(fp16=strong)),
         ("int8", standin.quantized_model()),
     ):
@@ -63,14 +66,13 @@ def exercise(bench_of, version):
         opened.runtime()
         engine = opened.load(model)
         engine.run(1)
-        engine.device_ms(1)
+        engine.device_times(1)
         engine.peak_memory_mb()
         engine.evaluate(standin.floats(192))
-        engine.layer_times_ms()
-        engine.inspect()
+        engine.layers()
         engine.close()
     bench.world.refuse.add("parse")
-    with pytest.raises(backend.MeasureError):
+    with pytest.raises(MeasureError):
         bench.open().load(standin.conv_model(seed=9))
     return set(bench.world.used)
 
@@ -124,7 +126,7 @@ def test_classes_that_we_derive_from_can_be_and_are_called_with_these_arguments(
 
 
 def ours(method):
-    (function,) = [node for node in ast.walk(TREE) if isinstance(node, ast.FunctionDef) and node.name == method]
+    (function,) = [node for node in NODES if isinstance(node, ast.FunctionDef) and node.name == method]
     return [argument.arg for argument in function.args.args]
 
 
@@ -198,33 +200,31 @@ def test_a_surface_is_recorded_again_from_the_real_bindings(wheel):
 # Nothing is built here: these classes are ours, and the module answers `hasattr`.
 DERIVED = """
 import tensorrt_bindings as trt
-from profiler.backends import tensorrt as backend
+from profiler.backends.tensorrt import adaptors, bindings, builder
 
-log = backend._make_log(trt)
+log = adaptors.make_log(trt)
 log.log(trt.ILogger.Severity.ERROR, "no memory")
 log.log(trt.ILogger.Severity.VERBOSE, "chatter")
 assert isinstance(log, trt.ILogger) and log.take() == ["no memory"], log.take()
 
-profiler = backend._make_profiler(trt)
+profiler = adaptors.make_profiler(trt)
 profiler.report_layer_time("conv", 0.5)
 profiler.report_layer_time("conv", 0.25)
 assert isinstance(profiler, trt.IProfiler) and dict(profiler.totals) == {"conv": 0.75}
 
 if hasattr(trt, "IProgressMonitor"):
-    backend.PROGRESS_INTERVAL_S, lines = 0.0, []
-    monitor = backend._make_monitor(trt, "building", lines.append)
+    adaptors.PROGRESS_INTERVAL_S, lines = 0.0, []
+    monitor = adaptors.make_monitor(trt, "building", lines.append)
     monitor.phase_start("all", None, 3)
     assert monitor.step_complete("all", 0) is True
     monitor.phase_finish("all")
     assert isinstance(monitor, trt.IProgressMonitor) and lines == ["building: all, step 1 of 3"]
 
 for precision in ("fp32", "fp16", "int8"):
-    chooser = object.__new__(backend.TensorRT)
-    chooser._trt, chooser._precision = trt, precision
-    chooser._by_flag = hasattr(trt.BuilderFlag, "FP16")
-    chosen = [chooser._network_flags(), chooser._flags(), chooser._verbosity(), backend._has_tensors(trt)]
-    assert all(hasattr(trt.BuilderFlag, name) for name in chosen[1])
-    print(chosen)
+    settings = builder.BuildSettings.choose(trt, precision, 1)
+    assert all(hasattr(trt.BuilderFlag, name) for name in settings.flags)
+    assert hasattr(trt.ProfilingVerbosity, settings.profiling_verbosity)
+    print([builder._network_flags(trt), settings.flags, settings.profiling_verbosity, bindings.has_tensors(trt)])
 """
 
 

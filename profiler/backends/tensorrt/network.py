@@ -1,0 +1,122 @@
+"""What a parsed network computes in, and the formats of its edges."""
+
+from typing import Any, Dict, Iterator, List, Set, Tuple
+
+from profiler.errors import MeasureError
+
+EDGES = "lightnas_edge.edges"  # key in an ONNX model's metadata
+INNER = "inner"  # its value: inputs and outputs are activations inside a network, in whatever format suits its kernels
+_METADATA = 14  # ModelProto.metadata_props, of StringStringEntryProto: 1 key, 2 value
+
+
+def refuse_other_precision(trt: Any, network: Any, precision: str) -> None:
+    """Refuse a graph in another precision than requested.
+
+    Raises:
+        MeasureError: code `load`; the remedy names the precision that fits.
+    """
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    quantized = any(layer.type in (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE) for layer in layers)
+    if precision == "int8" and not quantized:
+        raise MeasureError(
+            "load",
+            "the model has no QuantizeLinear or DequantizeLinear: INT8 needs its scales in the graph",
+            "quantize it at export (Q/DQ), or use --precision fp16",
+        )
+    if precision != "int8" and quantized:
+        raise MeasureError(
+            "load",
+            "the model is quantized (QuantizeLinear or DequantizeLinear): it would not compute in " + precision,
+            "export it in {}, or use --precision int8".format(precision),
+        )
+    if precision == "int8":
+        return
+    found = _precisions(trt, layers)
+    by_flag = hasattr(trt.BuilderFlag, "FP16")
+    if found - {precision} - ({"fp32"} if by_flag else set()):  # where there is a flag, it makes fp16 of fp32
+        text = "this model computes in {}, not in {}".format(" and ".join(sorted(found)), precision)
+        if not by_flag:
+            text = "TensorRT {} takes the precision from the model, and {}".format(trt.__version__, text)
+        other = (found - {precision}).pop()
+        remedy = "export it in {}".format(precision)
+        if found == {other}:
+            remedy += ", or use --precision " + other
+        raise MeasureError("load", text, remedy)
+
+
+def _precisions(trt: Any, layers: List[Any]) -> Set[str]:
+    """fp16, fp32 or both: what the convolutions compute in.
+
+    A network in half precision has Cast nodes and float32 at its edges, so other layers say nothing about it. Where
+    there is no convolution and no matrix product, every layer counts.
+    """
+    heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
+    chosen = [layer for layer in layers if layer.type in heavy] or layers
+    types = [layer.get_output(index).dtype for layer in chosen for index in range(layer.num_outputs)]
+    names = {trt.DataType.HALF: "fp16", trt.DataType.FLOAT: "fp32"}
+    return {names[kind] for kind in types if kind in names}
+
+
+def free_inner_edges(trt: Any, network: Any, model: bytes) -> None:
+    """Let TensorRT choose the formats of inputs and outputs that are activations inside a network.
+
+    Such an operator pays for no reformatting, as inside a network. The model says so in its metadata (EDGES: INNER);
+    for others the default stays, which is linear.
+    """
+    if metadata(model).get(EDGES) != INNER:
+        return
+    edges = [network.get_input(index) for index in range(network.num_inputs)]
+    edges += [network.get_output(index) for index in range(network.num_outputs)]
+    for edge in edges:
+        if len(edge.shape) == 4:
+            edge.allowed_formats = sum(1 << int(kind) for kind in _formats(trt, edge.dtype))
+
+
+def _formats(trt: Any, data_type: Any) -> List[Any]:
+    return {
+        trt.DataType.HALF: [trt.TensorFormat.LINEAR, trt.TensorFormat.CHW2, trt.TensorFormat.HWC8],
+        trt.DataType.FLOAT: [trt.TensorFormat.LINEAR, trt.TensorFormat.HWC],
+        trt.DataType.INT8: [trt.TensorFormat.LINEAR, trt.TensorFormat.CHW4, trt.TensorFormat.CHW32],
+    }.get(data_type, [trt.TensorFormat.LINEAR])
+
+
+def metadata(model: bytes) -> Dict[str, str]:
+    """The metadata of an ONNX model, read from its bytes: a board has no package `onnx`."""
+    found = {}
+    try:
+        for number, content in _fields(memoryview(model)):  # slices of it copy nothing
+            if number == _METADATA:
+                pair = dict(_fields(content))
+                found[bytes(pair[1]).decode()] = bytes(pair[2]).decode()
+    except (IndexError, KeyError, ValueError):
+        pass  # not an ONNX model: the parser says so
+    return found
+
+
+def _fields(message: memoryview) -> Iterator[Tuple[int, memoryview]]:
+    """Number and content of each length-delimited field of a protocol buffer; others are skipped."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = _varint(message, at)
+        elif kind == 2:
+            size, at = _varint(message, at)
+            yield tag >> 3, message[at : at + size]
+            at += size
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ValueError("field of kind {}".format(kind))
+
+
+def _varint(message: memoryview, at: int) -> Tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
