@@ -87,6 +87,11 @@ class Settings:
         )
 
     @property
+    def arithmetic(self) -> graph.Arithmetic:
+        """Of the graphs that are measured. Raises ExportError for a precision that no graph has."""
+        return graph.Arithmetic.for_backend(self.backend, self.precision)
+
+    @property
     def board_setup(self) -> BoardSetup | None:
         """As in the manifest; None when the board stays as it is."""
         if not self.lock_clocks and self.power_mode is None:
@@ -274,11 +279,16 @@ def _operators(operators: Iterable[ShapedOperator], settings: Settings) -> list[
 
 
 def _operator_bytes(shaped: ShapedOperator, settings: Settings) -> bytes:
-    return graph.model_bytes(graph.operator_model(shaped, batch=settings.batch, opset=settings.opset))
+    return graph.model_bytes(
+        graph.operator_model(shaped, batch=settings.batch, opset=settings.opset, arithmetic=settings.arithmetic)
+    )
 
 
 def _network_bytes(space: Space, architecture: Architecture, settings: Settings) -> bytes:
-    return graph.model_bytes(graph.network_model(space, architecture, batch=settings.batch, opset=settings.opset))
+    model = graph.network_model(
+        space, architecture, batch=settings.batch, opset=settings.opset, arithmetic=settings.arithmetic
+    )
+    return graph.model_bytes(model)
 
 
 def _write_job(

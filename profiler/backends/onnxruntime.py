@@ -8,13 +8,14 @@ from profiler.backends import Backend, Engine
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
 
-# Name of the backend -> its provider, where its tensors live, the precisions that it computes our float32 models in.
+# Name of the backend -> its provider, where its tensors live, its precisions, and the dialect of its int8 graphs.
 KINDS = {
-    "onnxruntime": ("CPUExecutionProvider", "cpu", ("fp32",)),
-    "onnxruntime-cuda": ("CUDAExecutionProvider", "cuda", ("fp32",)),
-    "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "cuda", ("fp32", "fp16")),
+    "onnxruntime": ("CPUExecutionProvider", "cpu", ("fp32", "int8"), "ort"),
+    "onnxruntime-cuda": ("CUDAExecutionProvider", "cuda", ("fp32",), None),
+    "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "cuda", ("fp32", "fp16"), None),
 }
 INPUT_SEED = 0
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 
 
 class OnnxRuntime(Backend):
@@ -28,7 +29,8 @@ class OnnxRuntime(Backend):
                 "install it for that Python: {} -m pip install onnxruntime".format(sys.executable),
             )
         self._name = name
-        self._provider, self._place, precisions = KINDS[name]
+        self._provider, self._place, precisions, self._dialect = KINDS[name]
+        self.on_gpu = self._place != "cpu"
         if precision not in precisions:
             raise BackendError(
                 "the backend {} computes in {}, not in {}".format(name, " or ".join(precisions), precision),
@@ -50,7 +52,7 @@ class OnnxRuntime(Backend):
         self._threads = threads
 
     def fingerprint(self) -> JsonObject:
-        return {
+        found = {
             "backend": self._name,
             "backend_version": self._runtime.__version__,
             "provider": self._provider,
@@ -58,6 +60,9 @@ class OnnxRuntime(Backend):
             "batch": self._batch,
             "threads": self._threads,
         }
+        if self._precision == "int8":
+            found["dialect"] = self._dialect
+        return found
 
     def runtime(self) -> JsonObject:
         return {
@@ -68,6 +73,7 @@ class OnnxRuntime(Backend):
         }
 
     def load(self, model: bytes) -> "OnnxRuntimeEngine":
+        self._refuse_untyped(model)
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -90,8 +96,8 @@ class OnnxRuntime(Backend):
                 "its libraries (CUDA, cuDNN, TensorRT) do not load; see agent.log",
             )
         for value in session.get_inputs() + session.get_outputs():
-            if value.type != "tensor(float)":
-                raise MeasureError("load", "{} is {}, not float32".format(value.name, value.type))
+            if value.type not in _TYPES:
+                raise MeasureError("load", "{} is {}, not {}".format(value.name, value.type, " or ".join(_TYPES)))
             if not all(isinstance(side, int) for side in value.shape):
                 raise MeasureError("load", "the shape of {} is not fixed: {}".format(value.name, value.shape))
             if value.shape[:1] != [self._batch]:
@@ -99,6 +105,20 @@ class OnnxRuntime(Backend):
                     "load", "{} has shape {}; this job's batch size is {}".format(value.name, value.shape, self._batch)
                 )
         return OnnxRuntimeEngine(session, self._runtime, self._numpy, self._place)
+
+    def _refuse_untyped(self, model: bytes) -> None:
+        """The numbers of a model in another precision would bear the wrong name."""
+        is_quantised = b"QuantizeLinear" in model
+        if is_quantised != (self._precision == "int8"):
+            raise MeasureError(
+                "load",
+                "the model {} QuantizeLinear, and the job measures {}".format(
+                    "has" if is_quantised else "has no", self._precision
+                ),
+                "use --precision int8"
+                if is_quantised
+                else "use --precision fp32, or a model quantised for ONNX Runtime",
+            )
 
     def _options(self) -> Dict[str, str]:
         """The provider's options. No engine cache: ONNX Runtime does not check where an engine was built."""
@@ -115,13 +135,18 @@ class OnnxRuntimeEngine(Engine):
         self._values: List[Any] = []  # the binding does not keep its tensors alive
         random = numpy.random.RandomState(INPUT_SEED)
         for value in session.get_inputs():
-            tensor = runtime.OrtValue.ortvalue_from_numpy(
-                random.standard_normal(value.shape).astype(numpy.float32), place, 0
-            )
+            drawn = random.standard_normal(value.shape)
+            if _TYPES[value.type] in ("uint8", "int8"):  # three standard deviations are the range
+                drawn = numpy.clip(numpy.rint(drawn * 127 / 3), -127, 127) + (
+                    128 if _TYPES[value.type] == "uint8" else 0
+                )
+            tensor = runtime.OrtValue.ortvalue_from_numpy(drawn.astype(_TYPES[value.type]), place, 0)
             self._binding.bind_ortvalue_input(value.name, tensor)
             self._values.append(tensor)
         for value in session.get_outputs():
-            tensor = runtime.OrtValue.ortvalue_from_shape_and_type(value.shape, numpy.float32, place, 0)
+            tensor = runtime.OrtValue.ortvalue_from_shape_and_type(
+                value.shape, getattr(numpy, _TYPES[value.type]), place, 0
+            )
             self._binding.bind_ortvalue_output(value.name, tensor)
             self._values.append(tensor)
 
@@ -132,7 +157,7 @@ class OnnxRuntimeEngine(Engine):
 
     def evaluate(self, inputs: bytes) -> bytes:
         (source,), (target,) = self._session.get_inputs(), self._session.get_outputs()
-        tensor = self._numpy.frombuffer(inputs, dtype="<f4").reshape(source.shape)
+        tensor = self._numpy.frombuffer(inputs, dtype="<f4").reshape(source.shape).astype(_TYPES[source.type])
         (output,) = self._session.run([target.name], {source.name: tensor})
         return cast(bytes, output.astype("<f4").tobytes())
 

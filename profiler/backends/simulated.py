@@ -21,7 +21,9 @@ from profiler.system import System
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 FUSED = ("Add", "BatchNormalization", "Clip", "HardSigmoid", "Relu", "Sigmoid")  # into the convolution before them
-FREE = ("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+FREE = (
+    "Cast", "Constant", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Unsqueeze",
+)  # fmt: skip
 DEPTHWISE_EFFICIENCY = 0.2  # of the peak
 SLOW_SHARE, SLOW_FACTOR = 0.01, 0.2  # of the samples; how much slower they are on average
 
