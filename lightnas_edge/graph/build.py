@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from lightnas_edge.errors import ExportError
 from lightnas_edge.graph.arithmetic import Arithmetic, Range
@@ -24,6 +25,8 @@ from lightnas_edge.graph.writer import DEFAULT_OPSET, GraphWriter, WeightSource
 from lightnas_edge.space import Architecture, ShapedOperator, Space
 
 FP32 = Arithmetic()
+# Key in a model's metadata: its inputs and outputs that are activations inside a network, in whatever format suits kernels.
+INNER_EDGES = "lightnas_edge.inner_edges"
 
 
 def operator_model(
@@ -56,7 +59,10 @@ def operator_model(
     last = add_block(graph, "operator", shaped, graph.begin(inner=inner_input))
     last = graph.end(last, inner=inner_output)
     shapes = _image_shape(shaped, batch), _output_shape(shaped, batch)
-    return graph.model(shaped.key, shapes[0], last, shapes[1], opset, inner=inner_output)
+    model = graph.model(shaped.key, shapes[0], last, shapes[1], opset, inner=inner_output)
+    edges = [name for name, inner in (("input", inner_input), ("output", inner_output)) if inner]
+    helper.set_model_props(model, {INNER_EDGES: ",".join(edges)})
+    return model
 
 
 def network_model(
