@@ -1,10 +1,11 @@
 """What each layer of an engine is, the precision it runs in, and its time: from the inspector and the profiler.
 
 The inspector writes JSON, in these forms:
-    {"Layers": ["name", ...]}       built with LAYER_NAMES_ONLY: a name, and nothing about precision
-    {"Layers": [{"Name", "LayerType", "Inputs": [{"Format/Datatype"}], "Outputs", "Weights": {"Type"}, "TacticName"}]}
-                                    built with DETAILED: all of it, or less for a layer of another kind
-A format reads "Thirty-two wide channel vectorized row major Int8 format" up to 8, "Half" in 10 and later.
+    {"Layers": ["name", ...]}    built with LAYER_NAMES_ONLY: a name, and nothing about precision
+    {"Layers": [{"Name": ...}]}  built with DETAILED: "LayerType", "Inputs" and "Outputs" with a type, "TacticName"
+A tensor's type is in "Format/Datatype" ("Thirty-two wide channel vectorized row major Int8 format", or "Half"); from 11
+on in "Datatype". A convolution's weights are in "Weights"; from 11 on they are the first of "Constants", and the layer is
+a "correlation". What Myelin generates ("kgen") is named after its operations: `__myl_MoveTran_myl0_3`.
 """
 
 import collections
@@ -18,6 +19,7 @@ CONVOLUTION, REFORMAT, POINTWISE, OTHER = "convolution", "reformat", "pointwise"
 UNKNOWN = "unknown"
 
 _POINTWISE = {"pointwise", "pointwisev2", "elementwise", "activation", "scale", "unary"}
+_MOVES = re.compile(r"__myl_(?:Move|Tran|Resh|Slic|Conc|Cast)+_")  # a generated kernel that only moves or casts
 _REFORMAT_NAME = "Reformatting CopyNode"  # what TensorRT calls them
 _TYPES = {
     "fp32": "fp32", "float": "fp32", "float32": "fp32",
@@ -124,19 +126,19 @@ def _kind(content: Dict[str, Any]) -> Optional[str]:
     if not isinstance(written, str):
         return None
     text = written.lower()
-    if text == "reformat":
+    if text == "reformat" or (text == "kgen" and _MOVES.match(str(content.get("Name")))):
         return REFORMAT
-    if "conv" in text and "deconv" not in text:
+    if text == "correlation" or ("conv" in text and "deconv" not in text):
         return CONVOLUTION
     return POINTWISE if text in _POINTWISE else OTHER
 
 
 def _precision(content: Dict[str, Any], kind: Optional[str]) -> Optional[str]:
-    """A convolution's: that of its data and its weights. Another layer's: where everything in and out has one type."""
+    """A convolution's: that of its data and weights, if they agree. Another layer's: if all in and out have one type."""
     inputs, outputs = _tensors(content, "Inputs"), _tensors(content, "Outputs")
     if kind == CONVOLUTION:
         weights = content.get("Weights")
-        found = set(inputs[:1])
+        found = set(inputs[:1] + _tensors(content, "Constants")[:1])
         if isinstance(weights, dict) and "Type" in weights:
             found.add(_type(weights["Type"]))
     else:
@@ -148,7 +150,10 @@ def _tensors(content: Dict[str, Any], side: str) -> List[Optional[str]]:
     tensors = content.get(side)
     if not isinstance(tensors, list):
         return []
-    return [_type(tensor.get("Format/Datatype")) if isinstance(tensor, dict) else None for tensor in tensors]
+    return [
+        _type(tensor.get("Datatype", tensor.get("Format/Datatype"))) if isinstance(tensor, dict) else None
+        for tensor in tensors
+    ]
 
 
 def _type(text: object) -> Optional[str]:

@@ -4,8 +4,9 @@ from typing import Any, Dict, Iterator, List, Set, Tuple
 
 from profiler.errors import MeasureError
 
-EDGES = "lightnas_edge.edges"  # key in an ONNX model's metadata
-INNER = "inner"  # its value: inputs and outputs are activations inside a network, in whatever format suits its kernels
+# Key in an ONNX model's metadata. Its value: the names, separated by spaces, of inputs and outputs that are activations
+# inside a network, in whatever format suits its kernels.
+INNER_EDGES = "lightnas_edge.inner_edges"
 _METADATA = 14  # ModelProto.metadata_props, of StringStringEntryProto: 1 key, 2 value
 
 
@@ -60,23 +61,26 @@ def _precisions(trt: Any, layers: List[Any]) -> Set[str]:
 def free_inner_edges(trt: Any, network: Any, model: bytes) -> None:
     """Let TensorRT choose the formats of inputs and outputs that are activations inside a network.
 
-    Such an operator pays for no reformatting, as inside a network. The model says so in its metadata (EDGES: INNER);
-    for others the default stays, which is linear.
+    Such an operator pays for no reformatting, as inside a network. The model names them in its metadata (INNER_EDGES);
+    the others stay linear, which is the default.
     """
-    if metadata(model).get(EDGES) != INNER:
-        return
+    inner = metadata(model).get(INNER_EDGES, "").split()
     edges = [network.get_input(index) for index in range(network.num_inputs)]
     edges += [network.get_output(index) for index in range(network.num_outputs)]
     for edge in edges:
-        if len(edge.shape) == 4:
+        if edge.name in inner:
             edge.allowed_formats = sum(1 << int(kind) for kind in _formats(trt, edge.dtype))
 
 
 def _formats(trt: Any, data_type: Any) -> List[Any]:
+    """The formats that every version has for a type, by NVIDIA's documentation of TensorFormat: one more fails a build."""
+    by_flag = hasattr(trt.BuilderFlag, "FP16")
     return {
         trt.DataType.HALF: [trt.TensorFormat.LINEAR, trt.TensorFormat.CHW2, trt.TensorFormat.HWC8],
         trt.DataType.FLOAT: [trt.TensorFormat.LINEAR, trt.TensorFormat.HWC],
-        trt.DataType.INT8: [trt.TensorFormat.LINEAR, trt.TensorFormat.CHW4, trt.TensorFormat.CHW32],
+        # HWC16 in 8 bits came within 10; from 11 on it is the one that convolutions use.
+        trt.DataType.INT8: [trt.TensorFormat.LINEAR, trt.TensorFormat.CHW4, trt.TensorFormat.CHW32]
+        + ([] if by_flag else [trt.TensorFormat.HWC16]),
     }.get(data_type, [trt.TensorFormat.LINEAR])
 
 

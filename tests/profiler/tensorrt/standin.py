@@ -305,7 +305,7 @@ class OnnxParser(Behaviour):
     def _edge(self, value):
         tensor = create(self._trt.ITensor)
         tensor.__dict__["=dtype"] = self._trt.DataType[DATA_TYPES[value.type.tensor_type.elem_type]]
-        tensor.__dict__["=shape"] = tuple(side.dim_value or -1 for side in value.type.tensor_type.shape.dim)
+        tensor.__dict__["=name"] = value.name
         return tensor
 
     def _get_num_errors(self):
@@ -646,7 +646,7 @@ def half_inside_model():
     return checked(graph)
 
 
-def eight_bit_model(kind=TensorProto.INT8, batch=1):
+def eight_bit_model(kind=TensorProto.INT8, batch=1, metadata=None):
     """A ReLU with 8-bit values at its edges, as inside a quantised network."""
     scale, zero = np.array(0.05, np.float32), np.array(0, NUMPY_TYPES[kind])
     names = ["scale", "zero"]
@@ -661,7 +661,7 @@ def eight_bit_model(kind=TensorProto.INT8, batch=1):
         [onnx.helper.make_tensor_value_info("output", kind, [batch, 3, 8, 8])],
         [onnx.numpy_helper.from_array(scale, "scale"), onnx.numpy_helper.from_array(zero, "zero")],
     )
-    return checked(graph)
+    return checked(graph, metadata)
 
 
 def quantized_model():

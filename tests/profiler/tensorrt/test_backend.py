@@ -203,19 +203,31 @@ def test_a_vectorised_format_has_room_for_its_padding(bench):
 
 def test_edges_inside_a_network_may_have_any_format_of_their_type(bench):
     strong = bench.version in STRONGLY_TYPED
-    inner = standin.conv_model(fp16=True, metadata={network.EDGES: network.INNER})
-    outer = standin.conv_model(fp16=True, seed=1)
-    backend = bench.open("fp16")
+    names = {
+        "fp32": ["LINEAR", "HWC"],
+        "fp16": ["LINEAR", "CHW2", "HWC8"],
+        "int8": ["LINEAR", "CHW4", "CHW32"] + ["HWC16"] * strong,
+    }
+    inner = {network.INNER_EDGES: "input output"}
+    models = {
+        "fp32": standin.conv_model(metadata=inner),
+        "fp16": standin.conv_model(fp16=True, metadata=inner),
+        "int8": standin.eight_bit_model(metadata=inner),
+    }
+    for precision, model in models.items():
+        bench.open(precision).load(model)
 
-    for model in (inner, outer):
-        backend.load(model)
+    for precision, built in zip(models, bench.world.networks):  # noqa: B905  # Python 3.6 has no strict=
+        wanted = sum(1 << int(bench.trt.TensorFormat[name]) for name in names[precision])
+        assert [edge.__dict__["=allowed_formats"] for edge in built._edges[0] + built._edges[1]] == [wanted] * 2
 
-    free, fixed = [built._edges[0] + built._edges[1] for built in bench.world.networks]
-    formats = bench.trt.TensorFormat
-    wanted = 1 << int(formats.LINEAR) | 1 << int(formats.CHW2) | 1 << int(formats.HWC8)
-    assert [edge.__dict__["=allowed_formats"] for edge in free] == [wanted] * 2
-    assert not any("=allowed_formats" in edge.__dict__ for edge in fixed)
-    assert strong or bench.world.configs[0]._flags == ["FP16"]
+
+def test_other_edges_stay_linear(bench_of):
+    """The stem of a network reads images and writes activations."""
+    bench = bench_of("10.3.0")
+    bench.open().load(standin.conv_model(metadata={network.INNER_EDGES: "output"}))
+    (image,), (activation,) = bench.world.networks[0]._edges
+    assert "=allowed_formats" in activation.__dict__ and "=allowed_formats" not in image.__dict__
 
 
 def test_metadata_is_read_from_the_bytes_of_a_model():

@@ -460,7 +460,7 @@ def test_a_process_that_must_end_is_replaced(monkeypatch):
         f"for line in sys.stdin: print({json.dumps(answer)!r} if 'rest' in line else {json.dumps(configured)!r}, flush=True)"
     )
     monkeypatch.setattr(supervisor, "command", lambda: [sys.executable, "-c", code])
-    configuration = messages.ConfigureRequest("tensorrt", "fp32", 1, 1, "/nowhere", "/", {}, 0.0, 0.0, 1)
+    configuration = messages.ConfigureRequest._make(None for _ in messages.ConfigureRequest._fields)
     agent = supervisor.Supervisor(configuration, types.SimpleNamespace(requested=False, fd=os.pipe()[0]), 10.0)
     agent.configure()
     with pytest.raises(MeasureError, match="lost"):

@@ -1,0 +1,156 @@
+"""What TensorRT says of the layers of an engine, in the forms of its versions.
+
+`inspector/rtx-1.7.1-*.json` is the layer list that NVIDIA's builder (TensorRT for RTX 1.7.1, the forms of version 11)
+wrote for one mobile block, without strides. The ResNet-18 below is an excerpt of an inspector's list from a
+desktop GPU, with rounded times (fuzzylabs/edge-vision-power-estimation, Apache-2.0).
+"""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from profiler.backends.tensorrt import layers
+from profiler.errors import MeasureError
+
+HERE = Path(__file__).parent
+STEM = "/conv1/Conv + /relu/Relu"
+LINEAR, BY_4, BY_8 = (
+    "Row major linear FP16 format",
+    "Channel major FP16 format where channel % 4 == 0",
+    "Channel major FP16 format where channel % 8 == 0",
+)
+RESNET18 = {
+    "Layers": [
+        {
+            "Name": "Reformatting CopyNode for Input Tensor 0 to " + STEM,
+            "LayerType": "Reformat",
+            "Inputs": [{"Name": "input", "Format/Datatype": LINEAR}],
+            "Outputs": [{"Name": "Reformatted", "Format/Datatype": BY_4}],
+        },
+        {
+            "Name": STEM,
+            "LayerType": "CaskConvolution",
+            "Inputs": [{"Name": "Reformatted", "Format/Datatype": BY_4}],
+            "Outputs": [{"Name": "/relu/Relu_output_0", "Format/Datatype": BY_8}],
+            "Weights": {"Type": "Half", "Count": 9408},
+            "TacticName": "sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_f16f16_f16f16_f16_nhwckrsc_nhwc",
+        },
+        {
+            "Name": "/maxpool/MaxPool",
+            "LayerType": "CaskPooling",
+            "Inputs": [{"Name": "/relu/Relu_output_0", "Format/Datatype": BY_8}],
+            "Outputs": [{"Name": "/maxpool/MaxPool_output_0", "Format/Datatype": BY_8}],
+        },
+    ],
+    "Bindings": ["input", "output"],
+}
+TIMES = [("Reformatting CopyNode for Input Tensor 0 to " + STEM, 0.008), (STEM, 0.024), ("/maxpool/MaxPool", 0.016)]
+
+
+def of_rtx(precision):
+    return layers.read(layers.parse((HERE / "inspector" / f"rtx-1.7.1-{precision}.json").read_text()), [])
+
+
+def kinds(found):
+    return [(layer.kind, layer.precision) for layer in found]
+
+
+def test_layers_have_kind_precision_tactic_and_time():
+    found = layers.read(RESNET18, TIMES)
+    assert kinds(found) == [("reformat", "fp16"), ("convolution", "fp16"), ("other", "fp16")]
+    assert [layer.ms for layer in found] == [0.008, 0.024, 0.016]
+    assert found[1].tactic.startswith("sm80_xmma_fprop") and found[0].tactic is None
+
+
+def test_the_share_of_reformats_is_one_of_time():
+    """8 of 48 microseconds."""
+    summary = layers.summarise(layers.read(RESNET18, TIMES), "fp16")
+    assert summary.layers == {"fp16": 3} and summary.ms["fp16"] == pytest.approx(0.048)
+    assert (summary.reformats, summary.fall_backs) == (1, [])
+    assert summary.reformat_share == pytest.approx(8 / 48)
+
+
+def test_convolutions_in_another_precision_than_requested_are_fall_backs():
+    assert layers.summarise(layers.read(RESNET18, TIMES), "int8").fall_backs == [STEM]
+
+
+def test_the_builder_s_own_list_in_half_precision_is_three_convolutions_between_two_moves():
+    found = of_rtx("fp16")
+    assert kinds(found) == [("reformat", "fp16"), *[("convolution", "fp16")] * 3, ("reformat", "fp16")]
+    assert layers.summarise(found, "fp16").fall_backs == []
+    assert layers.summarise(found, "fp16").reformat_share is None  # nothing was timed
+
+
+def test_the_builder_s_own_list_in_int8_has_every_convolution_in_int8():
+    found = of_rtx("int8")
+    assert [layer.precision for layer in found if layer.kind == "convolution"] == ["int8"] * 3
+    assert layers.summarise(found, "int8").fall_backs == []
+    scaling = [layer for layer in found if layer.kind == "other"]
+    assert scaling and {layer.precision for layer in scaling} == {None}  # float in, int8 out: neither
+
+
+@pytest.mark.parametrize(
+    ("text", "precision"),
+    [
+        ("Thirty-two wide channel vectorized row major Int8 format.", "int8"),
+        ("Row major linear FP32", "fp32"),
+        ("Float", "fp32"),
+        ("Half", "fp16"),
+        ("BFloat16", "bf16"),
+        ("N/A due to dynamic shapes", None),
+        ("FP16 or FP32", None),
+        (7, None),
+        (None, None),
+    ],
+)
+def test_a_type_is_read_from_its_words_and_never_guessed(text, precision):
+    tensor = {"Format/Datatype": text}
+    content = {"Layers": [{"Name": "n", "LayerType": "conv", "Inputs": [tensor], "Outputs": [tensor]}]}
+    assert layers.read(content, [])[0].precision == precision
+
+
+def test_weights_and_data_of_different_types_leave_the_precision_open():
+    stem = dict(RESNET18["Layers"][1], Weights={"Type": "Float"})
+    (found,) = layers.read({"Layers": [stem]}, [])
+    assert (found.kind, found.precision) == ("convolution", None)
+
+
+def test_names_alone_say_nothing_but_that_a_layer_reformats():
+    names = [layer["Name"] for layer in RESNET18["Layers"]]
+    found = layers.read({"Layers": names}, TIMES)
+    assert kinds(found) == [("reformat", None), (None, None), (None, None)]
+    assert [layer.ms for layer in found] == [0.008, 0.024, 0.016]
+    summary = layers.summarise(found, "fp16")
+    assert (summary.fall_backs, summary.reformats, summary.reformat_share) == (None, None, None)
+    assert summary.layers == {"unknown": 3}
+
+
+def test_layers_that_share_a_name_share_a_time_so_they_have_none():
+    stem = RESNET18["Layers"][1]
+    found = layers.read({"Layers": [stem, stem]}, TIMES[1:2])
+    assert [layer.ms for layer in found] == [None, None]
+    assert layers.summarise(found, "fp16").ms == {"fp16": None}
+
+
+def test_without_an_inspector_the_profiler_s_names_remain():
+    assert layers.read(None, [("conv", 0.5)]) == [layers.Layer("conv", None, None, 0.5, None)]
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"Layers": 3}'])
+def test_what_is_no_list_of_layers_is_an_error(text):
+    with pytest.raises(MeasureError, match="the engine inspector"):
+        layers.parse(text)
+
+
+def test_no_content_of_a_list_ends_in_a_traceback():
+    draw = random.Random(0)
+    values = [None, 3, "text", [], {}, ["a"], {"Type": []}, True]
+    for _ in range(300):
+        content = json.loads(json.dumps(RESNET18))
+        layer = draw.choice(content["Layers"])
+        if draw.random() < 0.3:
+            content["Layers"][0] = draw.choice(values)
+        layer[draw.choice(sorted(layer))] = draw.choice(values)
+        layers.summarise(layers.read(layers.parse(json.dumps(content)), TIMES), "fp16")
