@@ -25,7 +25,7 @@ from lightnas_edge.graph.writer import DEFAULT_OPSET, GraphWriter, WeightSource
 from lightnas_edge.space import Architecture, ShapedOperator, Space
 
 FP32 = Arithmetic()
-# Key in a model's metadata: its inputs and outputs that are activations inside a network, in whatever format suits kernels.
+# Key in a model's metadata (separated by spaces): its inputs and outputs that are activations inside a network, in whatever format suits kernels.
 INNER_EDGES = "lightnas_edge.inner_edges"
 
 
@@ -61,7 +61,7 @@ def operator_model(
     shapes = _image_shape(shaped, batch), _output_shape(shaped, batch)
     model = graph.model(shaped.key, shapes[0], last, shapes[1], opset, inner=inner_output)
     edges = [name for name, inner in (("input", inner_input), ("output", inner_output)) if inner]
-    helper.set_model_props(model, {INNER_EDGES: ",".join(edges)})
+    helper.set_model_props(model, {INNER_EDGES: " ".join(edges)})
     return model
 
 
