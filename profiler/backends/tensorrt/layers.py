@@ -40,7 +40,7 @@ class Layer(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Layers by precision (`unknown` where TensorRT does not say); None: a number that some layer lacks."""
+    """Layers and their time by precision (`unknown` where TensorRT does not say); None: a number that some layer lacks."""
 
     layers: Dict[str, int]
     ms: Dict[str, Optional[float]]

@@ -12,6 +12,7 @@ import pytest
 
 from profiler.backends import Conditions
 from profiler.backends.tensorrt import TensorRT, cache, network
+from profiler.backends.tensorrt import __main__ as command
 from profiler.backends.tensorrt import engine as engine_module
 from profiler.backends.tensorrt.builder import WORKSPACE_BYTES
 from profiler.cuda import CudaError
@@ -208,7 +209,7 @@ def test_edges_inside_a_network_may_have_any_format_of_their_type(bench):
         "fp16": ["LINEAR", "CHW2", "HWC8"],
         "int8": ["LINEAR", "CHW4", "CHW32"] + ["HWC16"] * strong,
     }
-    inner = {network.INNER_EDGES: "input output"}
+    inner = {network.INNER_EDGES: "input,output"}
     models = {
         "fp32": standin.conv_model(metadata=inner),
         "fp16": standin.conv_model(fp16=True, metadata=inner),
@@ -357,6 +358,23 @@ def test_each_layer_has_its_kind_precision_and_time_where_tensorrt_says_so(bench
     assert [(layer.name, layer.ms) for layer in (conv, relu)] == [("conv", 0.25), ("relu", 0.5)]
     known = bench.version not in ("8.0.1", "8.2.1")
     assert (conv.kind, conv.precision) == (("convolution", "fp32") if known else (None, None))
+
+
+def test_a_command_describes_the_engine_of_one_model(bench, tmp_path, capsys):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(standin.conv_model())
+    options = {"library": bench.trt, "cuda": bench.cuda, "release_file": "/nowhere", "progress": bench.lines.append}
+
+    assert command.main([str(path), "--home", str(bench.home)], **options) == 0
+
+    record = json.loads(capsys.readouterr().out)
+    assert record["gpu_ms"] == 0.25 and record["latency_ms"] > 0
+    assert [layer["name"] for layer in record["layers"]] == ["conv", "relu"]
+    assert record["summary"]["fall_backs"] == (None if bench.version in ("8.0.1", "8.2.1") else [])
+
+    assert command.main([str(path), "--home", str(bench.home), "--precision", "int8"], **options) == 1
+    assert "try: quantize it at export (Q/DQ)" in capsys.readouterr().err
+    assert command.main([str(tmp_path / "none.onnx"), "--home", str(bench.home)], **options) == 1
 
 
 def test_int8_needs_a_board_that_has_it(bench_of):
