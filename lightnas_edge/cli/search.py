@@ -311,10 +311,7 @@ def _warn_extrapolated(result: SearchResult) -> None:
     """Predictions that no measured network supports."""
     for constraint in result.budget.constraints:
         predictor = constraint.predictor
-        if (
-            predictor.applicability is not None
-            and predictor.extrapolated(result.architecture.one_hot(predictor.space)[None])[0]
-        ):
+        if predictor.extrapolated(result.architecture.one_hot(predictor.space)[None])[0]:
             warn(
                 f"{result.budget.name}: the prediction of {constraint.metric} is extrapolated\n"
                 f"  {sample_command(predictor.space, predictor.fingerprint, '--adaptive')} measures more networks; "

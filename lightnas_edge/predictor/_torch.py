@@ -26,7 +26,7 @@ class _Additive(nn.Module):
 
 class _Mlp(nn.Module):
     def __init__(
-        self, layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], mean: float, scale: float
+        self, layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], value_mean: float, value_std: float
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
@@ -35,8 +35,8 @@ class _Mlp(nn.Module):
             linear.weight = nn.Parameter(torch.from_numpy(weight.copy()), requires_grad=False)
             linear.bias = nn.Parameter(torch.from_numpy(bias.copy()), requires_grad=False)
             self.layers.append(linear)
-        self.mean = mean
-        self.scale = scale
+        self.value_mean = value_mean
+        self.value_std = value_std
 
     def forward(self, one_hot: Tensor) -> Tensor:
         values = one_hot.flatten(1)
@@ -44,19 +44,19 @@ class _Mlp(nn.Module):
             values = layer(values)
             if position + 1 < len(self.layers):
                 values = torch.relu(values)
-        return self.mean + self.scale * values[:, 0]
+        return self.value_mean + self.value_std * values[:, 0]
 
 
 def additive_module(constant: float, cost: NDArray[np.float64]) -> nn.Module:
-    """(B, L, K) -> (B,) ms."""
+    """(B, L, K) -> (B,) in the metric's unit."""
     return _Additive(constant, cost)
 
 
 def mlp_module(
-    layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], mean: float, scale: float
+    layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], value_mean: float, value_std: float
 ) -> nn.Module:
-    """(B, L, K) -> (B,) ms."""
-    return _Mlp(layers, mean, scale)
+    """(B, L, K) -> (B,) in the metric's unit."""
+    return _Mlp(layers, value_mean, value_std)
 
 
 def train_mlp(

@@ -3,9 +3,9 @@
 Latency of a network = constant + sum of the costs of its operators. Equal shapes share one cost. A skip that keeps its
 shape costs nothing, since it is no node of the graph. Before any network is measured, costs follow the table:
 
-    cost[key] = scale * table[key] + overhead + deviation[key]        constant = scale * table[fixed] + offset
+    cost[key] = scale_factor * table[key] + overhead + deviation[key]    constant = scale_factor * table[fixed] + offset
 
-`scale` is near 1; `overhead` is what an operator loses or gains inside a network (launch, fusion, reformatting);
+`scale_factor` is near 1; `overhead` is what an operator loses or gains inside a network (launch, fusion, reformatting);
 `offset` is the same for the fixed ends; deviations are proportional to the table's entries, in addition to their
 measurement error.
 
@@ -13,7 +13,7 @@ Once networks are measured, the table becomes evidence with errors of its own: c
 traffic, at prices to be learned; operators of one kind, place, kernel or expansion share a deviation from that; and the
 entries are noisy observations of those costs. Without a table the same prior is fitted to the networks alone.
 
-The model is linear with normal priors, so the posterior after measuring networks is exact. The scales of the priors and
+The model is linear with normal priors, so the posterior after measuring networks is exact. The prior scales and
 the noise maximise the marginal likelihood of networks and table under a broad prior around the stated defaults.
 """
 
@@ -33,13 +33,13 @@ import luts
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.predictor._evidence import JITTER, fit_prior_scales
-from lightnas_edge.predictor.applicability import ApplicabilityDomain
+from lightnas_edge.predictor.applicability import UNKNOWN, UNMEASURED, ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
-from lightnas_edge.predictor.calibration import calibrate, leave_one_out
+from lightnas_edge.predictor.calibration import calibrate, leave_one_out, uncalibrated
 from lightnas_edge.predictor.metrics import checked
 from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.records.differences import require_equal_fingerprints
-from lightnas_edge.records.predictor import LEAST_DEGREES, AdditiveParameters, Calibration, FitRecord, TransferSource
+from lightnas_edge.records.predictor import AdditiveParameters, Calibration, FitRecord, TransferSource
 from lightnas_edge.space import SE_REDUCTION, Architecture, Operator, ShapedOperator, Space
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 500  # networks per exact update; updates compose, so this bounds memory, not accuracy
 _UNKNOWN_ERROR = 0.05  # relative, of an entry measured in one or two rounds
-_EVIDENCE_NETWORKS = 200  # more networks hardly change the scales of the priors
+_EVIDENCE_NETWORKS = 200  # more networks hardly change the prior scales
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class AdditivePredictor(Predictor):
         covariance: (1 + P, 1 + P).
         noise: standard deviation of a measured network around the sum of the true costs.
         discrepancy: the part of `noise` that is the model's, and not of measuring; all of it when None.
-        applicability: None where the measured networks are not known.
+        applicability: `UNKNOWN` where the measured networks are not known.
     """
 
     type = "additive"
@@ -111,7 +111,7 @@ class AdditivePredictor(Predictor):
         noise: float,
         *,
         discrepancy: float | None = None,
-        applicability: ApplicabilityDomain | None = None,
+        applicability: ApplicabilityDomain = UNKNOWN,
         terms: Terms | None = None,
     ) -> None:
         super().__init__(space, origin)
@@ -181,11 +181,10 @@ class AdditivePredictor(Predictor):
         variance = standard_error**2 + self.discrepancy**2
         mean, covariance = _condition(self.mean, self.covariance, counts, value, variance)
         networks = self.fit.networks + len(value)
-        # The first networks after a table alone: the stated deviations are kept, and the tails are heavy. The scales of the
-        # prior were not fitted to these networks, so that one degree of freedom is lost and not three, as in `calibrate`.
-        uncalibrated = Calibration(scale=1.0, degrees_of_freedom=max(networks - 1, LEAST_DEGREES))
-        fit = self.fit.changed(networks=networks, calibration=self.fit.calibration or uncalibrated, held_out=None)
-        applicability = self.applicability and self.applicability.extended(value, counts[:, 1:].sum(axis=1))
+        # Without a leave-one-out error no network was held out, and the tails follow the number of networks alone.
+        calibration = uncalibrated(networks) if self.fit.leave_one_out_rmse is None else self.fit.calibration
+        fit = self.fit.changed(networks=networks, calibration=calibration, held_out=None)
+        applicability = self.applicability.extended(value, counts[:, 1:].sum(axis=1))
         return AdditivePredictor(
             self.space, replace(self.origin, fit=fit), mean, covariance, self.noise, discrepancy=self.discrepancy,
             applicability=applicability, terms=self.terms,
@@ -199,7 +198,7 @@ class AdditivePredictor(Predictor):
             covariance_lower=tuple(self.covariance[lower].tolist()),
             noise=float(self.noise),
             discrepancy=float(self.discrepancy),
-            applicability_domain=None if self.applicability is None else self.applicability.to_record(),
+            applicability_domain=self.applicability.to_record(),
         )
 
 
@@ -280,11 +279,11 @@ def _fit(
     else:
         entries = _Entries.of(terms, lut, metric)
         first, _, _ = _posterior(_informed_prior(terms, entries, entries.value), terms, observations)
-        # Once more, now that the costs are known better: a table's scale is a factor on costs, not on its own errors.
+        # Once more, now that the costs are known better: the scale factor of a table is one on costs, not on its own errors.
         prior = _informed_prior(terms, entries, first)
         mean, covariance, scales = _posterior(prior, terms, observations)
     noise = discrepancy = scales.pop("noise")
-    applicability = ApplicabilityDomain()
+    applicability = UNMEASURED
     calibration = leave_one_out_rmse = None
     if observations is not None:
         # A measurement differs by the discrepancy of the model and by the mean error of measuring.
@@ -293,15 +292,17 @@ def _fit(
         variance = discrepancy**2 + observations.standard_error**2
         held_out = leave_one_out(mean, covariance, counts, observations.value, variance)
         found = calibrate(held_out.residual / np.hypot(held_out.model_std, noise))
+        factor = found.std_factor
         # One factor on all of it: later updates keep their weights, and every interval gets its calibrated width.
-        covariance, noise, discrepancy = found.scale**2 * covariance, found.scale * noise, found.scale * discrepancy
+        covariance, noise, discrepancy = factor**2 * covariance, factor * noise, factor * discrepancy
         blocks = counts[:, 1:].sum(axis=1)
         applicability = ApplicabilityDomain(
+            "measured",
             (float(observations.value.min()), float(observations.value.max())),
             (int(blocks.min()), int(blocks.max())),
-            found.scale * float(held_out.model_std.max()),
+            factor * float(held_out.model_std.max()),
         )
-        calibration = Calibration(scale=_rounded(found.scale), degrees_of_freedom=found.degrees_of_freedom)
+        calibration = Calibration(std_factor=_rounded(factor), degrees_of_freedom=found.degrees_of_freedom)
         leave_one_out_rmse = _rounded(float(np.sqrt(np.mean(held_out.residual**2))))
     source = lut if lut is not None else observations
     assert source is not None
@@ -334,7 +335,7 @@ class Split:
     """Networks less the sum of their table's entries, in parts that add up; n networks, P operators at a shape."""
 
     sums: Array  # (n,) of the table
-    parts: dict[str, Array]  # fixed_overhead, block_overhead, scale, operators, unexplained: (n,) each
+    parts: dict[str, Array]  # fixed_overhead, block_overhead, scale_factor, operators, unexplained: (n,) each
     errors: dict[str, float]  # standard deviation of each part's mean over the networks
     per_operator: Array  # (P,) deviation of each operator in a network from its entry, without the parts that all share
 
@@ -354,7 +355,7 @@ def split_difference(space: Space, lut: luts.Lut, observations: Observations) ->
     roots = {
         "fixed_overhead": roots["offset"],
         "block_overhead": roots["overhead"],
-        "scale": roots["scale"],
+        "scale_factor": roots["scale_factor"],
         "operators": np.concatenate([roots["deviation"], roots["measuring"]], axis=1),
     }
     seen = {name: counts @ root for name, root in roots.items()}
@@ -378,12 +379,12 @@ def split_difference(space: Space, lut: luts.Lut, observations: Observations) ->
 
 @dataclass(frozen=True)
 class _Part:
-    """One unknown: it adds scale * columns @ standard normal to the costs and to the entries of a table."""
+    """One unknown: it adds prior_scale * columns @ standard normal to the costs and to the entries of a table."""
 
     costs: Array  # (1 + P, R) as networks show them
     entries: Array  # (1 + P, R) as the table shows them
-    scale: float  # by default
-    factor: float  # one standard deviation of the scale around its default
+    prior_scale: float  # by default
+    factor: float  # one standard deviation of the prior scale around its default
 
 
 @dataclass(frozen=True)
@@ -399,7 +400,7 @@ class _Prior:
 
     @property
     def scales(self) -> dict[str, float]:
-        return {**{name: part.scale for name, part in self.parts.items()}, "noise": self.noise}
+        return {**{name: part.prior_scale for name, part in self.parts.items()}, "noise": self.noise}
 
     @property
     def factors(self) -> dict[str, float]:
@@ -454,7 +455,7 @@ def _table_prior(entries: _Entries) -> _Prior:
         "table",
         table,
         {
-            "scale": _Part(table[:, None], none, 0.05, 2.0),
+            "scale_factor": _Part(table[:, None], none, 0.05, 2.0),
             "offset": _Part(_column(width, 0, entries.typical), none, 0.05, 3.0),
             "overhead": _Part(entries.per_layer[:, None], none, 0.05, 3.0),
             "deviation": _Part(deviations, every, 0.04, 2.0),
@@ -471,7 +472,7 @@ def _informed_prior(terms: Terms, entries: _Entries, scaled: Array) -> _Prior:
     The size of that noise is learned from the networks and from how well the entries follow the work.
 
     Args:
-        scaled: (1 + P,) costs that the scale between table and networks multiplies.
+        scaled: (1 + P,) costs that the scale factor between table and networks multiplies.
     """
     physical = _physical_prior(terms, entries.typical)
     plain = _table_prior(entries)
@@ -479,10 +480,10 @@ def _informed_prior(terms: Terms, entries: _Entries, scaled: Array) -> _Prior:
     none, every = np.zeros((width, 1)), np.zeros((width, width))
     parts = {
         **{f"work: {name}": replace(part, entries=part.costs) for name, part in physical.parts.items()},
-        "scale": replace(plain.parts["scale"], costs=scaled[:, None], entries=none),
+        "scale_factor": replace(plain.parts["scale_factor"], costs=scaled[:, None], entries=none),
         "offset": plain.parts["offset"],
         "overhead": plain.parts["overhead"],
-        "deviation": replace(plain.parts["deviation"], scale=0.02),
+        "deviation": replace(plain.parts["deviation"], prior_scale=0.02),
         "table": _Part(every, np.diag(entries.value), 0.03, 2.0),
         "measuring": _Part(every, np.diag(entries.error), 1.0, 1.2),
     }
@@ -537,13 +538,14 @@ def _transfer_prior(terms: Terms, other: AdditivePredictor, observations: Observ
     deviations = np.diag(np.abs(costs))
     deviations[0, 0] = 0.0
     known = {
-        "scale": (costs[:, None], 0.1, 2.0),
+        "scale_factor": (costs[:, None], 0.1, 2.0),
         "deviation": (deviations, 0.05, 3.0),
         "transferred": (uncertain, 1.0, 1.2),
     }
-    parts = {name: replace(part, scale=0.3 * part.scale) for name, part in physical.parts.items()}
+    parts = {name: replace(part, prior_scale=0.3 * part.prior_scale) for name, part in physical.parts.items()}
     parts |= {
-        name: _Part(column, np.zeros_like(column), scale, factor) for name, (column, scale, factor) in known.items()
+        name: _Part(column, np.zeros_like(column), prior_scale, factor)
+        for name, (column, prior_scale, factor) in known.items()
     }
     return _Prior("another board's predictor", costs, parts, 0.005 * typical, 5.0)
 
@@ -635,7 +637,7 @@ def _posterior(prior: _Prior, terms: Terms, observations: Observations) -> tuple
 
 
 def _fit_scales(prior: _Prior, terms: Terms, observations: Observations) -> dict[str, float]:
-    """Scales of the prior's parts and the noise: the maximum of marginal likelihood times a broad prior on each."""
+    """The prior scales, and the noise: the maximum of marginal likelihood times a broad prior on each."""
     if len(observations) > _EVIDENCE_NETWORKS:
         chosen = np.random.default_rng(0).permutation(len(observations))[:_EVIDENCE_NETWORKS]
         observations = observations.take(chosen)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lightnas_edge.records.predictor import ApplicabilityDomainRecord
+from lightnas_edge.records.predictor import ApplicabilityDomainRecord, DomainBasis
 
 Array = NDArray[np.float64]
 
@@ -19,10 +19,12 @@ _BLOCKS = 1  # more or fewer than any measured network had
 class ApplicabilityDomain:
     """The measured networks in outline.
 
-    Random networks of the measured kind are extrapolated about as rarely as one of n networks lies beyond the n - 1
-    others. Without ranges no network was measured, and all are extrapolated.
+    `measured`: networks outside the ranges are extrapolated; random networks of the measured kind about as rarely as one
+    of n networks lies beyond the n - 1 others. `unmeasured`: no network was measured, and all are extrapolated. `unknown`:
+    the measured networks are not recorded, and none is extrapolated.
     """
 
+    basis: DomainBasis
     value: tuple[float, float] | None = None  # lowest and highest measured, in the metric's unit
     blocks: tuple[int, int] | None = None  # operators of a network, without identities
     model_std: float | None = None  # highest of a measured network while it was held out
@@ -35,7 +37,7 @@ class ApplicabilityDomain:
             value: (B,) predicted. blocks: (B,). model_std: (B,) without noise, where the model has one. one_hot: (B, L, K).
         """
         if self.value is None or self.blocks is None:
-            return np.ones(len(value), dtype=bool)
+            return np.full(len(value), self.basis == "unmeasured")
         margin = _MARGIN * (self.value[1] - self.value[0])
         found = (value < self.value[0] - margin) | (value > self.value[1] + margin)
         found |= (blocks < self.blocks[0] - _BLOCKS) | (blocks > self.blocks[1] + _BLOCKS)
@@ -47,13 +49,17 @@ class ApplicabilityDomain:
 
     def extended(self, value: Array, blocks: Array) -> ApplicabilityDomain:
         """After more networks were measured: (n,) each."""
+        if self.basis == "unknown":
+            return self
         values, numbers = [*(self.value or ()), *value.tolist()], [*(self.blocks or ()), *blocks.tolist()]
         low, high, fewest, most = min(values), max(values), int(min(numbers)), int(max(numbers))
-        return replace(self, value=(low, high), blocks=(fewest, most))
+        return replace(self, basis="measured", value=(low, high), blocks=(fewest, most))
 
     def to_record(self) -> ApplicabilityDomainRecord:
         seen = None if self.seen is None else tuple(map(tuple, self.seen.astype(int).tolist()))
-        return ApplicabilityDomainRecord(value=self.value, blocks=self.blocks, model_std=self.model_std, seen=seen)
+        return ApplicabilityDomainRecord(
+            basis=self.basis, value=self.value, blocks=self.blocks, model_std=self.model_std, seen=seen
+        )
 
     @classmethod
     def from_record(cls, record: ApplicabilityDomainRecord, shape: tuple[int, int]) -> ApplicabilityDomain:
@@ -65,4 +71,9 @@ class ApplicabilityDomain:
                 f"seen: expected {shape[0]} layers of {shape[1]} operators, found {len(seen)} of "
                 f"{' and '.join(map(str, rows)) or 'none'}"
             )
-        return cls(record.value, record.blocks, record.model_std, None if seen is None else np.array(seen, dtype=bool))
+        matrix = None if seen is None else np.array(seen, dtype=bool)
+        return cls(record.basis, record.value, record.blocks, record.model_std, matrix)
+
+
+UNMEASURED = ApplicabilityDomain("unmeasured")
+UNKNOWN = ApplicabilityDomain("unknown")

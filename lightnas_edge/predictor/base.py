@@ -15,7 +15,7 @@ from scipy import stats
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.files import write_json
-from lightnas_edge.predictor.applicability import ApplicabilityDomain
+from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.records.differences import require_equal_fingerprints
 from lightnas_edge.records.predictor import NOT_FITTED, AdditiveParameters, FitRecord, MlpParameters, PredictorRecord
@@ -51,7 +51,7 @@ class Predictor(ABC):
     def __init__(self, space: Space, origin: Origin) -> None:
         self.space = space
         self.origin = origin
-        self.applicability: ApplicabilityDomain | None = None
+        self.applicability: ApplicabilityDomain = UNKNOWN
 
     @property
     def metric(self) -> str:
@@ -142,8 +142,6 @@ class Predictor(ABC):
         All networks are extrapolated where no whole network was measured, and none where the domain is unknown.
         """
         one_hot = self._flat(one_hot).reshape(np.shape(one_hot))
-        if self.applicability is None:
-            return np.zeros(len(one_hot), dtype=bool)
         blocks = np.tensordot(one_hot, self.is_block, axes=2)
         return self.applicability.extrapolated(self.predict(one_hot), blocks, self._model_std(one_hot), one_hot)
 

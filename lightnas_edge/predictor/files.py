@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 import luts
 from lightnas_edge.errors import PredictorError, SpaceError
 from lightnas_edge.predictor.additive import AdditivePredictor, Terms
-from lightnas_edge.predictor.applicability import ApplicabilityDomain
+from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.base import Origin, Predictor
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.predictor.mlp import LARGEST_OUTPUT, MlpPredictor, decode, largest_outputs
@@ -139,17 +139,14 @@ def _mlp(faults: list[str], parameters: MlpParameters, space: Space, origin: Ori
     if faults:
         return None
     return MlpPredictor(
-        space, origin, layers, parameters.mean, parameters.scale, parameters.residual, applicability=applicability
-    )
+        space, origin, layers, parameters.value_mean, parameters.value_std, parameters.residual,
+        applicability=applicability,
+    )  # fmt: skip
 
 
-def _applicability(
-    faults: list[str], record: ApplicabilityDomainRecord | None, space: Space
-) -> ApplicabilityDomain | None:
-    if record is None:
-        return None
+def _applicability(faults: list[str], record: ApplicabilityDomainRecord, space: Space) -> ApplicabilityDomain:
     try:
         return ApplicabilityDomain.from_record(record, (len(space.layers), len(space.operators)))
     except ValueError as error:
         faults.append(f"parameters.applicability_domain.{error}")
-        return None
+        return UNKNOWN

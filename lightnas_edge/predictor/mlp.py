@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 import luts
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.measuring.commands import sample_command
-from lightnas_edge.predictor.applicability import ApplicabilityDomain
+from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
-from lightnas_edge.predictor.calibration import calibrate
+from lightnas_edge.predictor.calibration import calibrate, uncalibrated
 from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.records.base import read_bounded
 from lightnas_edge.records.predictor import (
-    LEAST_DEGREES,
-    Calibration,
     FitRecord,
     Float32Array,
     MlpLayer,
@@ -42,7 +40,7 @@ Weights = Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
 class MlpPredictor(Predictor):
-    """value = mean + scale * MLP(one-hot), in the metric's unit.
+    """value = value_mean + value_std * MLP(one-hot), in the metric's unit.
 
     Args:
         layers: [(weight (out, in), bias (out,))] in float32, the first with L*K inputs, the last with one output.
@@ -56,17 +54,17 @@ class MlpPredictor(Predictor):
         space: Space,
         origin: Origin,
         layers: Weights,
-        mean: float,
-        scale: float,
+        value_mean: float,
+        value_std: float,
         residual: float,
         *,
-        applicability: ApplicabilityDomain | None = None,
+        applicability: ApplicabilityDomain = UNKNOWN,
     ) -> None:
         super().__init__(space, origin)
         self.applicability = applicability
         self.layers = list(layers)
-        self.mean = mean
-        self.scale = scale
+        self.value_mean = value_mean
+        self.value_std = value_std
         self.residual = residual
 
     def predict(self, one_hot: NDArray[Any]) -> Array:
@@ -75,7 +73,7 @@ class MlpPredictor(Predictor):
             values = values @ weight.T + bias
             if position + 1 < len(self.layers):
                 np.maximum(values, 0, out=values)
-        return self.mean + self.scale * values[:, 0].astype(np.float64)
+        return self.value_mean + self.value_std * values[:, 0].astype(np.float64)
 
     def deviation(self, one_hot: NDArray[Any]) -> Array:
         return np.full(len(one_hot), self.residual)
@@ -83,26 +81,25 @@ class MlpPredictor(Predictor):
     def calibrate(self, residual: Array, networks: int) -> None:
         """Set the deviation and its tails from (n,) residuals of held-out networks, of a fit to `networks`."""
         spread = float(np.sqrt(np.mean(residual**2)))
-        usual = Calibration(scale=1.0, degrees_of_freedom=LEAST_DEGREES)
-        found = calibrate(residual / spread) if spread > 0 else usual
-        self.residual = found.scale * spread
-        calibration = found.model_copy(update={"scale": float(f"{found.scale:.4g}")})
+        found = calibrate(residual / spread) if spread > 0 else uncalibrated(0)
+        self.residual = found.std_factor * spread
+        calibration = found.model_copy(update={"std_factor": float(f"{found.std_factor:.4g}")})
         self.origin = replace(self.origin, fit=self.fit.changed(networks=networks, calibration=calibration))
 
     def torch_module(self) -> torch.nn.Module:
         from lightnas_edge.predictor._torch import mlp_module
 
-        return mlp_module(self.layers, self.mean, self.scale)
+        return mlp_module(self.layers, self.value_mean, self.value_std)
 
     def linear_terms(self) -> None:
         return None
 
     def parameters(self) -> MlpParameters:
         return MlpParameters(
-            mean=self.mean,
-            scale=self.scale,
+            value_mean=self.value_mean,
+            value_std=self.value_std,
             residual=self.residual,
-            applicability_domain=None if self.applicability is None else self.applicability.to_record(),
+            applicability_domain=self.applicability.to_record(),
             layers=tuple(MlpLayer(weight=_encode(weight), bias=_encode(bias)) for weight, bias in self.layers),
         )
 
@@ -142,8 +139,8 @@ def fit_mlp(
     order = np.random.default_rng(seed).permutation(len(observations))
     held = max(4, round(held_out_share * len(observations)))
     inputs = observations.one_hot.reshape(len(observations), -1).astype(np.float32)
-    mean, scale = float(observations.value.mean()), float(observations.value.std()) or 1.0
-    targets = ((observations.value - mean) / scale).astype(np.float32)
+    mean, std = float(observations.value.mean()), float(observations.value.std()) or 1.0
+    targets = ((observations.value - mean) / std).astype(np.float32)
     layers, ran = train_mlp(
         inputs[order[held:]], targets[order[held:]], (inputs[order[:held]], targets[order[:held]]), hidden,
         seed=seed, epochs=epochs, patience=patience,
@@ -156,12 +153,13 @@ def fit_mlp(
         alignment=observations.notes,
     )
     origin = Origin(observations.fingerprint, observations.simulated, observations.batch, observations.metric, fit)
-    predictor = MlpPredictor(space, origin, layers, mean, scale, 0.0)
+    predictor = MlpPredictor(space, origin, layers, mean, std, 0.0)
     kept = observations.take(order[:held])
     predictor.calibrate(kept.value - predictor.predict(kept.one_hot), len(observations))
     one_hot = observations.one_hot
     blocks = np.tensordot(one_hot, predictor.is_block, axes=2)
     predictor.applicability = ApplicabilityDomain(
+        "measured",
         (float(observations.value.min()), float(observations.value.max())),
         (int(blocks.min()), int(blocks.max())),
         seen=np.asarray(one_hot.any(axis=0)),
@@ -203,7 +201,7 @@ def read_published_predictor(path: Path, space: Space) -> MlpPredictor:
         method="published weights, LightNAS commit 2f0e1d1",
         networks=networks,
         # The authors state no distribution of their errors; with this many networks, Student's t is the normal one.
-        calibration=Calibration(scale=1.0, degrees_of_freedom=networks - 1),
+        calibration=uncalibrated(networks),
         publication=Publication(source="github.com/stepbuystep/LightNAS, commit 2f0e1d1", stated_rmse=0.0289),
     )
     # Their held-out error is also used as the noise: they state no other.

@@ -28,11 +28,11 @@ Quantity = Annotated[float, Field(ge=-1e12, le=1e12)]
 Deviation = Annotated[float, Field(ge=0, le=1e12)]
 Covariance = Annotated[float, Field(ge=-1e24, le=1e24)]
 
-ComponentName = Literal["fixed_overhead", "block_overhead", "scale", "operators", "unexplained"]
+ComponentName = Literal["fixed_overhead", "block_overhead", "scale_factor", "operators", "unexplained"]
 COMPONENTS: dict[ComponentName, str] = {
     "fixed_overhead": "fixed overhead",
     "block_overhead": "per-block overhead",
-    "scale": "scale factor",
+    "scale_factor": "scale factor",
     "operators": "deviation of operators",
     "unexplained": "unexplained",
 }
@@ -42,9 +42,9 @@ LEAST_DEGREES = 3  # of freedom: with fewer networks the prior decides more than
 
 
 class Calibration(Record):
-    """Residuals of held-out networks over the stated deviations: `scale` times a Student t."""
+    """Residuals of held-out networks over the stated deviations: `std_factor` times a Student t."""
 
-    scale: PositiveFloat
+    std_factor: PositiveFloat
     degrees_of_freedom: Annotated[float, Field(ge=LEAST_DEGREES, le=1e9)]
 
 
@@ -165,7 +165,7 @@ class FitRecord(Record):
     method: Text
     networks: Count  # measured networks behind it
     calibration: Calibration | None = None
-    # Most probable standard deviation of each part of the prior.
+    # Most probable standard deviation of each component of the prior.
     prior_scales: dict[Name, NonNegativeFloat] = Field(default_factory=dict)
     leave_one_out_rmse: NonNegativeFloat | None = None
     alignment: tuple[Text, ...] = ()  # drift between measurement sessions
@@ -199,9 +199,17 @@ class FitRecord(Record):
 NOT_FITTED = FitRecord(method="not fitted", networks=0)
 
 
-class ApplicabilityDomainRecord(Record):
-    """The measured networks in outline. Without ranges, no network was measured."""
+DomainBasis = Literal["measured", "unmeasured", "unknown"]
 
+
+class ApplicabilityDomainRecord(Record):
+    """The measured networks in outline.
+
+    `unmeasured`: no network was measured, so every network is extrapolated. `unknown`: the measured networks are not
+    recorded, so none is. Both are without ranges.
+    """
+
+    basis: DomainBasis
     value: tuple[float, float] | None  # lowest and highest measured, in the metric's unit
     blocks: tuple[Count, Count] | None  # fewest and most operators of a network that are nodes of its graph
     model_std: Deviation | None  # highest of a measured network while it was held out
@@ -215,9 +223,9 @@ class ApplicabilityDomainRecord(Record):
         return ends
 
     @model_validator(mode="after")
-    def _has_both_ranges_or_none(self) -> Self:
-        if (self.value is None) != (self.blocks is None):
-            raise ValueError("expected both value and blocks, or neither")
+    def _has_ranges_where_measured(self) -> Self:
+        if {self.value is None, self.blocks is None} != {self.basis != "measured"}:
+            raise ValueError("expected value and blocks where the basis is `measured`, and neither elsewhere")
         return self
 
 
@@ -229,7 +237,7 @@ class AdditiveParameters(Record):
     covariance_lower: tuple[Covariance, ...]  # lower triangle by rows, of the constant and the costs in this order
     noise: Deviation  # of a measurement around the sum of the true costs
     discrepancy: Deviation  # the part of `noise` that is the model's
-    applicability_domain: ApplicabilityDomainRecord | None
+    applicability_domain: ApplicabilityDomainRecord
 
 
 class Float32Array(Record):
@@ -245,12 +253,12 @@ class MlpLayer(Record):
 
 
 class MlpParameters(Record):
-    """value = mean + scale * network(one-hot), with ReLU between the layers; in the metric's unit."""
+    """value = value_mean + value_std * network(one-hot), with ReLU between the layers; in the metric's unit."""
 
-    mean: Quantity
-    scale: Deviation
+    value_mean: Quantity
+    value_std: Deviation
     residual: Deviation  # standard deviation of measurements around predictions, of networks that were held out
-    applicability_domain: ApplicabilityDomainRecord | None
+    applicability_domain: ApplicabilityDomainRecord
     layers: Annotated[tuple[MlpLayer, ...], Field(min_length=1, max_length=100)]
 
 

@@ -47,11 +47,11 @@ class Latency:
         self.known_ms = float(predictor.predict(one_hot)[0])
         self._known_variance = float(predictor.deviation(one_hot)[0]) ** 2
         scales = predictor.fit.prior_scales
-        if "scale" not in scales:  # fitted without the table: its deviations have another meaning
+        if "scale_factor" not in scales:  # fitted without the table: its deviations have another meaning
             scales = {}
         calibration = predictor.fit.calibration
-        factor = 1.0 if calibration is None else calibration.scale
-        self._scale_std = factor * scales.get("scale", _SCALE_STD)
+        factor = 1.0 if calibration is None else calibration.std_factor
+        self._scale_std = factor * scales.get("scale_factor", _SCALE_STD)
         self._deviation_std = factor * math.hypot(scales.get("deviation", _DEVIATION_STD), scales.get("table", 0.0))
         self._found = Counter(shaped.key for shaped in grid.chain(grid.unchanged))
         table.latencies_ms(list(self._found))
@@ -96,7 +96,7 @@ class Latency:
                 method="the found network's prediction, and a table of the changed operators",
                 networks=self.source.fit.networks,
                 calibration=self.source.fit.calibration,
-                prior_scales={"scale": self._scale_std, "deviation": self._deviation_std},
+                prior_scales={"scale_factor": self._scale_std, "deviation": self._deviation_std},
             ),
         )
         keys = Terms.of(space).keys

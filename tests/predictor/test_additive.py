@@ -221,6 +221,20 @@ def test_adding_a_network_afterwards_is_the_same_as_having_had_it():
     assert one.mean == pytest.approx(both.mean) and one.covariance == pytest.approx(both.covariance)
 
 
+def test_networks_added_one_by_one_give_the_bounds_of_all_at_once(tmp_path):
+    """After 20 networks the bound at 0.95 is 1.729 deviations above the prediction: Student's t with 19 degrees of freedom."""
+    table = lut_predictor(SPACE, profile(tmp_path / "t", SPACE))
+    indices = np.random.default_rng(0).integers(3, size=(20, 4))
+    value = 1.05 * table.predict_indices(indices)
+
+    one_by_one = table
+    for row, each in zip(indices, value, strict=True):
+        one_by_one = one_by_one.updated_with(Architecture.from_indices(SPACE, row), float(each), 1e-3)
+    at_once = table.updated(observed(SPACE, indices, value))
+
+    assert one_by_one.quantile(0.95) == at_once.quantile(0.95) == pytest.approx(1.729, abs=1e-3)
+
+
 def test_the_torch_module_computes_the_same_and_has_the_costs_as_gradient(tmp_path):
     import torch
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor import evaluate, fit_additive, fit_best, fit_mlp, load_predictor, lut_predictor
 from lightnas_edge.predictor.additive import Terms
-from lightnas_edge.predictor.applicability import ApplicabilityDomain
+from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.calibration import calibrate, leave_one_out
 from lightnas_edge.space import Architecture
@@ -37,13 +39,13 @@ def test_leaving_one_out_in_closed_form_is_leaving_it_out():
     assert found.model_std[0] ** 2 == pytest.approx(4 / 9)
 
 
-def test_a_hundred_residuals_decide_the_scale_and_three_hardly_move_it():
+def test_a_hundred_residuals_decide_the_factor_and_three_hardly_move_it():
     normal = np.random.default_rng(0).normal(size=100)
 
-    assert calibrate(2 * normal).scale == pytest.approx(2 * normal.std() * np.sqrt(100 / 97), rel=0.05)
+    assert calibrate(2 * normal).std_factor == pytest.approx(2 * normal.std() * np.sqrt(100 / 97), rel=0.05)
     assert calibrate(normal).degrees_of_freedom == 97
-    assert calibrate(np.zeros(0)).scale == 1.0
-    assert 0.6 < calibrate(np.full(3, 0.1)).scale < 1.0  # three small residuals are weak evidence
+    assert calibrate(np.zeros(0)).std_factor == 1.0
+    assert 0.6 < calibrate(np.full(3, 0.1)).std_factor < 1.0  # three small residuals are weak evidence
 
 
 def test_heavy_tails_are_recognised():
@@ -127,8 +129,6 @@ def test_the_domain_is_kept_in_the_file(tmp_path):
 
 
 def test_a_damaged_domain_is_named(tmp_path):
-    import json
-
     indices, value = networks(20, seed=1)
     predictor = fit_additive(SPACE, None, observed(SPACE, indices, value))
     record = predictor.to_record().to_json()
@@ -142,14 +142,36 @@ def test_a_damaged_domain_is_named(tmp_path):
 def test_an_unknown_domain_flags_nothing():
     indices, value = networks(20, seed=1)
     predictor = fit_additive(SPACE, None, observed(SPACE, indices, value))
-    predictor.applicability = None
+    predictor.applicability = UNKNOWN
 
     assert not predictor.extrapolated(one_hot_of(SPACE, np.full((1, 8), 2))).any()
 
 
+def test_an_unknown_domain_stays_unknown_in_a_file_and_after_a_measurement(tmp_path):
+    predictor = lut_predictor(SPACE, profile(tmp_path / "t", SPACE))
+    predictor.applicability = UNKNOWN
+
+    predictor.save(tmp_path / "p.json")
+
+    again = load_predictor(tmp_path / "p.json")
+    assert again.applicability == UNKNOWN
+    assert again.updated_with(Architecture.from_names(SPACE, ["skip"] * 8), 0.6, 0.001).applicability == UNKNOWN
+
+
+@pytest.mark.parametrize("basis", ["unmeasured", "unknown"])
+def test_a_domain_with_ranges_that_no_network_gave_is_refused(tmp_path, basis):
+    indices, value = networks(20, seed=1)
+    record = fit_additive(SPACE, None, observed(SPACE, indices, value)).to_record().to_json()
+    record["parameters"]["applicability_domain"]["basis"] = basis
+    (tmp_path / "p.json").write_text(json.dumps(record))
+
+    with pytest.raises(PredictorError, match="expected value and blocks where the basis is `measured`"):
+        load_predictor(tmp_path / "p.json")
+
+
 def test_the_edges_of_the_domain_can_be_checked_by_hand():
     """Measured 1 to 2 ms with 3 to 6 blocks: 0.9 to 2.1 ms and 2 to 7 blocks are in the domain."""
-    domain = ApplicabilityDomain((1.0, 2.0), (3, 6), model_std=0.1)
+    domain = ApplicabilityDomain("measured", (1.0, 2.0), (3, 6), model_std=0.1)
     value, blocks = np.array([0.91, 0.89, 2.09, 2.11, 1.5, 1.5, 1.5]), np.array([3, 3, 6, 6, 2, 1, 8])
 
     found = domain.extrapolated(value, blocks, np.full(7, 0.1), np.zeros((7, 1, 1)))

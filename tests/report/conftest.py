@@ -123,7 +123,7 @@ def write_predictor(run: Run, generator: np.random.Generator) -> None:
     )
     fit = FitRecord(
         method="table as prior, Bayesian linear regression on whole networks", networks=20, chosen="LUT calibrated",
-        calibration=Calibration(scale=1.0, degrees_of_freedom=19.0), held_out=scores,
+        calibration=Calibration(std_factor=1.0, degrees_of_freedom=19.0), held_out=scores,
         protocol="5-fold over networks, seed 0",
         comparison=(
             MethodScore(method="LUT calibrated", trained_on=16, scores=scores),
