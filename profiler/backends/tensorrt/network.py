@@ -4,7 +4,7 @@ from typing import Any, Dict, Iterator, List, Set, Tuple
 
 from profiler.errors import MeasureError
 
-# Key in an ONNX model's metadata. Its value: the names, separated by commas, of inputs and outputs that are activations
+# Key in an ONNX model's metadata. Its value: the names, separated by spaces, of inputs and outputs that are activations
 # inside a network, in whatever format suits its kernels.
 INNER_EDGES = "lightnas_edge.inner_edges"
 _METADATA = 14  # ModelProto.metadata_props, of StringStringEntryProto: 1 key, 2 value
@@ -64,7 +64,7 @@ def free_inner_edges(trt: Any, network: Any, model: bytes) -> None:
     Such an operator pays for no reformatting, as inside a network. The model names them in its metadata (INNER_EDGES);
     the others stay linear, which is the default.
     """
-    inner = metadata(model).get(INNER_EDGES, "").split(",")
+    inner = metadata(model).get(INNER_EDGES, "").split()
     edges = [network.get_input(index) for index in range(network.num_inputs)]
     edges += [network.get_output(index) for index in range(network.num_outputs)]
     for edge in edges:

@@ -209,7 +209,7 @@ def test_edges_inside_a_network_may_have_any_format_of_their_type(bench):
         "fp16": ["LINEAR", "CHW2", "HWC8"],
         "int8": ["LINEAR", "CHW4", "CHW32"] + ["HWC16"] * strong,
     }
-    inner = {network.INNER_EDGES: "input,output"}
+    inner = {network.INNER_EDGES: "input output"}
     models = {
         "fp32": standin.conv_model(metadata=inner),
         "fp16": standin.conv_model(fp16=True, metadata=inner),

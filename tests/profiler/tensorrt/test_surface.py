@@ -58,7 +58,7 @@ def exercise(bench_of, version):
     bench = bench_of(version, version)
     strong = not hasattr(bench.trt.BuilderFlag, "FP16")
     for precision, model in (
-        ("fp32", standin.conv_model(metadata={network.INNER_EDGES: "input,output"})),
+        ("fp32", standin.conv_model(metadata={network.INNER_EDGES: "input output"})),
         ("fp16", standin.conv_model(fp16=strong)),
         ("int8", standin.quantized_model()),
     ):
