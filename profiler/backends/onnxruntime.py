@@ -4,6 +4,7 @@ import platform
 import sys
 from typing import Any, Dict, List, cast
 
+from profiler import cuda
 from profiler.backends import Backend, Engine
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
@@ -84,11 +85,13 @@ class OnnxRuntime(Backend):
         try:
             session = self._runtime.InferenceSession(model, options, providers=[(self._provider, self._options())])
         except Exception as err:
-            raise MeasureError(
+            refused = MeasureError(
                 "load",
                 "ONNX Runtime {} cannot load the model: {}".format(self._runtime.__version__, _first_line(err)),
                 "export it again with a lower --opset, or update ONNX Runtime on the board",
             )
+            refused.fatal = cuda.is_sticky(str(err))
+            raise refused
         if session.get_providers()[0] != self._provider:
             raise MeasureError(
                 "load",
@@ -152,8 +155,13 @@ class OnnxRuntimeEngine(Engine):
 
     def run(self, repeats: int) -> None:
         run, binding = self._session.run_with_iobinding, self._binding
-        for _ in range(repeats):
-            run(binding)
+        try:
+            for _ in range(repeats):
+                run(binding)
+        except Exception as err:
+            failed = MeasureError("run", "ONNX Runtime cannot run the model: " + _first_line(err), "see agent.log")
+            failed.fatal = cuda.is_sticky(str(err))  # CUDA is lost for this process
+            raise failed
 
     def evaluate(self, inputs: bytes) -> bytes:
         (source,), (target,) = self._session.get_inputs(), self._session.get_outputs()

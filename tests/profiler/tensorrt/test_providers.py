@@ -90,3 +90,23 @@ def test_a_build_without_the_provider_lists_those_it_has():
 def test_precisions_that_a_provider_lacks_are_refused():
     with pytest.raises(BackendError, match="onnxruntime-tensorrt computes in fp32 or fp16, not in int8"):
         backends.open_backend("onnxruntime-tensorrt", "int8", 1, 1, "/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "fatal"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", True),
+        ("Failed to allocate memory for requested buffer of size 1024", False),
+    ],
+)
+def test_a_lost_device_ends_the_process_and_another_error_does_not(monkeypatch, text, fatal):
+    monkeypatch.setitem(sys.modules, "onnxruntime", gpu_build([]))
+    engine = backends.open_backend("onnxruntime-cuda", "fp32", 1, 1, "/nowhere").load(standin.conv_model())
+
+    def fail(binding):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(engine._session, "run_with_iobinding", fail)
+    with pytest.raises(MeasureError, match="ONNX Runtime cannot run the model") as caught:
+        engine.run(1)
+    assert (caught.value.code, caught.value.fatal) == ("run", fatal)
