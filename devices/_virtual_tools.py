@@ -33,6 +33,10 @@ def limits() -> list[tuple[str, str]]:
     ]
 
 
+def emc_lock() -> str:
+    return os.path.join(ROOT, json.loads(read(MODES))["emc_lock"])
+
+
 def nvpmodel() -> int:
     state = json.loads(read(MODES))
     if ARGUMENTS == ["-q"]:
@@ -57,13 +61,16 @@ def jetson_clocks() -> int:
         return 1
     if ARGUMENTS[:1] == ["--store"]:
         with open(ARGUMENTS[1], "w", encoding="ascii") as file:
-            json.dump([[path, read(path)] for pair in limits() for path in pair], file)
+            json.dump(
+                [[path, read(path)] for path in [emc_lock(), *(path for pair in limits() for path in pair)]], file
+            )
     elif ARGUMENTS[:1] == ["--restore"]:
         for path, text in json.loads(read(ARGUMENTS[1])):
             write(path, text)
     else:
         for least, most in limits():
             write(least, read(most))
+        write(emc_lock(), "1")
     return 0
 
 

@@ -20,7 +20,7 @@ from devices.connection import LocalConnection
 from devices.errors import InventoryError
 
 PREFIX = "virtual:"
-SCHEMA = 1  # of the root; another one is replaced
+SCHEMA = 2  # of the root; another one is replaced
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ _SHARES = {
     "VDD_SYS_CPU": (0.15, 0.0, 0.05), "VDD_SYS_DDR": (0.25, 0.0, 0.6),
     "VDD_CPU_GPU_CV": (0.2, 0.9, 0.0), "VDD_SOC": (0.3, 0.0, 0.4),
 }  # fmt: skip
+_DEBUG = "sys/kernel/debug"
+EMC_MHZ = 1600.0
 _DEFAULT_SHUNT_MOHM = 20  # of the TX2, where it depends on the revision
 
 
@@ -185,10 +187,19 @@ class _Maker:
         self._write(f"{folder}/available_frequencies", " ".join(map(str, steps)))
         self._write(f"{folder}/governor", "nvhost_podgov")
         self._write(f"{folder}/device/of_node/name", "gpu\0")
+        rate, lock = self._emc_files()
+        self._write(rate, str(round(EMC_MHZ * 1e6)))
+        self._write(lock, "0")
         links = self._root / "sys/class/devfreq"
         links.mkdir(parents=True)
         target = self._root / folder
         (links / target.name).symlink_to(os.path.relpath(target, links))
+
+    def _emc_files(self) -> tuple[str, str]:
+        """Rate and lock of the memory's clock, which only root reads on a real board: Nano, then all later ones."""
+        if self._catalogue["soc"] == "tegra210":
+            return f"{_DEBUG}/clk/override.emc/clk_rate", f"{_DEBUG}/clk/override.emc/clk_state"
+        return f"{_DEBUG}/bpmp/debug/clk/emc/rate", f"{_DEBUG}/bpmp/debug/clk/emc/mrq_rate_locked"
 
     def _thermal(self) -> dict[str, Any]:
         zones = [("CPU-therm", "25000"), ("GPU-therm", "25000")]
@@ -257,7 +268,9 @@ class _Maker:
             "etc/nvpmodel.conf",
             "\n".join(f"< POWER_MODEL ID={number} NAME={name} >" for number, (name, _) in modes.items()),
         )
-        self._write("etc/nvpmodel.json", json.dumps({"mode": "0", "modes": modes, "gpu": self._facts.gpu_folder}))
+        emc_lock = self._emc_files()[1]
+        state = {"mode": "0", "modes": modes, "gpu": self._facts.gpu_folder, "emc_lock": emc_lock}
+        self._write("etc/nvpmodel.json", json.dumps(state))
         script = (resources.files("devices") / "_virtual_tools.py").read_text(encoding="utf-8")
         for name in ("nvpmodel", "jetson_clocks", "sudo"):
             self._write(f"usr/sbin/{name}", f"#!{sys.executable}\n{script}")

@@ -102,6 +102,8 @@ def probe(backend: str, threads: int, system: System) -> JsonObject:
         home=default_home(),
         root=system.root,
         board=description,
+        power_mode=answer["fingerprint"]["power_mode"],
+        clocks=answer["fingerprint"]["clocks"],
         warmup_ms=0.0,
         min_sample_ms=0.0,
         samples_per_visit=1,

@@ -1,8 +1,8 @@
-"""Clocks of the CPU and the GPU: their frequencies, and whether they are locked."""
+"""Clocks of CPU, GPU and memory: their frequencies, and whether they are locked."""
 
 import glob
 import os
-from typing import List, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 from profiler.fields import JsonObject
 
@@ -27,8 +27,18 @@ def governors(sysfs: str) -> List[str]:
     return sorted({name for name in found if name})
 
 
+# The memory controller's clock and its lock, below sysfs: readable by root alone. The first pair is of TX2 and later, the
+# second of the Nano; jetson_clocks writes to the locks.
+EMC_RATES = ("kernel/debug/bpmp/debug/clk/emc/rate", "kernel/debug/clk/override.emc/clk_rate")
+EMC_LOCKS = ("kernel/debug/bpmp/debug/clk/emc/mrq_rate_locked", "kernel/debug/clk/override.emc/clk_state")
+
+
 def clock_state(sysfs: str) -> Optional[str]:
-    """`locked` when CPU and GPU may each run at one frequency only, else `floating`; None when it cannot be read."""
+    """Whether CPU, GPU and memory may each run at one frequency only; None when it cannot be read.
+
+    `locked`: all of them. `cpu-gpu-locked`: CPU and GPU; the memory's clock needs root to read. Else `floating`.
+    Boards without a GPU that we know have no memory clock to look at.
+    """
     domains = [(policy, "scaling_{}_freq") for policy in policies(sysfs)]
     gpu = gpu_clock(sysfs)
     if gpu is not None:
@@ -38,7 +48,49 @@ def clock_state(sysfs: str) -> Optional[str]:
     ]
     if not limits or any(None in pair for pair in limits):
         return None
-    return "locked" if all(low == high for low, high in limits) else "floating"
+    if any(low != high for low, high in limits):
+        return "floating"
+    if gpu is None:
+        return "locked"
+    locks = [text for text in (read_text(os.path.join(sysfs, path)) for path in EMC_LOCKS) if text is not None]
+    if not locks:
+        return "cpu-gpu-locked"
+    return "floating" if "0" in locks else "locked"
+
+
+class ClockDomain(NamedTuple):
+    """The clocks of one kind of processor: the fastest counts, because the others may be idle."""
+
+    name: str  # GPU or CPU
+    folders: Tuple[str, ...]
+    form: str  # of the files' names
+    per_mhz: float  # units of the files in one MHz
+
+    def current_mhz(self) -> Optional[float]:
+        return self._fastest_mhz("cur")
+
+    def most_mhz(self) -> Optional[float]:
+        """The limit of the present mode."""
+        return self._fastest_mhz("max")
+
+    def is_locked(self) -> bool:
+        return all(self._text(folder, "min") == self._text(folder, "max") for folder in self.folders)
+
+    def _fastest_mhz(self, which: str) -> Optional[float]:
+        texts = (self._text(folder, which) or "" for folder in self.folders)
+        return max((int(text) / self.per_mhz for text in texts if text.isdigit()), default=None)
+
+    def _text(self, folder: str, which: str) -> Optional[str]:
+        return read_text(os.path.join(folder, self.form.format(which)))
+
+
+def engine_clock(sysfs: str, on_gpu: bool) -> Optional[ClockDomain]:
+    """The clock that an engine runs at; None where it cannot be read."""
+    if on_gpu:
+        gpu = gpu_clock(sysfs)
+        return None if gpu is None else ClockDomain("GPU", (gpu,), "{}_freq", 1e6)
+    folders = tuple(policies(sysfs))
+    return ClockDomain("CPU", folders, "scaling_{}_freq", 1e3) if folders else None
 
 
 GPU_NAMES = (

@@ -138,6 +138,7 @@ class Session:
         self._measurements = {measurement.key: measurement for measurement in manifest.measurements}
         self._board = board.identify(board.load_catalog(), system.proc)
         protocol = manifest.protocol
+        self._fingerprint = board.fingerprint(self._board, system)
         configuration = messages.ConfigureRequest(
             backend=manifest.backend,
             precision=manifest.precision,
@@ -146,6 +147,8 @@ class Session:
             home=home,
             root=system.root,
             board=self._board,
+            power_mode=self._fingerprint["power_mode"],
+            clocks=self._fingerprint["clocks"],
             warmup_ms=protocol.warmup_ms,
             min_sample_ms=max(protocol.min_sample_ms, measure.timer_step_s() * 1e3 * measure.TIMER_STEPS),
             samples_per_visit=protocol.samples_per_visit,
@@ -233,7 +236,7 @@ class Session:
             )
 
     def _header(self, about: messages.Configured) -> JsonObject:
-        fingerprint = board.fingerprint(self._board, self._system)
+        fingerprint = dict(self._fingerprint)
         simulated = fingerprint["simulated"] or about.fingerprint.get("simulated", False)
         fingerprint.update(about.fingerprint, protocol=self._manifest.protocol.version, simulated=simulated)
         sensors = power.find_sensors(self._system.sysfs, self._board)
@@ -347,6 +350,8 @@ class Session:
         self._repeats[visit.key] = result.repeats
         self._timed_s += result.timed_s
         warnings = state.warnings_about(result.state)
+        if result.clock is not None:
+            warnings += result.clock.warnings()
         if result.energy is not None:
             warnings += ["energy: " + warning for warning in result.energy.energy.warnings]
         return line._replace(result=result, warnings=warnings)

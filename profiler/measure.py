@@ -7,6 +7,7 @@ from typing import Callable, List, NamedTuple, Optional
 
 from profiler.backends import Engine
 
+SETTLE_CHUNK_MS = 10.0  # between two looks at the clocks
 TIMER_STEPS = 1000  # a sample lasts at least this many steps of the timer: reading it costs at most 0.1 %
 
 
@@ -37,6 +38,8 @@ def measure(
     samples: int,
     repeats: Optional[int] = None,
     clock: Callable[[], float] = time.perf_counter,
+    settled: Callable[[], bool] = lambda: True,
+    settle_ms: float = 0.0,
 ) -> Timings:
     """Time an engine: `engine.run(n)` returns when n inferences are complete.
 
@@ -45,6 +48,8 @@ def measure(
         min_sample_ms: a sample lasts at least this long, by the fastest run of the warm-up.
         samples: how many samples to take.
         repeats: inferences per sample; None to calibrate, which happens within the warm-up.
+        settled: whether the processor's clock is steady; asked after the warm-up, which continues until it is.
+        settle_ms: the longest that it continues.
     """
     warmup: List[float] = []
     taken: List[float] = []
@@ -61,6 +66,12 @@ def measure(
             fastest_ms = min(fastest_ms, last_ms / chunk)
             if repeats is None and last_ms < min_sample_ms:
                 chunk *= 2
+        chunk = max(chunk, math.ceil(SETTLE_CHUNK_MS / fastest_ms)) if fastest_ms > 0 else chunk
+        while not settled() and (clock() - begin) * 1e3 < warmup_ms + settle_ms:
+            start = clock()
+            engine.run(chunk)
+            warmup.append((clock() - start) * 1e3 / chunk)
+            fastest_ms = min(fastest_ms, warmup[-1])
         if repeats is None:
             repeats = max(1, math.ceil(min_sample_ms / fastest_ms)) if fastest_ms > 0 else chunk
         for _ in range(samples):

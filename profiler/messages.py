@@ -14,6 +14,7 @@ A request that fails is answered with a Failure.
 
 from typing import Callable, Dict, List, NamedTuple, Optional, Union
 
+from profiler.clock_watch import ClockOfVisit
 from profiler.energy import VisitEnergy
 from profiler.errors import ErrorRecord
 from profiler.fields import Fields, JsonObject, read_record
@@ -28,6 +29,8 @@ class ConfigureRequest(NamedTuple):
     home: str
     root: str
     board: JsonObject  # the board's description
+    power_mode: Optional[str]  # it and the clocks: as in the fingerprint
+    clocks: Optional[str]
     warmup_ms: float
     min_sample_ms: float
     samples_per_visit: int
@@ -42,6 +45,8 @@ class ConfigureRequest(NamedTuple):
             home=fields.text("home"),
             root=fields.text("root"),
             board=fields.table("board"),
+            power_mode=fields.optional_text("power_mode"),
+            clocks=fields.optional_text("clocks"),
             warmup_ms=fields.number("warmup_ms", 0),
             min_sample_ms=fields.number("min_sample_ms", 0),
             samples_per_visit=fields.whole("samples_per_visit", 1),
@@ -199,11 +204,12 @@ class Visited(NamedTuple):
     timed_s: float  # inside timed loops
     peak_memory_mb: Optional[float]
     state: VisitState
+    clock: Optional[ClockOfVisit]  # None: it cannot be read
     energy: Optional[VisitEnergy]
 
     @classmethod
     def read(cls, fields: Fields) -> "Visited":
-        energy = fields.optional_child("energy")
+        energy, clock = fields.optional_child("energy"), fields.optional_child("clock")
         return cls(
             repeats=fields.whole("repeats", 1),
             warmup_ms=fields.numbers("warmup_ms"),
@@ -213,12 +219,14 @@ class Visited(NamedTuple):
             timed_s=fields.number("timed_s"),
             peak_memory_mb=fields.optional_number("peak_memory_mb"),
             state=VisitState.read(fields.child("state")),
+            clock=None if clock is None else ClockOfVisit.read(clock),
             energy=None if energy is None else VisitEnergy.read(energy),
         )
 
     def to_json(self) -> JsonObject:
         energy = None if self.energy is None else self.energy.to_json()
-        return dict(self._asdict(), state=self.state.to_json(), energy=energy)
+        clock = None if self.clock is None else self.clock.to_json()
+        return dict(self._asdict(), state=self.state.to_json(), clock=clock, energy=energy)
 
 
 class Done(NamedTuple):

@@ -24,6 +24,7 @@ class BoardState(NamedTuple):
     load1: Optional[float]
     cpu_mhz: Optional[float]
     gpu_mhz: Optional[float]
+    emc_mhz: Optional[float]  # of the memory; root alone can read it
     temperature_c: Optional[float]  # of the hottest zone
     memory_available_mb: Optional[float]
     swap_used_mb: Optional[float]
@@ -36,6 +37,7 @@ class BoardState(NamedTuple):
             load1=fields.optional_number("load1"),
             cpu_mhz=fields.optional_number("cpu_mhz"),
             gpu_mhz=fields.optional_number("gpu_mhz"),
+            emc_mhz=fields.optional_number("emc_mhz"),
             temperature_c=fields.optional_number("temperature_c"),
             memory_available_mb=fields.optional_number("memory_available_mb"),
             swap_used_mb=fields.optional_number("swap_used_mb"),
@@ -110,6 +112,7 @@ class StateReader:
         ]
         gpu = clocks.gpu_clock(sysfs)
         self._gpu = [_SystemFile(os.path.join(gpu, "cur_freq"))] if gpu is not None else []
+        self._emc = [_SystemFile(os.path.join(sysfs, path)) for path in clocks.EMC_RATES]
         # Over-current events are counted by the board; cooling devices throttle, except for the fans among them.
         self._over_current = [
             _SystemFile(path) for path in sorted(glob.glob(os.path.join(sysfs, "class/hwmon/hwmon*/oc*_event_cnt")))
@@ -147,6 +150,7 @@ class StateReader:
             load1=float(load[0]) if load else None,
             cpu_mhz=_mean(_numbers(self._frequencies, 1e-3)),
             gpu_mhz=_mean(_numbers(self._gpu, 1e-6)),
+            emc_mhz=_mean(_numbers(self._emc, 1e-6)[:1]),
             temperature_c=max(temperatures, default=None),
             memory_available_mb=round(int(available) / 1024, 1) if available else None,
             swap_used_mb=round((int(swap) - int(free)) / 1024, 1) if swap and free else None,
@@ -206,7 +210,11 @@ def warnings_about(visit: VisitState) -> List[str]:
                 visit.foreign_cpu
             )
         )
-    for clock, was_mhz, now_mhz in (("CPU", before.cpu_mhz, after.cpu_mhz), ("GPU", before.gpu_mhz, after.gpu_mhz)):
+    for clock, was_mhz, now_mhz in (
+        ("CPU", before.cpu_mhz, after.cpu_mhz),
+        ("GPU", before.gpu_mhz, after.gpu_mhz),
+        ("memory", before.emc_mhz, after.emc_mhz),
+    ):
         if was_mhz is not None and now_mhz is not None and now_mhz < was_mhz * (1 - CLOCK_DROP_LIMIT):
             found.append(
                 "{} clock fell from {:.0f} to {:.0f} MHz; lock the clocks or cool the board".format(

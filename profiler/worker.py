@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Dict, List, NamedTuple, Optional, Union
 
-from profiler import backends, energy, footprint, measure, messages, state
+from profiler import backends, clock_watch, clocks, energy, footprint, measure, messages, state
 from profiler.errors import AgentError, MeasureError
 from profiler.fields import parse
 from profiler.messages import Configured, Done, Failure, Loaded, Visited
@@ -105,6 +105,7 @@ class _Bench:
             configuration.threads,
             configuration.home,
             system,
+            backends.Conditions(configuration.power_mode, configuration.clocks),
         )
         opened_mb = footprint.resident_mb()
         self._runtime_mb = None if before_mb is None or opened_mb is None else round(opened_mb - before_mb, 1)
@@ -115,6 +116,8 @@ class _Bench:
             system.sysfs,
             self._backend.clock,
         )
+        domain = clocks.engine_clock(system.sysfs, self._backend.on_gpu)
+        self._watch = clock_watch.ClockWatch(domain, self._backend.clock)
         self._energy = energy.EnergyMeter(self._backend, system, configuration.board, configuration.home)
         available_mb = self._state.before().memory_available_mb or 1024.0
         self._room_bytes = available_mb * 2**20 * MEMORY_SHARE
@@ -165,6 +168,7 @@ class _Bench:
         def take_samples() -> None:
             before = self._state.before()
             started_s = self._backend.clock()
+            self._watch.begin()
             timings = measure.measure(
                 engine,
                 self._configuration.warmup_ms,
@@ -172,9 +176,13 @@ class _Bench:
                 self._configuration.samples_per_visit,
                 request.repeats,
                 self._backend.clock,
+                self._watch.settled,
+                clock_watch.LONGEST_S * 1e3,
             )
+            clock = self._watch.finish()
             after = self._state.after(before, started_s)
             device = engine.device_times(timings.repeats) or backends.DeviceTimes(None, None)
+            self._watch.note()
             taken.append(
                 Visited(
                     repeats=timings.repeats,
@@ -185,6 +193,7 @@ class _Bench:
                     timed_s=timings.timed_s,
                     peak_memory_mb=engine.peak_memory_mb(),
                     state=after,
+                    clock=clock,
                     energy=None,
                 )
             )

@@ -316,7 +316,7 @@ class BoardState(Record):
     """What a board setup changes."""
 
     power_mode: CurrentPowerMode | None
-    clocks: Literal["locked", "floating"] | None
+    clocks: Literal["locked", "cpu-gpu-locked", "floating"] | None
 
 
 class SetupReport(Record):

@@ -95,6 +95,7 @@ class MachineState(Record):
     load1: Reading | None = None
     cpu_mhz: Reading | None = None
     gpu_mhz: Reading | None = None
+    emc_mhz: Reading | None = None  # of the memory; root alone can read it
     temperature_c: Reading | None = None
     memory_available_mb: Reading | None = None
     swap_used_mb: Reading | None = None

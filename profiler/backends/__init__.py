@@ -20,7 +20,10 @@ class Conditions(NamedTuple):
     """The state of the board in which a backend builds and measures, as in a table's fingerprint; None: unknown."""
 
     power_mode: Optional[str] = None
-    clocks: Optional[str] = None  # locked or floating
+    clocks: Optional[str] = None  # locked, cpu-gpu-locked or floating
+
+
+UNKNOWN = Conditions()
 
 
 class Engine:
@@ -59,6 +62,7 @@ class Backend:
     that every load of a model runs on the same numbers.
     """
 
+    on_gpu = True  # where its engines run: the clock that counts
     needs_build = False  # True: `build` may take minutes, so it happens in a process that ends before anything is timed
 
     def is_built(self, model: bytes) -> bool:
@@ -110,13 +114,26 @@ def names() -> List[str]:
 
 
 def open_backend(
-    name: str, precision: str, batch: int, threads: int, home: str, system: System = THIS_MACHINE
+    name: str,
+    precision: str,
+    batch: int,
+    threads: int,
+    home: str,
+    system: System = THIS_MACHINE,
+    conditions: Conditions = UNKNOWN,
+    cuda_graph: bool = False,
 ) -> Backend:
-    """Import a backend's library and open it. `home`: the agent's folder on this machine, for what a backend keeps.
+    """Import a backend's library and open it.
+
+    Args:
+        home: the agent's folder on this machine, for what a backend keeps.
+        conditions: in which it builds and measures.
+        cuda_graph: an inference is the launch of one CUDA graph.
 
     Raises:
-        BackendError: no such backend, its library is missing, it cannot compute in this precision, or it is a real
-            engine on a virtual board: its times would be those of this machine, under the board's name.
+        BackendError: no such backend, its library is missing, it cannot compute in this precision or has no CUDA
+            graphs, or it is a real engine on a virtual board: its times would be those of this machine, under the
+            board's name.
     """
     if system.is_virtual and name in names() and name != "simulated":
         raise BackendError(
@@ -126,7 +143,11 @@ def open_backend(
     if name == "tensorrt":
         from profiler.backends.tensorrt import TensorRT
 
-        return TensorRT(precision, batch, threads, home)
+        return TensorRT(precision, batch, threads, home, conditions, cuda_graph)
+    if cuda_graph and name in names():
+        raise BackendError(
+            "the backend {} has no CUDA graphs".format(name), "measure without --cuda-graph, or use --backend tensorrt"
+        )
     if name == "simulated":
         from profiler.backends.simulated import Simulated
 

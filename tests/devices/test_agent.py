@@ -138,10 +138,10 @@ def test_another_space_is_refused(agent, write_job):
 
 
 def test_a_precision_the_engine_lacks_is_refused(agent, write_job):
-    code, answer, _ = agent.run(write_job(precision="int8"))
+    code, answer, _ = agent.run(write_job(precision="fp16"))
 
     assert (code, answer["code"]) == (1, "backend")
-    assert "computes in fp32, not in int8" in answer["message"]
+    assert "not in fp16" in answer["message"]
 
 
 def test_models_that_cannot_be_used_are_lines_with_errors_and_the_rest_continues(agent, write_job, tools):

@@ -76,9 +76,44 @@ def test_what_it_yields_is_marked_simulated(board, tmp_path):
 def test_enqueue_and_gpu_time_stand_in_every_visit_apart_from_the_latency(board, tmp_path):
     lut = profile(board(), tmp_path)
 
-    for visit in lut.visits:
-        assert 0 < visit.enqueue_ms <= visit.gpu_ms < min(visit.samples_ms)
-    assert len(lut.to_frame()["gpu_ms"].dropna()) == len(lut.entries)
+    assert all(visit.enqueue_ms > 0 for visit in lut.visits)
+    frame = lut.to_frame()
+    assert (frame["gpu_ms"] < frame["latency_ms"]).all()  # the medians: single visits have noise
+
+
+def test_a_visit_waits_until_the_clock_has_risen_and_records_the_memorys(board, tmp_path):
+    """The board idles at its lowest clock before the first visit, and the governor takes 0.14 s to the highest."""
+    lut = profile(board(), tmp_path)
+
+    assert lut.visits[0].before.gpu_mhz == pytest.approx(114.8)
+    assert {visit.after.gpu_mhz for visit in lut.visits} == {1377.0}
+    assert {visit.warnings for visit in lut.visits} == {()}
+    assert {visit.after.emc_mhz for visit in lut.visits} == {1600.0}
+
+
+def heat(connection, **changes):
+    path = connection.root / "virtual.json"
+    spec = json.loads(path.read_text())
+    path.write_text(json.dumps(spec | {"thermal": spec["thermal"] | changes}))
+
+
+def test_a_clock_that_stays_below_the_modes_maximum_marks_every_visit(board, tmp_path):
+    connection = board()
+    heat(connection, trip_c=20.0)
+
+    for visit in profile(connection, tmp_path).visits:
+        assert any("below the mode's maximum: 115 of 1377 MHz" in warning for warning in visit.warnings)
+        assert not any("ramping" in warning for warning in visit.warnings)
+
+
+def test_a_clock_that_heat_keeps_moving_marks_its_visits_as_ramping(board, tmp_path):
+    """Heat that follows within 50 ms and by 30 degrees per watt leaves no step of the clock stable."""
+    connection = board()
+    heat(connection, trip_c=250.0, tau_s=0.05, c_per_w=30.0)
+
+    visits = profile(connection, tmp_path).visits
+
+    assert any("GPU clock was ramping" in warning for visit in visits for warning in visit.warnings)
 
 
 def test_it_cannot_be_mixed_with_what_was_measured(board, tmp_path):

@@ -119,6 +119,30 @@ def test_clocks_with_one_possible_frequency_are_locked(tmp_path, low, high, expe
     assert clocks.clock_state(str(tmp_path)) == expected
 
 
+@pytest.mark.parametrize(("emc", "expected"), [("1", "locked"), ("0", "floating"), (None, "cpu-gpu-locked")])
+@pytest.mark.parametrize("lock", clocks.EMC_LOCKS)
+def test_locked_says_whether_the_memorys_clock_is_known_to_be_locked(tmp_path, lock, emc, expected):
+    limits = {name: "1" for name in ("min_freq", "max_freq")}
+    write(tmp_path, {"class/devfreq/17000000.gpu/" + name: value for name, value in limits.items()})
+    write(tmp_path, {lock: emc} if emc else {})
+
+    assert clocks.clock_state(str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("rate", clocks.EMC_RATES)
+def test_the_memorys_clock_is_read_where_it_can_be(tmp_path, rate):
+    assert reader(tmp_path, [0.0]).before().emc_mhz is None
+    write(tmp_path, {"sys/" + rate: "3199000000\n"})
+
+    assert reader(tmp_path, [0.0]).before().emc_mhz == 3199.0
+
+
+def test_a_memory_clock_that_falls_is_a_warning():
+    visit = VisitState(UNKNOWN._replace(emc_mhz=3199.0), UNKNOWN._replace(emc_mhz=2133.0), None)
+
+    assert warnings_about(visit) == ["memory clock fell from 3199 to 2133 MHz; lock the clocks or cool the board"]
+
+
 def test_a_machine_without_clock_files_has_an_unknown_clock_state(tmp_path):
     assert clocks.clock_state(str(tmp_path)) is None
 

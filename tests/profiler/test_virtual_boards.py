@@ -93,7 +93,7 @@ def test_a_job_with_a_real_engine_writes_no_table(agent, tmp_path):
     [
         ({"noise": "loud"}, 'noise: expected a number from 0 to 1, found "loud"'),
         ({"rails": [{}]}, "rails[0].label: missing"),
-        ({"schema": 2}, "schema: expected a whole number from 1 to 1, found 2"),
+        ({"schema": 1}, "schema: expected a whole number from 2 to 2, found 1"),
     ],
 )
 def test_a_damaged_virtual_board_is_refused_with_the_path_of_the_fault(virtual, tmp_path, change, fault):

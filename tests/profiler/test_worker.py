@@ -32,6 +32,15 @@ class Backend(backends.Backend):
         return Engine(int(model) * MB or None)
 
 
+def configuration(folder, **changes):
+    request = messages.ConfigureRequest(
+        backend="sized", precision="fp32", batch=1, threads=1, home=str(folder), root=str(folder),
+        board={"name": "generic-linux"}, power_mode=None, clocks=None, warmup_ms=1.0, min_sample_ms=1.0,
+        samples_per_visit=1,
+    )  # fmt: skip
+    return request._replace(**changes)
+
+
 @pytest.fixture
 def loads(tmp_path, monkeypatch):
     """Load models of these sizes in MB into a worker on a board with 400 MB: what each load evicted, by size."""
@@ -39,12 +48,7 @@ def loads(tmp_path, monkeypatch):
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text(f"MemAvailable: {400 * 1024} kB\n")
     process = worker.Worker()
-    process.answer(
-        messages.ConfigureRequest(
-            backend="sized", precision="fp32", batch=1, threads=1, home=str(tmp_path), root=str(tmp_path),
-            board={"name": "generic-linux"}, warmup_ms=1.0, min_sample_ms=1.0, samples_per_visit=1,
-        )
-    )  # fmt: skip
+    process.answer(configuration(tmp_path))
 
     def load(*sizes):
         names, evicted = {}, []
@@ -58,6 +62,15 @@ def loads(tmp_path, monkeypatch):
         return evicted
 
     return load
+
+
+def test_the_backend_knows_in_which_power_mode_and_clocks_it_builds(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(backends, "open_backend", lambda *arguments: opened.extend(arguments) or Backend())
+
+    worker.Worker().answer(configuration(tmp_path, power_mode="MAXN", clocks="locked"))
+
+    assert backends.Conditions("MAXN", "locked") in opened
 
 
 def test_engines_are_unloaded_by_what_they_occupy_and_not_by_the_size_of_their_models(loads):
