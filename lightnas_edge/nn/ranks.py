@@ -52,7 +52,7 @@ class Ranks:
         return tensor
 
     def gather(self, value: Tensor) -> list[Tensor]:
-        """Everybody's tensor, by rank."""
+        """The tensor of every rank, in their order."""
         if self.world == 1:
             return [value]
         found = [torch.empty_like(value) for _ in range(self.world)]

@@ -18,8 +18,8 @@ from lightnas_edge.space import Space
 class Supernet(nn.Module):
     """Weights for every candidate of every layer (LightNAS models/supernet.py).
 
-    Batch norm keeps no running statistics: it always normalises with the batch at hand, as the published search does,
-    whose supernet never leaves training mode. It has no parameters but a scale where a residual branch ends.
+    Batch norm keeps no running statistics: it always normalises with the current batch, as in the published search, where
+    the supernet never leaves training mode. It has no parameters but a scale where a residual branch ends.
     """
 
     def __init__(self, space: Space) -> None:

@@ -68,26 +68,26 @@ def compare(
     observations = (
         samples if isinstance(samples, Observations) else load_observations(space, samples, lut, metric=metric)
     )
-    parts = _folds(observations, folds, seed)
+    splits = _folds(observations, folds, seed)
     skipped: list[str] = []
     rows: list[MethodScore] = []
     points: dict[str, tuple[HeldOutPoint, ...]] = {}
     methods = _methods(space, lut, seed, observations.metric, prior)
-    if len(parts) < 2:
+    if len(splits) < 2:
         skipped.append("held-out scores need at least 2 different networks")
         methods = {name: method for name, method in methods.items() if name == LUT_ALONE}
     for name, fit in methods.items():
-        least = len(observations) - max((len(part) for part in parts), default=0)
+        least = len(observations) - max((len(held_out) for held_out in splits), default=0)
         if name == MLP and least < LEAST_NETWORKS:
             skipped.append(f"{MLP}: needs {LEAST_NETWORKS} networks in every fold, has {least}")
             continue
-        scores, points[name] = _held_out(fit, observations, parts)
+        scores, points[name] = _held_out(fit, observations, splits)
         # A simulated prior would turn a predictor of measurements into a simulated one, for a small gain.
         simulated = name == TRANSFERRED and prior is not None and prior.simulated and not observations.simulated
         trained_on = 0 if name == LUT_ALONE else least
         rows.append(MethodScore(method=name, scores=scores, trained_on=trained_on, selectable=not simulated))
-    if baseline and len(parts) >= 2:
-        rows.append(_boosted(observations, parts, seed, least))
+    if baseline and len(splits) >= 2:
+        rows.append(_boosted(observations, splits, seed, least))
     rows.sort(key=lambda row: row.scores.rmse)
     return MethodComparison(tuple(rows), tuple(skipped), points=points)
 
@@ -211,27 +211,27 @@ def _methods(
 
 
 def _folds(observations: Observations, folds: int, seed: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
-    """Rows of each fold; equal networks together."""
+    """Rows of the networks that each fold holds out; equal networks together."""
     _, network = np.unique(observations.indices, axis=0, return_inverse=True)
     network = network.ravel()
     count = int(network.max()) + 1
-    dealt = np.random.default_rng(seed).permutation(count) % min(folds, count)
-    return [np.flatnonzero(dealt[network] == fold) for fold in range(min(folds, count))]
+    fold_of = np.random.default_rng(seed).permutation(count) % min(folds, count)
+    return [np.flatnonzero(fold_of[network] == fold) for fold in range(min(folds, count))]
 
 
 def _held_out(
-    fit: _Method, observations: Observations, parts: Sequence[np.ndarray[Any, np.dtype[np.int64]]]
+    fit: _Method, observations: Observations, splits: Sequence[np.ndarray[Any, np.dtype[np.int64]]]
 ) -> tuple[Scores, tuple[HeldOutPoint, ...]]:
     predicted, low, high = (np.zeros(len(observations)) for _ in range(3))
     extrapolated = np.zeros(len(observations), dtype=bool)
     everything = np.arange(len(observations))
-    for part in parts:
-        seen = np.setdiff1d(everything, part)
+    for held_out in splits:
+        seen = np.setdiff1d(everything, held_out)
         predictor: Predictor = fit(observations.take(seen))
-        one_hot = observations.take(part).one_hot
-        predicted[part] = predictor.predict(one_hot)
-        low[part], high[part] = predictor.interval(one_hot, CONFIDENCE)
-        extrapolated[part] = predictor.extrapolated(one_hot)
+        one_hot = observations.take(held_out).one_hot
+        predicted[held_out] = predictor.predict(one_hot)
+        low[held_out], high[held_out] = predictor.interval(one_hot, CONFIDENCE)
+        extrapolated[held_out] = predictor.extrapolated(one_hot)
     points = tuple(
         HeldOutPoint(predicted=one, measured=other)
         for one, other in zip(predicted.tolist(), observations.value.tolist(), strict=True)
@@ -240,16 +240,16 @@ def _held_out(
 
 
 def _boosted(
-    observations: Observations, parts: Sequence[np.ndarray[Any, np.dtype[np.int64]]], seed: int, trained_on: int
+    observations: Observations, splits: Sequence[np.ndarray[Any, np.dtype[np.int64]]], seed: int, trained_on: int
 ) -> MethodScore:
     """scikit-learn's GradientBoostingRegressor with its own defaults, on the one-hot codes."""
     from sklearn.ensemble import GradientBoostingRegressor
 
     predicted, unknown = np.zeros(len(observations)), np.full(len(observations), np.nan)
-    for part in parts:
-        seen = observations.take(np.setdiff1d(np.arange(len(observations)), part))
+    for held_out in splits:
+        seen = observations.take(np.setdiff1d(np.arange(len(observations)), held_out))
         trees = GradientBoostingRegressor(random_state=seed).fit(_flat(seen), seen.value)
-        predicted[part] = trees.predict(_flat(observations.take(part)))
+        predicted[held_out] = trees.predict(_flat(observations.take(held_out)))
     scores = score(predicted, unknown, unknown, observations)
     return MethodScore(method=BOOSTING, scores=scores, trained_on=trained_on, selectable=False)
 

@@ -128,15 +128,15 @@ def fit_features(
         if method not in models:
             raise PredictorError(f"no such model for these rows: {method!r}", hint=f"choose from: {', '.join(models)}")
         models = {method: models[method]}
-    dealt = np.random.default_rng(seed).permutation(len(value)) % folds
+    fold_of = np.random.default_rng(seed).permutation(len(value)) % folds
     target = np.log(value) if relative else value
     errors, off = {}, {}
     for name, make in models.items():
         centre, deviation = np.zeros(len(value)), np.ones(len(value))
         for fold in range(folds):
-            held, seen = np.flatnonzero(dealt == fold), np.flatnonzero(dealt != fold)
+            held_out, seen = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
             model = make().fit(features.take(seen), value[seen])
-            centre[held], deviation[held] = model.predict(features.take(held))
+            centre[held_out], deviation[held_out] = model.predict(features.take(held_out))
         off[name] = np.abs(target - centre) / deviation
         errors[name] = (
             float(np.mean(np.abs(np.exp(centre) / value - 1)))

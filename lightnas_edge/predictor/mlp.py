@@ -137,12 +137,12 @@ def fit_mlp(
             "additive predictor, which needs none",
         )
     order = np.random.default_rng(seed).permutation(len(observations))
-    held = max(4, round(held_out_share * len(observations)))
+    count = max(4, round(held_out_share * len(observations)))
     inputs = observations.one_hot.reshape(len(observations), -1).astype(np.float32)
     mean, std = float(observations.value.mean()), float(observations.value.std()) or 1.0
     targets = ((observations.value - mean) / std).astype(np.float32)
     layers, ran = train_mlp(
-        inputs[order[held:]], targets[order[held:]], (inputs[order[:held]], targets[order[:held]]), hidden,
+        inputs[order[count:]], targets[order[count:]], (inputs[order[:count]], targets[order[:count]]), hidden,
         seed=seed, epochs=epochs, patience=patience,
     )  # fmt: skip
     fit = FitRecord(
@@ -154,8 +154,8 @@ def fit_mlp(
     )
     origin = Origin(observations.fingerprint, observations.simulated, observations.batch, observations.metric, fit)
     predictor = MlpPredictor(space, origin, layers, mean, std, 0.0)
-    kept = observations.take(order[:held])
-    predictor.calibrate(kept.value - predictor.predict(kept.one_hot), len(observations))
+    held_out = observations.take(order[:count])
+    predictor.calibrate(held_out.value - predictor.predict(held_out.one_hot), len(observations))
     one_hot = observations.one_hot
     blocks = np.tensordot(one_hot, predictor.is_block, axes=2)
     predictor.applicability = ApplicabilityDomain(

@@ -159,8 +159,9 @@ class ChoiceRecord(Record):
     """Why this network."""
 
     budget: Name
-    # Every candidate is an exact optimum of its operator scores: the posterior mean, or a draw from the posterior.
-    exact: bool  # the selection proved that no network of the space scores higher within the budget
+    # The selection of this network is a proven optimum within the budget for the scores that it maximised: the posterior mean
+    # for `top_scored`, a draw from the posterior for every other candidate. False where a predictor is not linear.
+    exact: bool
     top_scored: Operators  # by the operator scores alone, before candidates were compared
     supernet: SupernetScore
     others: tuple[CandidateRecord, ...]

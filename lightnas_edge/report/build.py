@@ -233,7 +233,7 @@ def _extrapolated(snapshot: RunSnapshot) -> bool:
 
 
 def _plots(snapshot: RunSnapshot) -> dict[str, Markup]:
-    """Every plot with data. One that cannot be drawn costs itself alone, and is named."""
+    """Every plot with data. One that cannot be drawn is left out and named."""
     plots: dict[str, Markup] = {}
 
     def draw(name: str, plot: Callable[[], Markup]) -> None:

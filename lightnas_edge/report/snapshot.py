@@ -1,5 +1,5 @@
-"""A run directory read whole. A part that is missing, damaged or made from other files costs itself alone, and is
-named with the command that makes it.
+"""A run directory read whole. A part that is missing, damaged or made from other files leaves the others readable; its
+message names the command that makes it.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def read_snapshot(folder: Path) -> RunSnapshot:
     """Read every part of a run directory.
 
     Raises:
-        RunError: the folder is no run directory; every other fault stands in `RunSnapshot.missing`.
+        RunError: the folder is no run directory; `RunSnapshot.missing` lists every other fault.
         SpaceError: the space of the run is none.
     """
     return _Reader(Run.open(folder)).snapshot()

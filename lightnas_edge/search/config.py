@@ -56,8 +56,8 @@ class SearchConfig:
         warmup_epochs: None: a ninth of the epochs, at least one.
         alpha_lr, lambda_lr: None: as published, multiplied by 3200 / architecture steps of this search where that is
             above one. Adam moves a logit by at most the sum of its step sizes, so 100 published steps move it by
-            0.1. The scaling keeps that sum and does not bring a short search to its target: the network that alpha
-            prefers ended 9 % below and 16 % above it in two searches of 10 and 8 epochs on `tiny`, and a replay
+            0.1. The scaling keeps that sum and does not bring a short search to its target: the network of the
+            highest alpha ended 9 % below and 16 % above it in two searches of 10 and 8 epochs on `tiny`, and a replay
             without training showed no clear winner among 8 pairs of factors (median 4 to 15 % off). That the network
             selected keeps the budget follows from the exact selection alone.
         two_sided: the budget is a target from both sides, as published; None: only with the method `lightnas`.

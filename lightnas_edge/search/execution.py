@@ -20,7 +20,7 @@ _GAIN = 0.95  # a combination must take less than this share of the default's ti
 
 @dataclass(frozen=True)
 class Execution:
-    """`bf16`: matrix arithmetic in bfloat16 under autocast, whose range is that of float32, so losses need no scaling.
+    """`bf16`: matrix arithmetic in bfloat16 under autocast. Its range is that of float32, so losses need no scaling.
     `channels_last`: the order of a tensor's elements in memory.
     """
 

@@ -27,17 +27,18 @@ Array = NDArray[np.float64]
 
 MEMORY = 0.25  # of the epochs searched so far: an epoch this long ago has weight 1/e, since the weights have changed
 _MIN_PATHS = 8
-# Prior of the arithmetic coefficient: networks one standard deviation apart in arithmetic (of random paths) differ by 0.3
-# standard deviations of a path's loss, with the weight of 10 paths. A judgement: a larger network of a family, fully trained,
-# is usually the more accurate one.
-_ARITHMETIC_COST, _ARITHMETIC_WEIGHT = -0.3, 10.0
+# Prior of the arithmetic coefficient: of two networks one standard deviation apart in arithmetic (of random paths), the larger
+# has a loss 0.3 standard deviations lower, with the weight of 10 paths. A judgement: a larger network of a family, fully
+# trained, is usually the more accurate one.
+_ARITHMETIC_COEFFICIENT, _ARITHMETIC_WEIGHT = -0.3, 10.0
 
 
 @dataclass(frozen=True)
 class OperatorPosterior:
     """Normal posterior of the operator scores: larger is better.
 
-    In units of the loss; before there are enough losses, in standard deviations of the arithmetic of random paths.
+    In units of the loss. Before there are enough losses, in units of their unknown standard deviation: such scores order
+    operators and are no losses.
 
     Shapes: L layers, K operators, R unknowns.
     """
@@ -98,7 +99,7 @@ class PathLosses:
     def posterior(self) -> OperatorPosterior:
         """The posterior after all losses so far; before there are enough, arithmetic alone and without uncertainty."""
         layers, operators = len(self.space.layers), len(self.space.operators)
-        prior_only = OperatorPosterior(-_ARITHMETIC_COST * self._arithmetic, np.zeros((layers * operators, 1)))
+        prior_only = OperatorPosterior(-_ARITHMETIC_COEFFICIENT * self._arithmetic, np.zeros((layers * operators, 1)))
         if len(self) < _MIN_PATHS:
             return prior_only
         from sklearn.linear_model import BayesianRidge
@@ -117,7 +118,7 @@ class PathLosses:
         model = BayesianRidge(fit_intercept=False, max_iter=300)
         model.fit(
             np.concatenate([seen, prior]),
-            np.append(losses / scale, _ARITHMETIC_COST),
+            np.append(losses / scale, _ARITHMETIC_COEFFICIENT),
             sample_weight=np.append(weight, _ARITHMETIC_WEIGHT),
         )
         back = np.concatenate([np.eye(layers * operators), self._arithmetic.reshape(-1, 1)], axis=1)

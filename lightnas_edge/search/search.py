@@ -431,8 +431,8 @@ class _Search:
             total[0] += loss * images
             total[1] += correct
             total[2] += images
-            (derived, *mine), values = values[: len(paths)], values[len(paths) :]
-            line |= {"derived": {metric: derived}, "sampled": {metric: sum(mine) / len(mine)}}
+            (derived, *sampled), values = values[: len(paths)], values[len(paths) :]
+            line |= {"derived": {metric: derived}, "sampled": {metric: sum(sampled) / len(sampled)}}
             lines.append(SearchStep(**line, loss=loss, accuracy=correct / images, images=images))
         if not np.isfinite(self.strategy.probabilities()).all():
             raise self._diverged(pending[-1][0], math.nan)

@@ -43,7 +43,7 @@ class Selection:
 
     `predicted` and `upper` hold one number per constraint, in its unit; `upper` is the predictor's one-sided bound at
     the requested confidence, None without one. `score` is the sum of the scores of the chosen operators. `exact`: proven
-    that no network of the space within the budgets scores higher; False where the search was heuristic.
+    that no network of the space within the budgets has a higher sum of these scores; False where the search was heuristic.
     """
 
     architecture: Architecture

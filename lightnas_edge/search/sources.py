@@ -32,7 +32,7 @@ _SUFFIXES = (".predictor.json", ".lut.jsonl", ".json", ".jsonl")
 class BoardPredictors:
     """A board as the search knows it: predictors by metric, and the table behind them where it is known.
 
-    `name` tells its networks from another board's; empty where a finished search had one board alone.
+    `name` distinguishes its networks from those of another board; empty where a finished search had one board alone.
     """
 
     name: str
@@ -252,7 +252,7 @@ def _read(
 
 
 def _table_of(predictor: Predictor, path: Path) -> Path | None:
-    """The table that a predictor was fitted to, where it still lies."""
+    """The table that a predictor was fitted to, where the file still exists."""
     if predictor.fit.lut is None:
         return None
     table = path.parent / predictor.fit.lut

@@ -142,7 +142,7 @@ def architecture_gradient(
         loss = F.cross_entropy(logits, labels, label_smoothing=PUBLISHED.label_smoothing)
     (gate_gradient,) = torch.autograd.grad(loss, gates)
 
-    # The derivative with respect to the one-hot sample, handed on to the soft sample as if it had been that.
+    # The derivative with respect to the one-hot sample, passed to the soft sample as if it were the one-hot sample.
     one_hot = torch.zeros_like(alpha).scatter_(-1, chosen, 1.0).requires_grad_()
     penalty = torch.stack(
         [lam / target * predictor(one_hot.unsqueeze(0)).reshape(()) for predictor, lam, target in costs]

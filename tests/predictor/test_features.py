@@ -74,9 +74,9 @@ def test_rows_unlike_the_measured_ones_are_extrapolated():
     sizes = np.concatenate([np.linspace(0, 1, 30), np.linspace(3, 4, 30)])[:, None]
     features = Features(np.exp(sizes), sizes)
     predictor = fit_features(features, features.work[:, 0], method=PRICED)
-    asked = np.array([[0.5], [2.0], [4.5]])
+    query = np.array([[0.5], [2.0], [4.5]])
 
-    assert predictor.extrapolated(Features(np.exp(asked), asked)).tolist() == [False, True, True]
+    assert predictor.extrapolated(Features(np.exp(query), query)).tolist() == [False, True, True]
 
 
 def test_too_few_rows_are_refused():

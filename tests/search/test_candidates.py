@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from lightnas_edge.search.candidates import Candidate, combined_losses
+from lightnas_edge.search.candidates import Candidate, combined_losses, images_of_candidate
 from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection
 from lightnas_edge.space import Architecture
-from tests.search.problems import SPACE
+from tests.search.problems import SPACE, data
 
 
 def candidate(indices, loss):
@@ -24,3 +24,9 @@ def test_the_measured_loss_and_the_posterior_about_the_operators_count_alike():
     )
 
     assert scores == pytest.approx([0.7, 0.8, 0.6])  # loss minus score; the smallest is taken
+
+
+def test_comparing_a_candidate_costs_its_calibration_and_its_held_out_images():
+    """64 training and 32 validation images; of larger sets 512 and 2,000."""
+    assert images_of_candidate(data(train=64, validation=32)) == 96
+    assert images_of_candidate(data(train=600, validation=2100)) == 2512
