@@ -19,14 +19,12 @@ import sys
 from typing import Any, Callable, Optional
 
 from profiler import cuda as cuda_layer
-from profiler.backends import Backend, Conditions
+from profiler.backends import UNKNOWN, Backend, Conditions
 from profiler.backends.tensorrt import adaptors, bindings, builder, cache
 from profiler.backends.tensorrt.engine import TensorRTEngine
 from profiler.backends.tensorrt.failures import failure
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
-
-NO_CONDITIONS = Conditions()  # unknown
 
 
 class TensorRT(Backend):
@@ -49,7 +47,7 @@ class TensorRT(Backend):
         batch: int,
         threads: int,
         home: str,
-        conditions: Conditions = NO_CONDITIONS,
+        conditions: Conditions = UNKNOWN,
         cuda_graph: bool = False,
         library: Any = None,
         cuda: Optional[cuda_layer.Cuda] = None,

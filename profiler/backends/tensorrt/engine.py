@@ -11,6 +11,7 @@ from profiler.errors import MeasureError
 
 QUEUED = 64  # inferences between two events: enough to hide the first launch and the last wait
 QUEUED_MS = 200.0  # at most this much GPU time is queued, by the latency of one inference
+TIMED = 8  # enqueue calls at least, where they take less than QUEUED_MS
 LEAD = 2  # inferences in front of the first event: the GPU works through them while the others are queued
 
 
@@ -68,7 +69,7 @@ class TensorRTEngine(Engine):
         Where enqueuing takes as long as the GPU computes, the queue runs empty and `gpu_ms` is the enqueue time: the
         engine is bound by its launches, and a CUDA graph may help.
         """
-        enqueue_ms, latency_ms = self._enqueue_ms(min(repeats, QUEUED))
+        enqueue_ms, latency_ms = self._enqueue_ms(max(TIMED, min(repeats, QUEUED)))
         queued = max(1, min(QUEUED, int(QUEUED_MS / latency_ms) if latency_ms > 0 else QUEUED))
         if not self._events:
             self._events = [self._cuda.create_event() for _ in range(2)]

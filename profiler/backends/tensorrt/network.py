@@ -17,17 +17,17 @@ def refuse_other_precision(trt: Any, network: Any, precision: str) -> None:
         MeasureError: code `load`; the remedy names the precision that fits.
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    quantized = any(layer.type in (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE) for layer in layers)
-    if precision == "int8" and not quantized:
+    quantised = any(layer.type in (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE) for layer in layers)
+    if precision == "int8" and not quantised:
         raise MeasureError(
             "load",
             "the model has no QuantizeLinear or DequantizeLinear: INT8 needs its scales in the graph",
-            "quantize it at export (Q/DQ), or use --precision fp16",
+            "quantise it at export (Q/DQ), or use --precision fp16",
         )
-    if precision != "int8" and quantized:
+    if precision != "int8" and quantised:
         raise MeasureError(
             "load",
-            "the model is quantized (QuantizeLinear or DequantizeLinear): it would not compute in " + precision,
+            "the model is quantised (QuantizeLinear or DequantizeLinear): it would not compute in " + precision,
             "export it in {}, or use --precision int8".format(precision),
         )
     if precision == "int8":

@@ -87,14 +87,24 @@ def test_at_most_200_ms_of_inferences_are_queued(bench_of, monkeypatch):
     assert second - first - 1 == 3
 
 
+def taken_one_by_one(bench, repeats):
+    """How many inferences `device_times` takes one by one."""
+    loaded = bench.open().load(standin.conv_model())
+    bench.world.calls.clear()
+    loaded.device_times(repeats)
+    return [call for _, call in bench.world.calls].count("synchronize")
+
+
 def test_enqueue_time_is_that_of_the_call_alone_into_an_empty_queue(bench_of, monkeypatch):
     bench = bench_of("8.6.1")
     loaded = bench.open().load(standin.conv_model())
     clock_of_steps(monkeypatch, 0.001)
 
-    assert loaded.device_times(5).enqueue_ms == 1.0
+    bench.world.calls.clear()
+    assert loaded.device_times(12).enqueue_ms == 1.0
 
-    assert [call for _, call in bench.world.calls].count("synchronize") == 5
+    assert [call for _, call in bench.world.calls].count("synchronize") == 12
+    assert taken_one_by_one(bench, 1) == engine_module.TIMED  # few repeats are not enough for a mean
 
 
 def test_a_cuda_graph_is_captured_once_and_launched_for_every_inference(bench):
@@ -282,7 +292,7 @@ def test_a_graph_in_half_precision_gets_the_flag_where_there_is_one_and_is_never
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_quantized_model_is_measured_as_int8_alone(bench, precision):
-    with pytest.raises(MeasureError, match=f"is quantized .* it would not compute in {precision}") as caught:
+    with pytest.raises(MeasureError, match=f"is quantised .* it would not compute in {precision}") as caught:
         bench.open(precision).load(standin.quantized_model())
     assert (caught.value.code, caught.value.remedy) == ("load", f"export it in {precision}, or use --precision int8")
 
@@ -373,7 +383,7 @@ def test_a_command_describes_the_engine_of_one_model(bench, tmp_path, capsys):
     assert record["summary"]["fall_backs"] == (None if bench.version in ("8.0.1", "8.2.1") else [])
 
     assert command.main([str(path), "--home", str(bench.home), "--precision", "int8"], **options) == 1
-    assert "try: quantize it at export (Q/DQ)" in capsys.readouterr().err
+    assert "try: quantise it at export (Q/DQ)" in capsys.readouterr().err
     assert command.main([str(tmp_path / "none.onnx"), "--home", str(bench.home)], **options) == 1
 
 
