@@ -22,7 +22,7 @@ from luts.errors import LutFormatError
 from luts.remedies import measuring_options
 
 MAX_BYTES = 1 << 30  # two years of measuring; also the limit of what is fetched from a board
-MAX_GROUPS = 4096  # rounds of all sessions
+MAX_GROUPS = 1024  # rounds of all sessions: their drifts are solved for together, in 1.5 s then and 70 s at 4096
 MAX_CELLS = 1 << 24  # keys times groups: the drift estimate keeps matrices of this size in memory
 _BOM = b"\xef\xbb\xbf"
 _CRC_FIELD = b',"crc32":"'

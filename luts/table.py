@@ -118,6 +118,16 @@ class Entry:
         return float(np.std(estimates, ddof=1))
 
     @cached_property
+    def enqueue_ms(self) -> float | None:
+        """Median host time to hand one inference to the device; None where the engine has no such number."""
+        return _median(visit.enqueue_ms for visit in self.visits)
+
+    @cached_property
+    def gpu_ms(self) -> float | None:
+        """Median time of one inference on the device while many are queued; None where the engine has no such number."""
+        return _median(visit.gpu_ms for visit in self.visits)
+
+    @cached_property
     def energy_mj(self) -> Energy | None:
         """Gross and net of one batch, with intervals; None when it was not measured."""
         return combine(visit.energy for visit in self.visits)
@@ -321,8 +331,8 @@ class Lut:
                 "p95_ms": entry.p95_ms,
                 "energy_gross_mj": None if entry.energy_mj is None else entry.energy_mj.gross_mj,
                 "energy_net_mj": None if entry.energy_mj is None else entry.energy_mj.net_mj,
-                "enqueue_ms": _median(visit.enqueue_ms for visit in entry.visits),
-                "gpu_ms": _median(visit.gpu_ms for visit in entry.visits),
+                "enqueue_ms": entry.enqueue_ms,
+                "gpu_ms": entry.gpu_ms,
                 "peak_memory_mb": None if (peak := entry.quantity("peak_memory_mb")) is None else peak.value,
                 "visits": len(entry.visits),
                 "samples": len(entry.samples_ms),

@@ -193,6 +193,8 @@ def verify_network(
                 rounds=judgement.rounds,
                 spread=finite(entry.spread),
                 samples_ms=tuple(entry.samples_ms),
+                enqueue_ms=entry.enqueue_ms,
+                gpu_ms=entry.gpu_ms,
             ),
             drift=judgement.drift_record,
             corrected=None if judgement.corrected is None else judgement.corrected.record,

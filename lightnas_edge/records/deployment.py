@@ -86,6 +86,9 @@ class LatencyEstimate(Record):
     interval_ms: Interval | None
 
 
+LAUNCH_BOUND = 0.9  # enqueue time over GPU time, from which a network is called launch-bound
+
+
 class MeasuredLatency(LatencyEstimate):
     """Median of all samples, as the machine was."""
 
@@ -94,6 +97,16 @@ class MeasuredLatency(LatencyEstimate):
     rounds: Positive
     spread: NonNegativeFloat | None  # relative, between rounds
     samples_ms: tuple[PositiveFloat, ...]
+    enqueue_ms: NonNegativeFloat | None = None  # the host's time to hand one inference to the device
+    gpu_ms: NonNegativeFloat | None = None  # one inference on the device, many being queued
+
+    @property
+    def launch_bound(self) -> bool:
+        """The device waits for the host: handing an inference over takes as long as computing it.
+
+        A device that waits is seen as busy between two events, so that its time is never below the host's by much.
+        """
+        return self.enqueue_ms is not None and self.gpu_ms is not None and self.enqueue_ms >= LAUNCH_BOUND * self.gpu_ms
 
 
 class DriftRecord(Record):

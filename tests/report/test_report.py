@@ -288,3 +288,21 @@ def test_every_value_of_a_budget_stands_next_to_its_metric_and_unit(built):
     (budget,) = json.loads((built / "report.json").read_text())["budgets"]
 
     assert (budget["metric"], budget["unit"], budget["value"], budget["predicted"]) == ("latency_ms", "ms", 0.9, 0.846)
+
+
+@pytest.mark.parametrize(("enqueue_ms", "bound"), [(0.53, False), (0.86, True)])
+def test_the_report_says_whether_the_gpu_waits_for_the_host(run_folder, enqueue_ms, bound):
+    path = run_folder / "verify" / "verification.json"
+    record = json.loads(path.read_text())
+    record["measured"] |= {"enqueue_ms": enqueue_ms, "gpu_ms": 0.88}
+    path.write_text(json.dumps(record))
+
+    _, page = page_of(run_folder)
+
+    for text in (page.text, (run_folder / "report.md").read_text()):
+        assert "GPU time 0.880 ms" in text and f"enqueue time {enqueue_ms:.3f} ms" in text
+        assert ("launch-bound" in text) == bound
+
+
+def test_without_a_gpu_the_report_has_no_row_for_it(built):
+    assert "GPU and host" not in (built / "report.html").read_text()
