@@ -4,6 +4,7 @@ Nothing here ran on a GPU.
 """
 
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+import devices
 from profiler import cuda
 from profiler.errors import BackendError
 from tests.profiler.tensorrt import standin
+from tests.profiler.test_manifest import PROTOCOL, manifest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent.parent
@@ -397,6 +400,7 @@ TENSORRT = """
 import sys
 sys.path.insert(0, {root!r})
 from tests.profiler.tensorrt import standin
+from tests.profiler.test_manifest import PROTOCOL, manifest
 world = standin.World()
 world.at_once = True  # the stand-in for libcudart cannot tell this one that it is waited for
 sys.modules["tensorrt"] = standin.make_module("8.2.1", world)
@@ -469,3 +473,37 @@ def test_a_process_that_must_end_is_replaced(monkeypatch):
     agent.configure()
     assert agent._process.poll() is None
     agent.close()
+
+
+def test_an_agent_builds_an_engine_in_one_process_and_measures_it_in_another(tmp_path, fake_cudart):
+    """The whole way, by the agent as boards get it: manifest to journal, nothing handed in. The times are those of host memory."""
+    model = standin.conv_model()
+    sha256 = hashlib.sha256(model).hexdigest()
+    (tmp_path / "tensorrt.py").write_text(TENSORRT.format(root=str(ROOT)))
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libcudart.so.13").symlink_to(fake_cudart)
+    job = tmp_path / "job"
+    (job / "models").mkdir(parents=True)
+    (job / "models" / f"{sha256}.onnx").write_bytes(model)
+    about = manifest(
+        backend="tensorrt", precision="fp16", batch=1, sentinels=["conv@3x8-4s1"],
+        measurements=[{"key": "conv@3x8-4s1", "model": sha256, "operator": {}}],
+        protocol=dict(PROTOCOL, rounds=2, warmup_ms=1.0, min_sample_ms=1.0, timeout_s=60.0),
+    )  # fmt: skip
+    (job / "manifest.json").write_text(json.dumps(about))
+    devices.build_agent_archive(tmp_path / "agent.pyz")
+
+    ended = subprocess.run(
+        [sys.executable, tmp_path / "agent.pyz", "run", "--job", job, "--home", tmp_path / "home"],
+        env=dict(os.environ, PYTHONPATH=str(tmp_path), LD_LIBRARY_PATH=str(tmp_path / "lib")), capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert ended.returncode == 0, ended.stderr
+    lines = [json.loads(line) for line in (job / "journal.jsonl").read_text().splitlines()]
+    (header,) = [line for line in lines if "fingerprint" in line]
+    assert header["fingerprint"]["cuda_layer"] == "ctypes"
+    assert header["fingerprint"]["cuda_graph"] is False
+    visits = [line for line in lines if line["kind"] == "visit"]
+    assert len(visits) == 2 and [visit["error"] for visit in visits] == [None, None]
+    assert all(visit["enqueue_ms"] > 0 and visit["gpu_ms"] > 0 for visit in visits)
+    assert ended.stderr.count("built ") == 1
