@@ -3,8 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TENSORRT_READY := $(VENV)/.tensorrt-ready
 
-.PHONY: demo test bench bench-predict bench-search check format schemas clean
+.PHONY: demo test test-tensorrt bench bench-predict bench-search check format schemas clean
 
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
@@ -12,6 +13,13 @@ demo: $(READY)  ## the whole job on this machine: measure, search, train, verify
 # Files of tests in parallel, with one thread for each: threads that wait for each other on busy cores cost more than they give.
 test: $(READY)  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# Installed apart, so that the tests need it nowhere else. Where it cannot be installed there is nothing to test with.
+test-tensorrt: $(READY)  ## graphs against NVIDIA's own builder; no GPU needed, 200 MB to download
+	@test -e $(TENSORRT_READY) \
+	  || { $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[test-tensorrt] && touch $(TENSORRT_READY); } \
+	  || echo "NVIDIA's builder cannot be installed here (Python 3.11 or newer on x86_64 Linux is needed): nothing tested"
+	@test ! -e $(TENSORRT_READY) || OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/tensorrt_rtx --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 bench: $(READY)  ## benchmarks: ratios and counts
 	$(BIN)/python -m benchmarks
