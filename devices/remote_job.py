@@ -30,6 +30,7 @@ class RemoteJob:
     precision: str
     batch: int
     threads: int
+    cuda_graph: bool
     rounds: int
     seed: int
     lock_clocks: bool
@@ -100,6 +101,7 @@ def _remote_job(connection: Connection, folder: str, name: str, sizes: dict[str,
         precision=manifest.precision,
         batch=manifest.batch,
         threads=manifest.threads,
+        cuda_graph=manifest.cuda_graph,
         rounds=manifest.protocol.rounds,
         seed=manifest.protocol.seed,
         lock_clocks=setup is not None and setup.lock_clocks,

@@ -99,6 +99,7 @@ def probe(backend: str, threads: int, system: System) -> JsonObject:
         precision="fp32",
         batch=1,
         threads=threads,
+        cuda_graph=False,
         home=default_home(),
         root=system.root,
         board=description,

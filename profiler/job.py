@@ -144,6 +144,7 @@ class Session:
             precision=manifest.precision,
             batch=manifest.batch,
             threads=manifest.threads,
+            cuda_graph=manifest.cuda_graph,
             home=home,
             root=system.root,
             board=self._board,

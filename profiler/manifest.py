@@ -152,6 +152,7 @@ class Manifest(NamedTuple):
     precision: str
     batch: int
     threads: int
+    cuda_graph: bool  # an inference is the launch of one CUDA graph
     build_timeout_s: float  # of one engine
     protocol: MeasurementProtocol
     energy: Optional[EnergyRounds]  # None: latency alone
@@ -175,6 +176,7 @@ class Manifest(NamedTuple):
             precision=fields.text("precision", _NAME, _A_NAME),
             batch=fields.whole("batch", 1),
             threads=fields.whole("threads", 1),
+            cuda_graph=fields.flag("cuda_graph") if fields.has("cuda_graph") else False,
             build_timeout_s=fields.number("build_timeout_s", 1e-3, LONGEST_S)
             if fields.has("build_timeout_s")
             else BUILD_TIMEOUT_S,

@@ -26,6 +26,7 @@ class ConfigureRequest(NamedTuple):
     precision: str
     batch: int
     threads: int
+    cuda_graph: bool
     home: str
     root: str
     board: JsonObject  # the board's description
@@ -42,6 +43,7 @@ class ConfigureRequest(NamedTuple):
             precision=fields.text("precision"),
             batch=fields.whole("batch", 1),
             threads=fields.whole("threads"),
+            cuda_graph=fields.flag("cuda_graph"),
             home=fields.text("home"),
             root=fields.text("root"),
             board=fields.table("board"),

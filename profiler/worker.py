@@ -106,6 +106,7 @@ class _Bench:
             configuration.home,
             system,
             backends.Conditions(configuration.power_mode, configuration.clocks),
+            configuration.cuda_graph,
         )
         opened_mb = footprint.resident_mb()
         self._runtime_mb = None if before_mb is None or opened_mb is None else round(opened_mb - before_mb, 1)

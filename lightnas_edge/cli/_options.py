@@ -220,6 +220,11 @@ def add_measuring(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     group.add_argument("--batch", type=count, default=1, metavar="N", help="images per inference (default: 1)")
     group.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads of the engine (default: 1)")
     group.add_argument(
+        "--cuda-graph",
+        action="store_true",
+        help="launch each inference as one CUDA graph (TensorRT); a table of its own",
+    )
+    group.add_argument(
         "--rounds", type=count, default=rounds, metavar="N", help=f"visits of every operator (default: {rounds})"
     )
     group.add_argument(
@@ -292,6 +297,7 @@ def settings(arguments: argparse.Namespace, connection: Connection) -> Settings:
         precision=arguments.precision,
         batch=arguments.batch,
         threads=arguments.threads,
+        cuda_graph=arguments.cuda_graph,
         protocol=MeasurementProtocol(rounds=arguments.rounds, seed=arguments.seed),
         **board_settings(arguments),
     )

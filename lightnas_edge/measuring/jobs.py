@@ -58,6 +58,7 @@ class MeasurementProtocol(ProtocolRecord):
 class Settings:
     """On what, and with which engine.
 
+    `cuda_graph`: an inference is the launch of one CUDA graph; another table.
     `build_timeout_s`: of one engine, where the engine builds; the numbers do not depend on it.
     `energy_rounds`: further rounds in which energy is measured too; 0 for none.
     `lock_clocks`, `power_mode`: how the board is set up for the job, by sudo; it is put back afterwards.
@@ -69,6 +70,7 @@ class Settings:
     threads: int = 1
     opset: int = 13
     protocol: MeasurementProtocol = field(default_factory=MeasurementProtocol)
+    cuda_graph: bool = False
     build_timeout_s: float = 3600.0
     energy_rounds: int = 0
     lock_clocks: bool = False
@@ -83,6 +85,7 @@ class Settings:
             precision=fingerprint.get("precision", default.precision),
             batch=int(fingerprint.get("batch") or default.batch),
             threads=int(fingerprint.get("threads") or default.threads),
+            cuda_graph=bool(fingerprint.get("cuda_graph")),
             protocol=protocol,
         )
 
@@ -261,6 +264,8 @@ def _job_name(purpose: str, space: Space, settings: Settings, networks: list[dic
     }
     if settings.board_setup is not None:  # a board in another state is another table
         identity["board_setup"] = settings.board_setup.to_json()
+    if settings.cuda_graph:
+        identity["cuda_graph"] = True
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -335,6 +340,7 @@ def _write_job(
             precision=settings.precision,
             batch=settings.batch,
             threads=settings.threads,
+            cuda_graph=settings.cuda_graph,
             build_timeout_s=settings.build_timeout_s,
             protocol=settings.protocol,
             energy=energy,

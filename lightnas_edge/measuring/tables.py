@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 def table_path(host: str, space: str, settings: Settings, suffix: str = "") -> Path:
     """Where a table goes unless the user names a file: the current folder, named after its content."""
     board = "".join(character if character.isalnum() or character in "-." else "-" for character in host)
-    engine = f"{settings.precision}-b{settings.batch}-t{settings.threads}"
+    engine = f"{settings.precision}-b{settings.batch}-t{settings.threads}{'-graph' if settings.cuda_graph else ''}"
     return Path(f"{board}-{space}-{engine}{suffix}.lut.jsonl")
 
 
@@ -47,7 +47,7 @@ def settings_of(job: RemoteJob) -> Settings:
     """The settings that a board's job was measured with."""
     return Settings(
         backend=job.backend, precision=job.precision, batch=job.batch, threads=job.threads,
-        protocol=MeasurementProtocol(rounds=job.rounds, seed=job.seed),
+        cuda_graph=job.cuda_graph, protocol=MeasurementProtocol(rounds=job.rounds, seed=job.seed),
         lock_clocks=job.lock_clocks, power_mode=job.power_mode,
     )  # fmt: skip
 

@@ -95,6 +95,7 @@ class JobManifest(Record):
     precision: Key
     batch: Positive
     threads: Positive
+    cuda_graph: bool = False  # an inference is the launch of one CUDA graph
     build_timeout_s: BuildTimeout = 3600.0  # of one engine
     protocol: ProtocolRecord
     energy: EnergyRequest | None = None

@@ -144,6 +144,13 @@ def test_a_precision_the_engine_lacks_is_refused(agent, write_job):
     assert "not in fp16" in answer["message"]
 
 
+def test_a_cuda_graph_is_refused_by_an_engine_without_one(agent, write_job):
+    code, answer, _ = agent.run(write_job(cuda_graph=True))
+
+    assert (code, answer["code"]) == (1, "backend")
+    assert "has no CUDA graphs" in answer["message"] and "without --cuda-graph" in answer["remedy"]
+
+
 def test_models_that_cannot_be_used_are_lines_with_errors_and_the_rest_continues(agent, write_job, tools):
     good, corrupt = write_job.scale_model(2), write_job.scale_model(3)
     job = write_job(

@@ -53,6 +53,14 @@ def test_more_rounds_and_fewer_operators_are_the_same_job(tmp_path):
     assert other.job != whole.job
 
 
+def test_cuda_graphs_are_another_job_and_as_a_table_was_measured(tmp_path):
+    usual = write_profile_job(tmp_path / "a", TINY, Settings())
+    graphs = write_profile_job(tmp_path / "b", TINY, Settings(cuda_graph=True))
+
+    assert manifest(graphs)["cuda_graph"] is True and graphs.job != usual.job
+    assert Settings.like({"cuda_graph": True}, MeasurementProtocol()).cuda_graph
+
+
 def test_the_time_limit_of_a_build_is_in_the_manifest_and_not_in_the_jobs_name(tmp_path):
     usual = write_profile_job(tmp_path / "a", TINY, Settings())
     patient = write_profile_job(tmp_path / "b", TINY, Settings(build_timeout_s=7200.0))

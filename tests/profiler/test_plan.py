@@ -8,7 +8,7 @@ from profiler.plan import Plan, PlannedVisit, spread
 def manifest(keys="abcdefgh", rounds=6, *, extra_rounds=0, spread_limit=0.03, energy_rounds=0, sentinels="a"):
     return Manifest(
         job="0" * 16, purpose="profile", space="tiny", space_sha256="a" * 64, classes=10,
-        backend="onnxruntime", precision="fp32", batch=1, threads=1, build_timeout_s=9.0,
+        backend="onnxruntime", precision="fp32", batch=1, threads=1, cuda_graph=False, build_timeout_s=9.0,
         protocol=MeasurementProtocol(1, 0, rounds, 2, 1.0, 1.0, 9.0, spread_limit, extra_rounds),
         energy=EnergyRounds(energy_rounds, 5.0) if energy_rounds else None,
         board_setup=None,

@@ -34,7 +34,7 @@ class Backend(backends.Backend):
 
 def configuration(folder, **changes):
     request = messages.ConfigureRequest(
-        backend="sized", precision="fp32", batch=1, threads=1, home=str(folder), root=str(folder),
+        backend="sized", precision="fp32", batch=1, threads=1, cuda_graph=False, home=str(folder), root=str(folder),
         board={"name": "generic-linux"}, power_mode=None, clocks=None, warmup_ms=1.0, min_sample_ms=1.0,
         samples_per_visit=1,
     )  # fmt: skip
