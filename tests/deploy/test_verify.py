@@ -268,4 +268,6 @@ def test_an_unstable_verification_advises_to_verify_again(exported, monkeypatch,
 
     record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record
 
-    assert any(f"`lightnas-edge verify {exported} --host localhost --rounds 15`" in warning for warning in record.warnings)
+    assert any(
+        f"`lightnas-edge verify {exported} --host localhost --rounds 15`" in warning for warning in record.warnings
+    )
