@@ -31,4 +31,6 @@ def measuring_options(
         value = fingerprint.get(name)
         if value not in (None, default):
             words += [f"--{name}", clean_text(str(value), 100)]
+    if fingerprint.get("cuda_graph") is True:
+        words.append("--cuda-graph")
     return shlex.join(words)

@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Dict, List, NamedTuple, Optional, Union
 
-from profiler import backends, clock_watch, clocks, energy, footprint, measure, messages, state
+from profiler import backends, clock_watch, clocks, cuda, energy, footprint, measure, messages, state
 from profiler.errors import AgentError, MeasureError
 from profiler.fields import parse
 from profiler.messages import Configured, Done, Failure, Loaded, Visited
@@ -45,7 +45,8 @@ def _answer(worker: "Worker", line: bytes) -> Union[messages.Answer, Failure]:
     except MemoryError:
         return Failure(MeasureError("memory", "not enough memory", "free memory on the board").record, False)
     except Exception as err:  # a runtime may raise anything; it becomes the error of the visit
-        return Failure(MeasureError("run", "{}: {}".format(type(err).__name__, err), "see agent.log").record, False)
+        text = "{}: {}".format(type(err).__name__, err)
+        return Failure(MeasureError("run", text, "see agent.log").record, cuda.is_sticky(text))
 
 
 def _prefer_for_the_out_of_memory_killer() -> None:

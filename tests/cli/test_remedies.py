@@ -136,11 +136,11 @@ def test_no_text_names_an_option_that_does_not_exist():
 
 
 def test_a_remedy_repeats_the_settings_of_the_measurements_to_be_joined():
-    fingerprint = {"board": "virtual:jetson-nano", "precision": "fp16", "batch": 8, "threads": 2}
+    fingerprint = {"board": "virtual:jetson-nano", "precision": "fp16", "batch": 8, "threads": 2, "cuda_graph": True}
     command = sample_command(load_space("tiny").with_classes(7), fingerprint, "--adaptive").strip("`")
 
     arguments = all_commands().parse_args(shlex.split(command)[1:])
 
     assert (arguments.host, arguments.space, arguments.classes) == ("virtual:jetson-nano", "tiny", 7)
     assert (arguments.precision, arguments.batch, arguments.threads) == ("fp16", 8, 2)
-    assert arguments.adaptive
+    assert arguments.adaptive and arguments.cuda_graph

@@ -109,3 +109,18 @@ def test_damaged_inputs_are_refused(tmp_path):
         worker.check(str(tmp_path / "inputs.f32"), "0" * 64)
 
     assert caught.value.code == "model"
+
+
+@pytest.mark.parametrize(
+    ("text", "fatal"),
+    [("CUDA error 700: an illegal memory access was encountered", True), ("an attribute is missing", False)],
+)
+def test_an_error_of_any_kind_ends_the_process_where_cuda_is_lost(text, fatal):
+    class Broken:
+        def answer(self, request):
+            raise RuntimeError(text)
+
+    failure = worker._answer(Broken(), b'{"request": "rest", "seconds": 0.0}\n')
+
+    assert (failure.fatal, failure.error.code) == (fatal, "run")
+    assert text in failure.error.message and "free memory" not in failure.error.remedy
