@@ -120,7 +120,7 @@ def test_an_error_of_any_kind_ends_the_process_where_cuda_is_lost(text, fatal):
         def answer(self, request):
             raise RuntimeError(text)
 
-    failure = worker._answer(Broken(), b'{"request": "rest", "seconds": 0.0}\n')
+    failure = worker._answer(Broken(), b'{"do": "rest", "seconds": 0.0}\n')
 
     assert (failure.fatal, failure.error.code) == (fatal, "run")
     assert text in failure.error.message and "free memory" not in failure.error.remedy
