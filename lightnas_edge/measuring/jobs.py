@@ -208,9 +208,14 @@ def write_sample_job(
     settings: Settings,
     architectures: Sequence[Architecture],
     *,
+    extra_operators: Sequence[ShapedOperator] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Job:
-    """Whole networks with random weights, and the sentinel operators."""
+    """Whole networks with random weights, and operators.
+
+    Args:
+        extra_operators: measured in the same rounds, to see drift; the space's sentinels when None.
+    """
     networks = [
         _Measurement(
             network_key(architecture),
@@ -219,8 +224,8 @@ def write_sample_job(
         )
         for architecture in architectures
     ]
-    extra_operators = _operators(sentinels(space), settings)
-    return _write_job(folder, "sample", space, settings, [*extra_operators, *networks], on_progress=on_progress)
+    operators = _operators(sentinels(space) if extra_operators is None else extra_operators, settings)
+    return _write_job(folder, "sample", space, settings, [*operators, *networks], on_progress=on_progress)
 
 
 def write_verify_job(
