@@ -37,7 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     agreement = record.agreement
     print_result(
-        f"exported {export.path} (opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch {record.batch}); maximum "
+        f"exported {export.path} ({record.precision}, opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch {record.batch}); maximum "
         f"difference from PyTorch {agreement.max_abs_difference:.1e} (n={agreement.images})"
     )
     return 0

@@ -277,6 +277,11 @@ def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet) -> Non
             f"the table's head has {space.classes} classes, the data has {len(data.classes)}: predictions include the "
             f"table's head; `lightnas-edge profile --space {space.name} --classes {len(data.classes)}` measures the right one"
         )
+    fingerprints = [predictor.fingerprint for board in boards for predictor in board.predictors.values()]
+    if any(fingerprint.get("precision") == "int8" for fingerprint in fingerprints):
+        warn(
+            "a table is of int8: a trained network cannot be exported in int8 yet, so that its latency cannot be verified"
+        )
     if any(board.simulated for board in boards):
         warn("a predictor comes from a SIMULATED board: the results are not measurements")
 

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -26,8 +27,9 @@ from lightnas_edge.train import load_network
 
 IMAGES = 64
 # Folding batch norm and another order of sums cost about 1e-6 of the largest logit in float32. A wrong padding or a
-# swapped weight costs more than 1e-1. The limit stands well clear of both.
-MAX_DIFFERENCE = 1e-3  # relative to the largest logit
+# swapped weight costs more than 1e-1. The limit stands well clear of both. Half precision keeps 11 bits, and every layer
+# rounds once. Relative to the largest logit.
+MAX_DIFFERENCE = {"fp32": 1e-3, "fp16": 3e-2}
 
 
 def export_network(
@@ -47,31 +49,35 @@ def export_network(
         images: how many validation images are run through both PyTorch and ONNX Runtime.
 
     Raises:
-        ExportError: the graph is invalid or computes something else than PyTorch; nothing is written then.
+        ExportError: the graph is invalid or computes something else than PyTorch, or has no such precision; nothing is
+            written then.
         RunError: the run has no trained network, or another process writes there.
         DataError: the images are missing, or are not those of the training.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     opset = opset_for(target)
     batch = _batch_of(run) if batch is None else batch
+    precision = exported_precision(run)
     with run.writing("export"):
         weights = run.weights.record
         network = load_network(run)
         data_set = load_training_data(run, data)
         inputs, _ = data_set.validation_arrays(images)
         model = graph.network_model(
-            network.space, network.architecture, batch=batch, opset=opset, weights=folded_weights(network)
-        )
+            network.space, network.architecture, batch=batch, opset=opset, weights=folded_weights(network),
+            arithmetic=graph.Arithmetic(precision),
+        )  # fmt: skip
         normalisation = weights.data.normalisation
         notes = {"classes": weights.data.classes, "normalisation": normalisation.to_json(), "layout": "NCHW, RGB"}
         helper.set_model_props(model, {name: json.dumps(value) for name, value in notes.items()})
         content = graph.model_bytes(model)
-        agreement = _check(model, content, network, inputs, batch)
+        agreement = _check(model, content, network, inputs, batch, MAX_DIFFERENCE[precision])
         record = ExportRecord(
             target=target,
             opset=opset,
             ir_version=model.ir_version,
             batch=batch,
+            precision=precision,
             input_size=network.space.input_size,
             classes=weights.data.classes,
             normalisation=normalisation,
@@ -82,10 +88,27 @@ def export_network(
             sha256=sha256_of(content),
             size_bytes=len(content),
             checked_with={"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
-            max_relative_difference=MAX_DIFFERENCE,
+            max_relative_difference=MAX_DIFFERENCE[precision],
             agreement=agreement,
         )
         return Export(record, run.save_export(record, content), content)
+
+
+def exported_precision(run: Run) -> Literal["fp32", "fp16"]:
+    """That of the run's table: another one's latency would say nothing about the network.
+
+    Raises:
+        ExportError: no network is written in that precision yet.
+    """
+    precision = run.record.fingerprint.get("precision")
+    if precision in (None, "fp32"):
+        return "fp32"
+    if precision == "fp16":
+        return "fp16"
+    raise ExportError(
+        f"the run's table is of {precision}, and a trained network is not written in {precision} yet",
+        hint="search with a table of --precision fp32 or fp16",
+    )
 
 
 def load_training_data(run: Run, source: str | Path | None = None) -> DataSet:
@@ -122,7 +145,9 @@ def pytorch_outputs(network: Network, inputs: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _check(model: onnx.ModelProto, content: bytes, network: Network, inputs: np.ndarray, batch: int) -> Agreement:
+def _check(
+    model: onnx.ModelProto, content: bytes, network: Network, inputs: np.ndarray, batch: int, limit: float
+) -> Agreement:
     try:
         onnx.checker.check_model(model, full_check=True)
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -130,10 +155,10 @@ def _check(model: onnx.ModelProto, content: bytes, network: Network, inputs: np.
         raise ExportError(f"the exported graph is invalid: {error}") from error
     parts = [session.run(["output"], {"input": chunk})[0] for chunk in _chunks(_filled(inputs, batch), batch)]
     agreement = compare_outputs(pytorch_outputs(network, inputs), np.concatenate(parts)[: len(inputs)])
-    if not agreement.relative_difference <= MAX_DIFFERENCE:
+    if not agreement.relative_difference <= limit:
         raise ExportError(
             f"the exported graph does not compute what PyTorch computes: on {agreement.images} images the logits "
-            f"differ by up to {agreement.relative_difference:.2g} of the largest (limit {MAX_DIFFERENCE:g})",
+            f"differ by up to {agreement.relative_difference:.2g} of the largest (limit {limit:g})",
             hint="nothing was written; this is a fault of lightnas-edge, or the weights hold huge values",
         )
     return agreement

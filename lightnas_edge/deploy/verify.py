@@ -129,7 +129,7 @@ def verify_network(
         )
     settings = run_settings(run) if settings is None else settings
     with run.writing("verify"):
-        export = _export_for(run, settings.batch)
+        export = _export_for(run, settings.batch, settings.precision)
         predictor, lut = run.predictors.get("latency_ms"), run.table
         network = load_network(run)
         inputs, labels = load_training_data(run, data).validation_arrays(images)
@@ -224,12 +224,17 @@ def with_agreement(judgement: Judgement, agreement: Agreement | None, run: str =
     )
 
 
-def _export_for(run: Run, batch: int) -> Export:
+def _export_for(run: Run, batch: int, precision: str) -> Export:
     export = run.export
     if export.record.batch != batch:
         raise VerifyError(
             f"{export.path} is for batch {export.record.batch}, the predictor for batch {batch}",
             hint=f"`lightnas-edge export {shlex.quote(str(run.folder))}` writes it for the predictor's batch",
+        )
+    if export.record.precision != precision:
+        raise VerifyError(
+            f"{export.path} is in {export.record.precision}, the predictor is of {precision}",
+            hint=f"`lightnas-edge export {shlex.quote(str(run.folder))}` writes it in the predictor's precision",
         )
     return export
 

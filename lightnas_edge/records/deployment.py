@@ -65,6 +65,7 @@ class ExportRecord(Record):
     opset: Positive
     ir_version: Positive
     batch: Positive
+    precision: Literal["fp32", "fp16"]  # of the graph between its ends
     input_size: Positive  # the input is float32 (batch, 3, input_size, input_size)
     classes: Annotated[tuple[Text, ...], Field(min_length=2)]  # the output is float32 (batch, classes)
     normalisation: Normalisation

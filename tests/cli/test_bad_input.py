@@ -162,7 +162,7 @@ def test_a_run_directory_of_another_search_is_left_alone(copy):
             "no-such-folder",
         ),
         (["profile", "--space", "tiny", "--only", "mbconv_k9_e9"], "no operator of space tiny matches"),
-        (["profile", "--space", "tiny", "--precision", "int8", "--out", "int8.lut.jsonl"], "int8"),
+        (["profile", "--space", "tiny", "--precision", "fp16", "--out", "fp16.lut.jsonl"], "fp16"),
         (["frobnicate"], "invalid choice"),
     ],
 )

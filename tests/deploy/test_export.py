@@ -96,3 +96,37 @@ def test_the_export_names_the_classes_that_were_trained(run_folder, digits, monk
 
     assert found.record.classes == ("a", "b", "c")
     assert onnx.load_from_string(found.content).graph.output[0].type.tensor_type.shape.dim[1].dim_value == 3
+
+
+def in_precision(run_folder, precision):
+    """The run as it would be with a table of that precision."""
+    path = run_folder / "run.json"
+    record = json.loads(path.read_text())
+    record["fingerprint"]["precision"] = precision
+    path.write_text(json.dumps(record))
+    found = run_folder / "architecture.json"
+    architecture = json.loads(found.read_text())
+    architecture["made_from"]["run_sha256"] = Run.open(run_folder).record.sha256
+    found.write_text(json.dumps(architecture))
+
+
+def test_the_file_is_in_the_precision_of_the_runs_table(run_folder):
+    in_precision(run_folder, "fp16")
+
+    export = export_network(run_folder)
+
+    assert export.record.precision == "fp16"
+    assert 0 < export.record.agreement.relative_difference < export.record.max_relative_difference == 3e-2
+    assert export.record.agreement.top1_agreement > 0.9
+    graph = onnx.load(export.path).graph
+    ends = {end.type.tensor_type.elem_type for end in [*graph.input, *graph.output]}
+    assert ends == {onnx.TensorProto.FLOAT}
+    assert {each.data_type for each in graph.initializer} == {onnx.TensorProto.FLOAT16}
+
+
+def test_a_precision_that_no_network_is_written_in_is_refused(run_folder):
+    in_precision(run_folder, "int8")
+
+    with pytest.raises(ExportError, match="the run's table is of int8") as caught:
+        export_network(run_folder)
+    assert "--precision fp32 or fp16" in caught.value.hint

@@ -271,3 +271,11 @@ def test_an_unstable_verification_advises_to_verify_again(exported, monkeypatch,
     assert any(
         f"`lightnas-edge verify {exported} --host localhost --rounds 15`" in warning for warning in record.warnings
     )
+
+
+def test_a_file_in_another_precision_than_the_table_is_not_measured(exported):
+    settings = dataclasses.replace(SETTINGS, precision="fp16")
+
+    with pytest.raises(VerifyError, match="is in fp32, the predictor is of fp16") as caught:
+        verify_network(exported, LOCAL, settings=settings)
+    assert f"`lightnas-edge export {exported}`" in caught.value.hint

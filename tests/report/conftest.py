@@ -167,6 +167,7 @@ def write_export(run: Run) -> None:
     weights, model = run.weights.record, b"graph of " + run.weights.record.weights_sha256.encode()
     run.save_export(
         ExportRecord(
+            precision="fp32",
             target="any", opset=13, ir_version=7, batch=1, input_size=16, classes=DATA.classes,
             normalisation=DATA.normalisation, operators=weights.operators, space_sha256=weights.space_sha256,
             weights_sha256=weights.weights_sha256, data_sha256=DATA.sha256, sha256=sha256_of(model),
