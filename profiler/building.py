@@ -71,16 +71,19 @@ def _note(report: Callable[[BuildProgress], None], progress: BuildProgress, star
 def _is_built(supervisor: Supervisor, model: Model) -> bool:
     try:
         return supervisor.is_built(model.sha256, model.path)
-    except MeasureError:
-        return True  # the file is missing or damaged: loading it reports that
+    except MeasureError as err:
+        return err.code == "model"  # the file is missing or damaged: loading it reports that
 
 
 def _build(supervisor: Supervisor, model: Model, note: Callable[[], None], log: Callable[[str], None]) -> None:
     try:
         supervisor.build(model.sha256, model.path, 1.0, note)
     except MeasureError as err:
-        if err.code != "memory":
+        # What an earlier build did to the process, or to its memory, must not cost this model the session.
+        if not (err.fatal or err.code in ("memory", "crash")):
             raise
-        log("{}; building {} again, alone and with a quarter of the workspace".format(err.message, model.key))
+        share = SMALL_SHARE if err.code == "memory" else 1.0
+        smaller = " and with a quarter of the workspace" if err.code == "memory" else ""
+        log("{}; building {} again, alone{}".format(err.message, model.key, smaller))
         supervisor.close()
-        supervisor.build(model.sha256, model.path, SMALL_SHARE, note)
+        supervisor.build(model.sha256, model.path, share, note)

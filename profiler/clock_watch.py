@@ -9,7 +9,7 @@ STEADY_S = 0.2  # a clock that has not moved for this long has arrived
 LONGEST_S = 2.0  # waited for that, in one visit
 TOLERANCE = 0.05  # relative; one step of a Jetson's GPU is 7 % and more, the boost of a desktop's CPU moves by less
 IDLE_S = 0.05  # after a pause this long a governor may have lowered the clock
-HOPELESS = 3  # visits in a row for which the clock did not become steady: further ones do not wait
+HOPELESS = 3  # visits in a row for which the clock did not become steady: further ones wait for STEADY_S alone
 
 
 class ClockOfVisit(NamedTuple):
@@ -70,9 +70,11 @@ class ClockWatch:
         self._start_mhz: Optional[float] = None
         self._was_steady = True
         self._unsettled = 0  # visits in a row
+        self._began_s = 0.0  # the visit
 
     def begin(self) -> None:
         """A visit begins."""
+        self._began_s = self._clock()
         if self._seen_s is None or self._clock() - self._seen_s > IDLE_S:
             self._mhz = None
         self.note()
@@ -90,7 +92,9 @@ class ClockWatch:
         self.note()
         self._start_mhz = self._mhz
         self._was_steady = self._is_steady()
-        return self._was_steady or self._unsettled >= HOPELESS
+        # A clock that has become steady meanwhile is seen so after STEADY_S: waiting helps again from then on.
+        hopeless = self._unsettled >= HOPELESS and self._clock() - self._began_s > STEADY_S
+        return self._was_steady or hopeless
 
     def finish(self) -> Optional[ClockOfVisit]:
         """The samples are taken: the clock during them; None where it cannot be read."""

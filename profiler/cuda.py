@@ -26,17 +26,17 @@ _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, and CUDA_ERROR_OUT_OF_MEMORY
 _CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported to -WrongThread: the capture alone is lost
 
 # How a CUDA error that stays with its process reads in the messages of other libraries: cudaGetErrorString's texts,
-# the names of both APIs, and the numbers 700 to 719.
+# the names of both APIs, and the numbers 700 to 719, 214 (uncorrectable ECC) and 999 (unknown).
 _STICKY = re.compile(
-    r"illegal memory access|illegal (?:instruction|address)|illegaladdress|illegal_address"
+    r"illegal memory access|illegal[ _]?(?:instruction|address)|invalid[ _]?(?:program counter|pc\b|address[ _]?space)"
     r"|unspecified launch failure|launch_?failure|launch_failed|misaligned.?address|launch timed out|launch_?timeout"
-    r"|device-side assert|hardware stack error|global/shared address space|invalid program counter"
-    r"|uncorrectable ecc|cuda\w*[ _](?:runtime )?(?:failure|error)(?: code)?[ :=(]*7[01]\d\b|cudaerror\D{0,3}7[01]\d\b",
+    r"|device-side assert|cudaErrorAssert|CUDA_ERROR_ASSERT|hardware[ _]?stack[ _]?error|global/shared address space"
+    r"|uncorrectable ecc|ecc[ _]?uncorrectable|cuda runtime \(unknown error\)|cuda\w*[ _](?:runtime )?(?:failure|error)(?: code)?[ :=(]*(?:7[01]\d|214|999)\b|cudaerror\D{0,3}7[01]\d\b",
     re.IGNORECASE,
 )
 _NO_MEMORY = re.compile(
     r"out.?of.?memory|cudaErrorMemoryAllocation|bad_alloc|MemoryError|insufficient memory|memory is insufficient"
-    r"|not enough memory|memory allocation failed|cannot allocate memory",
+    r"|not enough memory|memory allocation failed|(?:cannot|could not|couldn't) (?:be )?allocated?\b",
     re.IGNORECASE,
 )
 

@@ -126,7 +126,11 @@ class Supervisor:
         self._start()
         if model not in self._loaded:
             started_s = time.monotonic()
-            loaded = self._ask(LoadRequest(model, path), Loaded.read, self._load_extra_s)
+            try:
+                loaded = self._ask(LoadRequest(model, path), Loaded.read, self._load_extra_s)
+            except MeasureError:
+                self._loaded.clear()  # room was made for it: which engines are left is not known
+                raise
             self._loaded.difference_update(loaded.evicted)
             self._loaded.add(model)
             self.load_s += time.monotonic() - started_s
@@ -173,7 +177,9 @@ class Supervisor:
         if isinstance(reply, Failure):
             if reply.fatal:
                 self.close()  # the next measurement starts a new process, and is not blamed for this one
-            raise MeasureError(*reply.error)
+            error = MeasureError(*reply.error)
+            error.fatal = reply.fatal
+            raise error
         answer = read(reply)
         try:
             reply.check()

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 LARGEST_SEED = 2**31 - 1
 LONGEST_BUILD_S = 1e6
 PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS_OF = {
+    "onnxruntime": ("fp32", "int8"),
+    "onnxruntime-cuda": ("fp32",),
+    "onnxruntime-tensorrt": ("fp32", "fp16"),
+    "simulated": PRECISIONS,
+    "tensorrt": PRECISIONS,
+}
 
 
 class _StoreOnce(argparse.Action):
@@ -287,10 +294,15 @@ def settings(arguments: argparse.Namespace, connection: Connection) -> Settings:
         UsageError: the engine has no kernels of that precision.
     """
     backend = arguments.backend or connection.backend
-    if backend == "onnxruntime" and arguments.precision == "fp16":
+    if backend not in PRECISIONS_OF:
+        raise UsageError(f"--backend: invalid choice: {unknown_choice(backend, PRECISIONS_OF)}")
+    if arguments.precision not in PRECISIONS_OF[backend]:
+        why = (
+            ": a CPU has no fp16 kernels; converting to fp32 and back would mislead" if backend == "onnxruntime" else ""
+        )
         raise UsageError(
-            "ONNX Runtime has no fp16 kernels for a CPU: it would convert to fp32 and back, and the times would mislead",
-            hint="use --precision fp32, or measure on a board with TensorRT",
+            f"the backend {backend} measures {' and '.join(PRECISIONS_OF[backend])}, not {arguments.precision}{why}",
+            hint=f"use --precision {PRECISIONS_OF[backend][0]}, or measure on a board with TensorRT",
         )
     return Settings(
         backend=backend,

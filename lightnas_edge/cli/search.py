@@ -158,7 +158,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     if arguments.data is None:
         raise BudgetError("a search needs images", hint="add --data DIR, or --data digits for a first try")
     data = read_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
-    _warn(boards, space, data)
+    _warn(boards, space, data, force=arguments.force)
     default = budgets[0].name if len(budgets) == 1 else "search"
     run = arguments.out or Path("runs") / f"{space.name}-{default}"
     ranks = Ranks()
@@ -219,7 +219,7 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     ranks.wait()  # before the first one writes them
     source = arguments.data or record.data.source
     data = read_data(source, space=space, seed=record.data.seed, workers=arguments.workers)
-    _warn(boards, space, data)
+    _warn(boards, space, data, force=arguments.force)
     with _progress(budgets) as draw:
         results = add_budgets(run, space, data, budgets, config, sources=_sources(boards, budgets), on_event=draw)
     return run, results
@@ -271,7 +271,7 @@ def _check_binding(budgets: Sequence[Budget], *, force: bool) -> None:
         warn(str(slack))
 
 
-def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet) -> None:
+def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet, *, force: bool) -> None:
     if space.classes != len(data.classes):
         warn(
             f"the table's head has {space.classes} classes, the data has {len(data.classes)}: predictions include the "
@@ -279,9 +279,10 @@ def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet) -> Non
         )
     fingerprints = [predictor.fingerprint for board in boards for predictor in board.predictors.values()]
     if any(fingerprint.get("precision") == "int8" for fingerprint in fingerprints):
-        warn(
-            "a table is of int8: a trained network cannot be exported in int8 yet, so that its latency cannot be verified"
-        )
+        text = "a table is of int8: a trained network cannot be exported in int8 yet, so that its latency cannot be verified"
+        if not force:
+            raise BudgetError(text, hint="search with a table of fp32 or fp16, or repeat with --force")
+        warn(text)
     if any(board.simulated for board in boards):
         warn("a predictor comes from a SIMULATED board: the results are not measurements")
 

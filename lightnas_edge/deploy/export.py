@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import helper
 
 from lightnas_edge import graph
 from lightnas_edge.data import DataSet, load_data
@@ -69,7 +68,8 @@ def export_network(
         )  # fmt: skip
         normalisation = weights.data.normalisation
         notes = {"classes": weights.data.classes, "normalisation": normalisation.to_json(), "layout": "NCHW, RGB"}
-        helper.set_model_props(model, {name: json.dumps(value) for name, value in notes.items()})
+        for name, value in notes.items():
+            graph.add_property(model, name, json.dumps(value))
         content = graph.model_bytes(model)
         agreement = _check(model, content, network, inputs, batch, MAX_DIFFERENCE[precision])
         record = ExportRecord(

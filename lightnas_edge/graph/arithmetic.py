@@ -47,6 +47,10 @@ class Arithmetic:
         if self.precision != "int8" and self.dialect is not None:
             raise ExportError(f"{self.precision} has no dialects; found {self.dialect!r}")
 
+    def __str__(self) -> str:
+        """`fp16`, `int8 ort`."""
+        return self.precision if self.dialect is None else f"{self.precision} {self.dialect}"
+
     @classmethod
     def for_backend(cls, backend: str, precision: str) -> Arithmetic:
         """What an engine of this backend is given: the virtual boards follow TensorRT."""

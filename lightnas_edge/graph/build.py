@@ -15,13 +15,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from lightnas_edge.errors import ExportError
 from lightnas_edge.graph.arithmetic import Arithmetic, Range
 from lightnas_edge.graph.blocks import add_block, named_chain
 from lightnas_edge.graph.ranges import activation_ranges
-from lightnas_edge.graph.writer import DEFAULT_OPSET, GraphWriter, WeightSource
+from lightnas_edge.graph.writer import DEFAULT_OPSET, GraphWriter, WeightSource, add_property
 from lightnas_edge.space import Architecture, ShapedOperator, Space
 
 FP32 = Arithmetic()
@@ -61,7 +60,7 @@ def operator_model(
     shapes = _image_shape(shaped, batch), _output_shape(shaped, batch)
     model = graph.model(shaped.key, shapes[0], last, shapes[1], opset, inner=inner_output)
     edges = [name for name, inner in (("input", inner_input), ("output", inner_output)) if inner]
-    helper.set_model_props(model, {INNER_EDGES: " ".join(edges)})
+    add_property(model, INNER_EDGES, " ".join(edges))
     return model
 
 

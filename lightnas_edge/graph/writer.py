@@ -23,8 +23,17 @@ MIN_OPSET = 11  # Clip takes its bounds as inputs since 11; before, the graph wo
 MAX_OPSET = 21  # none of our nodes changes meaning up to here
 MAX_IR_VERSION = 7  # what onnxruntime 1.10 documents; newer IR versions add only features that these graphs do not use
 
+LARGEST_BIAS = 2.0**30  # of an int32 bias; the other half is left to the sum of products
 WeightSource = Callable[[str, tuple[int, ...], float], np.ndarray]
 _NUMPY = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+
+
+ARITHMETIC = "lightnas_edge.arithmetic"  # key in a model's metadata; absent in float32
+
+
+def add_property(model: onnx.ModelProto, key: str, value: str) -> None:
+    """An entry of the model's metadata."""
+    model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=value))
 
 
 class GraphWriter:
@@ -170,7 +179,10 @@ class GraphWriter:
         opset_id = helper.make_opsetid("", opset)
         ir_version = min(MAX_IR_VERSION, helper.find_min_ir_version_for([opset_id]))
         # No producer version: a new release must not change the SHA-256 of an unchanged operator.
-        return helper.make_model(graph, opset_imports=[opset_id], ir_version=ir_version, producer_name="lightnas-edge")
+        model = helper.make_model(graph, opset_imports=[opset_id], ir_version=ir_version, producer_name="lightnas-edge")
+        if self.arithmetic.precision != "fp32":
+            add_property(model, ARITHMETIC, str(self.arithmetic))
+        return model
 
     # -- weights ----------------------------------------------------------------------------------------------
 
@@ -185,6 +197,9 @@ class GraphWriter:
             names += [self._initializer(f"{name}.bias", values.astype(self._float)) for values in biases]
             return [x, *names]
         scales = weight_scales(weight)
+        if self.arithmetic.dialect == "ort" and biases:  # a channel of tiny weights must not cut its bias off
+            unit = np.float32(Scale.of(self._range(x), "ort").scale)
+            scales = np.maximum(scales, np.abs(biases[0]) / unit / LARGEST_BIAS).astype(np.float32)
         scale = self._initializer(f"{name}.weight.scale", scales)
         zero = self._initializer(f"{name}.weight.zero_point", np.zeros(len(scales), np.int8))
         if self.arithmetic.dialect == "tensorrt":  # float weights with Q/DQ: versions before 10 fold no int8 weights
@@ -199,8 +214,7 @@ class GraphWriter:
     def _int32_bias(self, name: str, x: str, bias: np.ndarray, scales: np.ndarray) -> str:
         """In units of what the kernel accumulates: the activation's scale times the weight's."""
         units = (np.float32(Scale.of(self._range(x), "ort").scale) * scales).astype(np.float32)
-        limit = 2.0**31 - 1
-        values = np.clip(np.rint(bias.astype(np.float64) / units), -limit, limit).astype(np.int32)
+        values = np.clip(np.rint(bias.astype(np.float64) / units), -LARGEST_BIAS, LARGEST_BIAS).astype(np.int32)
         stored = self._initializer(f"{name}.bias", values)
         unit = self._initializer(f"{name}.bias.scale", units)
         zero = self._initializer(f"{name}.bias.zero_point", np.zeros(len(values), np.int32))

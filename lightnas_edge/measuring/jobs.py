@@ -43,7 +43,8 @@ SENTINELS = 12  # searchable operators in every job of a space: they show how fa
 class MeasurementProtocol(ProtocolRecord):
     """How to measure, with the usual values."""
 
-    version: Positive = 1
+    # 2: operators have the edges that they have inside a network, and visits wait for a steady clock.
+    version: Positive = 2
     seed: Seed = 0
     rounds: Positive = 25
     samples_per_visit: Positive = 5

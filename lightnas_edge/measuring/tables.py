@@ -147,6 +147,7 @@ def _engine(job: RemoteJob) -> str:
         f"{job.threads} thread{'s'[: job.threads > 1]}",
         f"power mode {job.power_mode}" if job.power_mode else "",
         "clocks locked" if job.lock_clocks else "",
+        "CUDA graph" if job.cuda_graph else "",
     ]
     return ", ".join(part for part in parts if part)
 

@@ -16,6 +16,7 @@ KINDS = {
     "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "cuda", ("fp32", "fp16"), None),
 }
 INPUT_SEED = 0
+ARITHMETIC = "lightnas_edge.arithmetic"  # key in a model's metadata
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 
 
@@ -35,7 +36,7 @@ class OnnxRuntime(Backend):
         if precision not in precisions:
             raise BackendError(
                 "the backend {} computes in {}, not in {}".format(name, " or ".join(precisions), precision),
-                "use --precision {}, or a backend that has {}".format(precisions[-1], precision),
+                "use --precision {}, or a backend that has {}".format(precisions[0], precision),
             )
         available = onnxruntime.get_available_providers()
         if self._provider not in available:
@@ -98,6 +99,7 @@ class OnnxRuntime(Backend):
                 "ONNX Runtime does not use {} but {}".format(self._provider, session.get_providers()[0]),
                 "its libraries (CUDA, cuDNN, TensorRT) do not load; see agent.log",
             )
+        self._refuse_other_arithmetic(session.get_modelmeta().custom_metadata_map or {})
         for value in session.get_inputs() + session.get_outputs():
             if value.type not in _TYPES:
                 raise MeasureError("load", "{} is {}, not {}".format(value.name, value.type, " or ".join(_TYPES)))
@@ -121,6 +123,17 @@ class OnnxRuntime(Backend):
                 "use --precision int8"
                 if is_quantised
                 else "use --precision fp32, or a model quantised for ONNX Runtime",
+            )
+
+    def _refuse_other_arithmetic(self, metadata: Dict[str, str]) -> None:
+        """By what the graph writer says of its graph; a graph of another writer says nothing."""
+        wanted = "int8 {}".format(self._dialect) if self._precision == "int8" else self._precision
+        found = metadata.get(ARITHMETIC, wanted)
+        if found != wanted:
+            raise MeasureError(
+                "load",
+                "the model computes in {}, and the job measures {}".format(found, wanted),
+                "write the model again for this backend and precision",
             )
 
     def _options(self) -> Dict[str, str]:

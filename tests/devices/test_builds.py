@@ -71,7 +71,10 @@ def make(backends):
                 time.sleep(3600)
             if script["build"] == "broken":
                 raise MeasureError("load", "cannot parse the model", "export it again")
-            if script["build"] != "fine" and workspace_share > script.get("most", 0.5):
+            if script["build"] == "crash" and not os.path.exists(self.path(model) + ".tried"):
+                open(self.path(model) + ".tried", "w").close()
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if script["build"] not in ("fine", "crash") and workspace_share > script.get("most", 0.5):
                 if script["build"] == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
                 raise MemoryError()
@@ -147,6 +150,17 @@ def test_a_build_that_wants_memory_is_tried_again_alone_with_a_quarter_of_the_wo
     tries = [(pid, what) for pid, what in scripted.diary() if what.endswith("hungry") and what.startswith("build")]
     assert [what for _, what in tries] == ["build 1 hungry", "build 0.25 hungry"]
     assert tries[0][0] != tries[1][0]
+    assert all(visit["error"] is None for visit in tools.visits(job))
+
+
+def test_a_process_that_dies_while_building_costs_the_model_nothing(agent, write_job, scripted, tools):
+    job = write_job(scripted.models(unlucky="crash"))
+
+    code, _, log = agent.run(job)
+
+    assert code == 0
+    assert steps(scripted, "build") == ["build 1 unlucky", "build 1 unlucky"]
+    assert "building unlucky again, alone" in log
     assert all(visit["error"] is None for visit in tools.visits(job))
 
 

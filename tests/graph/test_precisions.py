@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from lightnas_edge.errors import ExportError
-from lightnas_edge.graph import Arithmetic, activation_ranges, model_bytes, network_model, operator_model
+from lightnas_edge.graph import Arithmetic, activation_ranges, model_bytes, network_model, operator_model, weight_shapes
 from lightnas_edge.graph.arithmetic import Scale, quantise_weight, weight_scales
 from lightnas_edge.space import Architecture, load_space
 
@@ -97,7 +97,6 @@ def test_the_edges_of_an_operator_are_those_inside_a_network(space, arithmetic):
 @every
 @pytest.mark.parametrize("space", SPACES)
 def test_a_network_has_the_nodes_of_its_operators(space, arithmetic):
-    """By kind, but for the dequantising node that every operator has at its input, and a network once per edge."""
     space = load_space(space)
     for architecture in networks(space):
         whole = collections.Counter(
@@ -337,3 +336,31 @@ def test_float32_graphs_are_unchanged_by_what_int8_needs():
         "Cast",
         "QuantizeLinear",
     }
+
+
+def test_a_channel_without_weights_keeps_its_bias_in_onnx_runtime():
+    """A batch norm that died leaves such a channel when it is folded."""
+    space = load_space("tiny")
+    architecture = networks(space)[0]
+    generator = np.random.default_rng(0)
+    weights = {
+        name: (generator.standard_normal(shape) * 0.2).astype(np.float32)
+        for name, shape in weight_shapes(space, architecture).items()
+    }
+    weights["stem.conv.weight"][0], weights["stem.conv.bias"][0] = 0.0, 3.0
+    weights["stem.conv.weight"][1], weights["stem.conv.bias"][1] = 1e-6, 3.0
+    model = network_model(space, architecture, weights=weights, arithmetic=ORT)
+    graph = Graph(model)
+
+    stored, unit = graph.arrays["stem.conv.bias"], graph.arrays["stem.conv.bias.scale"]
+
+    np.testing.assert_allclose(stored[:2] * unit[:2], 3.0, rtol=1e-6)
+
+
+@every
+def test_a_model_says_what_it_computes_in(arithmetic):
+    props = {
+        each.key: each.value for each in operator_model(load_space("tiny").stem, arithmetic=arithmetic).metadata_props
+    }
+    wanted = {"fp32": None, "fp16": "fp16", "tensorrt": "int8 tensorrt", "ort": "int8 ort"}[name_of(arithmetic)]
+    assert props.get("lightnas_edge.arithmetic") == wanted

@@ -73,16 +73,31 @@ def test_a_locked_clock_is_not_waited_for():
     assert visit(board, ClockWatch(board, board)) == (10, ClockOfVisit("GPU", True, 1000, 1000, 1000))
 
 
-def test_a_clock_that_never_settles_is_waited_for_two_seconds_and_after_three_such_visits_no_more():
+def test_a_clock_that_never_settles_is_waited_for_two_seconds_and_after_three_such_visits_briefly():
     board = Board(*[(number * 0.1, 500 + 200 * (number % 2)) for number in range(1000)])
     watch = ClockWatch(board, board)
 
     visits = [visit(board, watch) for _ in range(HOPELESS + 2)]
 
     assert all(2000 <= warmup_ms <= 2020 for warmup_ms, _ in visits[:HOPELESS])
-    assert [warmup_ms for warmup_ms, _ in visits[HOPELESS:]] == [10, 10]
+    assert all(200 <= warmup_ms <= 220 for warmup_ms, _ in visits[HOPELESS:])
     for _, clock in visits:
         assert clock.warnings()[0].startswith("GPU clock was ramping: ")
+
+
+def test_a_clock_that_settles_in_the_end_is_found_steady_although_every_visit_follows_a_pause():
+    board = Board(*[(number * 0.1, 500 + 200 * (number % 2)) for number in range(60)], (6.0, 1000))
+    watch = ClockWatch(board, board)
+    for _ in range(HOPELESS):
+        visit(board, watch)
+    board.now_s = 7.0
+
+    found = []
+    for _ in range(3):
+        board.now_s += 0.2  # loading an engine
+        found.append(visit(board, watch))
+
+    assert all(clock.is_steady and warmup_ms <= 220 for warmup_ms, clock in found)
 
 
 def test_a_clock_that_moves_while_samples_are_taken_marks_the_visit():

@@ -78,6 +78,10 @@ def test_engines_are_unloaded_by_what_they_occupy_and_not_by_the_size_of_their_m
     assert loads(40, 41, 10, 42, 99) == [[], [], [], [40], [41, 10, 42]]
 
 
+def test_an_engine_that_is_loaded_already_is_kept(loads):
+    assert loads(40, 41, 40, 42) == [[], [], [], [41]]
+
+
 def test_an_engine_larger_than_the_room_is_loaded_alone(loads):
     assert loads(20, 500, 21) == [[], [20], [500]]
 

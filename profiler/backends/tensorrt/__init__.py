@@ -106,7 +106,7 @@ class TensorRT(Backend):
         return "".join("-" + re.sub("[^A-Za-z0-9]+", "_", text) for text in known)
 
     def fingerprint(self) -> JsonObject:
-        return {
+        found: JsonObject = {
             "backend": "tensorrt",
             "backend_version": self._trt.__version__,
             "provider": "{} sm_{}".format(self._device.name, self._device.compute_capability),
@@ -117,6 +117,9 @@ class TensorRT(Backend):
             "cuda_layer": self._cuda.kind,
             "cuda_graph": self._cuda_graph,
         }
+        if self._settings.precision == "int8":
+            found["dialect"] = "tensorrt"  # of the graph
+        return found
 
     def runtime(self) -> JsonObject:
         trt = self._trt

@@ -95,10 +95,16 @@ def summarise(layers: Sequence[Layer], requested: str) -> Summary:
     return Summary(
         layers=counts,
         ms=totals,
-        fall_backs=[c.name for c in convolutions if c.precision not in (requested, None)] if known else None,
+        fall_backs=[c.name for c in convolutions if _fell_back(c, requested)] if known else None,
         reformats=len(reformats) if known else None,
         reformat_share=moved / total if known and total and moved is not None else None,
     )
+
+
+def _fell_back(layer: Layer, requested: str) -> bool:
+    """Squeeze-and-excitation is in float by the graph, in int8 too."""
+    by_graph = requested == "int8" and ".squeeze." in layer.name
+    return layer.precision not in (requested, None) and not by_graph
 
 
 def _sum(layers: Sequence[Layer]) -> Optional[float]:

@@ -6,6 +6,8 @@ import types
 import onnxruntime
 import pytest
 
+from lightnas_edge import graph
+from lightnas_edge.space import load_space
 from profiler import backends
 from profiler.errors import BackendError, MeasureError
 from tests.profiler.tensorrt import standin
@@ -110,3 +112,24 @@ def test_a_lost_device_ends_the_process_and_another_error_does_not(monkeypatch, 
     with pytest.raises(MeasureError, match="ONNX Runtime cannot run the model") as caught:
         engine.run(1)
     assert (caught.value.code, caught.value.fatal) == ("run", fatal)
+
+
+@pytest.mark.parametrize(
+    ("written", "precision", "message"),
+    [
+        (graph.Arithmetic("fp16"), "fp32", "the model computes in fp16, and the job measures fp32"),
+        (
+            graph.Arithmetic("int8", "tensorrt"),
+            "int8",
+            "the model computes in int8 tensorrt, and the job measures int8 ort",
+        ),
+        (graph.Arithmetic("int8", "ort"), "fp32", "the model has QuantizeLinear, and the job measures fp32"),
+        (graph.Arithmetic(), "int8", "the model has no QuantizeLinear, and the job measures int8"),
+    ],
+)
+def test_a_model_in_another_arithmetic_is_not_measured(written, precision, message):
+    shaped = load_space("tiny").stem
+    model = graph.model_bytes(graph.operator_model(shaped, arithmetic=written))
+
+    with pytest.raises(MeasureError, match=message):
+        backends.open_backend("onnxruntime", precision, 1, 1, "/nowhere").load(model)
