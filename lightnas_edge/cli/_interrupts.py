@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 
 ACKNOWLEDGED = "Interrupting; press Ctrl-C again to stop immediately"
+_END = b"\0"  # no signal has this number
 _GRACE_S = 2.0  # from the second Ctrl-C to the end of the process
 
 _guards_forks = False
@@ -36,8 +37,10 @@ def acknowledge_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(previous)
-        os.close(write)
+        os.set_blocking(write, True)
+        os.write(write, _END)  # closing is not enough: processes that decode images have inherited the descriptor
         watcher.join()
+        os.close(write)
         os.close(read)
 
 
@@ -48,7 +51,7 @@ def _watch(read: int) -> None:
         if stopping and not select.select([read], [], [], _GRACE_S)[0]:
             os._exit(130)
         signals = os.read(read, 64)
-        if not signals:  # the command has ended
+        if _END in signals:  # the command has ended
             return
         for number in signals:
             if number != signal.SIGINT:

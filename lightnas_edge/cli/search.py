@@ -55,7 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     add_space(parser, required=False)
     add_sources(parser)
-    add_classes(parser, "of the table that --host fetches or measures; sets the head (default: the space's own)")
+    add_classes(parser, "of the table of --lut or --host; sets the head (default: the space's own)")
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -140,8 +140,12 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     from lightnas_edge.nn.device import choose_device
     from lightnas_edge.search import SearchConfig, begin_run, check_budgets, run_search
 
-    if (arguments.classes or arguments.precision) and not (arguments.host or arguments.boards):
-        raise UsageError("--classes and --precision describe the table of --host; without a board they mean nothing")
+    if arguments.precision and not (arguments.host or arguments.boards):
+        raise UsageError("--precision describes the table that --host fetches or measures: add --host or --boards")
+    if arguments.classes and not (arguments.lut or arguments.host or arguments.boards):
+        raise UsageError(
+            "--classes describes a table's head, and a predictor has its own: add --lut, --host or --boards"
+        )
     choose_device(arguments.device)  # refused before a run is begun
     config = SearchConfig(
         method=arguments.method, epochs=arguments.epochs, warmup_epochs=arguments.warmup_epochs,

@@ -1,17 +1,15 @@
 """Options that every command has, wrong usage, and how a command ends that fails."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from lightnas_edge.cli import all_commands, leaf_parsers, profile_device, profile_device_alone
 from lightnas_edge.cli._interrupts import ACKNOWLEDGED
-from tests.cli.commands import run
+from tests.cli.commands import environment, program, run
 
 LEAVES = [*leaf_parsers(all_commands()), profile_device_alone()]
 
@@ -184,16 +182,3 @@ def test_an_interrupted_command_says_so_and_ends_with_130(tmp_path):
 
     assert process.returncode == 130
     assert ACKNOWLEDGED in err and "the same command continues from there" in err
-
-
-def environment(home=None):
-    added = {} if home is None else {"LIGHTNAS_EDGE_HOME": str(home / "home")}
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **added}
-
-
-def program(*arguments, stdin=None, home=None):
-    code = "import sys; from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment(home),
-    )  # fmt: skip
