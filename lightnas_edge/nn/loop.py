@@ -19,7 +19,7 @@ from lightnas_edge.nn.ranks import Ranks
 from lightnas_edge.records.base import Record
 
 FLUSH_S = 0.5  # metrics wait this long at most: reading a loss earlier would make a device wait
-AGREE_STEPS = 8  # several processes ask each other this often whether to stop or to save
+AGREE_S, AGREE_STEPS = 1.0, 8  # several processes ask each other this often, at least, whether to stop or to save
 TIME_FROM_STEPS = 30  # of a shorter run only the steps are counted: timing a few would take a tenth of it and more
 Event = dict[str, Any]
 Batch = TypeVar("Batch")
@@ -51,7 +51,8 @@ class TrainingLoop:
 
     The first Ctrl-C takes effect inside `abandonable` or while a batch is loaded, else at the next `tick`: the step is
     undone, the last finished step is saved, and a KeyboardInterrupt is raised. Several ranks stop only at a `tick` that
-    they agree on, since one that stopped earlier would leave the others waiting.
+    they agree on, since one that stopped earlier would leave the others waiting: about once a second, or after each step that
+    is longer.
 
     Args:
         what: the run in an error message: "the search in runs/tiny".
@@ -81,7 +82,8 @@ class TrainingLoop:
         self._position = 0
         self._interrupt = Interruptible()
         self._undo: Callable[[], None] | None = None
-        self._started = self._saved = self._flushed = time.monotonic()
+        self._started = self._saved = self._flushed = self._agreed_s = time.monotonic()
+        self._silent, self._agree_after = 0, 1  # steps since the last agreement, and from one to the next
 
     @property
     def elapsed_s(self) -> float:
@@ -219,8 +221,17 @@ class TrainingLoop:
         save = stop or time.monotonic() - self._saved > self._checkpoint_s
         if self._ranks.world == 1:
             return stop, save
-        if step % AGREE_STEPS:
+        self._silent += 1
+        if step and self._silent < self._agree_after:
             return False, False
-        requested = torch.tensor([float(stop), float(save and self._ranks.first)])
+        now_s = time.monotonic()
+        fits = (
+            AGREE_S * self._silent / max(now_s - self._agreed_s, 1e-9)
+        )  # steps in AGREE_S, by those since the last time
+        after = min(AGREE_STEPS, max(1, int(fits)))
+        self._silent, self._agreed_s = 0, now_s
+        first = self._ranks.first
+        requested = torch.tensor([float(stop), float(save and first), float(after) if first else 0.0])
         self._ranks.average([requested])
-        return bool(requested[0] > 0), bool((requested > 0).any())
+        self._agree_after = round(float(requested[2]) * self._ranks.world)
+        return bool(requested[0] > 0), bool((requested[:2] > 0).any())
