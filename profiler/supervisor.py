@@ -80,6 +80,7 @@ class Supervisor:
         self._load_extra_s = 0.0
         self._process: "Optional[subprocess.Popen[bytes]]" = None
         self._loaded: Set[str] = set()  # models loaded in the process
+        self._built: Set[str] = set()  # models with an engine on the card
         self._pending = b""
         self.load_s = 0.0  # time spent loading engines, all together
         self.peak_mb: Optional[float] = None  # memory of the largest process that ended here
@@ -110,12 +111,16 @@ class Supervisor:
     def is_built(self, model: str, path: str) -> bool:
         """Whether the model's engine was built before. Raises MeasureError."""
         self._start()
-        return self._ask(IsBuiltRequest(model, path), Built.read).is_built
+        is_built = self._ask(IsBuiltRequest(model, path), Built.read).is_built
+        if is_built:
+            self._built.add(model)
+        return is_built
 
     def build(self, model: str, path: str, workspace_share: float, alive: Callable[[], None]) -> None:
         """Build the model's engine. `alive` is called every ALIVE_INTERVAL_S. Raises MeasureError."""
         self._start()
         self._ask(BuildRequest(model, path, workspace_share), Done.read, self._build_timeout_s - self._timeout_s, alive)
+        self._built.add(model)
 
     def load(self, model: str, path: str) -> None:
         """Get the model's engine ready.
@@ -127,8 +132,10 @@ class Supervisor:
         if model not in self._loaded:
             started_s = time.monotonic()
             try:
-                loaded = self._ask(LoadRequest(model, path), Loaded.read, self._load_extra_s)
+                extra_s = 0.0 if model in self._built else self._load_extra_s
+                loaded = self._ask(LoadRequest(model, path), Loaded.read, extra_s)
             except MeasureError:
+                self._built.discard(model)  # what does not load is built again, which takes its time
                 self._loaded.clear()  # room was made for it: which engines are left is not known
                 raise
             self._loaded.difference_update(loaded.evicted)

@@ -74,7 +74,7 @@ def make(backends):
             if script["build"] == "crash" and not os.path.exists(self.path(model) + ".tried"):
                 open(self.path(model) + ".tried", "w").close()
                 os.kill(os.getpid(), signal.SIGSEGV)
-            if script["build"] not in ("fine", "crash") and workspace_share > script.get("most", 0.5):
+            if script["build"] not in ("fine", "crash", "hangs when loaded") and workspace_share > script.get("most", 0.5):
                 if script["build"] == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
                 raise MemoryError()
@@ -82,6 +82,8 @@ def make(backends):
 
         def load(self, model):
             note("load", json.loads(model)["name"])
+            if json.loads(model)["build"] == "hangs when loaded":
+                time.sleep(3600)
             return Engine()
 
     return Scripted()
@@ -189,6 +191,17 @@ def test_a_build_has_a_time_limit_of_its_own_and_the_remedy_names_the_option(age
     (error,) = [visit["error"] for visit in tools.visits(job) if visit["error"]]
     assert (error["code"], error["message"]) == ("timeout", "no answer to `build` within 1.5 s")
     assert "--build-timeout" in error["remedy"]
+
+
+def test_an_engine_that_was_built_has_the_usual_time_to_load(agent, write_job, scripted, tools):
+    """It is not built again, so that a load that hangs must not last as long as a build may."""
+    models = scripted.models(**{"stuck": "hangs when loaded"})
+    job = write_job(models, rounds=1, timeout_s=1.5, build_timeout_s=3600.0)
+
+    agent.run(job)
+
+    errors = [visit["error"] for visit in tools.visits(job)]
+    assert [(error["code"], error["message"]) for error in errors] == [("timeout", "no answer to `load` within 1.5 s")]
 
 
 def test_while_an_engine_is_built_the_status_names_it_and_keeps_changing(agent, write_job, scripted, tools):
