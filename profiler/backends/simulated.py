@@ -48,7 +48,7 @@ class Simulated(Backend):
             )
 
     def fingerprint(self) -> JsonObject:
-        return {
+        found: JsonObject = {
             "board": "virtual:" + self._machine.spec.name,
             "backend": "simulated",
             "backend_version": str(SCHEMA),
@@ -58,6 +58,9 @@ class Simulated(Backend):
             "threads": self._threads,
             "simulated": True,
         }
+        if self._precision == "int8":
+            found["dialect"] = "tensorrt"  # of the graph
+        return found
 
     def runtime(self) -> JsonObject:
         return {

@@ -222,3 +222,11 @@ def test_what_varied_is_measured_again_after_the_board_has_cooled(board, tmp_pat
     cooled = [-rise for extra, rise in rises if extra]
     assert min(cooled) > 1
     assert all(rise >= 0 for extra, rise in rises if not extra)
+
+
+def test_a_table_of_int8_names_the_dialect_of_its_graphs(board, tmp_path):
+    connection = board()
+    settings = Settings(backend=connection.backend, precision="int8", protocol=MeasurementProtocol(rounds=1))
+    job = write_profile_job(tmp_path / "job", SPACE, settings, operators=[SPACE.stem])
+
+    assert measure(connection, job, tmp_path / "t.lut.jsonl").fingerprint["dialect"] == "tensorrt"
