@@ -1,7 +1,9 @@
 """ONNX Runtime: on the CPU, or on the GPU by its CUDA or TensorRT provider. From 1.10 (the last for Python 3.6) on."""
 
+import os
 import platform
 import sys
+import sysconfig
 from typing import Any, Dict, List, cast
 
 from profiler import cuda
@@ -28,7 +30,7 @@ class OnnxRuntime(Backend):
         except ImportError as err:
             raise BackendError(
                 "the backend onnxruntime cannot be used by {}: {}".format(sys.executable, err),
-                "install it for that Python: {} -m pip install onnxruntime".format(sys.executable),
+                _how_to_install(),
             )
         self._name = name
         self._provider, self._place, precisions, self._dialect = KINDS[name]
@@ -181,6 +183,18 @@ class OnnxRuntimeEngine(Engine):
         tensor = self._numpy.frombuffer(inputs, dtype="<f4").reshape(source.shape).astype(_TYPES[source.type])
         (output,) = self._session.run([target.name], {source.name: tensor})
         return cast(bytes, output.astype("<f4").tobytes())
+
+
+def _how_to_install() -> str:
+    """A system may keep pip away from its own Python: PEP 668."""
+    if os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")):
+        return (
+            "this system keeps pip away from {0}: {0} -m venv ~/lightnas-agent && ~/lightnas-agent/bin/pip install "
+            "onnxruntime, then name ~/lightnas-agent/bin/python as the board's python in boards.toml".format(
+                sys.executable
+            )
+        )
+    return "install it for that Python: {} -m pip install onnxruntime".format(sys.executable)
 
 
 def _first_line(err: Exception) -> str:

@@ -95,3 +95,17 @@ def test_a_whole_job_runs(python36_with_runtime, archive, write_job, tools, tmp_
 
 def test_the_agent_has_the_version_of_the_product():
     assert lightnas_edge.__version__ == profiler.AGENT_VERSION
+
+
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+MANAGED = sorted(Path("/usr/lib").glob("python3*/EXTERNALLY-MANAGED"))
+
+
+@pytest.mark.skipif(
+    not (SYSTEM_PYTHON.exists() and MANAGED), reason="no Python here that its system keeps pip away from"
+)
+def test_where_pip_is_kept_away_a_virtual_environment_is_advised(archive, tmp_path):
+    _, output, _ = run(SYSTEM_PYTHON, "-S", archive, "probe")
+
+    remedy = json.loads(output)["error"]["remedy"]
+    assert f"{SYSTEM_PYTHON} -m venv ~/lightnas-agent" in remedy and "boards.toml" in remedy
