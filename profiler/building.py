@@ -1,6 +1,6 @@
 """Builds engines before anything is timed, in a process that does nothing else and ends afterwards.
 
-A build may take half an hour and needs memory of its own: on a small board it fails beside loaded engines.
+A build may take half an hour and much memory: on a small board it fails while engines are loaded.
 """
 
 import functools

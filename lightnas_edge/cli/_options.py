@@ -9,11 +9,12 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from devices import Connection
 from lightnas_edge.cli._console import UsageError, info
 from lightnas_edge.errors import PredictorError
+from lightnas_edge.graph import Precision
 from lightnas_edge.measuring import MeasurementProtocol, Settings
 from lightnas_edge.measuring.tables import ENERGY_ROUNDS
 from lightnas_edge.records.plain_text import clean_text
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**31 - 1
 LONGEST_BUILD_S = 1e6
-PRECISIONS = ("fp32", "fp16", "int8")
-PRECISIONS_OF = {
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+# As the agent has them; checked here so that nothing is written and sent in vain.
+PRECISIONS_OF: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("fp32", "int8"),
     "onnxruntime-cuda": ("fp32",),
     "onnxruntime-tensorrt": ("fp32", "fp16"),

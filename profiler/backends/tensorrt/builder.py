@@ -1,6 +1,6 @@
 """From an ONNX model to a serialized engine. Nothing here loads or runs one.
 
-Where the versions differ, what is there decides:
+Where the versions differ, the attributes that exist decide:
     BuilderFlag.FP16         present: the builder may use the precision; absent (11): the graph has the precision
     set_memory_pool_limit    else max_workspace_size (before 8.4)
     nvtx_verbosity           present: built in detail, and silent while it is timed (8.5.2 and later)

@@ -7,8 +7,12 @@ import onnxruntime
 import pytest
 
 from lightnas_edge import graph
+from lightnas_edge.cli._options import PRECISIONS_OF
+from lightnas_edge.graph import writer
 from lightnas_edge.space import load_space
 from profiler import backends
+from profiler.backends import onnxruntime as ort_backend
+from profiler.backends.tensorrt import builder, network
 from profiler.errors import BackendError, MeasureError
 from tests.profiler.tensorrt import standin
 
@@ -133,3 +137,12 @@ def test_a_model_in_another_arithmetic_is_not_measured(written, precision, messa
 
     with pytest.raises(MeasureError, match=message):
         backends.open_backend("onnxruntime", precision, 1, 1, "/nowhere").load(model)
+
+
+def test_host_and_agent_agree_on_precisions_and_on_the_keys_of_a_models_metadata():
+    """They share no code: the agent is packed alone."""
+    agent = {name: kind[2] for name, kind in ort_backend.KINDS.items()} | {"tensorrt": builder.PRECISIONS}
+    assert {name: PRECISIONS_OF[name] for name in agent} == agent
+    assert set(PRECISIONS_OF) == set(backends.names())
+    assert ort_backend.ARITHMETIC == writer.ARITHMETIC
+    assert network.INNER_EDGES == graph.build.INNER_EDGES
