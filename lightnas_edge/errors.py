@@ -12,6 +12,7 @@
     ├── RunError              a run directory is missing a part, or is in use
     │   ├── StaleRecordError  a part was made from other files than those in the run
     │   └── ConfigError       settings of a search or a training that cannot be
+    ├── ModelError            an ONNX file that cannot be read, given shapes or sent   (ValueError)
     ├── DivergedError         training left the finite numbers
     ├── ExportError           the exported graph is wrong or unsupported
     └── VerifyError           the verification could not be carried out
@@ -85,6 +86,12 @@ class StaleRecordError(RunError):
 
 class ConfigError(RunError):
     """Settings of a search, a training or a refinement that cannot be; all faults in one message."""
+
+    exit_code = 2
+
+
+class ModelError(LightnasEdgeError, ValueError):
+    """An ONNX file that cannot be read, has no fixed shapes, or that a runtime does not read."""
 
     exit_code = 2
 
