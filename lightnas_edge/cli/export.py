@@ -7,6 +7,9 @@ from pathlib import Path
 
 from lightnas_edge.cli._console import print_json, print_result
 from lightnas_edge.cli._options import add_json, count
+from lightnas_edge.cli._several import add_all, chosen_runs, for_each
+from lightnas_edge.records.deployment import ExportRecord
+from lightnas_edge.runs import Run
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,6 +19,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="example: lightnas-edge export runs/tiny-0.9ms --target tensorrt-8.2",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
+    add_all(parser, "export")
     parser.add_argument("--target", metavar="RUNTIME", help="sets the opset (default: one that all runtimes read)")
     parser.add_argument(
         "--batch", type=count, metavar="N", help="images per inference (default: as the table was measured)"
@@ -26,18 +30,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    records, code = for_each(chosen_runs(arguments), lambda run: _exported(run, arguments))
+    if arguments.json:
+        documents = [record.to_json() for record in records]
+        print_json(documents if arguments.all else documents[0])
+    return code
+
+
+def _exported(run: Run, arguments: argparse.Namespace) -> ExportRecord:
     from lightnas_edge.deploy import DEFAULT_TARGET, export_network
 
-    export = export_network(
-        arguments.run_folder, target=arguments.target or DEFAULT_TARGET, batch=arguments.batch, data=arguments.data
-    )
+    export = export_network(run, target=arguments.target or DEFAULT_TARGET, batch=arguments.batch, data=arguments.data)
     record = export.record
-    if arguments.json:
-        print_json(record.to_json())
-        return 0
-    agreement = record.agreement
-    print_result(
-        f"exported {export.path} ({record.precision}, opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch {record.batch}); maximum "
-        f"difference from PyTorch {agreement.max_abs_difference:.1e} (n={agreement.images})"
-    )
-    return 0
+    if not arguments.json:
+        agreement = record.agreement
+        print_result(
+            f"exported {export.path} ({record.precision}, opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch "
+            f"{record.batch}); maximum difference from PyTorch {agreement.max_abs_difference:.1e} (n={agreement.images})"
+        )
+    return record

@@ -8,6 +8,8 @@ from pathlib import Path
 from lightnas_edge.cli._console import percent, print_json, print_result, warn
 from lightnas_edge.cli._learning import learning_progress, read_data
 from lightnas_edge.cli._options import add_device, add_fresh, add_json, add_workers, count, positive
+from lightnas_edge.cli._several import add_all, chosen_runs, for_each
+from lightnas_edge.records.deployment import TrainingRecord
 from lightnas_edge.runs import Run
 
 
@@ -18,6 +20,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="example: lightnas-edge train runs/tiny-0.9ms --epochs 30",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
+    add_all(parser, "train")
     parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
     parser.add_argument("--epochs", type=count, default=360, metavar="N", help="default: 360, as published")
     parser.add_argument("--batch-size", type=count, default=128, metavar="N", help="default: 128")
@@ -30,9 +33,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    records, code = for_each(chosen_runs(arguments), lambda run: _trained(run, arguments))
+    if arguments.json:
+        documents = [record.to_json() for record in records]
+        print_json(documents if arguments.all else documents[0])
+    return code
+
+
+def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
     from lightnas_edge.train import TrainConfig, train_network
 
-    run = Run.open(arguments.run_folder)
     source = arguments.data or run.data.source
     data = read_data(source, space=run.space, seed=run.record.seed, workers=arguments.workers)
     if data.classes != run.data.classes:
@@ -49,11 +59,9 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     with learning_progress("training") as draw:
         record = train_network(run, data, config, resume=not arguments.fresh, on_event=draw).record
-    if arguments.json:
-        print_json(record.to_json())
-        return 0
-    print_result(
-        f"trained {record.epochs} epochs: top-1 accuracy {percent(record.best_accuracy)} (n={len(data.validation)}; best epoch "
-        f"{record.best_epoch + 1}, chosen on these same images; last epoch {percent(record.last_accuracy)})"
-    )
-    return 0
+    if not arguments.json:
+        print_result(
+            f"trained {record.epochs} epochs: top-1 accuracy {percent(record.best_accuracy)} (n={len(data.validation)}; best epoch "
+            f"{record.best_epoch + 1}, chosen on these same images; last epoch {percent(record.last_accuracy)})"
+        )
+    return record

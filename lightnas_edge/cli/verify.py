@@ -1,75 +1,158 @@
-"""`lightnas-edge verify`: the exported network, measured on the board. The only command that may say "met"."""
+"""`lightnas-edge verify`: a network, measured on the board. The only command that may say "met"."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import devices
-from devices import Status
-from lightnas_edge.cli._console import info, percent, print_json, print_result, progress, warn
-from lightnas_edge.cli._measuring import announce_estimate
-from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, milliseconds, sudo_password
+from lightnas_edge.cli._console import UsageError, info, print_json
+from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
+from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, sudo_password
+from lightnas_edge.cli._several import add_all, chosen_runs, for_each
+from lightnas_edge.cli._verdicts import (
+    EXIT,
+    add_budgets,
+    add_files_for_ci,
+    add_sustained,
+    asked_and_searched,
+    asked_budgets,
+    show,
+    write_files_for_ci,
+)
 from lightnas_edge.measuring import Settings, sentinels
 from lightnas_edge.runs import Run
 
-_EXIT = {"met": 0, "missed": 3, "inconclusive": 3}
+if TYPE_CHECKING:
+    from lightnas_edge.deploy import Verification
+    from lightnas_edge.deploy.references import Reference
+    from lightnas_edge.models import Model
+
+MODEL_OPTIONS = ("--reference", "--against", "--shape", "--precision", "--backend", "--out")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "verify", help="measure the exported network on the board: met, missed or inconclusive",
-        description="Measure the exported network on a board together with the table's sentinel operators, compare its outputs "
-        "with PyTorch, score it on the validation images, and judge it.",
-        epilog="exit code 0: met; 3: missed or inconclusive. example: lightnas-edge verify runs/tiny-0.9ms --host localhost",
+        "verify", help="measure a network on the board: met, missed or inconclusive",
+        description="Measure the exported network of a run, or any ONNX file, on a board, inference by inference; compare its "
+        "outputs with a reference, and judge every budget.",
+        epilog="exit code 0: every budget is met; 3: missed, inconclusive or not judged. examples: "
+        "lightnas-edge verify runs/tiny-0.9ms --host localhost; "
+        "lightnas-edge verify --model net.onnx --host jetson.local --latency-ms 20 --p95-ms 25",
     )  # fmt: skip
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
-    add_host(parser, default=None, shown="the board of the run's table")
-    parser.add_argument("--latency-ms", type=milliseconds, metavar="MS", help="default: the budget of the search")
-    parser.add_argument("--rounds", type=count, default=40, metavar="N", help="of 5 samples each (default: 40)")
+    parser.add_argument("run_folder", type=Path, nargs="?", metavar="RUN")
+    add_all(parser, "verify")
+    add_host(parser, default=None, shown="the board of the run's table; with --model this machine")
+    add_budgets(parser, "default: those of the search; one that is given is added, or replaces that of the search")
+    parser.add_argument(
+        "--rounds",
+        type=count,
+        metavar="N",
+        help="visits of the network (default: as many as the budgets' statistics need)",
+    )
+    add_sustained(parser)
     add_board(parser)
-    parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
+    parser.add_argument("--data", metavar="DIR", help="labelled images (default: the data of the search)")
+    add_model(parser)
+    add_files_for_ci(parser)
     add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lightnas_edge.deploy import default_host, run_settings, verify_network
-
-    run = Run.open(arguments.run_folder)
-    arguments.host = arguments.host or default_host(run)
-    password = sudo_password(arguments)
-    settings = run_settings(run)
-    protocol = settings.protocol.model_copy(update={"rounds": arguments.rounds})
-    settings = replace(settings, protocol=protocol, **board_settings(arguments))
-    _announce(run, settings)
-    with progress(f"verifying on {arguments.host}") as bar:
-
-        def draw(status: Status) -> None:
-            bar(status.done, max(status.total, 1), status.key, status.eta_s)
-
-        found = verify_network(
-            run, devices.connect(arguments.host), target_ms=arguments.latency_ms,
-            settings=settings, data=arguments.data, on_progress=draw, sudo_password=password,
-        )  # fmt: skip
+    if (arguments.run_folder is None) == (arguments.model is None):
+        raise UsageError("verify takes a run directory, or an ONNX file with --model")
+    if arguments.model is not None:
+        found, code = [_verified_model(arguments)], 0
+    else:
+        found, code = for_each(chosen_runs(arguments), lambda run: _verified_run(run, arguments))
+    records = [each.record for each in found]
+    write_files_for_ci(arguments, records)
     if arguments.json:
-        print_json(found.record.to_json())
-        return _EXIT[found.judgement.verdict]
-    print_result(found.line)
-    accuracy = found.record.accuracy
-    if accuracy:
-        print_result(
-            f"top-1 accuracy {percent(accuracy.top1)} on the board, {percent(accuracy.pytorch_top1)} in PyTorch "
-            f"(n={accuracy.images})"
-        )
-    if found.judgement.verdict != "met":
-        info(found.judgement.reason)
-        if found.judgement.remedy:
-            info(f"  {found.judgement.remedy}")
-    for warning in dict.fromkeys(found.record.warnings):
-        warn(warning)
-    return _EXIT[found.judgement.verdict]
+        documents = [record.to_json() for record in records]
+        print_json(documents if arguments.all else documents[0])
+    return max([code, *(EXIT[record.verdict] for record in records)])
+
+
+def _verified_run(run: Run, arguments: argparse.Namespace) -> Verification:
+    from lightnas_edge.deploy import default_host, run_settings, verify_network
+    from lightnas_edge.deploy.judge import check_targets
+
+    given = [option for option in MODEL_OPTIONS if getattr(arguments, option[2:].replace("-", "_"))]
+    if given:
+        raise UsageError(f"{' and '.join(given)}: only with --model; a run says how its table was measured")
+    asked = asked_and_searched(asked_budgets(arguments), run.targets)
+    check_targets(asked)
+    host = arguments.host or default_host(run)
+    password = sudo_password(arguments)
+    settings = _measured_so(run_settings(run, asked, rounds=arguments.rounds), arguments)
+    _announce(run, settings)
+    with campaign_progress(f"verifying on {host}", settings.protocol.rounds) as bars:
+        found = verify_network(
+            run, devices.connect(host), targets=asked,
+            settings=settings, data=arguments.data, on_progress=bars.measuring, sudo_password=password,
+        )  # fmt: skip
+    if not arguments.json:
+        show(found.record, found.line)
+    return found
+
+
+def _verified_model(arguments: argparse.Namespace) -> Verification:
+    from lightnas_edge.cli._model_options import chosen_model
+    from lightnas_edge.deploy.judge import check_targets
+    from lightnas_edge.deploy.verify import rounds_for
+    from lightnas_edge.deploy.verify_model import command_for, verify_model
+    from lightnas_edge.report import build_verification_report
+
+    asked = asked_budgets(arguments)
+    check_targets(asked)
+    if arguments.host is None:
+        arguments.host = "localhost"
+        info("no --host given: measuring on this machine (localhost)")
+    model = chosen_model(arguments)
+    password = sudo_password(arguments)
+    connection = devices.connect(arguments.host)
+    settings = model_settings(arguments, connection, rounds_for(asked))
+    reference = _reference(arguments, model)
+    folder = arguments.out or Path(f"verify-{model.facts.name}")
+    announce_estimate(0, settings, networks=1)
+    with campaign_progress(f"verifying {model.facts.name} on {arguments.host}", settings.protocol.rounds) as bars:
+        found = verify_model(
+            model, connection, folder, asked, _measured_so(settings, arguments), reference,
+            on_progress=bars.measuring, sudo_password=password,
+            command=command_for(model, arguments.host, dict(arguments.shape or {})),
+        )  # fmt: skip
+    report = build_verification_report(found.record, folder)
+    if not arguments.json:
+        show(found.record, found.line)
+        info(f"report: {report.html}")
+    return found
+
+
+def _reference(arguments: argparse.Namespace, model: Model) -> Reference:
+    """What the outputs are compared with."""
+    from lightnas_edge.deploy import IMAGES, references
+
+    given = [option for option in ("--data", "--reference", "--against") if getattr(arguments, option[2:]) is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} both say what to compare with", hint="give one of them")
+    if arguments.reference is not None:
+        return references.from_npz(model, arguments.reference)
+    if arguments.against is not None:
+        return references.from_model(model, arguments.against, dict(arguments.shape or {}))
+    if arguments.data is not None:
+        return references.from_images(model, arguments.data, IMAGES)
+    return references.from_this_machine(model)
+
+
+def _measured_so(settings: Settings, arguments: argparse.Namespace) -> Settings:
+    """With the board's state that was asked, and energy where a budget needs it."""
+    board = board_settings(arguments)
+    board["energy_rounds"] = max(board["energy_rounds"], settings.energy_rounds)
+    protocol = settings.protocol.model_copy(update={"sustained_s": arguments.sustained})
+    return replace(settings, protocol=protocol, **board)
 
 
 def _announce(run: Run, settings: Settings) -> None:

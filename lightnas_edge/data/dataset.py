@@ -124,6 +124,45 @@ def load_data(
     return _folder(Path(source), space.input_size, seed, workers, validation_share)
 
 
+def load_validation_images(
+    source: str | Path, input_size: int, limit: int
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], _Labels, tuple[str, ...]]:
+    """(N, 3, S, S) normalised pixels, (N,) labels and the classes, in their order: to score a network that is no run's.
+
+    Args:
+        source: as in `load_data`; a folder without val/ is used whole.
+        limit: evenly spaced images are taken beyond it.
+
+    Raises:
+        DataError: as `load_data`; an image cannot be read.
+    """
+    if source == DIGITS:
+        data = _digits(input_size, 0, 0.2)
+        return (*data.validation_arrays(limit), data.classes)
+    folder, faults = Path(source), list[str]()
+    if not folder.is_dir():
+        raise DataError(
+            f"the data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}", hint=_LAYOUT
+        )
+    part = folder / "val" if (folder / "val").is_dir() else folder
+    by_class = _scan(part, faults)
+    if faults or not by_class:
+        raise DataError(f"{part}: {'; '.join(faults) or 'no class folders in it'}", hint=_LAYOUT)
+    images = _images(by_class, tuple(by_class), input_size)
+    data = DataSet(
+        folder.resolve().name,
+        _source_of(folder),
+        tuple(by_class),
+        images,
+        images,
+        "all",
+        _identity(folder, images),
+        0,
+        0,
+    )
+    return (*data.validation_arrays(limit), data.classes)
+
+
 def _digits(size: int, seed: int, share: float) -> DataSet:
     from PIL import Image
     from sklearn.datasets import load_digits

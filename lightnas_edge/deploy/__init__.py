@@ -2,14 +2,14 @@
 
 from lightnas_edge.deploy.compare import compare_outputs
 from lightnas_edge.deploy.export import export_network, load_training_data
-from lightnas_edge.deploy.judge import Estimate, Judgement, judge, result_line
+from lightnas_edge.deploy.judge import Evidence, Judgement, judge, result_line
 from lightnas_edge.deploy.targets import DEFAULT_TARGET, opset_for
 from lightnas_edge.deploy.verify import IMAGES, Verification, default_host, run_settings, verify_network
 
 __all__ = [
     "DEFAULT_TARGET",
     "IMAGES",
-    "Estimate",
+    "Evidence",
     "Judgement",
     "Verification",
     "compare_outputs",

@@ -1,4 +1,4 @@
-"""Do two programs compute the same? PyTorch's logits and those of an engine, on the same images."""
+"""Do two programs compute the same? The outputs of a reference and those of an engine, on the same inputs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from lightnas_edge.records.deployment import Agreement
 
 
 def compare_outputs(reference: np.ndarray, outputs: np.ndarray) -> Agreement:
-    """Compare logits.
+    """Compare logits, or other outputs, row by row.
 
     Args:
-        reference: (N, classes) of PyTorch.
+        reference: (N, classes).
         outputs: (N, classes) of the engine. A number that is not finite makes the agreement as bad as it can be.
     """
     if reference.shape != outputs.shape or not len(reference):
-        raise ValueError(f"logits of PyTorch {reference.shape} and of the engine {outputs.shape} cannot be compared")
+        raise ValueError(
+            f"outputs of the reference {reference.shape} and of the engine {outputs.shape} cannot be compared"
+        )
     finite = np.isfinite(outputs).all(axis=1)
     ours, theirs = reference.astype(np.float64), np.where(finite[:, None], outputs, 0.0).astype(np.float64)
     difference = float(np.abs(ours - theirs).max()) if finite.all() else float(np.finfo(np.float32).max)
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    cosines[~ours.any(axis=1) & ~theirs.any(axis=1) & finite] = 1.0  # both are zero: equal, without a direction
     return Agreement(
         images=len(reference),
         max_abs_difference=difference,

@@ -1,267 +1,316 @@
-"""From measured samples to a verdict: a pure function of numbers. The rules are in docs/measuring.md, "Verdicts"."""
+"""From evidence to verdicts, one for each budget: a pure function of numbers. The rules are in docs/verdicts.md."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from statistics import NormalDist
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
+from lightnas_edge.deploy.statistics import CONFIDENCE, least_rounds
+from lightnas_edge.errors import BudgetError
+from lightnas_edge.records.deployment import (
+    LATENCY_FIELDS,
+    AccuracyRecord,
+    Agreement,
+    BudgetVerdict,
+    EnergyRecord,
+    Interval,
+    MeasuredLatency,
+    Outcome,
+    Verdict,
+    VerificationRecord,
+)
 
-import luts
-from lightnas_edge.errors import BudgetError, VerifyError
-from lightnas_edge.records.deployment import DriftRecord, LatencyEstimate, Verdict, VerificationRecord
-from luts.table import QUANTILE
-
-CONFIDENCE = 0.95
-MIN_ROUNDS = 5  # resampling fewer blocks than this gives intervals that are too narrow by far
 NOISE_LIMIT = 0.10  # of the median above the low quantile: beyond it other work, not the network, shapes the samples
-MAX_DRIFT = 0.10  # beyond it the sentinels no longer represent the network: caches and clocks differ, not speed alone
-_RESAMPLES = 4000
+# Half precision keeps the cosine of logits above 0.999, int8 usually above 0.99.
+MIN_COSINE = 0.99
+AT_LEAST = ("accuracy",)
+COUNTED = ("params_m", "macs_m", "peak_memory_mb")  # without an interval
+# Every budget that can be judged: its unit and its name in text.
+UNITS = {
+    "latency_ms": "ms", "mean_ms": "ms", "p90_ms": "ms", "p95_ms": "ms", "p99_ms": "ms", "energy_mj": "mJ", "net_energy_mj": "mJ",
+    "peak_memory_mb": "MB", "params_m": "M", "macs_m": "M", "accuracy": "", "accuracy_drop": "",
+}  # fmt: skip
+LABELS = {
+    "latency_ms": "p50 latency", "mean_ms": "mean latency", "p90_ms": "p90 latency", "p95_ms": "p95 latency", "p99_ms": "p99 latency",
+    "energy_mj": "energy", "net_energy_mj": "net energy", "peak_memory_mb": "peak memory", "params_m": "parameters",
+    "macs_m": "multiply-accumulates", "accuracy": "top-1 accuracy", "accuracy_drop": "loss of top-1 accuracy",
+}  # fmt: skip
+_RANK: dict[Outcome, int] = {"met": 0, "not judged": 1, "inconclusive": 2, "missed": 3}
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A centre with its interval; None where there were too few rounds to know one."""
+class Predicted:
+    """What a predictor says about one metric."""
 
-    latency_ms: float
-    interval_ms: tuple[float, float] | None
+    value: float
+    interval: Interval | None
 
-    @property
-    def half_width_ms(self) -> float | None:
-        return None if self.interval_ms is None else (self.interval_ms[1] - self.interval_ms[0]) / 2
 
-    def against(self, target_ms: float) -> Verdict:
-        if self.interval_ms is None or self.interval_ms[0] <= target_ms < self.interval_ms[1]:
-            return "inconclusive"
-        return "met" if self.interval_ms[1] <= target_ms else "missed"
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a network: measured, counted, predicted. What is None was not measured, and `why_not` says why."""
 
-    @property
-    def record(self) -> LatencyEstimate:
-        return LatencyEstimate(latency_ms=self.latency_ms, interval_ms=self.interval_ms)
+    measured: MeasuredLatency
+    energy: EnergyRecord | None = None
+    accuracy: AccuracyRecord | None = None
+    peak_memory_mb: float | None = None
+    params_m: float | None = None  # millions
+    macs_m: float | None = None  # millions, of one image
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)
+    why_not: Mapping[str, str] = field(default_factory=dict)  # metric -> reason
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict and everything it rests on."""
+    """The verdict of the whole, which is the worst of its budgets."""
 
     verdict: Verdict
     reason: str
     remedy: str  # what to do next; empty when met
-    target_ms: float
-    confidence: float
-    measured: Estimate  # the median of all samples, as the machine was
-    corrected: Estimate | None  # used for the verdict; normalised to the conditions of profiling
-    drift: luts.Ratio | None
-    p95_ms: float
-    n: int
-    rounds: int
-
-    @property
-    def decisive(self) -> Estimate:
-        """The estimate whose verdict counts."""
-        return self.measured if self.corrected is None else self.corrected
-
-    @property
-    def violation(self) -> float:
-        return self.decisive.latency_ms / self.target_ms - 1
-
-    @property
-    def drift_record(self) -> DriftRecord | None:
-        if self.drift is None:
-            return None
-        return DriftRecord(
-            ratio=self.drift.value,
-            interval=self.drift.interval,
-            confidence=self.drift.confidence,
-            sentinels=self.drift.per_key,
-        )
+    budgets: tuple[BudgetVerdict, ...]
 
 
 def judge(
-    entry: luts.Entry,
+    asked: Mapping[str, float],
+    evidence: Evidence,
     *,
-    target_ms: float,
-    drift: luts.Ratio | None = None,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
+    agreement: Agreement | None = None,
     command: str = "lightnas-edge verify RUN",
+    export_again: str = "",
 ) -> Judgement:
-    """Whether a network keeps its budget.
+    """Whether a network keeps every budget that was asked.
 
-    Two numbers are computed. `measured`: the median of all samples, as they came. `corrected`: the estimator of the
-    table (a low quantile of the samples with the drift of each round divided out), divided by the drift since the
-    table was measured; it is what the predictor predicts, and its verdict counts.
-
-    Samples of one round share the state of the machine, so whole rounds are resampled: samples treated as
-    independent would make the intervals too narrow.
+    A latency is judged by the interval of its own statistic, as the machine was: met when the upper end is within the
+    target, missed when the lower end is above it. A network that computes something else keeps no budget, however
+    fast it is.
 
     Args:
-        entry: the network's visits, one for each round, with the drift of each round.
-        drift: how much slower (above 1) the sentinels ran than when the table was measured; None without a table:
-            then there is no correction and the median is judged.
-        confidence: of the two-sided intervals.
+        asked: metric -> target, at least one; `accuracy` at least, everything else at most.
+        agreement: of the outputs with the reference; None where they were not compared.
         command: that measured, without its number of rounds; a remedy repeats it.
+        export_again: what to do when the outputs differ.
 
     Raises:
-        BudgetError: the target is no positive number.
-        VerifyError: there is nothing to judge, or the drift is no ratio.
+        BudgetError: no budget, one that nobody can judge, or a target that is no positive number.
     """
-    if not (math.isfinite(target_ms) and target_ms > 0):
-        raise BudgetError(f"a budget is a positive number of milliseconds, not {target_ms!r}")
-    if drift is not None and not (0 < drift.interval[0] <= drift.value <= drift.interval[1] < math.inf):
-        raise VerifyError(f"a drift ratio lies within its interval and above 0: {drift.value} in {drift.interval}")
-    rounds = [np.asarray(visit.samples_ms, dtype=float) for visit in entry.visits]
-    if not sum(map(len, rounds)):
-        raise VerifyError(f"{entry.key} was not measured: the table holds no sample of it")
-    samples = np.concatenate(rounds)
+    check_targets(asked)
+    budgets = tuple(_judged(metric, target, evidence, command) for metric, target in asked.items())
+    if agreement is not None and agreement.cosine < MIN_COSINE:
+        return Judgement(
+            "inconclusive",
+            f"the engine does not compute what the reference does: cosine {agreement.cosine:.4f} (limit {MIN_COSINE})",
+            export_again or "measure with another precision, or export again for this runtime",
+            budgets,
+        )
+    return Judgement(*overall(budgets), budgets)
 
-    measured = _estimate(rounds, 0.5, np.ones(1), confidence, seed)
-    corrected = None
-    if drift is not None:
-        steadied = [samples / factor for samples, factor in zip(rounds, entry.drift, strict=True)]
-        corrected = _estimate(steadied, QUANTILE, _resampled_ratios(drift, seed), confidence, seed)
-        corrected = replace(corrected, latency_ms=entry.latency_ms / drift.value)
-    verdict, reason, remedy = _decide(measured, corrected, drift, target_ms, len(rounds), command)
-    return Judgement(
-        verdict=verdict,
-        reason=reason,
-        remedy=remedy,
-        target_ms=target_ms,
-        confidence=confidence,
-        measured=measured,
-        corrected=corrected,
-        drift=drift,
-        p95_ms=float(np.percentile(samples, 95)),
-        n=len(samples),
-        rounds=len(rounds),
-    )
+
+def check_targets(asked: Mapping[str, float]) -> None:
+    """Raises BudgetError, as `judge`."""
+    if not asked:
+        raise BudgetError("no budget was asked", hint="for example --latency-ms 20")
+    for metric, target in asked.items():
+        if metric not in UNITS:
+            raise BudgetError(f"no such budget: {metric!r}", hint=f"choose from: {', '.join(UNITS)}")
+        if not (math.isfinite(target) and (target > 0 or (metric == "accuracy_drop" and target == 0))):
+            raise BudgetError(f"a budget is a positive number of {UNITS[metric] or 'a share'}, not {target!r}")
+
+
+def overall(budgets: Sequence[BudgetVerdict]) -> tuple[Verdict, str, str]:
+    """Verdict, reason and remedy of all budgets together: those of the worst. One that is not judged cannot be met."""
+    worst = max(budgets, key=lambda each: _RANK[each.verdict])
+    verdict: Verdict = "inconclusive" if worst.verdict == "not judged" else worst.verdict
+    alike = [each for each in budgets if each.verdict == worst.verdict]
+    reason = "; ".join(f"{LABELS[each.metric]}: {each.reason}" if len(budgets) > 1 else each.reason for each in alike)
+    remedies = dict.fromkeys(each.remedy for each in alike if each.remedy)
+    return verdict, reason, "; ".join(remedies)
 
 
 def result_line(record: VerificationRecord) -> str:
     """A verification in one line.
 
-    `predicted 0.840 ms, measured 0.860 ± 0.020 ms (n=200), target 0.900 ms: met`
+    `measured p50 0.860 ms, mean 0.866, p95 0.905, p99 0.951 (n=400 inferences); p50 latency 0.860 ± 0.020 ms, predicted
+    0.840, at most 0.900: met`
     """
-    target_ms = record.target.latency_ms
-    digits = max(_digits(target_ms), _digits(record.measured.latency_ms))
-    parts = [f"predicted {record.predicted.latency_ms:.{digits}f} ms"] if record.predicted else []
+    measured = record.measured
+    digits = decimals(measured.median.latency_ms)
+    parts = [f"p50 {measured.median.latency_ms:.{digits}f} ms"]
+    parts += [
+        f"{name} {measured.statistic(metric).latency_ms:.{digits}f}"
+        for metric, name in (("mean_ms", "mean"), ("p95_ms", "p95"), ("p99_ms", "p99"))
+    ]
+    what = "inferences" if measured.inferences_per_sample == 1 else f"means of {measured.inferences_per_sample}"
     verb = "SIMULATED" if record.simulated else "measured"
-    parts.append(f"{verb} {_plus_minus(record.measured, digits)} (n={record.measured.n})")
-    if record.corrected:
-        parts.append(f"drift-corrected {_plus_minus(record.corrected, digits)}")
-    line = f"{', '.join(parts)}, target {target_ms:.{_digits(target_ms)}f} ms: {record.verdict}"
-    if record.verdict == "missed":
-        line += f" by {100 * record.violation:.1f} %"
+    line = f"{verb} {', '.join(parts)} (n={measured.n} {what}); "
+    line += "; ".join(budget_line(each) for each in record.budgets)
     if record.verdict == "inconclusive":
-        line += f" ({record.reason})"
+        line += f": {record.verdict} ({record.reason})" if all(each.verdict == "met" for each in record.budgets) else ""
     return line
 
 
-def _decide(
-    measured: Estimate,
-    corrected: Estimate | None,
-    drift: luts.Ratio | None,
-    target_ms: float,
-    rounds: int,
-    command: str,
-) -> tuple[Verdict, str, str]:
-    digits = _digits(target_ms)
-    raw = measured.against(target_ms)
-    decisive = measured if corrected is None else corrected
-    verdict = decisive.against(target_ms)
-    if decisive.interval_ms is None:
-        return (
-            "inconclusive",
-            f"{_counted(rounds, 'round')} measured, and an interval needs at least {MIN_ROUNDS}",
-            f"measure again with more rounds: `{command} --rounds 25`",
-        )
-    agreed = raw == verdict != "inconclusive"
-    if drift is not None and abs(drift.value - 1) > MAX_DRIFT and not agreed:
-        return (
-            "inconclusive",
-            f"the machine runs {_slower(drift.value)} than in the reference session of the LUT, beyond the limit of "
-            f"{100 * MAX_DRIFT:.0f} %",
-            "make the machine quiet, lock its clocks and verify again, or re-profile the LUT",
-        )
-    if {raw, verdict} == {"met", "missed"}:
-        return (
-            "inconclusive",
-            f"as measured the budget is {raw}, normalised to profiling conditions it is {verdict}",
-            "the verdict depends on the drift of the machine: lock its clocks and verify again, or re-profile the LUT",
-        )
-    if corrected is not None and drift is not None and raw != verdict:
-        noise = measured.latency_ms / (corrected.latency_ms * drift.value) - 1
-        if noise > NOISE_LIMIT:
-            return (
-                "inconclusive",
-                f"unstable host: the median is {100 * noise:.0f} % above the low quantile of the samples, beyond the limit "
-                f"of {100 * NOISE_LIMIT:.0f} %, and as measured the budget is {_verdict_in_words(raw)}",
-                "stop other work on the machine and verify again",
-            )
-    low, high = decisive.interval_ms
-    interval = f"{'' if corrected is None else 'drift-corrected '}interval {low:.{digits}f} to {high:.{digits}f} ms"
-    target = f"target {target_ms:.{digits}f} ms"
-    if verdict == "met":
-        return "met", f"the upper end of the {interval} is within the {target}", ""
-    if verdict == "missed":
-        return (
-            "missed",
-            f"the lower end of the {interval} is above the {target}",
-            "search again with this network in the predictor's samples, or with a tighter target",
-        )
-    return (
-        "inconclusive",
-        f"the {interval} contains the {target}",
-        f"measure again with more rounds, on a quieter machine: `{command} --rounds {2 * rounds}`; or search with a slightly "
-        "tighter target",
+def budget_line(budget: BudgetVerdict) -> str:
+    """`p50 latency 0.860 ± 0.020 ms, predicted 0.840, at most 0.900: met`"""
+    name, unit = LABELS[budget.metric], UNITS[budget.metric]
+    bound = f"at {'least' if budget.metric in AT_LEAST else 'most'} {_shown(budget.target, budget.metric)}"
+    if budget.value is None:
+        return f"{name} {bound}{f' {unit}' if unit else ''}: {budget.verdict} ({budget.reason})"
+    if unit:
+        digits = max(decimals(budget.target), decimals(budget.value))
+        value = f"{budget.value:.{digits}f}{_half_width(budget.interval, digits)} {unit}"
+    else:
+        value = _shown(budget.value, budget.metric)
+        if budget.interval is not None:
+            value += f" ({_shown(budget.interval[0], budget.metric)} to {_shown(budget.interval[1], budget.metric)})"
+    predicted = "" if budget.predicted is None else f", predicted {_shown(budget.predicted, budget.metric)}"
+    line = f"{name} {value}{predicted}, {bound}: {budget.verdict}"
+    if budget.verdict == "missed" and budget.violation is not None:
+        line += f" by {100 * budget.violation:.1f} %"
+    return line
+
+
+def decimals(value: float) -> int:
+    """That show about three significant digits, and at least one."""
+    return min(6, max(1, 2 - math.floor(math.log10(abs(value))))) if value else 1
+
+
+def _judged(metric: str, target: float, evidence: Evidence, command: str) -> BudgetVerdict:
+    value, interval = _known(metric, evidence)
+    predicted = evidence.predicted.get(metric)
+    verdict, reason, remedy = _decide(metric, target, value, interval, evidence, command)
+    return BudgetVerdict(
+        metric=metric,
+        unit=UNITS[metric] or "share",
+        target=float(target),
+        verdict=verdict,
+        value=value,
+        interval=interval,
+        violation=_violation(metric, value, target),
+        predicted=None if predicted is None else predicted.value,
+        predicted_interval=None if predicted is None else predicted.interval,
+        reason=reason,
+        remedy=remedy,
     )
 
 
-def _estimate(rounds: list[np.ndarray], quantile: float, ratios: np.ndarray, confidence: float, seed: int) -> Estimate:
-    """The quantile of all samples, and the interval that follows from resampling rounds and ratios."""
-    centre = float(np.quantile(np.concatenate(rounds), quantile))
-    if len(rounds) < MIN_ROUNDS:
-        return Estimate(centre, None)
-    table = np.full((len(rounds), max(map(len, rounds))), np.nan)
-    for row, samples in enumerate(rounds):
-        table[row, : len(samples)] = samples
-    chosen = np.random.default_rng(seed).integers(len(rounds), size=(_RESAMPLES, len(rounds)))
-    of_each = np.nanquantile if np.isnan(table).any() else np.quantile  # the first is fifty times slower
-    draws = of_each(table[chosen].reshape(_RESAMPLES, -1), quantile, axis=1) / ratios
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(centre, (float(low), float(high)))
+def _known(metric: str, evidence: Evidence) -> tuple[float | None, Interval | None]:
+    """Value and interval of a metric; None where it is not known."""
+    if metric in LATENCY_FIELDS:
+        estimate = evidence.measured.statistic(metric)
+        return estimate.latency_ms, estimate.interval_ms
+    energy, accuracy = evidence.energy, evidence.accuracy
+    if metric == "energy_mj":
+        return (None, None) if energy is None else (energy.gross_mj, energy.gross_interval_mj)
+    if metric == "net_energy_mj":
+        return (None, None) if energy is None else (energy.net_mj, energy.net_interval_mj)
+    if metric == "accuracy":
+        return (None, None) if accuracy is None else (accuracy.top1, accuracy.interval)
+    if metric == "accuracy_drop":
+        return (None, None) if accuracy is None else (accuracy.drop, accuracy.drop_interval)
+    counted: dict[str, float | None] = {
+        "peak_memory_mb": evidence.peak_memory_mb, "params_m": evidence.params_m, "macs_m": evidence.macs_m,
+    }  # fmt: skip
+    return counted[metric], None
 
 
-def _resampled_ratios(drift: luts.Ratio, seed: int) -> np.ndarray:
-    """(resamples,) ratios as uncertain as their interval says, normal in the logarithm."""
-    low, high = np.log(drift.interval)
-    deviation = (high - low) / (2 * NormalDist().inv_cdf((1 + drift.confidence) / 2))
-    normal = np.random.default_rng([seed, 1]).standard_normal(_RESAMPLES)
-    ratios: np.ndarray = drift.value * np.exp(deviation * normal)
-    return ratios
+def _violation(metric: str, value: float | None, target: float) -> float | None:
+    if value is None or target == 0 or (metric in AT_LEAST and value <= 0):
+        return None
+    return (target / value if metric in AT_LEAST else value / target) - 1
 
 
-def _plus_minus(estimate: LatencyEstimate, digits: int) -> str:
+def _decide(
+    metric: str, target: float, value: float | None, interval: Interval | None, evidence: Evidence, command: str
+) -> tuple[Outcome, str, str]:
+    """Verdict, reason and remedy."""
+    if value is None:
+        return (
+            "not judged",
+            evidence.why_not.get(metric, "it was not measured"),
+            evidence.why_not.get(f"{metric}.remedy", ""),
+        )
+    bound = "least" if metric in AT_LEAST else "most"
+    asked = f"at {bound} {_shown(target, metric)}{f' {UNITS[metric]}' if UNITS[metric] else ''}"
+    if metric in COUNTED:
+        if value <= target:
+            return "met", f"{_shown(value, metric)} is within {asked}", ""
+        return "missed", f"{_shown(value, metric)} is above {asked}", "search with this limit"
+    if interval is None:
+        if metric in LATENCY_FIELDS:
+            return _too_few_rounds(metric, evidence.measured.rounds, command)
+        return "inconclusive", "its interval is not known", "measure it in more visits"
+    low, high = interval if metric not in AT_LEAST else (-interval[1], -interval[0])
+    limit = target if metric not in AT_LEAST else -target
+    shown = f"interval {_shown(interval[0], metric)} to {_shown(interval[1], metric)}"
+    if high <= limit:
+        return "met", f"the whole {shown} is {asked}", ""
+    if low > limit:
+        measured = evidence.measured
+        if metric in LATENCY_FIELDS and measured.noise is not None and measured.noise > NOISE_LIMIT:
+            quiet_ms = measured.median.latency_ms / (1 + measured.noise)
+            if quiet_ms <= target:
+                return (
+                    "inconclusive",
+                    f"unstable host: the median is {100 * measured.noise:.0f} % above the low quantile of the samples, beyond "
+                    f"the limit of {100 * NOISE_LIMIT:.0f} %, and without the other work the budget may be met",
+                    "stop other work on the machine and verify again",
+                )
+        return "missed", f"the whole {shown} is beyond {asked}", _after_a_miss(metric)
+    return "inconclusive", f"the {shown} contains the target, {asked}", _to_narrow(metric, evidence, command)
+
+
+def _too_few_rounds(metric: str, rounds: int, command: str) -> tuple[Outcome, str, str]:
+    needed = least_rounds(metric)
+    if rounds < needed:
+        why = f"only {rounds} round{'s'[: rounds != 1]} measured, and an interval of the {LABELS[metric]} needs at least {needed}"
+        return "inconclusive", why, f"measure again with more rounds: `{command} --rounds {math.ceil(1.1 * needed)}`"
+    return (
+        "inconclusive",
+        f"the samples of {rounds} rounds vary too much for an interval of the {LABELS[metric]}",
+        f"measure again with more rounds: `{command} --rounds {2 * rounds}`",
+    )
+
+
+def _after_a_miss(metric: str) -> str:
+    if metric in ("accuracy", "accuracy_drop"):
+        return "train for longer, or choose a larger network"
+    return "search again with this network in the predictor's samples, or with a tighter target"
+
+
+def _to_narrow(metric: str, evidence: Evidence, command: str) -> str:
+    if metric in LATENCY_FIELDS:
+        return (
+            f"measure again with more rounds, on a quieter machine: `{command} --rounds {2 * evidence.measured.rounds}`; or search "
+            "with a slightly tighter target"
+        )
+    if metric in ("accuracy", "accuracy_drop"):
+        return "score more images"
+    return "measure energy in more visits, with locked clocks"
+
+
+def _shown(value: float, metric: str) -> str:
+    """Without its unit; a share as per cent."""
+    return f"{value:.{decimals(value)}f}" if UNITS[metric] else f"{100 * value:.1f} %"
+
+
+def _half_width(interval: Interval | None, digits: int) -> str:
     """An uncertainty is never printed as zero."""
-    if estimate.interval_ms is None:
-        return f"{estimate.latency_ms:.{digits}f} ms"
-    low, high = estimate.interval_ms
-    return f"{estimate.latency_ms:.{digits}f} ± {max((high - low) / 2, 10.0**-digits):.{digits}f} ms"
+    return "" if interval is None else f" ± {max((interval[1] - interval[0]) / 2, 10.0**-digits):.{digits}f}"
 
 
-def _digits(value_ms: float) -> int:
-    """Decimals that show about three significant digits, and at least one."""
-    return min(6, max(1, 2 - math.floor(math.log10(value_ms))))
-
-
-def _verdict_in_words(verdict: Verdict) -> str:
-    return "neither met nor missed" if verdict == "inconclusive" else verdict
-
-
-def _slower(ratio: float) -> str:
-    return f"{100 * abs(ratio - 1):.1f} % {'slower' if ratio > 1 else 'faster'}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"only {count} {what}{'' if count == 1 else 's'}"
+__all__ = [
+    "AT_LEAST",
+    "CONFIDENCE",
+    "LABELS",
+    "MIN_COSINE",
+    "UNITS",
+    "Evidence",
+    "Judgement",
+    "Predicted",
+    "budget_line",
+    "check_targets",
+    "decimals",
+    "judge",
+    "overall",
+    "result_line",
+]  # fmt: skip

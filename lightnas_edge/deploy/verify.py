@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
+import math
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,29 +15,24 @@ import numpy as np
 import devices
 import luts
 from devices import Connection, Status
+from lightnas_edge.deploy import evidence as parts
 from lightnas_edge.deploy.compare import compare_outputs
 from lightnas_edge.deploy.export import load_training_data, pytorch_outputs
-from lightnas_edge.deploy.judge import CONFIDENCE, Judgement, judge, result_line
+from lightnas_edge.deploy.judge import UNITS, Evidence, Judgement, Predicted, check_targets, judge, result_line
+from lightnas_edge.deploy.statistics import CONFIDENCE, least_rounds
 from lightnas_edge.errors import FingerprintError, VerifyError
-from lightnas_edge.files import finite, sha256_of_file
+from lightnas_edge.files import sha256_of_file
 from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, network_key, sentinels, write_verify_job
 from lightnas_edge.predictor import load_predictor
-from lightnas_edge.records.deployment import (
-    AccuracyRecord,
-    Agreement,
-    EnergyRecord,
-    LatencyTarget,
-    MeasuredLatency,
-    PredictedLatency,
-    VerificationRecord,
-)
+from lightnas_edge.predictor.counted import CountedPredictor
+from lightnas_edge.records.deployment import LATENCY_FIELDS, LatencyEstimate, VerificationRecord
 from lightnas_edge.runs import Export, Run
 from lightnas_edge.train import load_network
 
 IMAGES = 1000
-ROUNDS = 40  # of 5 samples each: n = 200
-# Half precision keeps the cosine of logits above 0.999, int8 usually above 0.99 (docs/measuring.md, "Verdicts").
-MIN_COSINE = 0.99
+ROUNDS = 40
+ENERGY_ROUNDS = 3
+MAX_DRIFT = 0.10  # beyond it the sentinels no longer represent the network: caches and clocks differ, not speed alone
 
 
 @dataclass(frozen=True)
@@ -77,22 +72,40 @@ def default_host(run: Run, command: str = "verify") -> str:
     )
 
 
-def run_settings(run: Run, *, rounds: int = ROUNDS, seed: int = 0) -> Settings:
+def run_settings(
+    run: Run, targets: Mapping[str, float] | None = None, *, rounds: int | None = None, seed: int = 0
+) -> Settings:
     """How the run's predictor was measured: engine, precision, batch, threads. Verifying under others proves nothing.
+
+    Args:
+        targets: what will be judged; the budgets of the run when None. They decide about rounds and energy.
+        rounds: as many as the targets need when None.
 
     Raises:
         RunError: the run has no network, or several below it.
     """
     run.found  # noqa: B018  # names the networks below a search that found several
+    asked = run.targets if targets is None else targets
     # The number of rounds must not depend on the samples: no extra rounds.
-    return Settings.like(run.record.fingerprint, MeasurementProtocol(rounds=rounds, seed=seed, extra_rounds=0))
+    protocol = MeasurementProtocol(rounds=rounds or rounds_for(asked), seed=seed, extra_rounds=0)
+    return replace(Settings.like(run.record.fingerprint, protocol), energy_rounds=energy_rounds_for(asked))
+
+
+def rounds_for(targets: Mapping[str, float]) -> int:
+    """Rounds that every statistic of the targets needs for an interval, with a tenth to spare; at least ROUNDS."""
+    return max([ROUNDS, *(math.ceil(1.1 * least_rounds(metric)) for metric in targets if metric in LATENCY_FIELDS)])
+
+
+def energy_rounds_for(targets: Mapping[str, float]) -> int:
+    """Rounds with energy: none unless it is judged."""
+    return ENERGY_ROUNDS if {"energy_mj", "net_energy_mj"} & set(targets) else 0
 
 
 def verify_network(
     run: Run | Path,
     connection: Connection,
     *,
-    target_ms: float | None = None,
+    targets: Mapping[str, float] | None = None,
     settings: Settings | None = None,
     data: str | Path | None = None,
     images: int = IMAGES,
@@ -106,35 +119,31 @@ def verify_network(
     this one is finished.
 
     Args:
-        target_ms: the budget of the latency; the run's own when None. Other budgets of the run are not judged.
+        targets: metric -> budget, in addition to those of the run and in place of those of the same metric.
         settings: how to measure; as the run's predictor was measured when None.
         data: where the training's images are now, if they have moved.
         sudo_password: where the settings change the board and its sudo asks for one.
         images: how many validation images are scored on the board, at most.
 
     Raises:
-        VerifyError: the run has no budget for the latency, or the board could not run the network.
+        BudgetError: no budget, or one that is no positive number.
+        VerifyError: the board could not run the network.
         RunError: nothing is exported, the export is older than the weights, or another process writes to the run.
         DeviceError: the board is unreachable or busy.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     run.found  # noqa: B018
-    others = run.targets
-    asked_ms = others.pop("latency_ms", None)
-    target_ms = asked_ms if target_ms is None else target_ms
-    if target_ms is None:
-        raise VerifyError(
-            f"{run.folder} was searched for {_listed(others)}, and only a latency is judged",
-            hint="name one: --latency-ms MS",
-        )
-    settings = run_settings(run) if settings is None else settings
+    asked = {**run.targets, **(targets or {})}
+    check_targets(asked)
+    settings = run_settings(run, asked) if settings is None else settings
     with run.writing("verify"):
         export = _export_for(run, settings.batch, settings.precision)
-        predictor, lut = run.predictors.get("latency_ms"), run.table
+        lut = run.table
         network = load_network(run)
         inputs, labels = load_training_data(run, data).validation_arrays(images)
         count = len(inputs) // settings.batch * settings.batch  # the engine takes whole batches
         inputs, labels = inputs[:count], labels[:count]
+        key = network_key(network.architecture)
 
         journal = _unfinished_journal(run, export)
         with tempfile.TemporaryDirectory(prefix="lightnas-edge-job-") as scratch:
@@ -146,9 +155,8 @@ def verify_network(
                 connection, job, journal, fresh=not journal.exists(), on_progress=on_progress, outputs=outputs_folder,
                 sudo_password=sudo_password,
             )  # fmt: skip
-            outputs = _read_outputs(outputs_folder / f"{network_key(network.architecture)}.f32", count)
+            outputs = _read_outputs(outputs_folder / f"{key}.f32", count)
 
-        key = network_key(network.architecture)
         if key not in table.networks:
             failure = table.failed.get(key)
             reason, remedy = (failure.message, failure.remedy) if failure else ("the journal holds no visit of it", "")
@@ -156,52 +164,51 @@ def verify_network(
             raise VerifyError(f"{connection.name} could not measure the network: {reason}", hint=remedy)
         named = f"{shlex.quote(str(run.folder))} --host {shlex.quote(connection.name)}"
         entry = replace(table.networks[key], run=named)
-        drift, warnings = _drift(run, lut, table)
-        judgement = judge(
-            entry, target_ms=float(target_ms), drift=drift, confidence=confidence,
-            command=f"lightnas-edge verify {named}",
-        )  # fmt: skip
         reference = pytorch_outputs(network, inputs) if count else None
         agreement = None if outputs is None or reference is None else compare_outputs(reference, outputs)
-        judgement = with_agreement(judgement, agreement, shlex.quote(str(run.folder)))
-        warnings += [f"{key}: {warning}" for warning in _one_of_each_kind(entry.warnings)]
-        unjudged = {metric: target for metric, target in others.items() if metric in luts.METRICS}
-        if unjudged:
-            warnings.append(f"the verdict is about the latency; not judged: {_listed(unjudged)}")
+        predicted = _predicted(run, confidence)
+        evidence = _evidence(run, table, entry, predicted, confidence)
+        if outputs is not None and reference is not None:
+            evidence = replace(evidence, accuracy=parts.accuracy(labels, outputs, reference, confidence))
+        judgement = judge(
+            asked, evidence, agreement=agreement, command=f"lightnas-edge verify {named}",
+            export_again="measure with another precision, or export again for this runtime: "
+            f"`lightnas-edge export {shlex.quote(str(run.folder))} --target RUNTIME`",
+        )  # fmt: skip
+        drift, warnings = _drift(run, lut, table)
+        warnings += _about_drift(drift)
+        warnings += [f"{key}: {warning}" for warning in parts.one_of_each_kind(entry.warnings)]
         if agreement is None:
             warnings.append("the outputs were not compared: the board returned none")
-
+        compared = next((metric for metric in LATENCY_FIELDS if metric in predicted), None)
+        protocol = settings.protocol
         record = VerificationRecord(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             host=connection.name,
             model_sha256=export.record.sha256,
             weights_sha256=export.record.weights_sha256,
             data_sha256=export.record.data_sha256,
-            predictor_sha256=None if predictor is None else sha256_of_file(predictor),
+            predictor_sha256=_predictor_sha256(run, compared),
             table_sha256=None if lut is None else sha256_of_file(lut),
             verdict=judgement.verdict,
             reason=judgement.reason,
             remedy=judgement.remedy,
-            target=LatencyTarget(latency_ms=judgement.target_ms),
-            violation=judgement.violation,
-            confidence=judgement.confidence,
-            measured=MeasuredLatency(
-                latency_ms=judgement.measured.latency_ms,
-                interval_ms=judgement.measured.interval_ms,
-                p95_ms=judgement.p95_ms,
-                n=judgement.n,
-                rounds=judgement.rounds,
-                spread=finite(entry.spread),
-                samples_ms=tuple(entry.samples_ms),
-                enqueue_ms=entry.enqueue_ms,
-                gpu_ms=entry.gpu_ms,
+            budgets=judgement.budgets,
+            confidence=confidence,
+            measured=evidence.measured,
+            comparison=None
+            if compared is None
+            else parts.comparison(
+                entry, compared, evidence.measured, _as_latency(predicted[compared]), drift, confidence
             ),
-            drift=judgement.drift_record,
-            corrected=None if judgement.corrected is None else judgement.corrected.record,
-            predicted=_predicted(run, predictor, judgement, confidence),
+            sustained=parts.sustained(table.sustained, protocol.sustained_s) if protocol.sustained_s else None,
             outputs=agreement,
-            accuracy=_accuracy(labels, outputs, reference),
-            energy=None if entry.energy_mj is None else EnergyRecord(**asdict(entry.energy_mj)),
+            reference=None if agreement is None else "PyTorch",
+            accuracy=evidence.accuracy,
+            energy=evidence.energy,
+            peak_memory_mb=evidence.peak_memory_mb,
+            params_m=evidence.params_m,
+            macs_m=evidence.macs_m,
             batch=settings.batch,
             precision=settings.precision,
             fingerprint=table.fingerprint,
@@ -211,17 +218,65 @@ def verify_network(
         return Verification(judgement, record, run.save_verification(record, journal))
 
 
-def with_agreement(judgement: Judgement, agreement: Agreement | None, run: str = "RUN") -> Judgement:
-    """A network that computes something else keeps no budget, however fast it is. `run`: its quoted directory."""
-    if agreement is None or agreement.cosine >= MIN_COSINE:
-        return judgement
-    return replace(
-        judgement,
-        verdict="inconclusive",
-        reason=f"the engine does not compute what PyTorch does: cosine {agreement.cosine:.4f} (limit {MIN_COSINE})",
-        remedy="measure with another precision, or export again for this runtime: "
-        f"`lightnas-edge export {run} --target RUNTIME`",
+def _evidence(
+    run: Run, table: luts.Lut, entry: luts.Entry, predicted: Mapping[str, Predicted], confidence: float
+) -> Evidence:
+    """Everything but the accuracy, which needs images."""
+    one_hot = run.architecture.one_hot(run.space)[None]
+    memory = entry.quantity("peak_memory_mb")
+    return Evidence(
+        measured=parts.measured_latency(entry, confidence),
+        energy=parts.energy(entry),
+        peak_memory_mb=None if memory is None else memory.value,
+        params_m=float(CountedPredictor(run.space, "params_m").predict(one_hot)[0]),
+        macs_m=float(CountedPredictor(run.space, "macs_m").predict(one_hot)[0]),
+        predicted=predicted,
+        why_not=why_not_measured(table, entry.key),
     )
+
+
+def why_not_measured(table: luts.Lut, key: str) -> dict[str, str]:
+    """Metric -> the reason why a board did not measure it, and metric.remedy -> what to do."""
+    energy = table.why_unknown("energy_mj", [key]).strip().replace("\n", "; ")
+    memory = "this runtime does not report the memory of an engine"
+    reasons = {"energy_mj": energy, "net_energy_mj": energy, "peak_memory_mb": memory}
+    reasons["accuracy"] = reasons["accuracy_drop"] = "no labelled images were scored"
+    return {
+        **{metric: reason for metric, reason in reasons.items() if reason},
+        **{f"{metric}.remedy": hint for metric, hint in luts.HOW_TO_MEASURE.items() if metric == "peak_memory_mb"},
+    }
+
+
+def _as_latency(predicted: Predicted) -> LatencyEstimate:
+    return LatencyEstimate(latency_ms=predicted.value, interval_ms=predicted.interval)
+
+
+def _predictor_sha256(run: Run, metric: str | None) -> str | None:
+    return None if metric is None else sha256_of_file(run.predictors[metric])
+
+
+def _predicted(run: Run, confidence: float) -> dict[str, Predicted]:
+    """What the run's predictors say, by metric."""
+    one_hot = run.architecture.one_hot(run.space)[None]
+    found = {}
+    for metric, path in run.predictors.items():
+        if metric not in UNITS:
+            continue
+        predictor = load_predictor(path, run.space)
+        low, high = predictor.interval(one_hot, confidence)
+        found[metric] = Predicted(float(predictor.predict(one_hot)[0]), (float(low[0]), float(high[0])))
+    return found
+
+
+def _about_drift(drift: luts.Ratio | None) -> list[str]:
+    """A machine in another state than during profiling says little about the prediction. The verdict does not use it."""
+    if drift is None or abs(drift.value - 1) <= MAX_DRIFT:
+        return []
+    return [
+        f"the machine runs {100 * abs(drift.value - 1):.1f} % {'slower' if drift.value > 1 else 'faster'} than in the reference "
+        f"session of the LUT, beyond {100 * MAX_DRIFT:.0f} %: the verdict holds for the machine as it is, and prediction and "
+        "measurement cannot be compared well; restore its power mode and clocks, or re-profile the LUT"
+    ]
 
 
 def _export_for(run: Run, batch: int, precision: str) -> Export:
@@ -270,41 +325,3 @@ def _drift(run: Run, path: Path | None, table: luts.Lut) -> tuple[luts.Ratio | N
         return None, [f"verified on another board or in another state than the table's, so drift is unknown: {error}"]
     except luts.LutMissError as error:
         return None, [f"drift is unknown: {error}"]
-
-
-def _listed(targets: Mapping[str, float]) -> str:
-    return " and ".join(f"{metric} {target:g}" for metric, target in targets.items())
-
-
-def _one_of_each_kind(warnings: Sequence[str]) -> list[str]:
-    """Warnings that differ in their numbers alone are shown once and counted."""
-    kinds: dict[str, list[str]] = {}
-    for warning in warnings:
-        kinds.setdefault(re.sub(r"[0-9.]+", "#", warning), []).append(warning)
-    return [f"{alike[0]}{f' (and {len(alike) - 1} times more)' if len(alike) > 1 else ''}" for alike in kinds.values()]
-
-
-def _predicted(
-    run: Run, predictor_path: Path | None, judgement: Judgement, confidence: float
-) -> PredictedLatency | None:
-    if predictor_path is None:
-        return None
-    predictor = load_predictor(predictor_path, run.space)
-    one_hot = run.architecture.one_hot(run.space)[None]
-    low, high = predictor.interval(one_hot, confidence)
-    latency_ms = float(predictor.predict(one_hot)[0])
-    return PredictedLatency(
-        latency_ms=latency_ms,
-        interval_ms=(float(low[0]), float(high[0])),
-        gap=judgement.decisive.latency_ms / latency_ms - 1,
-    )
-
-
-def _accuracy(labels: np.ndarray, outputs: np.ndarray | None, reference: np.ndarray | None) -> AccuracyRecord | None:
-    if outputs is None or reference is None:
-        return None
-    return AccuracyRecord(
-        top1=float(np.mean(outputs.argmax(axis=1) == labels)),
-        images=len(labels),
-        pytorch_top1=float(np.mean(reference.argmax(axis=1) == labels)),
-    )

@@ -11,6 +11,7 @@ from pydantic import Field
 from lightnas_edge.records.base import (
     Count,
     Fingerprint,
+    FreeForm,
     Integer,
     Name,
     NonNegativeFloat,
@@ -21,9 +22,10 @@ from lightnas_edge.records.base import (
     Share,
     Text,
 )
-from lightnas_edge.records.run import Confidence, DataRecord, Normalisation, Operators
+from lightnas_edge.records.run import Confidence, DataRecord, Metric, Normalisation, Operators
 
 Verdict = Literal["met", "missed", "inconclusive"]
+Outcome = Literal["met", "missed", "inconclusive", "not judged"]
 Interval = tuple[float, float]
 
 
@@ -52,7 +54,9 @@ class Agreement(Record):
     max_abs_difference: NonNegativeFloat
     relative_difference: NonNegativeFloat  # the former over the largest logit of the reference
     cosine: float  # of the two logit vectors of an image
-    top1_agreement: Share  # share of images on which both name the same class
+    top1_agreement: (
+        Share | None
+    )  # share of images on which both name the same class; null where the outputs are no logits
 
 
 class ExportRecord(Record):
@@ -88,18 +92,36 @@ class LatencyEstimate(Record):
 
 
 LAUNCH_BOUND = 0.9  # enqueue time over GPU time, from which a network is called launch-bound
+# Metrics of latency -> the field of `MeasuredLatency` that holds the statistic, and its name in text.
+LATENCY_FIELDS = {"latency_ms": "median", "mean_ms": "mean", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99"}
 
 
-class MeasuredLatency(LatencyEstimate):
-    """Median of all samples, as the machine was."""
+class MeasuredLatency(Record):
+    """Statistics of single inferences in the state of the machine during the verification, named as trtexec names them.
 
-    p95_ms: PositiveFloat
-    n: Positive
+    Where the timer is too coarse for a single inference, a sample is the mean of `inferences_per_sample`.
+    """
+
+    min_ms: PositiveFloat
+    max_ms: PositiveFloat
+    mean: LatencyEstimate
+    median: LatencyEstimate
+    p90: LatencyEstimate
+    p95: LatencyEstimate
+    p99: LatencyEstimate
+    n: Positive  # samples
     rounds: Positive
+    inferences_per_sample: Positive
     spread: NonNegativeFloat | None  # relative, between rounds
-    samples_ms: tuple[PositiveFloat, ...]
+    noise: NonNegativeFloat | None  # median over the first decile of the samples, less 1
+    samples_ms: tuple[tuple[PositiveFloat, ...], ...]  # of each round
     enqueue_ms: NonNegativeFloat | None = None  # the host's time to hand one inference to the device
     gpu_ms: NonNegativeFloat | None = None  # one inference on the device, many being queued
+
+    def statistic(self, metric: str) -> LatencyEstimate:
+        """Of one of LATENCY_FIELDS."""
+        found: LatencyEstimate = getattr(self, LATENCY_FIELDS[metric])
+        return found
 
     @property
     def launch_bound(self) -> bool:
@@ -108,6 +130,25 @@ class MeasuredLatency(LatencyEstimate):
         A device that waits is seen as busy between two events, so that its time is never below the host's by much.
         """
         return self.enqueue_ms is not None and self.gpu_ms is not None and self.enqueue_ms >= LAUNCH_BOUND * self.gpu_ms
+
+
+class BudgetVerdict(Record):
+    """One budget that was asked, and whether it is kept. `accuracy` is at least its target, everything else at most.
+
+    `value` and `interval` are measured or counted; null where they are not known, and `reason` says why.
+    """
+
+    metric: Metric
+    unit: Name
+    target: float
+    verdict: Outcome
+    value: float | None
+    interval: Interval | None
+    violation: float | None  # value / target - 1; target / value - 1 for what is at least; above 0 misses the budget
+    predicted: float | None = None
+    predicted_interval: Interval | None = None
+    reason: Text
+    remedy: Text  # what to do next; empty when met
 
 
 class DriftRecord(Record):
@@ -119,19 +160,30 @@ class DriftRecord(Record):
     sentinels: dict[str, PositiveFloat]
 
 
-class PredictedLatency(LatencyEstimate):
-    """What the run's predictor said, and the relative gap: above zero, the network is slower than predicted."""
+class ComparisonRecord(Record):
+    """The prediction and the measurement under the same conditions, those of the table. It decides nothing.
 
-    interval_ms: Interval
-    gap: float
+    `corrected` is the statistic with the drift since the table was measured divided out; its interval contains how
+    much a single network differs from day to day (`day_deviation`). Without a table it is null.
+    """
+
+    metric: Metric
+    predicted: LatencyEstimate
+    corrected: LatencyEstimate | None
+    drift: DriftRecord | None
+    day_deviation: NonNegativeFloat | None  # relative standard deviation of one network between two days
+    gap: float  # corrected, or else measured, over predicted, less 1: above zero, the network is slower than predicted
 
 
 class AccuracyRecord(Record):
     """Top-1 accuracy on the same validation images."""
 
     top1: Share
+    interval: Interval
     images: Positive
-    pytorch_top1: Share
+    reference_top1: Share  # of PyTorch, or of the other reference that the verification names
+    drop: float  # of PyTorch's, less the board's
+    drop_interval: Interval  # paired: both on the same images
 
 
 class EnergyRecord(Record):
@@ -144,37 +196,71 @@ class EnergyRecord(Record):
     visits: Positive
 
 
-class LatencyTarget(Record):
-    latency_ms: PositiveFloat
+class SustainedWindow(Record):
+    """About a second under load: the median of its inferences, and the machine at its end."""
+
+    t_s: NonNegativeFloat  # from the start of the load
+    median_ms: PositiveFloat
+    p95_ms: PositiveFloat
+    temperature_c: float | None
+    gpu_mhz: float | None
+    cpu_mhz: float | None
+    throttled_by: tuple[Text, ...] | None  # cooling devices at work; null where they cannot be read
+
+
+class SustainedRecord(Record):
+    """The network under load before it was judged. The first and the last minute, or the first and last third if it was shorter."""
+
+    asked_s: PositiveFloat
+    elapsed_s: NonNegativeFloat
+    windows: tuple[SustainedWindow, ...]
+    first_ms: PositiveFloat  # median of the windows of the first minute
+    last_ms: PositiveFloat
+    trend_per_minute: float | None  # relative, of the last part; null with too few windows
+
+    @property
+    def change(self) -> float:
+        """Of the latency, last against first; above zero, slower."""
+        return self.last_ms / self.first_ms - 1
 
 
 class VerificationRecord(Record):
-    """The exported network, measured on a board, and the verdict."""
+    """A network, measured on a board, and the verdict: met when every budget is.
+
+    The network of a run has `weights_sha256` and `data_sha256`; a model file has `model` instead.
+    """
 
     kind: Literal["verification"] = "verification"
-    schema_: Literal[2] = Field(default=2, alias="schema")
+    schema_: Literal[3] = Field(default=3, alias="schema")
     created: Text
     host: Name
+    model: FreeForm | None = None  # a ModelRecord once records/model.py exists
     model_sha256: Sha256
-    weights_sha256: Sha256
-    data_sha256: Sha256
+    weights_sha256: Sha256 | None
+    data_sha256: Sha256 | None
     predictor_sha256: Sha256 | None
     table_sha256: Sha256 | None
     verdict: Verdict
     reason: Text
     remedy: Text
-    target: LatencyTarget
-    violation: float
+    budgets: Annotated[tuple[BudgetVerdict, ...], Field(min_length=1)]
     confidence: Confidence
     measured: MeasuredLatency
-    drift: DriftRecord | None
-    corrected: LatencyEstimate | None
-    predicted: PredictedLatency | None
+    comparison: ComparisonRecord | None
+    sustained: SustainedRecord | None = None
     outputs: Agreement | None
+    reference: Text | None  # what the outputs were compared with: PyTorch, a file
     accuracy: AccuracyRecord | None
     energy: EnergyRecord | None
-    batch: Positive
+    peak_memory_mb: PositiveFloat | None
+    params_m: NonNegativeFloat | None  # millions
+    macs_m: NonNegativeFloat | None  # millions, of one image
+    batch: Positive | None
     precision: Name
     fingerprint: Fingerprint
     simulated: bool
     warnings: tuple[Text, ...]
+
+    def budget(self, metric: str) -> BudgetVerdict | None:
+        """The verdict about one metric; None where it was not asked."""
+        return next((each for each in self.budgets if each.metric == metric), None)

@@ -154,7 +154,9 @@ class Run:
         if not path.exists():
             below = [str(run.folder) for run in self.networks if (run.folder / "architecture.json").exists()]
             if below:
-                raise RunError(f"{self.folder} holds {len(below)} networks: name one of them", hint="\n".join(below))
+                raise RunError(
+                    f"{self.folder} holds {len(below)} networks: name one of them, or add --all", hint="\n".join(below)
+                )
             raise RunError(f"{self.folder} holds no network yet", hint=f"the search has not ended: {_SEARCH}")
         record = FoundNetwork.load(path, error=RunError, remedy=_SEARCH)
         if record.made_from.run_sha256 != self.record.sha256:
@@ -174,6 +176,18 @@ class Run:
     def networks(self) -> list[Run]:
         """The runs of a search that found several networks, by name."""
         return [Run.open(path.parent) for path in sorted((self.folder / NETWORKS).glob("*/run.json"))]
+
+    @property
+    def with_network(self) -> list[Run]:
+        """This run and those below it that hold a network, in the order of their names.
+
+        Raises:
+            RunError: none does.
+        """
+        found = [run for run in [self, *self.networks] if (run.folder / "architecture.json").exists()]
+        if not found:
+            raise RunError(f"{self.folder} holds no network yet", hint=f"the search has not ended: {_SEARCH}")
+        return found
 
     @property
     def front(self) -> FrontRecord | None:

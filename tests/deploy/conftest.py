@@ -79,9 +79,11 @@ def board() -> Callable[..., Any]:
         def measure(connection: Connection, job: Job, table: Path, *, outputs: Path, **_: Any) -> luts.Lut:
             manifest = json.loads((job.folder / "manifest.json").read_text())
             for row in manifest["evaluations"]:
-                inputs = np.fromfile(job.folder / "data" / f"{row['inputs']}.f32", "<f4").reshape(row["shape"])
-                session = onnxruntime.InferenceSession(job.folder / "models" / f"{row['model']}.onnx")
                 batch = manifest["batch"]
+                size = SPACE.input_size
+                inputs = np.fromfile(job.folder / "data" / f"{row['inputs']}.f32", "<f4").reshape(-1, 3, size, size)
+                assert inputs.nbytes == row["runs"] * row["run_bytes"]
+                session = onnxruntime.InferenceSession(job.folder / "models" / f"{row['model']}.onnx")
                 chunks = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
                 result = np.concatenate([session.run(None, {"input": chunk})[0] for chunk in chunks])
                 outputs.mkdir(parents=True, exist_ok=True)
@@ -115,10 +117,11 @@ def write_table(
     }]  # fmt: skip
     for round_ in range(10):
         for key in keys:
+            count = 10 if key.startswith("net-") else 5
             whole = key.startswith("net-")
             truth = network_ms if whole else operator_ms
             error = {"code": "load", "message": fails, "remedy": "use another"} if fails and whole else None
-            samples = (truth * (1 + 0.002 * generator.random(5))).tolist()
+            samples = (truth * (1 + 0.002 * generator.random(count))).tolist()
             lines.append({
                 "kind": "visit", "key": key, "architecture" if whole else "operator": {}, "session": "aa",
                 "round": round_, "t_s": 0.0, "repeats": 1, "warmup_ms": [], "samples_ms": [] if error else samples,

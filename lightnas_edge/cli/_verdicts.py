@@ -1,0 +1,117 @@
+"""What commands that judge share: the options of budgets, and how a verification is shown."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightnas_edge.cli._budgets import LIMITS
+from lightnas_edge.cli._console import info, percent, print_result, warn
+from lightnas_edge.cli._options import milliseconds, percentage, positive
+from lightnas_edge.errors import LightnasEdgeError
+from lightnas_edge.files import write_atomic
+from lightnas_edge.records.deployment import VerificationRecord
+
+EXIT = {"met": 0, "missed": 3, "inconclusive": 3}
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_S = 24 * 3600.0
+
+
+def add_budgets(parser: argparse.ArgumentParser, default: str) -> None:
+    """Every budget that can be judged. `default`: in words."""
+    group = parser.add_argument_group("budget", f"one or several; {default}")
+    for option, _, unit, text in LIMITS:
+        group.add_argument(option, type=milliseconds if unit == "MS" else positive, metavar=unit, help=text)
+    group.add_argument("--min-accuracy", type=percentage, metavar="PERCENT", help="minimum top-1 accuracy on the board")
+    group.add_argument(
+        "--max-accuracy-drop", type=drop, metavar="PERCENT", help="maximum loss of top-1 accuracy against the reference, same images"
+    )  # fmt: skip
+
+
+def asked_budgets(arguments: argparse.Namespace) -> dict[str, float]:
+    """Metric -> target of every budget that was given."""
+    given = {metric: getattr(arguments, option[2:].replace("-", "_")) for option, metric, _, _ in LIMITS}
+    given |= {"accuracy": arguments.min_accuracy, "accuracy_drop": arguments.max_accuracy_drop}
+    return {metric: target for metric, target in given.items() if target is not None}
+
+
+def add_files_for_ci(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the verdicts as JUnit XML, for a CI system")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write them as Markdown, for a pull request")
+
+
+def add_sustained(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sustained", type=seconds, default=0.0, metavar="TIME",
+        help="run the network under load for TIME first (90s, 10m), then judge it in the state that it has reached",
+    )  # fmt: skip
+
+
+def write_files_for_ci(arguments: argparse.Namespace, records: Sequence[VerificationRecord]) -> None:
+    """`--junit` and `--markdown`.
+
+    Raises:
+        LightnasEdgeError: a file cannot be written.
+    """
+    from lightnas_edge.report.junit import junit_xml
+    from lightnas_edge.report.pull_request import pull_request_markdown
+
+    wanted = [
+        (arguments.junit, lambda: junit_xml(*records)),
+        (arguments.markdown, lambda: "\n".join(map(pull_request_markdown, records))),
+    ]
+    for path, content in wanted:
+        if path is None:
+            continue
+        try:
+            write_atomic(path, content())
+        except OSError as error:
+            raise LightnasEdgeError(
+                f"cannot write {path}: {error.strerror or error}", hint="name a file in a folder that can be written to"
+            ) from error
+
+
+def show(record: VerificationRecord, line: str) -> None:
+    """The result for people: one line, the accuracy, what to do, warnings."""
+    print_result(line)
+    accuracy = record.accuracy
+    simulated = " SIMULATED" if record.simulated else ""
+    if accuracy:
+        where = "in ONNX Runtime on this machine" if record.simulated else "on the board"
+        print_result(
+            f"top-1 accuracy{simulated} {percent(accuracy.top1)} ({percent(accuracy.interval[0])} to "
+            f"{percent(accuracy.interval[1])}) {where}, {percent(accuracy.reference_top1)} in {record.reference} (n={accuracy.images})"
+        )
+    if record.sustained is not None:
+        load = record.sustained
+        print_result(
+            f"under load for {load.elapsed_s / 60:.1f} min{simulated}: median {load.first_ms:.4g} ms in the first part, "
+            f"{load.last_ms:.4g} ms in the last ({100 * load.change:+.1f} %)"
+        )
+    if record.verdict != "met":
+        info(record.reason)
+        if record.remedy:
+            info(f"  {record.remedy}")
+    for warning in dict.fromkeys(record.warnings):
+        warn(warning)
+
+
+def seconds(text: str) -> float:
+    """argparse type: `90s`, `10m`, `1h`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    value = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 10 <= value <= _LONGEST_S:
+        raise argparse.ArgumentTypeError(f"expected a time from 10s to 24h, such as 90s or 10m, not {text!r}")
+    return value
+
+
+def drop(text: str) -> float:
+    """argparse type: per cent, zero included; returns the share."""
+    return 0.0 if text.removesuffix("%").strip() in ("0", "0.0") else percentage(text)
+
+
+def asked_and_searched(asked: Mapping[str, float], searched: Mapping[str, float]) -> dict[str, float]:
+    """The budgets of the search, with those that were asked added or in place of the same metric."""
+    return {**searched, **asked}

@@ -1,0 +1,158 @@
+"""Any ONNX file on the board: measured, its outputs compared, and a verdict. No run directory is needed."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from devices import Connection, Status
+from lightnas_edge.deploy import evidence as parts
+from lightnas_edge.deploy.judge import Evidence, check_targets, judge
+from lightnas_edge.deploy.references import Arrays, Reference, compare
+from lightnas_edge.deploy.statistics import CONFIDENCE
+from lightnas_edge.deploy.verify import Verification, why_not_measured
+from lightnas_edge.errors import ModelError, VerifyError
+from lightnas_edge.measuring import Settings, measure, write_model_job
+from lightnas_edge.models import Model, inputs_bytes, outputs_from_bytes
+from lightnas_edge.records.deployment import AccuracyRecord, VerificationRecord
+
+RECORD = "verification.json"
+
+
+def verify_model(
+    model: Model,
+    connection: Connection,
+    folder: Path,
+    targets: Mapping[str, float],
+    settings: Settings,
+    reference: Reference,
+    *,
+    confidence: float = CONFIDENCE,
+    on_progress: Callable[[Status], None] | None = None,
+    sudo_password: str | None = None,
+    command: str = "lightnas-edge verify --model FILE",
+) -> Verification:
+    """Measure a model on the board of the connection and judge it; writes verification.json and journal.jsonl to `folder`.
+
+    An interrupted verification of the same model is resumed; the last finished one stays until this one is finished.
+
+    Args:
+        targets: metric -> budget, at least one.
+        reference: inputs to run on the board, and the outputs that are expected.
+        command: that measures it, without its number of rounds; remedies repeat it.
+
+    Raises:
+        BudgetError: no budget, or one that is no positive number.
+        VerifyError: the board could not run the model.
+        DeviceError: the board is unreachable or busy.
+    """
+    check_targets(targets)
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / f"unfinished-{model.facts.sha256[:12]}.jsonl"
+    for path in folder.glob("unfinished-*.jsonl"):
+        if path != journal:
+            path.unlink()
+    with tempfile.TemporaryDirectory(prefix="lightnas-edge-job-") as scratch:
+        job = write_model_job(
+            Path(scratch) / "job", settings, model.content, model.facts.to_json(),
+            inputs=inputs_bytes(model, reference.inputs), runs=reference.runs,
+        )  # fmt: skip
+        (key,) = job.keys
+        outputs_folder = Path(scratch) / "outputs"
+        table = measure(
+            connection, job, journal, fresh=not journal.exists(), on_progress=on_progress, outputs=outputs_folder,
+            sudo_password=sudo_password,
+        )  # fmt: skip
+        output = outputs_folder / f"{key}.f32"
+        returned = output.read_bytes() if output.exists() else None
+
+    if key not in table.networks:
+        failure = table.failed.get(key)
+        reason, remedy = (failure.message, failure.remedy) if failure else ("the journal holds no visit of it", "")
+        journal.unlink(missing_ok=True)  # or the failure would be resumed
+        raise VerifyError(f"{connection.name} could not measure {model.path.name}: {reason}", hint=remedy)
+    entry = replace(table.networks[key], run=command.removeprefix("lightnas-edge verify "))
+    warnings = [*parts.one_of_each_kind(entry.warnings), *model.facts.changes]
+    outputs, agreement = None, None
+    if returned is None:
+        warnings.append("the outputs were not compared: the board returned none")
+    else:
+        try:
+            outputs = outputs_from_bytes(model, returned, reference.runs)
+            agreement = compare(reference, outputs)
+        except ModelError as error:
+            warnings.append(f"the outputs were not compared: {error}")
+    memory = entry.quantity("peak_memory_mb")
+    evidence = Evidence(
+        measured=parts.measured_latency(entry, confidence),
+        energy=parts.energy(entry),
+        accuracy=_accuracy(reference, outputs, confidence),
+        peak_memory_mb=None if memory is None else memory.value,
+        params_m=None if model.facts.parameters is None else model.facts.parameters / 1e6,
+        macs_m=None if model.facts.macs is None else model.facts.macs / 1e6,
+        why_not={
+            **why_not_measured(table, key),
+            "macs_m": "not all shapes of the model are known, so they cannot be counted",
+            "params_m": "the parameters of the model cannot be counted",
+        },
+    )
+    judgement = judge(
+        targets, evidence, agreement=agreement, command=command,
+        export_again="measure with another precision, or export the model again for this runtime",
+    )  # fmt: skip
+    sustained_s = settings.protocol.sustained_s
+    record = VerificationRecord(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=connection.name,
+        model=model.facts,
+        model_sha256=model.facts.sha256,
+        weights_sha256=None,
+        data_sha256=None,
+        predictor_sha256=None,
+        table_sha256=None,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        remedy=judgement.remedy,
+        budgets=judgement.budgets,
+        confidence=confidence,
+        measured=evidence.measured,
+        comparison=None,
+        sustained=parts.sustained(table.sustained, sustained_s) if sustained_s else None,
+        outputs=agreement,
+        reference=None if agreement is None else reference.name,
+        accuracy=evidence.accuracy,
+        energy=evidence.energy,
+        peak_memory_mb=evidence.peak_memory_mb,
+        params_m=evidence.params_m,
+        macs_m=evidence.macs_m,
+        batch=model.facts.batch,
+        precision=settings.precision,
+        fingerprint=table.fingerprint,
+        simulated=table.simulated,
+        warnings=tuple(warnings),
+    )
+    journal.replace(folder / "journal.jsonl")
+    path = folder / RECORD
+    record.save(path)
+    return Verification(judgement, record, path)
+
+
+def command_for(model: Model, host: str, shapes: Mapping[str, object]) -> str:
+    """That verifies this model, without budgets and rounds."""
+    named = [f"--shape {shlex.quote(f'{name}:{shape}')}" for name, shape in shapes.items()]
+    return " ".join(["lightnas-edge verify --model", shlex.quote(str(model.path)), "--host", shlex.quote(host), *named])
+
+
+def _accuracy(reference: Reference, outputs: Arrays | None, confidence: float) -> AccuracyRecord | None:
+    """Of the first output, where the inputs are labelled images."""
+    if reference.labels is None or outputs is None:
+        return None
+    name, expected = next(iter(reference.outputs.items()))
+    classes = expected.shape[-1]
+    return parts.accuracy(
+        reference.labels, outputs[name].reshape(-1, classes), expected.reshape(-1, classes), confidence
+    )
