@@ -12,12 +12,13 @@ from luts.compare import (
 from luts.energy import Energy
 from luts.errors import LutError, LutFormatError, LutMissError
 from luts.journal import Fault, checksum
-from luts.metrics import HOW_TO_MEASURE, METRICS, Quantity
+from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, Quantity
 from luts.remedies import measuring_options
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, read
 
 __all__ = [
     "HOW_TO_MEASURE",
+    "LATENCY_METRICS",
     "METRICS",
     "UNSTABLE_SPREAD",
     "Coverage",

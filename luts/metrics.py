@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 METRICS = {
     "latency_ms": "ms",
+    "mean_ms": "ms",
     "p95_ms": "ms",
+    "p99_ms": "ms",
     "energy_mj": "mJ",
     "net_energy_mj": "mJ",
     "peak_memory_mb": "MB",
 }
+# Statistics of a network's single inferences: the quantile; None for the mean. `latency_ms` is the median.
+LATENCY_METRICS: dict[str, float | None] = {"latency_ms": 0.5, "mean_ms": None, "p95_ms": 0.95, "p99_ms": 0.99}
 HOW_TO_MEASURE = {
     "energy_mj": "measure energy too: add --energy to the same command; existing visits are reused",
     "net_energy_mj": "measure energy too: add --energy to the same command; existing visits are reused",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from luts.drift import Group, estimate_drift
 from luts.energy import Energy, combine
 from luts.errors import LutMissError
 from luts.journal import Fault, read_journal
-from luts.metrics import HOW_TO_MEASURE, METRICS, Quantity
+from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, Quantity
 from luts.remedies import measuring_options
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 QUANTILE = 0.1  # of the corrected samples: docs/measuring.md, "From visits to a number"
 TAIL = 0.95
 UNSTABLE_SPREAD = 0.03  # relative; an entry above it is marked
+SUSTAINED = "sustained"  # phase of a visit
 FEW_VISITS = 3  # with fewer, the spread is unknown
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _RESAMPLES = 200  # of the bootstrap over rounds: its own error is then 5 % of the standard error
@@ -65,14 +66,34 @@ class Entry:
         return tuple(float(value) for values in self._corrected for value in values)
 
     @cached_property
-    def latency_ms(self) -> float:
-        """The estimator: the first decile of the corrected samples."""
+    def robust_ms(self) -> float:
+        """The robust cost: the first decile of the corrected samples. It compares operators, and machines."""
         return float(np.quantile(np.concatenate(self._corrected), QUANTILE))
 
-    @cached_property
+    @property
+    def latency_ms(self) -> float:
+        """Of an operator the robust cost; of a network the median (p50) of its corrected inferences."""
+        return self._statistic("latency_ms")(self._corrected)
+
+    @property
+    def mean_ms(self) -> float:
+        """Of the corrected samples."""
+        return float(np.concatenate(self._corrected).mean())
+
+    @property
     def p95_ms(self) -> float:
-        """The 95th percentile of the corrected samples; a sample is the mean of a few inferences back to back."""
+        """Of the corrected samples. Those of an operator are means of a few inferences back to back, which dilutes a tail."""
         return float(np.quantile(np.concatenate(self._corrected), TAIL))
+
+    @property
+    def p99_ms(self) -> float:
+        """Of the corrected samples, as `p95_ms`."""
+        return float(np.quantile(np.concatenate(self._corrected), 0.99))
+
+    @property
+    def repeats(self) -> int:
+        """Inferences in a sample; 1 where each was timed alone."""
+        return max((visit.repeats or 1) for visit in self.visits)
 
     @cached_property
     def spread(self) -> float:
@@ -86,14 +107,15 @@ class Entry:
     @cached_property
     def standard_error_ms(self) -> float:
         """Of `latency_ms`, by a bootstrap over visits with a fixed seed; nan below three visits."""
-        return self._bootstrapped(QUANTILE)
+        return self._bootstrapped("latency_ms")
 
     def quantity(self, metric: str) -> Quantity | None:
-        """One of METRICS; None where it was not measured."""
-        if metric == "latency_ms":
-            return Quantity(self.latency_ms, self.standard_error_ms)
-        if metric == "p95_ms":
-            return Quantity(self.p95_ms, self._bootstrapped(TAIL))
+        """One of METRICS; None where it was not measured.
+
+        Every latency of an operator is its robust cost: the operators are what the statistics of networks are learned from.
+        """
+        if metric in LATENCY_METRICS:
+            return Quantity(self._statistic(metric)(self._corrected), self._bootstrapped(metric))
         if metric == "energy_mj":
             return None if self.energy_mj is None else self.energy_mj.gross
         if metric == "net_energy_mj":
@@ -103,18 +125,25 @@ class Entry:
             return Quantity(max(known), 0.0) if known else None
         raise ValueError(f"no such metric: {metric!r}; there are {', '.join(METRICS)}")
 
-    def _bootstrapped(self, level: float) -> float:
+    def _statistic(self, metric: str) -> Callable[[Sequence[NDArray[np.float64]]], float]:
+        """What a latency metric makes of arrays of samples."""
+        level = LATENCY_METRICS[metric] if self.is_network else QUANTILE
+        if level is None:
+            return lambda arrays: float(np.concatenate(arrays).mean())
+        return lambda arrays: float(np.quantile(np.concatenate(arrays), level))
+
+    def _bootstrapped(self, metric: str) -> float:
         count = len(self.visits)
         if count < FEW_VISITS:
             return float("nan")
         draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
-        if len({len(values) for values in self._corrected}) == 1:
+        level = LATENCY_METRICS[metric] if self.is_network else QUANTILE
+        if level is not None and len({len(values) for values in self._corrected}) == 1:
             table = np.stack(self._corrected)
             estimates = np.quantile(table[draws].reshape(_RESAMPLES, -1), level, axis=1)
         else:
-            estimates = np.array(
-                [np.quantile(np.concatenate([self._corrected[i] for i in draw]), level) for draw in draws]
-            )
+            of = self._statistic(metric)
+            estimates = np.array([of([self._corrected[i] for i in draw]) for draw in draws])
         return float(np.std(estimates, ddof=1))
 
     @cached_property
@@ -212,6 +241,9 @@ class Lut:
     header: LutHeader
     visits: tuple[Visit, ...] = field(repr=False)
     faults: tuple[Fault, ...] = ()
+    sustained: tuple[Visit, ...] = field(
+        default=(), repr=False
+    )  # under load before the rounds, of the last session with any
     reference: frozenset[str] = frozenset()  # sessions that set the drift factor 1; all of them when empty
     host: str | None = None  # by which this machine reaches the board; None: unknown. For remedies
 
@@ -236,7 +268,10 @@ class Lut:
     @property
     def command_options(self) -> str:
         """Options with which `profile-device` or `lightnas-edge sample` adds to this table."""
-        return measuring_options(self.host, self.header.space, self.header.classes, self.fingerprint)
+        header = self.header
+        if header.space is None or header.classes is None:
+            return "--model FILE" + (f" --host {shlex.quote(self.host)}" if self.host else "")
+        return measuring_options(self.host, header.space, header.classes, self.fingerprint)
 
     @cached_property
     def drift(self) -> dict[Group, float]:
@@ -328,7 +363,11 @@ class Lut:
                 "latency_ms": entry.latency_ms,
                 "standard_error_ms": entry.standard_error_ms,
                 "spread": entry.spread,
+                "mean_ms": entry.mean_ms,
                 "p95_ms": entry.p95_ms,
+                "p99_ms": entry.p99_ms,
+                "robust_ms": entry.robust_ms,
+                "repeats": entry.repeats,
                 "energy_gross_mj": None if entry.energy_mj is None else entry.energy_mj.gross_mj,
                 "energy_net_mj": None if entry.energy_mj is None else entry.energy_mj.net_mj,
                 "enqueue_ms": entry.enqueue_ms,
@@ -379,7 +418,8 @@ class Lut:
 
 _OPERATOR_COLUMNS = ("block", "in_channels", "out_channels", "stride", "input_size")
 _FRAME_COLUMNS = [
-    "key", "kind", *_OPERATOR_COLUMNS, "latency_ms", "standard_error_ms", "spread", "p95_ms", "energy_gross_mj", "energy_net_mj",
+    "key", "kind", *_OPERATOR_COLUMNS, "latency_ms", "standard_error_ms", "spread", "mean_ms", "p95_ms", "p99_ms",
+    "robust_ms", "repeats", "energy_gross_mj", "energy_net_mj",
     "enqueue_ms", "gpu_ms", "peak_memory_mb",
     "visits", "samples", "unstable", "warnings", "error",
 ]  # fmt: skip
@@ -397,7 +437,16 @@ def read(path: str | Path, *, host: str | None = None) -> Lut:
     """
     path = Path(path)
     found = read_journal(path, host=host)
-    return Lut(path, found.header, found.visits, found.faults, found.reference, host)
+    load = [visit for visit in found.visits if visit.phase == SUSTAINED and visit.error is None]
+    return Lut(
+        path,
+        found.header,
+        tuple(visit for visit in found.visits if visit.phase != SUSTAINED),
+        found.faults,
+        tuple(visit for visit in load if visit.session == load[-1].session),
+        found.reference,
+        host,
+    )
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -105,9 +105,10 @@ def probe(backend: str, threads: int, system: System) -> JsonObject:
         board=description,
         power_mode=answer["fingerprint"]["power_mode"],
         clocks=answer["fingerprint"]["clocks"],
-        warmup_ms=0.0,
         min_sample_ms=0.0,
         samples_per_visit=1,
+        min_single_ms=0.0,
+        inferences_per_visit=1,
     )
     measuring = supervisor.Supervisor(configuration, supervisor.Stop(), supervisor.START_LIMIT_S)
     try:

@@ -18,6 +18,8 @@ from profiler.system import THIS_MACHINE, System
 
 FAILURES_LIMIT = 2  # a key that failed this often is skipped for the rest of the session
 WARMER_K, REST_S = 5.0, 5.0  # before an extra visit a board that has warmed by this much rests for this long
+LOAD_MS = 1000.0  # of a visit under sustained load, before its samples
+LAYER_RUNS = 50  # in which layers are timed
 BATCHES_PER_REQUEST = 16  # of an evaluation, so that the time limit covers a bounded piece of work
 
 
@@ -74,6 +76,7 @@ class VisitLine(NamedTuple):
     result: Optional[Visited]
     warnings: Sequence[str]
     error: Optional[ErrorRecord]
+    phase: str = journal.ROUNDS
 
     def to_json(self) -> JsonObject:
         result = self.result
@@ -83,6 +86,7 @@ class VisitLine(NamedTuple):
             self.measurement.kind: self.measurement.subject,
             "session": self.session,
             "round": self.round,
+            "phase": self.phase,
             "t_s": self.t_s,
             "repeats": None,
             "warmup_ms": [],
@@ -119,6 +123,7 @@ class VisitLine(NamedTuple):
             samples_ms=[] if result is None else result.samples_ms,
             failed=result is None,
             has_energy=result is not None and result.energy is not None and result.energy.energy.gross_mj is not None,
+            phase=self.phase,
         )
 
 
@@ -139,6 +144,7 @@ class Session:
         self._board = board.identify(board.load_catalog(), system.proc)
         protocol = manifest.protocol
         self._fingerprint = board.fingerprint(self._board, system)
+        step_ms = measure.timer_step_s() * 1e3
         configuration = messages.ConfigureRequest(
             backend=manifest.backend,
             precision=manifest.precision,
@@ -150,9 +156,10 @@ class Session:
             board=self._board,
             power_mode=self._fingerprint["power_mode"],
             clocks=self._fingerprint["clocks"],
-            warmup_ms=protocol.warmup_ms,
-            min_sample_ms=max(protocol.min_sample_ms, measure.timer_step_s() * 1e3 * measure.TIMER_STEPS),
+            min_sample_ms=max(protocol.min_sample_ms, step_ms * measure.TIMER_STEPS),
             samples_per_visit=protocol.samples_per_visit,
+            min_single_ms=step_ms * measure.SINGLE_TIMER_STEPS,
+            inferences_per_visit=protocol.inferences_per_visit,
         )
         self._supervisor = Supervisor(configuration, stop, protocol.timeout_s, manifest.build_timeout_s)
         self._journal: Optional[journal.Journal] = None
@@ -160,6 +167,7 @@ class Session:
         self._failures: Dict[str, int] = {}
         self._unbuilt: Dict[str, MeasureError] = {}  # by model: it is not loaded, because that would build it again
         self._visit_s: Dict[str, float] = {}  # how long the last visit to a key took
+        self._ended_s: Dict[str, float] = {}  # when the last visit to a key ended
         self._runtime_mb: Optional[float] = None
         self._timed_s = 0.0
         self._begun_s = time.monotonic()
@@ -183,9 +191,11 @@ class Session:
             log("energy is not measured: " + header["energy"]["reason"])
             manifest = manifest._replace(energy=None)
         self._simulated = header["simulated"]
-        plan = Plan(manifest, contents.visits)
+        plan = Plan(manifest, [visit for visit in contents.visits if visit.phase == journal.ROUNDS])
         if about.needs_build:
             self._build(plan)
+        if manifest.protocol.sustained_s > 0:
+            self._sustain(plan, self._journal)
         self._measure_rounds(plan, self._journal)
         spent_s = time.monotonic() - self._begun_s
         self._journal.sync()
@@ -201,6 +211,7 @@ class Session:
         if self._failures:
             parts.append("failed: " + ", ".join(sorted(self._failures)))
         parts.extend(self._evaluate(evaluation) for evaluation in self._manifest.evaluations)
+        parts.extend(self._profile_layers(key) for key in self._manifest.layer_profiles)
         message = "; ".join(part for part in parts if part)
         log(message or "nothing was left to do")
         return message
@@ -227,8 +238,8 @@ class Session:
         """A journal is only continued under the conditions that it was measured under."""
         if contents.origin is None:
             return
-        recorded = dict(contents.origin.fingerprint, space=contents.origin.space_sha256[:12])
-        present = dict(header["fingerprint"], space=header["space_sha256"][:12])
+        recorded = dict(contents.origin.fingerprint, space=contents.origin.space_sha256)
+        present = dict(header["fingerprint"], space=header["space_sha256"])
         different = journal.differences(recorded, present)
         if different:
             raise JournalError(
@@ -317,9 +328,52 @@ class Session:
         """Warmer than at the start of the session: an extra visit comes after a rest."""
         return self._first_c is not None and self._last_c is not None and self._last_c > self._first_c + WARMER_K
 
-    def _visit(self, visit: PlannedVisit) -> VisitLine:
-        """Measure one key once; the journal's line for it, also when it failed."""
+    def _sustain(self, plan: Plan, table: journal.Journal) -> None:
+        """Run what is no sentinel under load, a visit after the other, until it has run for as long as the job asks.
+
+        Time counts as the engine runs it, so that it passes on a virtual board too.
+        """
+        wanted = self._manifest.protocol.sustained_s
+        keys = [key for key in self._measurements if key not in self._manifest.sentinels and plan.left.get(key)]
+        loaded_s = 0.0
+        number = 0
+        while keys and loaded_s < wanted:
+            for key in keys:
+                self._stop.check()
+                line = self._visit(PlannedVisit(key, number), LOAD_MS, journal.SUSTAINED, loaded_s)
+                self._note_temperature(line)
+                table.append(line.to_json())
+                if line.result is None:
+                    log("{} failed under load; the rounds begin".format(key))
+                    return
+                loaded_s += line.result.timed_s
+            number += 1
+            self._status.update(
+                self._status.status._replace(
+                    phase="sustained",
+                    done=int(min(loaded_s, wanted)),
+                    total=max(1, int(wanted)),
+                    key=keys[0],
+                    eta_s=None if self._simulated else round(max(0.0, wanted - loaded_s), 1),
+                )
+            )
+
+    def _visit(
+        self,
+        visit: PlannedVisit,
+        warmup_ms: Optional[float] = None,
+        phase: str = journal.ROUNDS,
+        at_s: Optional[float] = None,
+    ) -> VisitLine:
+        """Measure one key once; the journal's line for it, also when it failed.
+
+        Args:
+            warmup_ms: as the protocol says when None. at_s: its time within the phase; since the start when None.
+        """
         measurement = self._measurements[visit.key]
+        one_by_one = measurement.kind != "operator"
+        if warmup_ms is None:
+            warmup_ms = self._warmup_ms(visit.key) if one_by_one else self._manifest.protocol.warmup_ms
         steady_s: Optional[float] = None
         if visit.with_energy and self._manifest.energy is not None:
             steady_s = self._manifest.energy.steady_s
@@ -327,10 +381,11 @@ class Session:
             measurement=measurement,
             session=self._session,
             round=visit.round,
-            t_s=round(time.monotonic() - self._begun_s, 3),
+            t_s=round(time.monotonic() - self._begun_s if at_s is None else at_s, 3),
             result=None,
             warnings=(),
             error=None,
+            phase=phase,
         )
         path = self._path("models", measurement.model + ".onnx")
         try:
@@ -339,8 +394,8 @@ class Session:
                 raise self._unbuilt[measurement.model]
             self._supervisor.load(measurement.model, path)
             result = self._supervisor.visit(
-                messages.VisitRequest(measurement.model, self._repeats.get(visit.key), steady_s),
-                0.0 if steady_s is None else energy.longest_s(steady_s),
+                messages.VisitRequest(measurement.model, self._repeats.get(visit.key), steady_s, warmup_ms, one_by_one),
+                warmup_ms / 1e3 + (0.0 if steady_s is None else energy.longest_s(steady_s)),
             )
         except MeasureError as err:
             self._failures[visit.key] = self._failures.get(visit.key, 0) + 1
@@ -349,6 +404,7 @@ class Session:
                 os.remove(path)  # it does not match its name: without it, the next campaign sends it again
             return line._replace(error=err.record)
         self._repeats[visit.key] = result.repeats
+        self._ended_s[visit.key] = time.monotonic()
         self._timed_s += result.timed_s
         warnings = state.warnings_about(result.state)
         if result.clock is not None:
@@ -356,6 +412,35 @@ class Session:
         if result.energy is not None:
             warnings += ["energy: " + warning for warning in result.energy.energy.warnings]
         return line._replace(result=result, warnings=warnings)
+
+    def _warmup_ms(self, key: str) -> float:
+        """Of a network: two visits are at least `round_s` apart, because they would share one burst of other work.
+
+        The time is spent at work, not idle, so that the board stays in the state of steady work.
+        """
+        protocol = self._manifest.protocol
+        if key not in self._ended_s:
+            return protocol.warmup_ms
+        passed_s = 0.0 if self._simulated else time.monotonic() - self._ended_s[key]
+        return max(protocol.warmup_ms, 1e3 * (protocol.round_s - passed_s))
+
+    def _profile_layers(self, key: str) -> str:
+        """Time the layers of a model apart; what went wrong, or nothing. The file appears whole or not at all."""
+        output = os.path.join(self._folder, "outputs", key + ".layers.json")
+        os.makedirs(os.path.dirname(output), exist_ok=True)
+        measurement = self._measurements[key]
+        self._status.update(self._status.status._replace(phase="layers", key=key, eta_s=None))
+        try:
+            if measurement.model in self._unbuilt:
+                raise self._unbuilt[measurement.model]
+            path = self._path("models", measurement.model + ".onnx")
+            found = self._supervisor.profile_layers(
+                messages.ProfileLayersRequest(measurement.model, path, LAYER_RUNS, output)
+            )
+        except MeasureError as err:
+            log("layers of {}: {}: {}".format(key, err.code, err.message))
+            return "the layers of {} could not be timed: {}".format(key, err.message)
+        return "" if found else "this runtime does not time layers"
 
     def _evaluate(self, evaluation: Evaluation) -> str:
         """Run one evaluation; what went wrong, or nothing. Its outputs appear whole or not at all."""
@@ -365,26 +450,21 @@ class Session:
         for old in (output, part):
             if os.path.exists(old):
                 os.remove(old)
-        batch = self._manifest.batch
-        size = 4 * batch  # bytes of one batch
-        for side in evaluation.shape[1:]:
-            size *= side
-        batches = evaluation.shape[0] // batch
         inputs = self._path("data", evaluation.inputs + ".f32")
         try:
             if evaluation.model in self._unbuilt:
                 raise self._unbuilt[evaluation.model]
             self._supervisor.load(evaluation.model, self._path("models", evaluation.model + ".onnx"))
             self._supervisor.check(inputs, evaluation.inputs)
-            for first in range(0, batches, BATCHES_PER_REQUEST):
+            for first in range(0, evaluation.runs, BATCHES_PER_REQUEST):
                 self._stop.check()
                 self._supervisor.evaluate(
                     messages.EvaluateRequest(
                         model=evaluation.model,
                         inputs=inputs,
-                        offset=first * size,
-                        size=size,
-                        batches=min(BATCHES_PER_REQUEST, batches - first),
+                        offset=first * evaluation.run_bytes,
+                        size=evaluation.run_bytes,
+                        batches=min(BATCHES_PER_REQUEST, evaluation.runs - first),
                         output=part,
                     )
                 )
@@ -392,7 +472,7 @@ class Session:
             log("evaluation of {} failed: {}: {}".format(evaluation.key, err.code, err.message))
             return "evaluation of {} failed: {}".format(evaluation.key, err.message)
         os.rename(part, output)
-        log("evaluated {} on {} inputs".format(evaluation.key, evaluation.shape[0]))
+        log("evaluated {} in {} runs".format(evaluation.key, evaluation.runs))
         return ""
 
     def _path(self, folder: str, name: str) -> str:

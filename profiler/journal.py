@@ -15,6 +15,7 @@ from profiler.errors import DiskFullError, JournalError
 from profiler.fields import Fields, JsonObject, RecordError, parse, read_record, shown
 
 SCHEMA = 1
+ROUNDS, SUSTAINED = "rounds", "sustained"  # phases of a visit
 SYNC_INTERVAL_S = 1.0  # a power cut costs at most what was measured in this time; a crash of the agent costs nothing
 _CRC_FIELD = b',"crc32":"'
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -24,11 +25,11 @@ class Origin(NamedTuple):
     """The conditions of a journal's measurements, from its header."""
 
     fingerprint: JsonObject
-    space_sha256: str
+    space_sha256: Optional[str]
 
     @classmethod
     def read(cls, fields: Fields) -> "Origin":
-        return cls(fields.table("fingerprint"), fields.text("space_sha256"))
+        return cls(fields.table("fingerprint"), fields.optional_text("space_sha256"))
 
 
 class PastVisit(NamedTuple):
@@ -39,6 +40,7 @@ class PastVisit(NamedTuple):
     samples_ms: Sequence[float]  # empty when it failed
     failed: bool
     has_energy: bool
+    phase: str = ROUNDS
 
     @classmethod
     def read(cls, fields: Fields) -> "PastVisit":
@@ -50,6 +52,7 @@ class PastVisit(NamedTuple):
             samples_ms=fields.numbers("samples_ms", 0 if failed else 1),
             failed=failed,
             has_energy=energy is not None and not energy.is_null("gross_mj"),
+            phase=fields.text("phase") if fields.has("phase") else ROUNDS,
         )
         fields.choice("kind", ("visit",))
         return visit

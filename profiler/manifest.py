@@ -9,10 +9,11 @@ from profiler.fields import Fields, JsonObject, RecordError, parse, read_record,
 
 SCHEMA = 1
 BUILD_TIMEOUT_S = 3600.0  # a Jetson Nano builds a detector in up to 1741 s
-PURPOSES = ("profile", "sample", "verify")
+PURPOSES = ("profile", "sample", "verify", "model")
 LEAST_STEADY_S = 3.0  # of power: docs/energy.md
 MOST_ROUNDS = 100000
 LONGEST_S = 1e6
+LONGEST_ROUND_S = 60.0
 LARGEST_BYTES = 64 * 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,199}")  # becomes part of a file's name
@@ -42,6 +43,9 @@ class MeasurementProtocol(NamedTuple):
     timeout_s: float
     spread_limit: Optional[float]  # None: no extra visits
     extra_rounds: int
+    inferences_per_visit: int  # of a network, each timed alone: at least so many
+    round_s: float  # the least time between two visits of a network
+    sustained_s: float  # how long the network runs under load before the rounds
 
     @classmethod
     def read(cls, fields: Fields) -> "MeasurementProtocol":
@@ -55,6 +59,9 @@ class MeasurementProtocol(NamedTuple):
             timeout_s=fields.number("timeout_s", 1e-3, LONGEST_S),
             spread_limit=fields.optional_number("spread_limit", 0),
             extra_rounds=fields.whole("extra_rounds", 0, MOST_ROUNDS) if fields.has("extra_rounds") else 0,
+            inferences_per_visit=fields.whole("inferences_per_visit", 1, MOST_ROUNDS),
+            round_s=fields.number("round_s", 0, LONGEST_ROUND_S),
+            sustained_s=fields.number("sustained_s", 0, LONGEST_S),
         )
         fields.refuse_others()
         return protocol
@@ -102,18 +109,19 @@ class Measurement(NamedTuple):
 
     key: str
     model: str  # SHA-256 of the ONNX file
-    kind: str  # "operator" or "architecture": the field of the journal that holds `subject`
+    kind: str  # "operator", "architecture" or "model": the field of the journal that holds `subject`
     subject: JsonObject  # the host's description; the agent copies it
 
     @classmethod
     def read(cls, fields: Fields) -> "Measurement":
         key, model = fields.text("key", _NAME, _A_NAME), fields.text("model", _SHA256, "a SHA-256")
-        kinds = [kind for kind in ("operator", "architecture") if fields.has(kind)]
+        kinds = [kind for kind in ("operator", "architecture", "model_file") if fields.has(kind)]
         kind = kinds[0] if kinds else "operator"
         subject = fields.table(kind) if kinds else {}
         if len(kinds) != 1:
             fields.fault(
-                "", "expected one of operator and architecture, found {}".format(" and ".join(kinds) or "none")
+                "",
+                "expected one of operator, architecture and model_file, found {}".format(" and ".join(kinds) or "none"),
             )
             fields.is_null("architecture")  # reported already
         fields.refuse_others()
@@ -125,8 +133,9 @@ class Evaluation(NamedTuple):
 
     key: str
     model: str  # SHA-256 of the ONNX file
-    inputs: str  # SHA-256 of the float32 file
-    shape: List[int]  # of the inputs: [N, ...]
+    inputs: str  # SHA-256 of the file of inputs
+    runs: int  # inferences
+    run_bytes: int  # of all inputs of one inference
 
     @classmethod
     def read(cls, fields: Fields) -> "Evaluation":
@@ -134,7 +143,8 @@ class Evaluation(NamedTuple):
             fields.text("key", _NAME, _A_NAME),
             fields.text("model", _SHA256, "a SHA-256"),
             fields.text("inputs", _SHA256, "a SHA-256"),
-            fields.wholes("shape", 1, "a list of whole numbers above 0"),
+            fields.whole("runs", 1),
+            fields.whole("run_bytes", 1, 2**62),
         )
         fields.refuse_others()
         return evaluation
@@ -145,12 +155,12 @@ class Manifest(NamedTuple):
 
     job: str
     purpose: str
-    space: str
-    space_sha256: str
-    classes: int
+    space: Optional[str]  # it, its hash and its classes are None in a job about a model file
+    space_sha256: Optional[str]
+    classes: Optional[int]
     backend: str
     precision: str
-    batch: int
+    batch: Optional[int]  # None: a model file has its own shapes
     threads: int
     cuda_graph: bool  # an inference is the launch of one CUDA graph
     build_timeout_s: float  # of one engine
@@ -160,6 +170,7 @@ class Manifest(NamedTuple):
     sentinels: List[str]
     measurements: List[Measurement]
     evaluations: List[Evaluation]
+    layer_profiles: List[str]  # keys
 
     @classmethod
     def read(cls, fields: Fields) -> "Manifest":
@@ -169,12 +180,12 @@ class Manifest(NamedTuple):
         manifest = cls(
             job=fields.text("job", _NAME, _A_NAME),
             purpose=fields.choice("purpose", PURPOSES),
-            space=fields.text("space", _NAME, _A_NAME),
-            space_sha256=fields.text("space_sha256", _SHA256, "a SHA-256"),
-            classes=fields.whole("classes", 1),
+            space=fields.optional_text("space", _NAME, _A_NAME),
+            space_sha256=fields.optional_text("space_sha256", _SHA256, "a SHA-256"),
+            classes=fields.optional_whole("classes", 1),
             backend=fields.text("backend", _NAME, _A_NAME),
             precision=fields.text("precision", _NAME, _A_NAME),
-            batch=fields.whole("batch", 1),
+            batch=fields.optional_whole("batch", 1),
             threads=fields.whole("threads", 1),
             cuda_graph=fields.flag("cuda_graph") if fields.has("cuda_graph") else False,
             build_timeout_s=fields.number("build_timeout_s", 1e-3, LONGEST_S)
@@ -186,20 +197,21 @@ class Manifest(NamedTuple):
             sentinels=fields.texts("sentinels", _NAME, "a list of keys"),
             measurements=[Measurement.read(row) for row in fields.children("measurements")],
             evaluations=[Evaluation.read(row) for row in fields.children("evaluations")],
+            layer_profiles=fields.texts("layer_profiles", _NAME, "a list of keys")
+            if fields.has("layer_profiles")
+            else [],
         )
+        about = {"space": manifest.space, "space_sha256": manifest.space_sha256, "classes": manifest.classes}
+        if any(value is None for value in about.values()) != (manifest.purpose == "model"):
+            fields.fault(
+                "space", "a job about a model file has no space, no space_sha256 and no classes; another has all"
+            )
         first: Dict[str, int] = {}
         for index, measurement in enumerate(manifest.measurements):
             if first.setdefault(measurement.key, index) != index:
                 fields.fault(
                     "measurements[{}].key".format(index),
                     "{} is the key of measurements[{}] already".format(shown(measurement.key), first[measurement.key]),
-                )
-        for index, evaluation in enumerate(manifest.evaluations):
-            shape = evaluation.shape
-            if shape and (len(shape) < 2 or shape[0] % manifest.batch != 0):
-                fields.fault(
-                    "evaluations[{}].shape".format(index),
-                    "expected [N, ...] with N a multiple of the batch size {}, found {}".format(manifest.batch, shape),
                 )
         fields.refuse_others()
         return manifest

@@ -9,6 +9,7 @@
     RestRequest        Done          leaves the board idle
     CheckRequest       Done          checks a content-addressed file
     EvaluateRequest    Done          runs inputs through a model; appends to the file `output`
+    ProfileLayersRequest  Profiled   times each layer; writes the file `output` where the runtime can
 A request that fails is answered with a Failure.
 """
 
@@ -24,7 +25,7 @@ from profiler.state import VisitState
 class ConfigureRequest(NamedTuple):
     backend: str
     precision: str
-    batch: int
+    batch: Optional[int]  # None: models have their own shapes
     threads: int
     cuda_graph: bool
     home: str
@@ -32,16 +33,17 @@ class ConfigureRequest(NamedTuple):
     board: JsonObject  # the board's description
     power_mode: Optional[str]  # it and the clocks: as in the fingerprint
     clocks: Optional[str]
-    warmup_ms: float
     min_sample_ms: float
     samples_per_visit: int
+    min_single_ms: float  # an inference that is shorter is not timed alone
+    inferences_per_visit: int
 
     @classmethod
     def read(cls, fields: Fields) -> "ConfigureRequest":
         return cls(
             backend=fields.text("backend"),
             precision=fields.text("precision"),
-            batch=fields.whole("batch", 1),
+            batch=fields.optional_whole("batch", 1),
             threads=fields.whole("threads"),
             cuda_graph=fields.flag("cuda_graph"),
             home=fields.text("home"),
@@ -49,9 +51,10 @@ class ConfigureRequest(NamedTuple):
             board=fields.table("board"),
             power_mode=fields.optional_text("power_mode"),
             clocks=fields.optional_text("clocks"),
-            warmup_ms=fields.number("warmup_ms", 0),
             min_sample_ms=fields.number("min_sample_ms", 0),
             samples_per_visit=fields.whole("samples_per_visit", 1),
+            min_single_ms=fields.number("min_single_ms", 0),
+            inferences_per_visit=fields.whole("inferences_per_visit", 1),
         )
 
 
@@ -87,11 +90,17 @@ class VisitRequest(NamedTuple):
     model: str
     repeats: Optional[int]  # None: calibrate
     energy_steady_s: Optional[float]  # None: latency alone
+    warmup_ms: float
+    one_by_one: bool  # time every inference alone, where the timer allows it
 
     @classmethod
     def read(cls, fields: Fields) -> "VisitRequest":
         return cls(
-            fields.text("model"), fields.optional_whole("repeats", 1), fields.optional_number("energy_steady_s", 0)
+            fields.text("model"),
+            fields.optional_whole("repeats", 1),
+            fields.optional_number("energy_steady_s", 0),
+            fields.number("warmup_ms", 0),
+            fields.flag("one_by_one"),
         )
 
 
@@ -132,6 +141,17 @@ class EvaluateRequest(NamedTuple):
         )
 
 
+class ProfileLayersRequest(NamedTuple):
+    model: str  # SHA-256
+    path: str
+    runs: int
+    output: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "ProfileLayersRequest":
+        return cls(fields.text("model"), fields.text("path"), fields.whole("runs", 1), fields.text("output"))
+
+
 Request = Union[
     ConfigureRequest,
     IsBuiltRequest,
@@ -141,6 +161,7 @@ Request = Union[
     RestRequest,
     CheckRequest,
     EvaluateRequest,
+    ProfileLayersRequest,
 ]
 _READERS: Dict[str, Callable[[Fields], Request]] = {
     "configure": ConfigureRequest.read,
@@ -151,6 +172,7 @@ _READERS: Dict[str, Callable[[Fields], Request]] = {
     "rest": RestRequest.read,
     "check": CheckRequest.read,
     "evaluate": EvaluateRequest.read,
+    "profilelayers": ProfileLayersRequest.read,
 }
 
 
@@ -240,7 +262,18 @@ class Done(NamedTuple):
         return {}
 
 
-Answer = Union[Configured, Built, Loaded, Visited, Done]
+class Profiled(NamedTuple):
+    found: bool  # the runtime times layers
+
+    @classmethod
+    def read(cls, fields: Fields) -> "Profiled":
+        return cls(fields.flag("found"))
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
+Answer = Union[Configured, Built, Loaded, Visited, Done, Profiled]
 
 
 class Failure(NamedTuple):

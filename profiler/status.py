@@ -21,7 +21,7 @@ class Status(NamedTuple):
     session: str
     pid: int
     state: str = "running"  # running, done, failed, interrupted
-    phase: str = "measuring"  # or building
+    phase: str = "measuring"  # or building, sustained, layers
     done: int = 0
     total: int = 0
     failed: int = 0

@@ -25,6 +25,8 @@ from profiler.messages import (
     IsBuiltRequest,
     Loaded,
     LoadRequest,
+    Profiled,
+    ProfileLayersRequest,
     Request,
     RestRequest,
     Visited,
@@ -157,6 +159,10 @@ class Supervisor:
     def evaluate(self, evaluation: EvaluateRequest) -> None:
         """Run inputs through a loaded model. Raises MeasureError."""
         self._ask(evaluation, Done.read)
+
+    def profile_layers(self, request: ProfileLayersRequest) -> bool:
+        """Time the layers of a model, into a file; False where the runtime cannot. Raises MeasureError."""
+        return self._ask(request, Profiled.read, self._load_extra_s).found
 
     def close(self) -> None:
         """End the process, whatever it is doing."""

@@ -89,6 +89,8 @@ class Worker:
             return self._bench.visit(request)
         if isinstance(request, messages.RestRequest):
             return self._bench.rest(request)
+        if isinstance(request, messages.ProfileLayersRequest):
+            return self._bench.profile_layers(request)
         return self._bench.evaluate(request)
 
 
@@ -167,7 +169,7 @@ class _Bench:
         return evicted
 
     def visit(self, request: messages.VisitRequest) -> Visited:
-        engine = self._engine(request.model)
+        engine, configuration = self._engine(request.model), self._configuration
         taken: List[Visited] = []
 
         def take_samples() -> None:
@@ -176,10 +178,11 @@ class _Bench:
             self._watch.begin()
             timings = measure.measure(
                 engine,
-                self._configuration.warmup_ms,
-                self._configuration.min_sample_ms,
-                self._configuration.samples_per_visit,
+                request.warmup_ms,
+                configuration.min_single_ms if request.one_by_one else configuration.min_sample_ms,
+                configuration.inferences_per_visit if request.one_by_one else configuration.samples_per_visit,
                 request.repeats,
+                measure.SINGLE_WINDOW_MS if request.one_by_one else 0.0,
                 self._backend.clock,
                 self._watch.settled,
                 clock_watch.LONGEST_S * 1e3,
@@ -220,6 +223,16 @@ class _Bench:
             for _ in range(request.batches):
                 output.write(engine.evaluate(inputs.read(request.size)))
         return Done()
+
+    def profile_layers(self, request: messages.ProfileLayersRequest) -> messages.Profiled:
+        found = self._backend.layer_profile(read_checked(request.path, request.model), request.runs)
+        if found is None:
+            return messages.Profiled(False)
+        part = request.output + ".part"
+        with open(part, "w") as file:
+            json.dump(found, file)
+        os.rename(part, request.output)
+        return messages.Profiled(True)
 
     def _engine(self, model: str) -> backends.Engine:
         self._engines.move_to_end(model)

@@ -44,7 +44,8 @@ class MeasurementProtocol(ProtocolRecord):
     """How to measure, with the usual values."""
 
     # 2: operators have the edges that they have inside a network, and visits wait for a steady clock.
-    version: Positive = 2
+    # 3: networks are timed inference by inference.
+    version: Positive = 3
     seed: Seed = 0
     rounds: Positive = 25
     samples_per_visit: Positive = 5
@@ -248,7 +249,41 @@ def write_verify_job(
     key = network_key(architecture)
     network = _Measurement(key, {"architecture": architecture.to_json()}, lambda: model)
     operators = _operators(sentinels(space) if extra_operators is None else extra_operators, settings)
-    return _write_job(folder, "verify", space, settings, [*operators, network], evaluate={key: inputs})
+    content = None
+    if inputs is not None and len(inputs):
+        content = (np.ascontiguousarray(inputs, dtype="<f4").tobytes(), len(inputs) // settings.batch)
+    return _write_job(
+        folder, "verify", space, settings, [*operators, network], inputs=None if content is None else {key: content}
+    )
+
+
+def write_model_job(
+    folder: Path,
+    settings: Settings,
+    model: bytes,
+    facts: Mapping[str, Any],
+    *,
+    inputs: bytes | None = None,
+    runs: int = 0,
+    layer_profile: bool = False,
+) -> Job:
+    """A model file: its latency, its outputs for inputs, the time of its layers.
+
+    Args:
+        facts: about the model, for people; the agent copies them.
+        inputs: all inputs of `runs` inferences, each inference's one behind the other; evaluated, not timed.
+    """
+    key = model_key(model)
+    measurement = _Measurement(key, {"model_file": dict(facts)}, lambda: model)
+    return _write_job(
+        folder, "model", None, settings, [measurement], inputs={key: (inputs, runs)} if inputs is not None else None,
+        layer_profiles=[key] if layer_profile else [],
+    )  # fmt: skip
+
+
+def model_key(model: bytes) -> str:
+    """`model-` and 12 hex digits of the bytes that are sent."""
+    return "model-" + sha256_of(model)[:12]
 
 
 def profile_job_name(space: Space, settings: Settings) -> str:
@@ -256,10 +291,10 @@ def profile_job_name(space: Space, settings: Settings) -> str:
     return _job_name("profile", space, settings, [])
 
 
-def _job_name(purpose: str, space: Space, settings: Settings, networks: list[dict[str, Any]]) -> str:
+def _job_name(purpose: str, space: Space | None, settings: Settings, networks: list[dict[str, Any]]) -> str:
     identity = {
         "purpose": purpose,
-        "space_sha256": space.sha256,
+        "space_sha256": None if space is None else space.sha256,
         "backend": settings.backend,
         "precision": settings.precision,
         "batch": settings.batch,
@@ -272,6 +307,8 @@ def _job_name(purpose: str, space: Space, settings: Settings, networks: list[dic
         identity["board_setup"] = settings.board_setup.to_json()
     if settings.cuda_graph:
         identity["cuda_graph"] = True
+    if settings.protocol.sustained_s:
+        identity["sustained_s"] = settings.protocol.sustained_s
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -305,11 +342,12 @@ def _network_bytes(space: Space, architecture: Architecture, settings: Settings)
 def _write_job(
     folder: Path,
     purpose: Purpose,
-    space: Space,
+    space: Space | None,
     settings: Settings,
     measurements: Sequence[_Measurement],
     *,
-    evaluate: dict[str, np.ndarray | None] | None = None,
+    inputs: Mapping[str, tuple[bytes, int]] | None = None,
+    layer_profiles: Sequence[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Job:
     models = folder / "models"
@@ -323,37 +361,37 @@ def _write_job(
             on_progress(index + 1, len(measurements))
     model_of = {row.key: row.model for row in rows}
     evaluations = []
-    for key, inputs in (evaluate or {}).items():
-        if inputs is None:
-            continue
-        content = np.ascontiguousarray(inputs, dtype="<f4").tobytes()
+    for key, (content, runs) in (inputs or {}).items():
         sha256 = sha256_of(content)
         write_atomic(folder / "data" / f"{sha256}.f32", content)
-        evaluations.append(Evaluation(key=key, model=model_of[key], inputs=sha256, shape=tuple(inputs.shape)))
+        evaluations.append(
+            Evaluation(key=key, model=model_of[key], inputs=sha256, runs=runs, run_bytes=len(content) // runs)
+        )
     # One profile job per space and setting, so that --only and more rounds add to it; samples and
     # verifications are about the very networks they hold.
-    networks = [] if purpose == "profile" else [row.to_json() for row in rows if row.architecture is not None]
+    networks = [] if purpose == "profile" else [row.to_json() for row in rows if row.operator is None]
     job = _job_name(purpose, space, settings, networks)
     energy = EnergyRequest(rounds=settings.energy_rounds, steady_s=ENERGY_STEADY_S) if settings.energy_rounds else None
     try:
         manifest = JobManifest(
             job=job,
             purpose=purpose,
-            space=space.name,
-            space_sha256=space.sha256,
-            classes=space.classes,
+            space=None if space is None else space.name,
+            space_sha256=None if space is None else space.sha256,
+            classes=None if space is None else space.classes,
             backend=settings.backend,
             precision=settings.precision,
-            batch=settings.batch,
+            batch=None if space is None else settings.batch,
             threads=settings.threads,
             cuda_graph=settings.cuda_graph,
             build_timeout_s=settings.build_timeout_s,
             protocol=settings.protocol,
             energy=energy,
             board_setup=settings.board_setup,
-            sentinels=tuple(shaped.key for shaped in sentinels(space)),
+            sentinels=() if space is None else tuple(shaped.key for shaped in sentinels(space)),
             measurements=tuple(rows),
             evaluations=tuple(evaluations),
+            layer_profiles=tuple(layer_profiles),
         )
     except ValidationError as found:
         raise RecordError(f"the job {describe(found)}") from found

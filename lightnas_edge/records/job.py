@@ -6,9 +6,9 @@ A board may be broken or somebody else's, so nothing that it wrote is used unche
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from lightnas_edge.records.base import Count, FreeForm, NonNegativeFloat, Positive, PositiveFloat, Record, Sha256
 from lightnas_edge.records.plain_text import Line, Lines
@@ -17,10 +17,22 @@ from lightnas_edge.records.plain_text import Line, Lines
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*$", max_length=200)]
 JobName = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
-Purpose = Literal["profile", "sample", "verify"]
+Purpose = Literal["profile", "sample", "verify", "model"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 BuildTimeout = Annotated[float, Field(gt=1e-3, le=1e6)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e12)]
+
+
+def require_one_subject(*subjects: FreeForm | None) -> None:
+    """Raises ValueError unless exactly one is there: operator, architecture, model file."""
+    if sum(subject is not None for subject in subjects) != 1:
+        raise ValueError("expected one of operator, architecture and model_file")
+
+
+def require_space_unless(is_model: bool, *facts: object) -> None:
+    """Raises ValueError where a model has facts of a space, or a space lacks some."""
+    if any(fact is None for fact in facts) != is_model or (is_model and any(fact is not None for fact in facts)):
+        raise ValueError("expected space, space_sha256 and classes, or null for all three about a model file")
 
 
 class ProtocolRecord(Record):
@@ -35,6 +47,9 @@ class ProtocolRecord(Record):
     timeout_s: PositiveFloat  # for one request to the measuring process: load, or one visit
     spread_limit: NonNegativeFloat | None = None  # what varies more between rounds gets extra visits
     extra_rounds: Count = 0  # the most extra visits of an operator
+    inferences_per_visit: Positive = 10  # of a network, each timed alone: at least so many
+    round_s: Annotated[float, Field(ge=0, le=60)] = 0.0  # the least time between two visits of a network
+    sustained_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # how long the network runs under load before the rounds
 
 
 class EnergyRequest(Record):
@@ -52,19 +67,18 @@ class BoardSetup(Record):
 
 
 class Measurement(Record):
-    """An operator or a whole network to measure."""
+    """An operator, a whole network or a model file to measure."""
 
     key: Key
     model: Sha256
     operator: FreeForm | None = None
     architecture: FreeForm | None = None
+    model_file: FreeForm | None = None
 
-    @field_validator("architecture")
-    @classmethod
-    def _is_about_one_subject(cls, architecture: FreeForm | None, others: ValidationInfo) -> FreeForm | None:
-        if "operator" in others.data and (others.data["operator"] is None) == (architecture is None):
-            raise ValueError("expected either an operator or an architecture")
-        return architecture
+    @model_validator(mode="after")
+    def _is_about_one_subject(self) -> Self:
+        require_one_subject(self.operator, self.architecture, self.model_file)
+        return self
 
     @model_serializer(mode="wrap")
     def _without_the_other_subject(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -78,7 +92,8 @@ class Evaluation(Record):
     key: Key
     model: Sha256
     inputs: Sha256
-    shape: Annotated[tuple[Positive, ...], Field(min_length=2, max_length=8)]
+    runs: Positive  # inferences
+    run_bytes: Positive  # of all inputs of one inference
 
 
 class JobManifest(Record):
@@ -88,12 +103,12 @@ class JobManifest(Record):
     schema_: Literal[1] = Field(default=1, alias="schema")
     job: JobName
     purpose: Purpose
-    space: Key
-    space_sha256: Sha256
-    classes: Positive
+    space: Key | None  # it, its hash and its classes are null in a job about a model file
+    space_sha256: Sha256 | None
+    classes: Positive | None
     backend: Key
     precision: Key
-    batch: Positive
+    batch: Positive | None  # null: a model file has its own shapes
     threads: Positive
     cuda_graph: bool = False  # an inference is the launch of one CUDA graph
     build_timeout_s: BuildTimeout = 3600.0  # of one engine
@@ -103,6 +118,12 @@ class JobManifest(Record):
     sentinels: tuple[Key, ...]
     measurements: tuple[Measurement, ...]
     evaluations: tuple[Evaluation, ...]
+    layer_profiles: tuple[Key, ...] = ()  # of which the layers are timed apart
+
+    @model_validator(mode="after")
+    def _is_about_a_space_or_a_model(self) -> Self:
+        require_space_unless(self.purpose == "model", self.space, self.space_sha256, self.classes)
+        return self
 
 
 class Status(Record):
@@ -111,7 +132,7 @@ class Status(Record):
     kind: Literal["status"] = "status"
     schema_: Literal[1] = Field(default=1, alias="schema")
     state: Literal["running", "done", "failed", "interrupted"]
-    phase: Literal["building", "measuring"] = "measuring"
+    phase: Literal["building", "sustained", "measuring", "layers"] = "measuring"
     session: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
     done: Count
     total: Count

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from lightnas_edge.records.base import Count, Fingerprint, FreeForm, Positive, Record, Sha256
-from lightnas_edge.records.job import BoardSetup, Key, ProtocolRecord
+from lightnas_edge.records.job import BoardSetup, Key, ProtocolRecord, require_one_subject
 from lightnas_edge.records.plain_text import Line, Lines
 
 # Bounds of what can be a measurement; beyond them, ratios and sums overflow.
@@ -75,9 +75,9 @@ class LutHeader(Record):
     schema_: Literal[1] = Field(default=1, alias="schema")
     created: Line
     agent_version: Line
-    space: Key
-    space_sha256: Sha256
-    classes: Positive  # of the space: they set the head
+    space: Key | None  # it, its hash and its classes are null in a table about a model file
+    space_sha256: Sha256 | None
+    classes: Positive | None  # of the space: they set the head
     units: Units
     simulated: bool
     fingerprint: Annotated[Fingerprint, AfterValidator(_names_its_state)]
@@ -168,8 +168,10 @@ class Visit(Record):
     key: Key
     operator: OperatorFacts | None = None
     architecture: FreeForm | None = None  # checked by Architecture.from_json
+    model_file: FreeForm | None = None
     session: Session
     round: Count
+    phase: Literal["rounds", "sustained"] = "rounds"  # sustained: under load before the rounds, and numbered apart
     t_s: Reading | None = None  # start, monotonic, within the session
     repeats: Count | None = None  # inferences per sample
     warmup_ms: tuple[Reading, ...] = ()
@@ -183,12 +185,10 @@ class Visit(Record):
     warnings: tuple[Line, ...] = ()
     error: VisitFailure | None = None
 
-    @field_validator("architecture")
-    @classmethod
-    def _is_about_one_subject(cls, architecture: FreeForm | None, others: ValidationInfo) -> FreeForm | None:
-        if "operator" in others.data and (others.data["operator"] is None) == (architecture is None):
-            raise ValueError("expected either an operator or an architecture")
-        return architecture
+    @model_validator(mode="after")
+    def _is_about_one_subject(self) -> Self:
+        require_one_subject(self.operator, self.architecture, self.model_file)
+        return self
 
     @field_validator("error")
     @classmethod
@@ -204,11 +204,12 @@ class Visit(Record):
 
     @property
     def is_network(self) -> bool:
-        return self.architecture is not None
+        """A whole network or a model file: timed inference by inference."""
+        return self.operator is None
 
     @property
     def subject(self) -> dict[str, Any]:
-        """The operator or the architecture as plain JSON."""
+        """The operator, the architecture or the facts of the model file as plain JSON."""
         if self.operator is not None:
             return self.operator.model_dump(mode="json", exclude_none=True)
-        return dict(self.architecture or {})
+        return dict(self.architecture or self.model_file or {})

@@ -99,6 +99,16 @@ class Backend:
         """A sampler, not yet started, with a trace on `clock`; `path`: where it may keep the trace."""
         return power.PowerSampler(path, sysfs_root=system.sysfs, board=board)
 
+    def layer_profile(self, model: bytes, runs: int) -> Optional[JsonObject]:
+        """The time of every layer, as docs/formats.md says under "Layer profiles"; None where the runtime does not time layers.
+
+        Not with the engine that is timed as a whole: a profiler slows it down.
+
+        Raises:
+            MeasureError: the model cannot be used.
+        """
+        return None
+
     def load(self, model: bytes) -> Engine:
         """An engine for an ONNX model.
 
@@ -116,7 +126,7 @@ def names() -> List[str]:
 def open_backend(
     name: str,
     precision: str,
-    batch: int,
+    batch: Optional[int],
     threads: int,
     home: str,
     system: System = THIS_MACHINE,
@@ -126,6 +136,7 @@ def open_backend(
     """Import a backend's library and open it.
 
     Args:
+        batch: first side of every input and output; None: models have their own shapes.
         home: the agent's folder on this machine, for what a backend keeps.
         conditions: in which it builds and measures.
         cuda_graph: an inference is the launch of one CUDA graph.

@@ -35,8 +35,8 @@ class Backend(backends.Backend):
 def configuration(folder, **changes):
     request = messages.ConfigureRequest(
         backend="sized", precision="fp32", batch=1, threads=1, cuda_graph=False, home=str(folder), root=str(folder),
-        board={"name": "generic-linux"}, power_mode=None, clocks=None, warmup_ms=1.0, min_sample_ms=1.0,
-        samples_per_visit=1,
+        board={"name": "generic-linux"}, power_mode=None, clocks=None, min_sample_ms=1.0,
+        samples_per_visit=1, min_single_ms=0.0, inferences_per_visit=1,
     )  # fmt: skip
     return request._replace(**changes)
 
