@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import luts
-from lightnas_edge.cli._console import info, ms, percent, print_json, print_result, print_table, warn
+from lightnas_edge.cli._console import UsageError, info, ms, percent, print_json, print_result, print_table, warn
 from lightnas_edge.cli._options import add_json
 from lightnas_edge.space import Space, load_space
 
@@ -82,7 +82,9 @@ def _place(entry: luts.Entry) -> tuple[int, int, int, str]:
 
 def _check(arguments: argparse.Namespace) -> int:
     lut = luts.read(arguments.lut)
-    space = load_space(arguments.space or lut.header.space)
+    if arguments.space is None and lut.header.space is None:
+        raise UsageError(f"{arguments.lut} is about a model file, not about a space")
+    space = load_space(arguments.space or str(lut.header.space))
     coverage = lut.coverage([shaped.key for shaped in space.shaped_operators()])
     lacking = [*coverage.missing, *coverage.failed]
     if arguments.json:

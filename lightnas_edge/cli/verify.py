@@ -55,7 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_sustained(parser)
     add_board(parser)
     parser.add_argument("--data", metavar="DIR", help="labelled images (default: the data of the search)")
-    add_model(parser)
+    pass
     add_files_for_ci(parser)
     add_json(parser)
     parser.set_defaults(run=_run)

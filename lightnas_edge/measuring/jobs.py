@@ -292,7 +292,7 @@ def profile_job_name(space: Space, settings: Settings) -> str:
 
 
 def _job_name(purpose: str, space: Space | None, settings: Settings, networks: list[dict[str, Any]]) -> str:
-    identity = {
+    identity: dict[str, Any] = {
         "purpose": purpose,
         "space_sha256": None if space is None else space.sha256,
         "backend": settings.backend,

@@ -187,7 +187,7 @@ class Visit(Record):
 
     @model_validator(mode="after")
     def _is_about_one_subject(self) -> Self:
-        require_one_subject(self.operator, self.architecture, self.model_file)
+        require_one_subject(None if self.operator is None else {}, self.architecture, self.model_file)
         return self
 
     @field_validator("error")

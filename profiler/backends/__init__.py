@@ -1,10 +1,10 @@
 """Engines behind one narrow interface. A backend's library is imported when the backend is opened, never before."""
 
 import time
-from typing import List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from profiler import power
-from profiler.errors import BackendError
+from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
 from profiler.system import THIS_MACHINE, System
 
@@ -50,7 +50,10 @@ class Engine:
         return None
 
     def evaluate(self, inputs: bytes) -> bytes:
-        """The output for one batch of inputs; both little-endian float32, row-major. Not timed."""
+        """All outputs of one inference for all of its inputs, one behind the other in the model's order. Not timed.
+
+        Little-endian and row-major; floating-point numbers of any width as float32, others in their own type.
+        """
         raise NotImplementedError
 
 
@@ -116,6 +119,37 @@ class Backend:
             MeasureError: code `load` when the model cannot be used.
         """
         raise NotImplementedError
+
+
+def float_kind(kind: str) -> bool:
+    """Whether tensors of this type are exchanged as float32 between host and board; others keep their type."""
+    return kind.startswith("float")
+
+
+def split_inputs(numpy: Any, ports: List[Tuple[str, str, List[int]]], content: bytes) -> Dict[str, Any]:
+    """The arrays of one inference, by name, in the types that the model takes.
+
+    Args:
+        ports: name, type and shape of each input, in order. content: all of them, one behind the other.
+
+    Raises:
+        MeasureError: there are more or fewer bytes than the inputs need.
+    """
+    arrays, at = {}, 0
+    for name, kind, shape in ports:
+        sent = numpy.dtype("<f4" if float_kind(kind) else kind)
+        count = 1
+        for side in shape:
+            count *= side
+        if at + count * sent.itemsize > len(content):
+            raise MeasureError("run", "{} bytes of inputs end within {}".format(len(content), name), "send all inputs")
+        arrays[name] = numpy.frombuffer(content, sent, count, at).reshape(shape).astype(kind)
+        at += count * sent.itemsize
+    if at != len(content):
+        raise MeasureError(
+            "run", "{} bytes of inputs, and the model takes {}".format(len(content), at), "send all inputs"
+        )
+    return arrays
 
 
 def names() -> List[str]:

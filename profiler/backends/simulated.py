@@ -13,7 +13,8 @@ import random
 import zlib
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, cast
 
-from profiler.backends import Backend, DeviceTimes, Engine
+from profiler.backends import Backend, DeviceTimes, Engine, split_inputs
+from profiler.backends.onnxruntime import TYPES
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
 from profiler.simulation import IDLE, SCHEMA, TICK_S, Utilisation, VirtualMachine, VirtualSampler
@@ -31,10 +32,12 @@ SLOW_SHARE, SLOW_FACTOR = 0.01, 0.2  # of the samples; how much slower they are 
 class Kernel(NamedTuple):
     macs: float  # multiply-accumulates at peak efficiency
     values: float  # read and written
+    nodes: Tuple[str, ...] = ()  # of the model
+    type: str = ""  # of its first node
 
 
 class Simulated(Backend):
-    def __init__(self, precision: str, batch: int, threads: int, system: System) -> None:
+    def __init__(self, precision: str, batch: Optional[int], threads: int, system: System) -> None:
         self._machine = VirtualMachine(system)
         self._precision = precision
         self._batch = batch
@@ -78,6 +81,28 @@ class Simulated(Backend):
         return VirtualSampler(self._machine, system, board)
 
     def load(self, model: bytes) -> "SimulatedEngine":
+        kernels, values, sha256 = self._read(model)
+        return SimulatedEngine(self._machine, kernels, values, self._precision, model, sha256)
+
+    def layer_profile(self, model: bytes, runs: int) -> JsonObject:
+        """The kernels that the latency is computed from, each with its simulated time."""
+        kernels, values, sha256 = self._read(model)
+        engine = SimulatedEngine(self._machine, kernels, values, self._precision, model, sha256)
+        layers = [
+            {
+                "name": " + ".join(kernel.nodes), "type": kernel.type, "precision": self._precision,
+                "times_ms": [round(ms, 6)] * runs, "onnx_nodes": list(kernel.nodes), "is_reformat": False,
+                "inputs": [], "outputs": [],
+            }
+            for kernel, ms in zip(kernels, engine.kernel_times_ms())
+        ]  # fmt: skip
+        return {
+            "kind": "layer-profile", "schema": 1, "source": "simulated", "runs": runs, "layers": layers,
+            "total_ms": [round(engine.true_latency_s() * 1e3, 6)] * runs, "warnings": ["every time is simulated"],
+        }  # fmt: skip
+
+    def _read(self, model: bytes) -> Tuple[List[Kernel], int, str]:
+        """Kernels, the most values in memory, and the hash of a model."""
         sha256 = hashlib.sha256(model).hexdigest()
         if sha256 not in self._known:  # an unloaded model is soon loaded again
             try:
@@ -85,7 +110,7 @@ class Simulated(Backend):
             except ImportError as err:
                 raise MeasureError("load", "a virtual board needs onnx: {}".format(err), "pip install onnx")
         kernels, values = self._known[sha256]
-        return SimulatedEngine(self._machine, kernels, values, self._precision, model, sha256)
+        return kernels, values, sha256
 
 
 class SimulatedEngine(Engine):
@@ -102,14 +127,15 @@ class SimulatedEngine(Engine):
         macs_per_s = spec.macs_per_ns[precision] * 1e9
         bytes_per_s = spec.bandwidth_gb_s * 1e9
         self._times_s: List[Tuple[float, float]] = []  # (arithmetic at full clock, traffic) of each kernel
-        before: Optional[Kernel] = None
+        before: Optional[Tuple[float, float]] = None
         for kernel in kernels:
+            work = (kernel.macs, kernel.values)
             # The kernel before has an effect, through caches and formats: the part that no sum of operators contains.
-            effect = zlib.crc32(repr((before, kernel)).encode("ascii")) / 2**31 - 1
+            effect = zlib.crc32(repr((before, work)).encode("ascii")) / 2**31 - 1
             factor = 1 + spec.context * effect
             traffic_s = kernel.values * VALUE_BYTES[precision] / bytes_per_s
             self._times_s.append((factor * kernel.macs / macs_per_s, factor * traffic_s))
-            before = kernel
+            before = work
         self._noise = spec.noise
         self._random = random.Random("{}/{}/{}".format(spec.seed, sha256, machine.now_s))
         self._by_clock: Dict[float, Tuple[float, Utilisation]] = {}  # MHz -> (latency in seconds, load)
@@ -151,9 +177,19 @@ class SimulatedEngine(Engine):
             raise MeasureError("run", "outputs are not available without ONNX Runtime: {}".format(err), "")
         if self._session is None:
             self._session = onnxruntime.InferenceSession(self._model, providers=["CPUExecutionProvider"])
-        (source,) = self._session.get_inputs()
-        values = numpy.frombuffer(inputs, "<f4").reshape(source.shape)
-        return cast(bytes, self._session.run(None, {source.name: values})[0].astype("<f4").tobytes())
+        ports = [(value.name, TYPES.get(value.type, value.type), value.shape) for value in self._session.get_inputs()]
+        outputs = self._session.run(None, split_inputs(numpy, ports, inputs))
+        return b"".join(
+            cast(bytes, numpy.asarray(output, "<f4" if output.dtype.kind == "f" else None).tobytes())
+            for output in outputs
+        )
+
+    def kernel_times_ms(self) -> List[float]:
+        """Of each kernel, at the present clock and without noise."""
+        slower = self._machine.full_mhz / self._machine.gpu_mhz
+        return [
+            1e3 * (self._launch_s + max(arithmetic_s * slower, traffic_s)) for arithmetic_s, traffic_s in self._times_s
+        ]
 
     def _at(self, mhz: float) -> Tuple[float, Utilisation]:
         """(latency in seconds, load) at a clock of the GPU."""
@@ -168,7 +204,7 @@ class SimulatedEngine(Engine):
         return self._by_clock[mhz]
 
 
-def read_kernels(model: bytes, batch: int) -> List[Kernel]:
+def read_kernels(model: bytes, batch: Optional[int]) -> List[Kernel]:
     """The kernels of a model, after fusion.
 
     Raises:
@@ -183,8 +219,9 @@ def read_kernels(model: bytes, batch: int) -> List[Kernel]:
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for info in list(graph.input) + list(graph.value_info) + list(graph.output):
         shapes.setdefault(info.name, [side.dim_value for side in info.type.tensor_type.shape.dim])
-    first = shapes[graph.input[0].name]
-    if first[:1] != [batch]:
+    weights = {tensor.name for tensor in graph.initializer}
+    first = next((shapes[info.name] for info in graph.input if info.name not in weights), [])
+    if batch is not None and first[:1] != [batch]:
         raise MeasureError("load", "the input has shape {}; this job's batch size is {}".format(first, batch))
     readers: Dict[str, int] = {}
     for node in graph.node:
@@ -204,19 +241,22 @@ def read_kernels(model: bytes, batch: int) -> List[Kernel]:
         if node.op_type in FUSED and tail:
             index = made_by[tail[-1]]
             more = sum(size(name) for name in node.input if name not in tail[-1:])
-            kernels[index] = kernels[index]._replace(values=kernels[index].values + more)
+            fused = kernels[index]
+            kernels[index] = fused._replace(values=fused.values + more, nodes=(*fused.nodes, node.name or output))
             made_by[output] = index
             continue
         macs = 0.0
         if node.op_type == "Conv":
-            weight = shapes[node.input[1]]
+            weight = shapes.get(node.input[1], [])
             macs = float(size(output) * _product(weight[1:]))
-            if weight[1] == 1 and weight[0] > 1 and _product(weight[2:]) > 1:
+            if len(weight) > 2 and weight[1] == 1 and weight[0] > 1 and _product(weight[2:]) > 1:
                 macs /= DEPTHWISE_EFFICIENCY
             made_by[output] = len(kernels)
         elif node.op_type in ("Gemm", "MatMul"):
-            macs = float(size(node.input[1]) * first[0])
-        kernels.append(Kernel(macs, float(size(output) + sum(size(name) for name in node.input))))
+            inner = (shapes.get(node.input[0]) or [1])[-1]
+            macs = float(size(output) * inner)
+        values = float(size(output) + sum(size(name) for name in node.input))
+        kernels.append(Kernel(macs, values, (node.name or output,), node.op_type))
     return kernels
 
 
@@ -236,7 +276,8 @@ def peak_values(model: bytes) -> int:
 
 
 def _product(sides: List[int]) -> int:
+    """A side that is not known counts as one."""
     result = 1
     for side in sides:
-        result *= side
+        result *= max(1, side)
     return result

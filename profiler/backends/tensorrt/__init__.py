@@ -44,7 +44,7 @@ class TensorRT(Backend):
     def __init__(
         self,
         precision: str,
-        batch: int,
+        batch: Optional[int],
         threads: int,
         home: str,
         conditions: Conditions = UNKNOWN,

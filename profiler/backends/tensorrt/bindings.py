@@ -1,7 +1,7 @@
 """Inputs and outputs of an engine: by name (TensorRT 8.5 and later) or by index, whichever the library has."""
 
 import functools
-from typing import Any, Callable, List, NamedTuple, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 from profiler.backends.tensorrt import values
 from profiler.errors import MeasureError
@@ -69,7 +69,7 @@ def has_tensors(trt: Any) -> bool:
     return hasattr(trt.ICudaEngine, "num_io_tensors") and hasattr(trt.IExecutionContext, "execute_async_v3")
 
 
-def attachment_of(trt: Any, engine: Any, batch: int) -> Attachment:
+def attachment_of(trt: Any, engine: Any, batch: Optional[int]) -> Attachment:
     """The inputs and outputs of an engine.
 
     Raises:
@@ -79,7 +79,7 @@ def attachment_of(trt: Any, engine: Any, batch: int) -> Attachment:
     for port in attachment.ports:
         if any(side < 0 for side in port.shape):
             raise MeasureError("load", "the shape of {} is not fixed: {}".format(port.name, list(port.shape)))
-        if port.shape[:1] != (batch,):
+        if batch is not None and port.shape[:1] != (batch,):
             raise MeasureError(
                 "load",
                 "{} has shape {}; this job's batch size is {}".format(port.name, list(port.shape), batch),

@@ -25,7 +25,14 @@ class TensorRTEngine(Engine):
     """
 
     def __init__(
-        self, trt: Any, log: Any, cuda: cuda_layer.Cuda, engine: Any, batch: int, plan_size: int, cuda_graph: bool
+        self,
+        trt: Any,
+        log: Any,
+        cuda: cuda_layer.Cuda,
+        engine: Any,
+        batch: Optional[int],
+        plan_size: int,
+        cuda_graph: bool,
     ) -> None:
         self._trt = trt
         self._log = log
@@ -122,20 +129,24 @@ class TensorRTEngine(Engine):
     def evaluate(self, inputs: bytes) -> bytes:
         sources = [index for index, port in enumerate(self.ports) if port.is_input]
         targets = [index for index, port in enumerate(self.ports) if not port.is_input]
-        if len(sources) != 1 or len(targets) != 1 or not all(port.is_linear for port in self.ports):
+        if not all(port.is_linear for port in self.ports):
             raise MeasureError(
-                "run",
-                "an evaluation needs one input and one output in linear format; this model has {} and {}".format(
-                    len(sources), len(targets)
-                ),
-                "evaluate a whole network",
+                "run", "an evaluation needs inputs and outputs in linear format", "evaluate a whole network"
             )
-        source, target = sources[0], targets[0]
-        self._cuda.to_device(self._pointers[source], values.from_float32(inputs, self.ports[source].element))
+        needed = [values.exchanged_bytes(self.ports[index].size, self.ports[index].element) for index in sources]
+        if len(inputs) != sum(needed):
+            raise MeasureError(
+                "run", "{} bytes of inputs, and the model takes {}".format(len(inputs), sum(needed)), "send all inputs"
+            )
+        at = 0
+        for index, size in zip(sources, needed):
+            content = values.from_float32(inputs[at : at + size], self.ports[index].element)
+            self._cuda.to_device(self._pointers[index], content)
+            at += size
         self.run(1)
-        output = self._cuda.from_device(self._pointers[target], self.ports[target].size)
+        outputs = [self._cuda.from_device(self._pointers[index], self.ports[index].size) for index in targets]
         self._fill_inputs()  # timing continues with the same numbers
-        return values.to_float32(output, self.ports[target].element)
+        return b"".join(values.to_float32(output, self.ports[index].element) for output, index in zip(outputs, targets))
 
     def layer_times_ms(self, runs: int = 10) -> List[Tuple[str, float]]:
         """Mean time of each layer, in order of execution. For people: the sum is not the engine's latency."""

@@ -5,14 +5,15 @@ import random
 import struct
 from typing import Any, Dict, Optional
 
-from profiler.errors import MeasureError
-
 INPUT_SEED = 0
 INPUT_BLOCK = 65536  # random numbers, repeated: drawing millions in pure Python takes a Nano seconds
 INT8_SIGMA = 127 / 3  # three standard deviations are the largest value
 
-BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1}
-_TENSORRT = {"float32": "FLOAT", "float16": "HALF", "int8": "INT8", "uint8": "UINT8"}
+BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8, "bool": 1}
+_TENSORRT = {
+    "float32": "FLOAT", "float16": "HALF", "int8": "INT8", "uint8": "UINT8", "int32": "INT32", "int64": "INT64",
+    "bool": "BOOL",
+}  # fmt: skip
 _BLOCKS: Dict[str, bytes] = {}
 
 
@@ -26,6 +27,8 @@ def element_type(trt: Any, data_type: Any) -> Optional[str]:
 
 def seeded(element: str, size: int) -> bytes:
     """Normally distributed values: float with standard deviation 1; in 8 bits, three of them are 127.
+
+    Wider integers and bool are 0 or 1: an index beyond its table would be an error.
 
     Args:
         size: bytes.
@@ -42,34 +45,30 @@ def _encode(element: str, values: Any) -> bytes:
         return array.array("f", values).tobytes()
     if element == "float16":
         return struct.pack("<{}e".format(len(values)), *values)
+    if element in ("int32", "int64", "bool"):
+        return b"".join(int(value > 0).to_bytes(BYTES[element], "little") for value in values)
     whole = [max(-127, min(127, round(value * INT8_SIGMA))) for value in values]
     if element == "int8":
         return array.array("b", whole).tobytes()
     return bytes(value + 128 for value in whole)
 
 
+def exchanged_bytes(size: int, element: str) -> int:
+    """Of a tensor of `size` bytes as host and board exchange it: floats as float32, others in their own type."""
+    return 2 * size if element == "float16" else size
+
+
 def from_float32(content: bytes, element: str) -> bytes:
-    """Raises MeasureError: the type is not a float."""
-    _require_float(element)
-    if element == "float32":
+    """The tensor that TensorRT takes, from what was sent."""
+    if element != "float16":
         return content
     count = len(content) // 4
     return struct.pack("<{}e".format(count), *struct.unpack("<{}f".format(count), content))
 
 
 def to_float32(content: bytes, element: str) -> bytes:
-    """Raises MeasureError: the type is not a float."""
-    _require_float(element)
-    if element == "float32":
+    """What is sent, from the tensor that TensorRT made."""
+    if element != "float16":
         return content
     count = len(content) // 2
     return struct.pack("<{}f".format(count), *struct.unpack("<{}e".format(count), content))
-
-
-def _require_float(element: str) -> None:
-    if element not in ("float32", "float16"):
-        raise MeasureError(
-            "run",
-            "an evaluation takes float32 in and out, and this model has {} at its edges".format(element),
-            "export the network with float inputs and outputs",
-        )
