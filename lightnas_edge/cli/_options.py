@@ -296,16 +296,7 @@ def settings(arguments: argparse.Namespace, connection: Connection) -> Settings:
         UsageError: the engine has no kernels of that precision.
     """
     backend = arguments.backend or connection.backend
-    if backend not in PRECISIONS_OF:
-        raise UsageError(f"--backend: invalid choice: {unknown_choice(backend, PRECISIONS_OF)}")
-    if arguments.precision not in PRECISIONS_OF[backend]:
-        why = (
-            ": a CPU has no fp16 kernels; converting to fp32 and back would mislead" if backend == "onnxruntime" else ""
-        )
-        raise UsageError(
-            f"the backend {backend} measures {' and '.join(PRECISIONS_OF[backend])}, not {arguments.precision}{why}",
-            hint=f"use --precision {PRECISIONS_OF[backend][0]}, or measure on a board with TensorRT",
-        )
+    refuse_impossible(backend, arguments.precision)
     return Settings(
         backend=backend,
         precision=arguments.precision,
@@ -315,6 +306,20 @@ def settings(arguments: argparse.Namespace, connection: Connection) -> Settings:
         protocol=MeasurementProtocol(rounds=arguments.rounds, seed=arguments.seed),
         **board_settings(arguments),
     )
+
+
+def refuse_impossible(backend: str, precision: str) -> None:
+    """Raises UsageError: no such engine, or it has no kernels of that precision."""
+    if backend not in PRECISIONS_OF:
+        raise UsageError(f"--backend: invalid choice: {unknown_choice(backend, PRECISIONS_OF)}")
+    if precision not in PRECISIONS_OF[backend]:
+        why = (
+            ": a CPU has no fp16 kernels; converting to fp32 and back would mislead" if backend == "onnxruntime" else ""
+        )
+        raise UsageError(
+            f"the backend {backend} measures {' and '.join(PRECISIONS_OF[backend])}, not {precision}{why}",
+            hint=f"use --precision {PRECISIONS_OF[backend][0]}, or measure on a board with TensorRT",
+        )
 
 
 def board_settings(arguments: argparse.Namespace) -> dict[str, Any]:

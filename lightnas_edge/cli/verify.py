@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import devices
 from lightnas_edge.cli._console import UsageError, info, print_json
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
+from lightnas_edge.cli._model_options import add_model, add_model_measuring, chosen_model, model_settings
 from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, sudo_password
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each
 from lightnas_edge.cli._verdicts import (
@@ -30,7 +31,16 @@ if TYPE_CHECKING:
     from lightnas_edge.deploy.references import Reference
     from lightnas_edge.models import Model
 
-MODEL_OPTIONS = ("--reference", "--against", "--shape", "--precision", "--backend", "--out")
+MODEL_OPTIONS = (
+    "--reference",
+    "--against",
+    "--shape",
+    "--precision",
+    "--backend",
+    "--threads",
+    "--cuda-graph",
+    "--out",
+)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -55,7 +65,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_sustained(parser)
     add_board(parser)
     parser.add_argument("--data", metavar="DIR", help="labelled images (default: the data of the search)")
-    pass
+    group = add_model(parser)
+    add_model_measuring(group)
+    group.add_argument("--reference", type=Path, metavar="FILE.npz", help="inputs and expected outputs, by name")
+    group.add_argument(
+        "--against", type=Path, metavar="FILE.onnx", help="a model with the outputs to expect, usually in fp32"
+    )
+    group.add_argument("--out", type=Path, metavar="DIR", help="record and report (default: verify-NAME)")
     add_files_for_ci(parser)
     add_json(parser)
     parser.set_defaults(run=_run)
@@ -100,7 +116,6 @@ def _verified_run(run: Run, arguments: argparse.Namespace) -> Verification:
 
 
 def _verified_model(arguments: argparse.Namespace) -> Verification:
-    from lightnas_edge.cli._model_options import chosen_model
     from lightnas_edge.deploy.judge import check_targets
     from lightnas_edge.deploy.verify import rounds_for
     from lightnas_edge.deploy.verify_model import command_for, verify_model
@@ -114,7 +129,7 @@ def _verified_model(arguments: argparse.Namespace) -> Verification:
     model = chosen_model(arguments)
     password = sudo_password(arguments)
     connection = devices.connect(arguments.host)
-    settings = model_settings(arguments, connection, rounds_for(asked))
+    settings = model_settings(arguments, connection, model, arguments.rounds or rounds_for(asked))
     reference = _reference(arguments, model)
     folder = arguments.out or Path(f"verify-{model.facts.name}")
     announce_estimate(0, settings, networks=1)
@@ -122,7 +137,7 @@ def _verified_model(arguments: argparse.Namespace) -> Verification:
         found = verify_model(
             model, connection, folder, asked, _measured_so(settings, arguments), reference,
             on_progress=bars.measuring, sudo_password=password,
-            command=command_for(model, arguments.host, dict(arguments.shape or {})),
+            command=command_for(model, arguments.host, dict(arguments.shape)),
         )  # fmt: skip
     report = build_verification_report(found.record, folder)
     if not arguments.json:
@@ -141,7 +156,7 @@ def _reference(arguments: argparse.Namespace, model: Model) -> Reference:
     if arguments.reference is not None:
         return references.from_npz(model, arguments.reference)
     if arguments.against is not None:
-        return references.from_model(model, arguments.against, dict(arguments.shape or {}))
+        return references.from_model(model, arguments.against, dict(arguments.shape))
     if arguments.data is not None:
         return references.from_images(model, arguments.data, IMAGES)
     return references.from_this_machine(model)

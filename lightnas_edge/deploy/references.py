@@ -113,7 +113,7 @@ def from_images(model: Model, folder: str, images: int) -> Reference:
             hint="--reference FILE.npz compares outputs of any model",
         )
     (value,) = model.facts.inputs
-    batch, channels, height, width = value.shape
+    batch, channels, height, width = (side or 0 for side in value.shape)
     outputs = model.facts.outputs[0].shape
     if channels != 3 or height != width or len(outputs) != 2:
         raise VerifyError(

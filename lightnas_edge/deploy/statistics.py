@@ -192,7 +192,7 @@ def _quantile_interval(rounds: Sequence[Array], quantile: float, confidence: flo
     )  # (thresholds, rounds); half of the samples that equal the threshold
     share = within.mean(axis=1)
     whole = share * (1 - share)
-    least = 1 / max(map(len, rounds))
+    least = 1 / max(len(samples) for samples in rounds)
     effect = np.clip(
         np.divide(_variance_of_rounds(within), whole, out=np.ones_like(whole), where=whole > 0), least, None
     )
@@ -227,7 +227,8 @@ def _candidates(rounds: Sequence[Array], quantile: float, count: int) -> Array:
     near = values[(values >= low) & (values <= high)]
     if len(near) > _CANDIDATES:
         near = near[np.linspace(0, len(near) - 1, _CANDIDATES).round().astype(int)]
-    return near
+    found: Array = near
+    return found
 
 
 def _variance_of_rounds(values: Array) -> Array:
@@ -254,7 +255,8 @@ def _variance_of_rounds(values: Array) -> Array:
     correlation = (found * count + degree + 1) / (count - 3 * (degree + 1))
     usable = np.clip(correlation - _CORRELATION_ERRORS / math.sqrt(count), 0.0, _MOST_CORRELATION)
     usable = np.where(usable > 0, np.clip(correlation, 0.0, _MOST_CORRELATION), 0.0)
-    return variance * (1 + usable) / (1 - usable)
+    variance = variance * (1 + usable) / (1 - usable)
+    return variance
 
 
 def _weighted_quantile(rounds: Sequence[Array], quantile: float) -> float:

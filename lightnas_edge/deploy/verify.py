@@ -22,7 +22,15 @@ from lightnas_edge.deploy.judge import UNITS, Evidence, Judgement, Predicted, ch
 from lightnas_edge.deploy.statistics import CONFIDENCE, least_rounds
 from lightnas_edge.errors import FingerprintError, VerifyError
 from lightnas_edge.files import sha256_of_file
-from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, network_key, sentinels, write_verify_job
+from lightnas_edge.measuring import (
+    ROUND_S,
+    MeasurementProtocol,
+    Settings,
+    measure,
+    network_key,
+    sentinels,
+    write_verify_job,
+)
 from lightnas_edge.predictor import load_predictor
 from lightnas_edge.predictor.counted import CountedPredictor
 from lightnas_edge.records.deployment import LATENCY_FIELDS, LatencyEstimate, VerificationRecord
@@ -87,7 +95,7 @@ def run_settings(
     run.found  # noqa: B018  # names the networks below a search that found several
     asked = run.targets if targets is None else targets
     # The number of rounds must not depend on the samples: no extra rounds.
-    protocol = MeasurementProtocol(rounds=rounds or rounds_for(asked), seed=seed, extra_rounds=0)
+    protocol = MeasurementProtocol(rounds=rounds or rounds_for(asked), seed=seed, extra_rounds=0, round_s=ROUND_S)
     return replace(Settings.like(run.record.fingerprint, protocol), energy_rounds=energy_rounds_for(asked))
 
 

@@ -2,6 +2,7 @@
 
 from lightnas_edge.measuring.campaign import measure
 from lightnas_edge.measuring.jobs import (
+    ROUND_S,
     Job,
     MeasurementProtocol,
     Settings,
@@ -19,6 +20,7 @@ from lightnas_edge.measuring.jobs import (
 )
 
 __all__ = [
+    "ROUND_S",
     "Job",
     "MeasurementProtocol",
     "Settings",

@@ -37,6 +37,9 @@ from lightnas_edge.space.cost import operator_cost
 
 ENERGY_STEADY_S = 5.0  # of steady power, after the sensor has settled: docs/energy.md
 REFERENCE_NETWORKS = 10  # enough to scale and correct the predictor of another board
+# Other work on a machine comes in bursts of up to 0.3 s and speeds that change a few times a second: two visits of a network
+# that is judged are this far apart, so that they do not share them.
+ROUND_S = 1.0
 SENTINELS = 12  # searchable operators in every job of a space: they show how fast the machine is in that session
 
 

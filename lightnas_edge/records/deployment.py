@@ -11,7 +11,6 @@ from pydantic import Field
 from lightnas_edge.records.base import (
     Count,
     Fingerprint,
-    FreeForm,
     Integer,
     Name,
     NonNegativeFloat,
@@ -22,6 +21,7 @@ from lightnas_edge.records.base import (
     Share,
     Text,
 )
+from lightnas_edge.records.model import ModelRecord
 from lightnas_edge.records.run import Confidence, DataRecord, Metric, Normalisation, Operators
 
 Verdict = Literal["met", "missed", "inconclusive"]
@@ -234,7 +234,7 @@ class VerificationRecord(Record):
     schema_: Literal[3] = Field(default=3, alias="schema")
     created: Text
     host: Name
-    model: FreeForm | None = None  # a ModelRecord once records/model.py exists
+    model: ModelRecord | None = None
     model_sha256: Sha256
     weights_sha256: Sha256 | None
     data_sha256: Sha256 | None

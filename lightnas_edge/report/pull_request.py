@@ -1,0 +1,73 @@
+"""A verification as Markdown for a pull request: verdict, budgets, statistics, and what changed."""
+
+from __future__ import annotations
+
+import re
+
+from lightnas_edge.deploy.compare_verifications import compare_verifications, headroom
+from lightnas_edge.deploy.judge import AT_LEAST, LABELS, UNITS, decimals
+from lightnas_edge.records.deployment import LATENCY_FIELDS, BudgetVerdict, Interval, VerificationRecord
+from lightnas_edge.records.plain_text import clean_text
+from lightnas_edge.report.junit import network_name
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~!@&])")
+
+
+def pull_request_markdown(record: VerificationRecord, before: VerificationRecord | None = None) -> str:
+    """Raises VerifyError where `before` is simulated and `record` is not, or the other way round."""
+    mark = "SIMULATED, " if record.simulated else ""
+    lines = [f"### {mark}{record.verdict}: {markdown_text(network_name(record))} on {markdown_text(record.host)}", ""]
+    if record.verdict != "met":
+        lines += [f"{markdown_text(record.reason)}.", ""]
+        if record.remedy:
+            lines += [f"Next: {markdown_text(record.remedy)}.", ""]
+    lines += ["| budget | target | value | interval | headroom | verdict |", "|---|--:|--:|--:|--:|---|"]
+    lines += [_budget_row(budget) for budget in record.budgets]
+    lines += ["", f"| latency | ms | {100 * record.confidence:.0f} % interval |", "|---|--:|--:|"]
+    digits = decimals(record.measured.median.latency_ms)
+    for metric in LATENCY_FIELDS:
+        each = record.measured.statistic(metric)
+        interval = "–" if each.interval_ms is None else _interval(each.interval_ms, digits)
+        lines.append(f"| {LABELS[metric]} | {each.latency_ms:.{digits}f} | {interval} |")
+    measured = record.measured
+    what = (
+        "inferences" if measured.inferences_per_sample == 1 else f"means of {measured.inferences_per_sample} inferences"
+    )
+    board = "; ".join(f"{name} {value}" for name, value in sorted(record.fingerprint.items()) if value is not None)
+    lines += ["", f"n={measured.n} {what} in {measured.rounds} rounds, {markdown_text(record.precision)}, "
+              f"model `{record.model_sha256[:12]}`."]  # fmt: skip
+    if board:
+        lines += ["", f"Board: {markdown_text(board)}."]
+    if before is not None:
+        found = compare_verifications(before, record)
+        lines += ["", "**What changed**", "", *(f"- {markdown_text(line)}" for line in found.findings)]
+        lines += [f"- different: {markdown_text(line)}" for line in found.differences]
+        lines += ["", f"Next: {markdown_text(found.remedy)}."]
+    if record.warnings:
+        lines += ["", *(f"- warning: {markdown_text(text)}" for text in dict.fromkeys(record.warnings))]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_text(text: str) -> str:
+    """Text from a board as plain text: no markup, no mention of a user, no link."""
+    return _MARKUP.sub(r"\\\1", clean_text(text)).replace("://", ":\u2060//")
+
+
+def _budget_row(budget: BudgetVerdict) -> str:
+    unit = UNITS[budget.metric]
+    factor = 1.0 if unit else 100.0
+    shown = unit or "%"
+    digits = decimals(factor * budget.target)
+    value = "–" if budget.value is None else f"{factor * budget.value:.{digits}f} {shown}"
+    ends = budget.interval
+    interval = "–" if ends is None else _interval((factor * ends[0], factor * ends[1]), digits)
+    left = headroom(budget.metric, budget.value, budget.target)
+    bound = "at least" if budget.metric in AT_LEAST else "at most"
+    return (
+        f"| {LABELS[budget.metric]} | {bound} {factor * budget.target:.{digits}f} {shown} | {value} | {interval} | "
+        f"{'–' if left is None else f'{100 * left:.1f} %'} | **{budget.verdict}** |"
+    )
+
+
+def _interval(ends: Interval, digits: int) -> str:
+    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
