@@ -1,0 +1,112 @@
+import pytest
+
+from lightnas_edge.deploy.compare_verifications import compare_verifications, read_verification
+from lightnas_edge.deploy.judge import Evidence
+from lightnas_edge.errors import VerifyError
+from lightnas_edge.records.comparison import ComparisonReport
+from lightnas_edge.records.deployment import AccuracyRecord, ComparisonRecord, DriftRecord, LatencyEstimate
+from tests.run_folders import measured, verification
+
+
+def of_latency(median_ms, *, seed=0, spread=0.002, rounds=60, **changed):
+    evidence = Evidence(measured(median_ms, seed=seed, spread=spread, rounds=rounds))
+    return verification({"latency_ms": 0.5}, evidence, **changed)
+
+
+def change(report, metric="latency_ms"):
+    return next(each for each in report.changes if each.metric == metric)
+
+
+def test_a_change_of_ten_per_cent_is_more_than_day_to_day_differences():
+    report = compare_verifications(of_latency(0.4), of_latency(0.44, seed=1))
+
+    found = change(report)
+    assert found.finding == "worse"
+    assert found.interval[0] < 1.1 < found.interval[1]
+    assert "p50 latency rose by" in report.findings[0]
+    assert ComparisonReport.parse(report.model_dump_json(), "again") == report
+
+
+def test_a_faster_network_is_better():
+    assert change(compare_verifications(of_latency(0.44), of_latency(0.4, seed=1))).finding == "better"
+
+
+def test_one_per_cent_beyond_the_noise_is_within_day_to_day_differences():
+    report = compare_verifications(of_latency(0.4), of_latency(0.404))
+
+    assert change(report).interval[0] > 1
+    assert change(report).finding == "within day-to-day differences"
+
+
+def test_the_same_samples_are_within_noise():
+    assert change(compare_verifications(of_latency(0.4), of_latency(0.4))).finding == "within noise"
+
+
+def test_without_enough_rounds_nobody_knows_whether_it_is_noise():
+    report = compare_verifications(of_latency(0.4, rounds=2), of_latency(0.48, rounds=2))
+
+    assert change(report).finding == "unknown"
+    assert "more rounds" in report.remedy
+
+
+def test_simulated_and_measured_numbers_are_not_compared():
+    with pytest.raises(VerifyError, match="SIMULATED"):
+        compare_verifications(of_latency(0.4), of_latency(0.4, simulated=True))
+
+
+def test_the_machine_is_told_apart_from_the_network():
+    def drifted(median_ms, ratio):
+        drift = DriftRecord(ratio=ratio, interval=(ratio, ratio), confidence=0.95, sentinels={"a": ratio, "b": ratio})
+        estimate = LatencyEstimate(latency_ms=median_ms, interval_ms=None)
+        compared = ComparisonRecord(
+            metric="latency_ms", predicted=estimate, corrected=None, drift=drift, day_deviation=None, gap=0.0
+        )
+        return of_latency(median_ms, comparison=compared, table_sha256="1" * 64)
+
+    report = compare_verifications(drifted(0.4, 1.0), drifted(0.44, 1.1))
+
+    assert report.machine.ratio == pytest.approx(1.1)
+    assert report.machine.network_ratio == pytest.approx(1.0)
+    assert "whole machine is slower" in report.remedy
+
+
+def test_accuracy_is_compared_on_the_same_images_only():
+    score = AccuracyRecord(
+        top1=0.9, interval=(0.88, 0.92), images=1000, reference_top1=0.9, drop=0.0, drop_interval=(-0.01, 0.01)
+    )
+    worse = score.model_copy(update={"top1": 0.8, "interval": (0.78, 0.82)})
+
+    same = compare_verifications(of_latency(0.4, accuracy=score), of_latency(0.4, accuracy=worse))
+    other = compare_verifications(
+        of_latency(0.4, accuracy=score), of_latency(0.4, accuracy=worse, data_sha256="2" * 64)
+    )
+
+    assert change(same, "accuracy").finding == "worse"
+    assert all(each.metric != "accuracy" for each in other.changes)
+    assert any("same images" in text for text in other.not_compared)
+
+
+def test_a_budget_that_is_lost_and_what_differs_of_the_board_are_named():
+    old = of_latency(0.4, fingerprint={"jetpack": "6.0"})
+    new = of_latency(0.6, fingerprint={"jetpack": "6.1"}, model_sha256="3" * 64)
+    report = compare_verifications(old, new)
+
+    assert (report.budgets[0].old, report.budgets[0].new) == ("met", "missed")
+    assert report.budgets[0].headroom == pytest.approx(-0.2, abs=0.01)
+    assert report.differences == ("jetpack '6.0' and '6.1'",)
+    assert not report.same_network
+
+
+@pytest.mark.parametrize("place", [".", "verify"])
+def test_a_folder_is_read_through_its_verification(tmp_path, place):
+    record = of_latency(0.4)
+    (tmp_path / place).mkdir(exist_ok=True)
+    record.save(tmp_path / place / "verification.json")
+
+    assert read_verification(tmp_path) == record
+
+
+def test_a_folder_without_a_verification_is_an_error_with_a_remedy(tmp_path):
+    with pytest.raises(VerifyError, match=r"holds no verification\.json") as caught:
+        read_verification(tmp_path)
+    assert "run directory" in caught.value.hint
