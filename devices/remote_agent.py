@@ -38,6 +38,9 @@ STOP_LIMIT_S = 30.0  # from the request to stop to the agent's last status
 _MAIN = "import sys\n\nfrom profiler.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
 
 
+LARGEST_LAYERS = 256 * 2**20
+
+
 class Campaign:
     """One job on one board.
 
@@ -157,7 +160,9 @@ class Campaign:
         return status
 
     def fetch_outputs(self, folder: Path) -> None:
-        """Copy the outputs of the job's evaluations to FOLDER/<key>.f32.
+        """Copy the outputs of the job's evaluations to FOLDER/<key>.f32, and the times of layers to FOLDER/<key>.layers.json.
+
+        A runtime that does not time layers writes no such file.
 
         Raises:
             AgentFailedError: an evaluation has no output; the hint shows the agent's log.
@@ -167,6 +172,11 @@ class Campaign:
             if not self._connection.exists(remote):
                 raise AgentFailedError(f"the agent has no output for {row.key}", hint=self._log_tail())
             write_atomic(folder / f"{row.key}.f32", self._connection.read(remote))
+        for key in self._job.layer_profiles:
+            remote = self._on_board(f"outputs/{key}.layers.json")
+            if self._connection.exists(remote):
+                content = self._connection.read(remote, limit=LARGEST_LAYERS)
+                write_atomic(folder / f"{key}.layers.json", content)
 
     def _follow(self, journal: Path, on_progress: Callable[[Status], None] | None) -> Status:
         self._compare(journal)
