@@ -23,8 +23,7 @@ def junit_xml(*records: VerificationRecord) -> str:
 
 def network_name(record: VerificationRecord) -> str:
     """The name of a model file, or else the start of its hash."""
-    name = (record.model or {}).get("name")
-    return clean_text(str(name), 100) if name else f"model {record.model_sha256[:12]}"
+    return clean_text(record.model.name, 100) if record.model else f"model {record.model_sha256[:12]}"
 
 
 def _suite(record: VerificationRecord, index: int) -> Xml.Element:

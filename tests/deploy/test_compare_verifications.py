@@ -54,7 +54,7 @@ def test_simulated_and_measured_numbers_are_not_compared():
         compare_verifications(of_latency(0.4), of_latency(0.4, simulated=True))
 
 
-def test_the_machine_is_told_apart_from_the_network():
+def test_a_slower_machine_is_another_finding_than_a_slower_network():
     def drifted(median_ms, ratio):
         drift = DriftRecord(ratio=ratio, interval=(ratio, ratio), confidence=0.95, sentinels={"a": ratio, "b": ratio})
         estimate = LatencyEstimate(latency_ms=median_ms, interval_ms=None)
