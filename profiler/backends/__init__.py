@@ -1,10 +1,10 @@
 """Engines behind one narrow interface. A backend's library is imported when the backend is opened, never before."""
 
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional
 
 from profiler import power
-from profiler.errors import BackendError, MeasureError
+from profiler.errors import BackendError
 from profiler.fields import JsonObject
 from profiler.system import THIS_MACHINE, System
 
@@ -61,8 +61,9 @@ class Backend:
     """One way to execute models.
 
     Implementers guarantee: `load` works from the bytes given, not from a file that may have changed since it was
-    checked; it refuses a model whose batch size is not `batch`; inputs are drawn from a seeded normal distribution, so
-    that every load of a model runs on the same numbers.
+    checked; it refuses a model whose batch size is not `batch`, where that is given; inputs are seeded, so that every
+    load of a model runs on the same numbers: floating-point numbers and 8-bit ones are normally distributed, wider
+    integers are 0 or 1, because an index beyond its table would fail, and bool is true.
     """
 
     on_gpu = True  # where its engines run: the clock that counts
@@ -119,37 +120,6 @@ class Backend:
             MeasureError: code `load` when the model cannot be used.
         """
         raise NotImplementedError
-
-
-def float_kind(kind: str) -> bool:
-    """Whether tensors of this type are exchanged as float32 between host and board; others keep their type."""
-    return kind.startswith("float")
-
-
-def split_inputs(numpy: Any, ports: List[Tuple[str, str, List[int]]], content: bytes) -> Dict[str, Any]:
-    """The arrays of one inference, by name, in the types that the model takes.
-
-    Args:
-        ports: name, type and shape of each input, in order. content: all of them, one behind the other.
-
-    Raises:
-        MeasureError: there are more or fewer bytes than the inputs need.
-    """
-    arrays, at = {}, 0
-    for name, kind, shape in ports:
-        sent = numpy.dtype("<f4" if float_kind(kind) else kind)
-        count = 1
-        for side in shape:
-            count *= side
-        if at + count * sent.itemsize > len(content):
-            raise MeasureError("run", "{} bytes of inputs end within {}".format(len(content), name), "send all inputs")
-        arrays[name] = numpy.frombuffer(content, sent, count, at).reshape(shape).astype(kind)
-        at += count * sent.itemsize
-    if at != len(content):
-        raise MeasureError(
-            "run", "{} bytes of inputs, and the model takes {}".format(len(content), at), "send all inputs"
-        )
-    return arrays
 
 
 def names() -> List[str]:

@@ -135,7 +135,7 @@ def _node(message: memoryview) -> Node:
     texts: Dict[int, List[str]] = {1: [], 2: [], 3: [], 4: [], 5: [], 7: []}
     for number, content in fields(message):
         if number == 5:
-            content = dict(fields(_message(content))).get(1, b"")
+            content = dict(fields(_message(content))).get(1, memoryview(b""))
         if number in texts:
             texts[number].append(_text(content))
     return Node(

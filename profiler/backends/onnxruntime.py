@@ -1,18 +1,25 @@
 """ONNX Runtime: on the CPU, or on the GPU by its CUDA or TensorRT provider. From 1.10 (the last for Python 3.6) on."""
 
-import collections
 import os
 import platform
 import shutil
 import sys
 import sysconfig
 import tempfile
-from typing import Any, DefaultDict, Dict, List, Optional, cast
+from typing import Any, Dict, List, Optional
 
-from profiler import cuda, onnx_nodes
-from profiler.backends import Backend, Engine, float_kind, split_inputs
+from profiler import cuda
+from profiler.backends import (
+    Backend,
+    Engine,
+    elements,
+    layer_profile,
+    onnx_file,
+    onnxruntime_failures,
+    onnxruntime_trace,
+)  # fmt: skip
 from profiler.errors import BackendError, MeasureError
-from profiler.fields import JsonObject, RecordError, parse
+from profiler.fields import JsonObject
 
 # Name of the backend -> its provider, where its tensors live, its precisions, and the dialect of its int8 graphs.
 KINDS = {
@@ -22,14 +29,12 @@ KINDS = {
 }
 INPUT_SEED = 0
 ARITHMETIC = "lightnas_edge.arithmetic"  # key in a model's metadata
-TYPES = {
-    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
-    "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
-    "tensor(uint16)": "uint16", "tensor(int16)": "int16", "tensor(uint32)": "uint32", "tensor(uint64)": "uint64",
+_TYPES = {  # those that numpy has
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(bool)": "bool",
+    "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32", "tensor(uint64)": "uint64",
+    "tensor(int8)": "int8", "tensor(int16)": "int16", "tensor(int32)": "int32", "tensor(int64)": "int64",
 }  # fmt: skip
-_PRECISIONS = {"float": "fp32", "float16": "fp16", "double": "fp64", "uint8": "int8", "int8": "int8"}  # in a trace
-_REFORMATS = ("ReorderInput", "ReorderOutput")
-WARMUP_RUNS = 5  # of a profile
+PROFILE_WARMUP = 3  # inferences before the layers are timed
 
 
 class OnnxRuntime(Backend):
@@ -87,52 +92,44 @@ class OnnxRuntime(Backend):
         }
 
     def load(self, model: bytes) -> "OnnxRuntimeEngine":
-        session = self._session(model, self._session_options())
-        self._refuse_other_arithmetic(session.get_modelmeta().custom_metadata_map or {})
-        for value in session.get_inputs() + session.get_outputs():
-            if value.type not in TYPES:
-                raise MeasureError("load", "{} is {}, not {}".format(value.name, value.type, " or ".join(TYPES)))
-            if self._batch is None and value.name in {output.name for output in session.get_outputs()}:
-                continue  # an output may be as long as its content
-            if not all(isinstance(side, int) for side in value.shape):
-                raise MeasureError("load", "the shape of {} is not fixed: {}".format(value.name, value.shape))
-            if self._batch is not None and value.shape[:1] != [self._batch]:
-                raise MeasureError(
-                    "load", "{} has shape {}; this job's batch size is {}".format(value.name, value.shape, self._batch)
-                )
-        return OnnxRuntimeEngine(session, self._runtime, self._numpy, self._place)
+        return self._engine(self._session(model, self._session_options()))
 
-    def layer_profile(self, model: bytes, runs: int) -> JsonObject:
-        """From the runtime's own trace, by a session of its own; what a fused node computes follows from the optimised graph."""
-        folder = tempfile.mkdtemp(prefix="lightnas-layers-")
+    def layer_profile(self, model: bytes, runs: int) -> Optional[JsonObject]:
+        """On a GPU the profile has the times of calls, not those of kernels: none."""
+        if self.on_gpu:
+            return None
+        folder = tempfile.mkdtemp(prefix="lightnas-edge-layers-")
         try:
-            options = self._session_options()
-            options.enable_profiling = True
-            options.profile_file_prefix = os.path.join(folder, "trace")
-            options.optimized_model_filepath = os.path.join(folder, "optimised.onnx")
-            session = self._session(model, options)
-            engine = OnnxRuntimeEngine(session, self._runtime, self._numpy, self._place)
-            engine.run(runs + WARMUP_RUNS)
-            trace = session.end_profiling()
-            with open(trace, "rb") as file:
-                events = parse(file.read())
-            warnings = []
-            try:
-                with open(os.path.join(folder, "optimised.onnx"), "rb") as file:
-                    origins = onnx_nodes.origins(onnx_nodes.read_nodes(model), onnx_nodes.read_nodes(file.read()))
-            except (OSError, RecordError) as err:
-                origins = {}
-                warnings.append("which nodes a layer comes from is not known: {}".format(err))
+            return self._profile(model, runs, folder)
+        except OSError as err:
+            raise MeasureError(
+                "run", "the layers cannot be timed: {}: {}".format(folder, err), "free space on the board"
+            )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return layers_of_trace(events, runs, origins, warnings)
+
+    def _profile(self, model: bytes, runs: int, folder: str) -> JsonObject:
+        optimised = os.path.join(folder, "optimised.onnx")
+        options = self._session_options()
+        options.enable_profiling = True
+        options.profile_file_prefix = os.path.join(folder, "trace")
+        options.optimized_model_filepath = optimised
+        session = self._session(model, options)
+        self._engine(session).run(PROFILE_WARMUP + runs)
+        with open(session.end_profiling(), "rb") as file:
+            timed = onnxruntime_trace.read_runs(file.read())[PROFILE_WARMUP:]
+        with open(optimised, "rb") as file:
+            graph = onnx_file.read_graph(file.read())
+        timed, warnings = onnxruntime_trace.equal_runs(timed)
+        layers, more = onnxruntime_trace.layers(timed, onnx_file.read_graph(model), graph)
+        return layer_profile.to_json("onnxruntime", len(timed), layers, [run.ms for run in timed], warnings + more)
 
     def _session_options(self) -> Any:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        if self._place != "cpu":
+        if self.on_gpu:
             # What the GPU cannot run must fail, not move to the CPU unnoticed. Versions before 1.15 ignore the entry.
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return options
@@ -142,20 +139,36 @@ class OnnxRuntime(Backend):
         try:
             session = self._runtime.InferenceSession(model, options, providers=[(self._provider, self._options())])
         except Exception as err:
-            refused = MeasureError(
-                "load",
-                "ONNX Runtime {} cannot load the model: {}".format(self._runtime.__version__, _first_line(err)),
-                "export it again with a lower --opset, or update ONNX Runtime on the board",
-            )
-            refused.fatal = cuda.is_sticky(str(err))
-            raise refused
+            raise onnxruntime_failures.failure(self._runtime.__version__, str(err), model, self._provider)
         if session.get_providers()[0] != self._provider:
             raise MeasureError(
                 "load",
                 "ONNX Runtime does not use {} but {}".format(self._provider, session.get_providers()[0]),
                 "its libraries (CUDA, cuDNN, TensorRT) do not load; see agent.log",
             )
+        self._refuse_other_arithmetic(session.get_modelmeta().custom_metadata_map or {})
         return session
+
+    def _engine(self, session: Any) -> "OnnxRuntimeEngine":
+        for value in session.get_inputs() + session.get_outputs():
+            if value.type not in _TYPES:
+                raise MeasureError(
+                    "load",
+                    "{} is {}; this backend has {}".format(value.name, value.type, ", ".join(sorted(_TYPES))),
+                    "export the model with another type there",
+                )
+            if self._batch is not None and value.shape[:1] != [self._batch]:
+                raise MeasureError(
+                    "load", "{} has shape {}; this job's batch size is {}".format(value.name, value.shape, self._batch)
+                )
+        for value in session.get_inputs():
+            if not _is_fixed(value.shape):
+                raise MeasureError(
+                    "load",
+                    "the shape of the input {} is not fixed: {}".format(value.name, value.shape),
+                    "fix it before the model is sent: --shape {}:1x3x224x224, for example".format(value.name),
+                )
+        return OnnxRuntimeEngine(session, self._runtime, self._numpy, self._place)
 
     def _refuse_untyped(self, model: bytes) -> None:
         """The numbers of a model in another precision would bear the wrong name."""
@@ -197,21 +210,16 @@ class OnnxRuntimeEngine(Engine):
         self._values: List[Any] = []  # the binding does not keep its tensors alive
         random = numpy.random.RandomState(INPUT_SEED)
         for value in session.get_inputs():
-            drawn = random.standard_normal(value.shape)
-            kind = TYPES[value.type]
-            if kind in ("uint8", "int8"):  # three standard deviations are the range
-                drawn = numpy.clip(numpy.rint(drawn * 127 / 3), -127, 127) + (128 if kind == "uint8" else 0)
-            elif not float_kind(kind):  # an index beyond its table would fail: only 0 and 1 are safe
-                drawn = drawn > 0
-            tensor = runtime.OrtValue.ortvalue_from_numpy(drawn.astype(TYPES[value.type]), place, 0)
+            drawn = _draw(numpy, random, value.shape, _TYPES[value.type])
+            tensor = runtime.OrtValue.ortvalue_from_numpy(drawn, place, 0)
             self._binding.bind_ortvalue_input(value.name, tensor)
             self._values.append(tensor)
         for value in session.get_outputs():
-            if not all(isinstance(side, int) for side in value.shape):
-                self._binding.bind_output(value.name, place)  # as long as its content: the runtime allocates it
+            if not _is_fixed(value.shape):  # it depends on the values: ONNX Runtime allocates it in every inference
+                self._binding.bind_output(value.name, place)
                 continue
             tensor = runtime.OrtValue.ortvalue_from_shape_and_type(
-                value.shape, getattr(numpy, TYPES[value.type]), place, 0
+                value.shape, numpy.dtype(_TYPES[value.type]).type, place, 0
             )
             self._binding.bind_ortvalue_output(value.name, tensor)
             self._values.append(tensor)
@@ -222,73 +230,60 @@ class OnnxRuntimeEngine(Engine):
             for _ in range(repeats):
                 run(binding)
         except Exception as err:
-            failed = MeasureError("run", "ONNX Runtime cannot run the model: " + _first_line(err), "see agent.log")
-            failed.fatal = cuda.is_sticky(str(err))  # CUDA is lost for this process
-            raise failed
+            raise _failed(err)
 
     def evaluate(self, inputs: bytes) -> bytes:
-        ports = [(value.name, TYPES[value.type], value.shape) for value in self._session.get_inputs()]
-        outputs = self._session.run(None, split_inputs(self._numpy, ports, inputs))
-        return b"".join(
-            cast(bytes, self._numpy.asarray(output, "<f4" if output.dtype.kind == "f" else None).tobytes())
-            for output in outputs
-        )
+        return run_once(self._numpy, self._session, inputs)
 
 
-def layers_of_trace(events: object, runs: int, origins: Dict[str, List[str]], warnings: List[str]) -> JsonObject:
-    """The form of a layer profile, from the events of a trace. The last `runs` of each node count: warm-up comes first.
-
-    Args:
-        origins: name of a node of the optimised graph -> nodes of the graph that was sent.
+def run_once(numpy: Any, session: Any, inputs: bytes) -> bytes:
+    """All outputs of one inference, for all its inputs; both as `Engine.evaluate` says.
 
     Raises:
-        MeasureError: the trace holds no nodes.
+        MeasureError: the inputs have another size, or the inference fails.
     """
-    times: DefaultDict[str, List[float]] = collections.defaultdict(list)
-    facts: Dict[str, JsonObject] = {}
-    totals: List[float] = []
-    for event in events if isinstance(events, list) else []:
-        name, us = event.get("name"), event.get("dur")
-        about = event.get("args")
-        if not isinstance(name, str) or type(us) not in (int, float):
-            continue
-        if name == "model_run":
-            totals.append(us / 1e3)
-        if name.endswith("_kernel_time") and isinstance(about, dict):
-            node = name[: -len("_kernel_time")]
-            times[node].append(us / 1e3)
-            facts.setdefault(node, about)
-    if not times:
-        raise MeasureError("run", "the trace of ONNX Runtime holds no nodes", "update ONNX Runtime on the board")
-    layers = []
-    for node, taken in times.items():
-        about = facts[node]
-        kind = about.get("op_name")
-        layers.append({
-            "name": node, "type": kind, "precision": _precision_of(about), "times_ms": [round(ms, 6) for ms in taken[-runs:]],
-            "onnx_nodes": origins.get(node, []), "is_reformat": kind in _REFORMATS,
-            "inputs": _tensors_of(about.get("input_type_shape")), "outputs": _tensors_of(about.get("output_type_shape")),
-        })  # fmt: skip
-    return {
-        "kind": "layer-profile", "schema": 1, "source": "onnxruntime", "runs": runs, "layers": layers,
-        "total_ms": [round(ms, 6) for ms in totals[-runs:]] or None, "warnings": warnings,
-    }  # fmt: skip
+    sources = session.get_inputs()
+    kinds = [_exchanged(numpy, _TYPES[source.type]) for source in sources]
+    sizes = [kind.itemsize * elements.count(source.shape) for source, kind in zip(sources, kinds)]
+    feeds = {}
+    for source, kind, content in zip(
+        sources, kinds, elements.split(inputs, [source.name for source in sources], sizes)
+    ):
+        values = numpy.frombuffer(content, kind).reshape(source.shape)
+        feeds[source.name] = values.astype(_TYPES[source.type])
+    try:
+        outputs = session.run([target.name for target in session.get_outputs()], feeds)
+    except Exception as err:
+        raise _failed(err)
+    return b"".join(output.astype(_exchanged(numpy, output.dtype)).tobytes() for output in outputs)
 
 
-def _tensors_of(values: object) -> List[JsonObject]:
-    """`[{"float": [1, 3, 8, 8]}, ...]` of a trace."""
-    found: List[JsonObject] = []
-    for value in values if isinstance(values, list) else []:
-        for kind, shape in value.items() if isinstance(value, dict) else []:
-            found.append({"name": "", "type": str(kind), "shape": shape if isinstance(shape, list) else []})
-    return found
+def _exchanged(numpy: Any, kind: Any) -> Any:
+    """The type in which values of a type are exchanged: floating-point numbers in four bytes."""
+    found = numpy.dtype(kind)
+    return numpy.dtype("<f4") if found.kind == "f" else found.newbyteorder("<")
 
 
-def _precision_of(about: JsonObject) -> Optional[str]:
-    """The type of the data that the node reads; int8 where it reads both."""
-    found = [_PRECISIONS.get(tensor["type"]) for tensor in _tensors_of(about.get("input_type_shape"))]
-    known = [precision for precision in found if precision is not None]
-    return "int8" if "int8" in known[:1] else (known[0] if known else None)
+def _draw(numpy: Any, random: Any, shape: List[int], kind: str) -> Any:
+    """Seeded values of one input, as `Backend` says."""
+    if kind == "bool":
+        return numpy.ones(shape, kind)
+    if kind in elements.INDICES:
+        return random.randint(0, 2, shape).astype(kind)
+    drawn = numpy.asarray(random.standard_normal(shape))
+    if kind in ("uint8", "int8"):  # three standard deviations are the range
+        drawn = numpy.clip(numpy.rint(drawn * 127 / 3), -127, 127) + (128 if kind == "uint8" else 0)
+    return drawn.astype(kind)
+
+
+def _is_fixed(shape: List[Any]) -> bool:
+    return all(isinstance(side, int) for side in shape)
+
+
+def _failed(err: Exception) -> MeasureError:
+    failed = MeasureError("run", "ONNX Runtime cannot run the model: " + _first_line(err), "see agent.log")
+    failed.fatal = cuda.is_sticky(str(err))  # CUDA is lost for this process
+    return failed
 
 
 def _how_to_install() -> str:
