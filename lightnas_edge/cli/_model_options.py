@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from devices import Connection
+from lightnas_edge.cli._console import UsageError
 from lightnas_edge.cli._options import PRECISIONS, board_settings, count, refuse_impossible
 from lightnas_edge.measuring import ROUND_S, MeasurementProtocol, Settings
 from lightnas_edge.models import Model, check_readable, read_model
@@ -33,18 +34,39 @@ def add_model_measuring(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--cuda-graph", action="store_true", help="launch each inference as one CUDA graph (TensorRT)")
 
 
-def shape(text: str) -> tuple[str, tuple[int, ...]]:
+class Shape(tuple[int, ...]):
+    """Sizes of axes; as text `1x3x640x640`."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self))
+
+
+def shape(text: str) -> tuple[str, Shape]:
     """argparse type: `images:1x3x640x640`; without a name, that of the only input. A name may hold colons."""
     name, _, sides = text.rpartition(":")
     parts = sides.split("x")
-    if not all(part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
+    if not all(part.isascii() and part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"expected NAME:1x3x640x640, not {text!r}")
-    return name, tuple(map(int, parts))
+    return name, Shape(map(int, parts))
 
 
 def chosen_model(arguments: argparse.Namespace) -> Model:
-    """The ONNX file with the shapes that were given. Raises ModelError."""
-    return read_model(arguments.model, shapes=dict(arguments.shape))
+    """The ONNX file with the shapes that were given.
+
+    Raises:
+        UsageError: an input is given two shapes.
+        ModelError: the file cannot be read.
+    """
+    shapes: dict[str, Shape] = {}
+    for name, sides in arguments.shape:
+        if name in shapes:
+            raise UsageError(
+                f"--shape gives {name or 'the input'} twice: {shapes[name]} and {sides}", hint="give it once"
+            )
+        shapes[name] = sides
+    return read_model(arguments.model, shapes=shapes)
 
 
 def model_settings(arguments: argparse.Namespace, connection: Connection, model: Model, rounds: int) -> Settings:

@@ -1,4 +1,4 @@
-"""Which ONNX opset a runtime reads, and which one to write for it."""
+"""Which ONNX opset to write for a runtime."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from lightnas_edge.errors import ExportError
 from lightnas_edge.graph import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
-from lightnas_edge.graph.opsets import READS
+from lightnas_edge.graph.opsets import READS, readable_opset
 
 DEFAULT_TARGET = "any"
 
@@ -16,7 +16,8 @@ _TARGET = re.compile(r"([a-z]+)(?:[ =-](\d+)(?:\.(\d+))?[0-9.]*)?")
 def opset_for(target: str) -> int:
     """The opset to write for `any`, `tensorrt-8.2`, `tensorrt-10.3`, `onnxruntime-1.10`, ...
 
-    `any`, and a runtime without a version, give the one that all of them read.
+    `any`, and a runtime without a version, give the one that all of them read. Our graphs use nothing newer than opset
+    13 itself, so a higher one only avoids the warnings of tools that complain about old files.
 
     Raises:
         ExportError: an unknown runtime, or one older than the graphs can be written for.
@@ -30,10 +31,9 @@ def opset_for(target: str) -> int:
         )
     if name == DEFAULT_TARGET or match[2] is None:
         return DEFAULT_OPSET
-    version = (int(match[2]), int(match[3] or 0))
-    readable = [opset for since, opset in READS[name] if since <= version]
-    if not readable:
+    readable = readable_opset(name, (int(match[2]), int(match[3] or 0)))
+    if readable is None:
         oldest = ".".join(map(str, READS[name][0][0]))
         raise ExportError(f"{target} is older than the oldest supported: {name} {oldest}")
-    assert MIN_OPSET <= readable[-1] <= MAX_OPSET
-    return readable[-1]
+    assert readable.opset >= MIN_OPSET
+    return min(readable.opset, MAX_OPSET)

@@ -18,7 +18,7 @@ from lightnas_edge.graph.arithmetic import (
     weight_scales,
 )
 
-DEFAULT_OPSET = 13  # read by every runtime of lightnas_edge/deploy/targets.py, JetPack 4.6 included
+DEFAULT_OPSET = 13  # read by every runtime of lightnas_edge/graph/opsets.py, JetPack 4.6 included
 MIN_OPSET = 11  # Clip takes its bounds as inputs since 11; before, the graph would need other nodes
 MAX_OPSET = 21  # none of our nodes changes meaning up to here
 MAX_IR_VERSION = 7  # what onnxruntime 1.10 documents; newer IR versions add only features that these graphs do not use

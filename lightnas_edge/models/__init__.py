@@ -1,13 +1,16 @@
-"""Any ONNX file: read, given fixed shapes, ready to be sent to a board; its inputs and outputs as arrays."""
+"""Any ONNX file, made ready to be sent to a board: read, given fixed shapes, described, and fed."""
 
-from lightnas_edge.models.exchange import inputs_bytes, outputs_from_bytes, random_inputs, reference_outputs
-from lightnas_edge.models.read import Model, read_model
+from lightnas_edge.models.exchange import inputs_bytes, outputs_from_bytes, random_inputs
+from lightnas_edge.models.model import Model, key
+from lightnas_edge.models.read import read_model
 from lightnas_edge.models.readable import check_readable
+from lightnas_edge.models.reference import reference_outputs
 
 __all__ = [
     "Model",
     "check_readable",
     "inputs_bytes",
+    "key",
     "outputs_from_bytes",
     "random_inputs",
     "read_model",

@@ -1,339 +1,288 @@
-"""From an ONNX file to bytes that can be sent: fixed shapes, weights inside, distinct axis names."""
+"""From a file of unknown origin to a model that can be sent, or one message that says why not."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import NoReturn
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, external_data_helper, helper
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import TensorProto
 
 from lightnas_edge.errors import ModelError
 from lightnas_edge.files import sha256_of
-from lightnas_edge.models.facts import TYPES, count_macs, count_parameters, precision_of
+from lightnas_edge.models import external, facts, walk
+from lightnas_edge.models.exchange import TYPES
+from lightnas_edge.models.model import Model
+from lightnas_edge.models.reference import inferred_shapes
+from lightnas_edge.models.shapes import fix_inputs, fixed_shape, name_open_axes, remove_symbols, set_shape, sizes_of
+from lightnas_edge.records.base import read_bounded
 from lightnas_edge.records.model import ModelRecord, TensorRecord
 from lightnas_edge.records.plain_text import clean_text
 
-MOST_BYTES = 2**31 - 1  # of a protocol buffer
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_EXPORT = "export the network to ONNX, for example by torch.onnx.export"
+_NO_SHAPES: Mapping[str, Sequence[int]] = MappingProxyType({})
+# How files that are taken for ONNX begin: place, bytes, what it is.
+_OTHERS = (
+    (0, b"PK\x03\x04", "a zip archive, as torch.save writes it"),
+    (0, b"\x89HDF", "an HDF5 file, as Keras writes it"),
+    (0, b"ptrt", "a TensorRT engine"),
+    (0, b"ftrt", "a TensorRT engine"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS, and the file itself is not here: git lfs pull"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (4, b"TFL3", "a TensorFlow Lite model"),
+    (4, b"ORTM", "a model in ONNX Runtime's own format"),
+)
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model that can be sent to a board."""
-
-    path: Path
-    content: bytes
-    facts: ModelRecord
-
-
-def read_model(path: Path, *, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
-    """Read an ONNX file and give it fixed shapes. Nothing outside its folder is read.
+def read_model(path: Path, *, shapes: Mapping[str, Sequence[int]] = _NO_SHAPES) -> Model:
+    """Read an ONNX file and make it ready to be sent: fixed shapes, external data embedded, local functions inlined.
 
     Args:
-        shapes: input -> shape, for inputs with open axes; the name "" stands for the only input. An open first axis
-            alone becomes 1 without being asked for.
+        shapes: input -> shape, for inputs whose sizes the file leaves open; "" names the only input.
 
     Raises:
-        ModelError: it cannot be read, has open axes, or weights outside its folder; with what to do.
+        ModelError: it cannot be read, needs shapes, or has inputs or outputs that cannot be exchanged.
     """
-    raw = _read_file(path)
-    model = _parse(path, raw)
-    graph = model.graph
-    changes: list[str] = []
-    _embed_weights(path, model, changes)
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
-    if not inputs and not graph.output:
-        raise ModelError(f"{path} has no inputs and no outputs", hint="export the model again")
-    _fix_shapes(path, inputs, dict(shapes or {}), changes)
-    model = _infer(path, model, changes)
-    content = _serialised(path, model)
-    graph = model.graph
-    inputs = [value for value in graph.input if value.name not in weights]
-    sides = {_shape(value)[0] if _shape(value) else None for value in inputs}
-    batch = sides.pop() if len(sides) == 1 else None
-    operators = Counter(node.op_type for node in _nodes(graph))
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    facts = ModelRecord(
-        name=_UNSAFE.sub("-", path.stem)[:60].strip("-.") or "model",
-        file_sha256=sha256_of(raw),
-        sha256=sha256_of(content),
-        size_bytes=len(content),
-        opset=opsets.get("", opsets.get("ai.onnx", 1)),
-        domains={
-            domain: version for domain, version in opsets.items() if domain not in ("", "ai.onnx") and version > 0
-        },
-        ir_version=max(1, model.ir_version),
-        producer=clean_text(f"{model.producer_name} {model.producer_version}".strip(), 100),
-        inputs=tuple(_tensor(path, value) for value in inputs),
-        outputs=tuple(_tensor(path, value) for value in graph.output),
+    path = Path(path)
+    content = read_bounded(path, error=ModelError, remedy=_EXPORT, max_bytes=external.LARGEST_BYTES)
+    try:
+        return _read(path, content, shapes)
+    except UnicodeDecodeError as error:
+        _damaged(path, "a name in it is not UTF-8", error)
+    except (EncodeError, RecursionError, MemoryError) as error:
+        _damaged(path, clean_text(str(error), 200) or type(error).__name__, error)
+
+
+def _read(path: Path, content: bytes, shapes: Mapping[str, Sequence[int]]) -> Model:
+    model = _parsed(path, content)
+    _check_versions(model, path)
+    changes = external.embed(model, path, len(content))
+    changes += _simplified(model, path)
+    others = facts.other_operators(model)
+    if not any("." not in operator for operator in others):
+        _check(model, path)  # the checker refuses operators that it does not know, which plugins of TensorRT are
+    _check_inputs(model.graph, path)
+    fixed = fix_inputs(model.graph, shapes, path)
+    changes += fixed
+    if fixed:
+        for value in model.graph.output:
+            value.type.tensor_type.ClearField("shape")  # a size that was written for other inputs
+    removed = remove_symbols(model.graph)
+    inferred = _inferred(model, path)
+    inputs = _described(walk.inputs(model.graph))
+    varying = _fix_outputs(model, inferred, path)
+    outputs = _described(model.graph.output)
+    if removed and not fixed:
+        changes.append(f"sizes that were not fixed are removed from {removed} values")
+    sent = model.SerializeToString(deterministic=True) if changes or varying else content
+    if len(sent) > external.LARGEST_BYTES:
+        raise ModelError(f"{path} has {len(sent) / 2**30:.1f} GiB; one ONNX file holds at most 2 GiB")
+    known = facts.values(inferred)
+    macs, macs_unknown = facts.macs(model.graph, known)
+    operators = facts.operators(model.graph)
+    versions = _versions(model)
+    used = {walk.domain_of(node) for node in walk.nodes(model.graph)}
+    firsts = {value.shape[:1] for value in inputs}
+    batch = next(iter(firsts)) if len(firsts) == 1 else ()
+    record = ModelRecord(
+        name=_name(path),
+        sha256=sha256_of(sent),
+        file_sha256=sha256_of(content),
+        opset=versions[walk.DEFAULT_DOMAIN],
+        domains={domain: versions[domain] for domain in sorted(used & set(versions)) if domain != walk.DEFAULT_DOMAIN},
+        ir_version=model.ir_version,
+        producer=clean_text(f"{model.producer_name} {model.producer_version}", 200),
+        inputs=inputs,
+        outputs=outputs,
         nodes=sum(operators.values()),
-        operators={clean_text(name, 100): count for name, count in sorted(operators.items())},
-        parameters=count_parameters(graph),
-        macs=count_macs(graph),
-        precision=precision_of(graph),
-        batch=batch or None,
-        changes=tuple(changes),
+        operators=operators,
+        other_operators=others,
+        parameters=facts.parameters(model.graph, known),
+        macs=macs,
+        macs_unknown=macs_unknown,
+        size_bytes=len(sent),
+        precision=facts.precision(model, known),
+        batch=batch[0] if batch else None,
+        changes=(*changes, *varying),
     )
-    return Model(path, content, facts)
+    return Model(sent, record, path)
 
 
-def _read_file(path: Path) -> bytes:
+def _parsed(path: Path, content: bytes) -> onnx.ModelProto:
+    if not content:
+        raise ModelError(f"{path} is empty", hint=_EXPORT)
+    for place, begin, what in _OTHERS:
+        if content[place : place + len(begin)] == begin:
+            raise ModelError(f"{path} is not an ONNX file but {what}", hint=_EXPORT)
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise ModelError(
-                f"{path} is {size / 2**30:.1f} GiB, more than an ONNX file can be (2 GiB)",
-                hint="keep weights in external files",
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", hint="name an ONNX file") from error
-
-
-def _parse(path: Path, raw: bytes) -> onnx.ModelProto:
-    """Raises ModelError: it is no ONNX model."""
-    if not raw:
-        raise ModelError(f"{path} is empty", hint="export the model again")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(raw)
-    except (DecodeError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is no ONNX file, or is cut off", hint="export or copy it again") from error
-    if not model.graph.node and not model.graph.output:
-        raise ModelError(f"{path} holds no graph: it is no ONNX model", hint="name the .onnx file itself")
-    if model.ir_version > onnx.IR_VERSION:
-        raise ModelError(
-            f"{path} has IR version {model.ir_version}; this program reads up to {onnx.IR_VERSION}",
-            hint="update the onnx package, or export with an older one",
-        )
-    if not model.opset_import:
-        raise ModelError(f"{path} names no opset", hint="export the model again")
+        model = onnx.ModelProto.FromString(content)
+    except DecodeError as error:
+        if _is_text(content):
+            raise ModelError(f"{path} is not an ONNX file but text", hint=_EXPORT) from error
+        _damaged(path, "it does not decode", error)
+    if not model.HasField("graph") or not model.ir_version:
+        if _is_text(content):
+            raise ModelError(f"{path} is not an ONNX file but text", hint=_EXPORT)
+        raise ModelError(f"{path} is not an ONNX file, or is damaged: it has no graph", hint=_EXPORT)
     return model
 
 
-def _embed_weights(path: Path, model: onnx.ModelProto, changes: list[str]) -> None:
-    """Weights in other files become part of the model. No file outside the model's folder is opened.
-
-    Raises:
-        ModelError: a path leaves the folder, a file is missing, or together they are too large.
-    """
-    tensors = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
-    if not tensors:
-        return
-    folder = path.parent.resolve()
-    total = 0
-    for tensor in tensors:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        target = folder / location
-        if not location or Path(location).is_absolute() or not target.resolve().is_relative_to(folder):
-            raise ModelError(
-                f"{path} keeps weights in {clean_text(location, 200)!r}, outside its folder: it is not opened",
-                hint="put the weights next to the model and export again",
-            )
-        if not target.is_file():
-            raise ModelError(
-                f"{path} keeps weights in {clean_text(location, 200)}, which does not exist",
-                hint="copy it next to the model",
-            )
-        length = entries.get("length", "")
-        total += int(length) if length.isdecimal() and len(length) < 20 else target.stat().st_size
-    if total > MOST_BYTES:
+def _check_versions(model: onnx.ModelProto, path: Path) -> None:
+    upgrade = "export it with an older opset, or upgrade onnx on this machine: pip install --upgrade onnx onnxruntime"
+    if not 1 <= model.ir_version <= onnx.IR_VERSION:
         raise ModelError(
-            f"the weights of {path} are {total / 2**30:.1f} GiB; a model that is sent can be 2 GiB",
-            hint="quantise the weights, or split the model",
+            f"{path} has IR version {model.ir_version}; onnx {onnx.__version__} reads 1 to {onnx.IR_VERSION}",
+            hint=upgrade,
         )
+    newest = onnx.defs.onnx_opset_version()
+    opset = _versions(model).get(walk.DEFAULT_DOMAIN)
+    if opset is None:
+        raise ModelError(f"{path} names no opset of ONNX", hint=_EXPORT)
+    if not 1 <= opset <= newest:
+        raise ModelError(f"{path} has opset {opset}; onnx {onnx.__version__} reads 1 to {newest}", hint=upgrade)
+    low = [f"{clean_text(each.domain, 100)} {each.version}" for each in model.opset_import if each.version < 1]
+    if low:
+        raise ModelError(f"{path} names versions of operator sets below 1: {', '.join(low)}", hint=_EXPORT)
+
+
+def _versions(model: onnx.ModelProto) -> dict[str, int]:
+    """Domain -> opset."""
+    return {each.domain or walk.DEFAULT_DOMAIN: each.version for each in model.opset_import}
+
+
+def _simplified(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Leave out what is not needed for inference and what old runtimes do not read; sentences about it."""
+    changes = []
+    if model.training_info:
+        del model.training_info[:]
+        changes.append("training information is left out")
+    if model.functions:
+        count = len(model.functions)
+        try:
+            inlined = onnx.inliner.inline_local_functions(model)
+        except Exception as error:  # from C++, of several types
+            _refused_by_checker(path, error)
+        model.CopyFrom(inlined)
+        changes.append(f"{count} local function{'s are' if count > 1 else ' is'} inlined")
+    fed = walk.inputs(model.graph)
+    if model.ir_version >= 4 and len(fed) < len(model.graph.input):
+        # Until IR version 3 constants must be listed; since then one in the list may be replaced, and is not folded.
+        changes.append(f"{len(model.graph.input) - len(fed)} constants are no longer listed as inputs")
+        kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in fed]
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+    return changes
+
+
+def _check(model: onnx.ModelProto, path: Path) -> None:
     try:
-        for tensor in tensors:
-            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-            tensor.data_location = TensorProto.DEFAULT
-            del tensor.external_data[:]
-    except Exception as error:  # onnx raises anything for damaged entries
-        raise ModelError(
-            f"the external weights of {path} cannot be read: {clean_text(str(error), 200)}",
-            hint="export the model again",
-        ) from error
-    changes.append(f"the weights of {len(tensors)} tensors, kept in other files, were put into the model")
+        onnx.checker.check_model(model)
+    except Exception as error:  # ValidationError, and others of C++
+        _refused_by_checker(path, error)
 
 
-def _fix_shapes(
-    path: Path, inputs: Sequence[onnx.ValueInfoProto], shapes: dict[str, Sequence[int]], changes: list[str]
-) -> None:
-    """Every input gets a shape of numbers.
+def _inferred(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:
+        _refused_by_checker(path, error)
 
-    Raises:
-        ModelError: names all inputs with open axes at once, or a shape that does not fit.
-    """
-    if "" in shapes:
-        if len(inputs) != 1:
-            raise ModelError(
-                f"{path} has {len(inputs)} inputs: a shape needs the name of one of {_listed(inputs)}",
-                hint=f"--shape {inputs[0].name}:1x3x224x224" if inputs else "",
-            )
-        shapes[inputs[0].name] = shapes.pop("")
-    unknown = sorted(set(shapes) - {value.name for value in inputs})
-    if unknown:
-        raise ModelError(f"{path} has no input {', '.join(unknown)}; it has {_listed(inputs)}", hint="correct --shape")
-    still_open = []
-    for value in inputs:
-        kind = value.type.WhichOneof("value")
-        if kind != "tensor_type":
-            raise ModelError(f"the input {value.name} of {path} is a {(kind or 'value without a type').removesuffix('_type')}, not a tensor",
-                             hint="export the model with tensors as inputs")  # fmt: skip
-        if value.type.tensor_type.elem_type not in TYPES:
-            name = (
-                TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-                if value.type.tensor_type.elem_type in TensorProto.DataType.values()
-                else "unknown"
-            )
-            raise ModelError(f"the input {value.name} of {path} is {name.lower()}: such inputs cannot be made up",
-                             hint=f"export it with one of {', '.join(sorted(set(TYPES.values())))}")  # fmt: skip
-        given = shapes.get(value.name)
-        sides = _shape(value)
-        has_rank = value.type.tensor_type.HasField("shape")
-        if given is not None:
-            if has_rank and (
-                len(given) != len(sides)
-                or any(side not in (None, want) for side, want in zip(sides, given, strict=True))
+
+def _check_inputs(graph: onnx.GraphProto, path: Path) -> None:
+    """Raises ModelError for inputs and outputs that cannot be exchanged; all in one message."""
+    inputs = walk.inputs(graph)
+    if not inputs or not graph.output:
+        raise ModelError(f"{path} has no {'outputs' if inputs else 'inputs'}", hint=_EXPORT)
+    faults = []
+    for side, values in (("input", inputs), ("output", graph.output)):
+        names = [value.name for value in values]
+        if len(set(names)) != len(names):
+            faults.append(f"two {side}s have the same name")
+        for value in values:
+            shown = f"{side} {clean_text(value.name, 100)}"
+            kind = value.type.WhichOneof("value")
+            if not value.name or not value.name.isprintable() or len(value.name) > 1000:
+                faults.append(f"{side} {value.name[:50]!r} has no usable name")
+            elif kind is None and side == "output":
+                continue  # the type is inferred
+            elif kind != "tensor_type":
+                faults.append(f"{shown} is no tensor but {(kind or 'of no type').removesuffix('_type')}")
+            elif value.type.tensor_type.elem_type not in TYPES and (
+                side == "input" or value.type.tensor_type.elem_type
             ):
-                raise ModelError(
-                    f"the shape {_dims(given)} does not fit the input {value.name} of {path}, {_dims(sides)}",
-                    hint="an axis with a number keeps it",
-                )
-            _set_shape(value, given)
-            if tuple(given) != tuple(sides):
-                changes.append(f"input {value.name} was given the shape {_dims(given)}")
-        elif has_rank and sides[:1] == (None,) and None not in sides[1:]:
-            _set_shape(value, (1, *sides[1:]))
-            changes.append(f"the open first axis of input {value.name} became 1")
-        elif not has_rank or None in sides:
-            still_open.append(value)
-    if still_open:
-        names = ", ".join(f"{value.name} is {_dims(_shape(value)) or 'of unknown rank'}" for value in still_open)
-        example = " ".join(f"--shape {value.name}:{_example(value)}" for value in still_open)
-        raise ModelError(f"{path} has inputs with open axes: {names}", hint=f"give them shapes, for example {example}")
-
-
-def _infer(path: Path, model: onnx.ModelProto, changes: list[str]) -> onnx.ModelProto:
-    """Shapes of everything else follow from the inputs; what stays open gets names of its own.
-
-    Raises:
-        ModelError: the shapes contradict each other.
-    """
-    graph = model.graph
-    stale = [value for value in [*graph.value_info, *graph.output] if None in _shape(value)]
-    del graph.value_info[:]
-    for value in graph.output:
-        if value.type.WhichOneof("value") == "tensor_type" and None in _shape(value):
-            value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
-    except Exception as error:  # its own InferenceError and ValueError
+                faults.append(f"{shown} is of type {_type_name(value.type.tensor_type.elem_type)}")
+    if faults:
         raise ModelError(
-            f"the shapes of {path} cannot be inferred: {clean_text(str(error).splitlines()[0], 200)}",
-            hint="check --shape; `python -m onnxruntime.tools.symbolic_shape_infer` may know more",
-        ) from error
-    renamed = 0
-    for value in inferred.graph.output:
-        if value.type.WhichOneof("value") != "tensor_type":
+            f"{path}: {'; '.join(faults)}",
+            hint="inputs and outputs are tensors of float32, float16, float64, integers or bool; cut text processing, "
+            "sequences and other types from the exported graph",
+        )
+
+
+def _fix_outputs(model: onnx.ModelProto, inferred: onnx.ModelProto, path: Path) -> list[str]:
+    """Give outputs their types and shapes, inferred here, else by ONNX Runtime; a sentence about those without."""
+    for ours, theirs in zip(model.graph.output, inferred.graph.output, strict=True):
+        if ours.type.WhichOneof("value") is None or not ours.type.tensor_type.elem_type:
+            ours.type.CopyFrom(theirs.type)
+        if ours.type.WhichOneof("value") != "tensor_type" or ours.type.tensor_type.elem_type not in TYPES:
+            raise ModelError(f"{path}: the type of output {clean_text(ours.name, 100)} is not known", hint=_EXPORT)
+        shape = fixed_shape(theirs)
+        if fixed_shape(ours) is None and shape is not None:
+            set_shape(ours, shape)
+    if all(fixed_shape(value) is not None for value in model.graph.output):
+        return []
+    by_runtime = inferred_shapes(model.SerializeToString())
+    varying = []
+    for value in model.graph.output:
+        if fixed_shape(value) is not None:
             continue
-        for axis, side in enumerate(value.type.tensor_type.shape.dim):
-            if not side.HasField("dim_value"):
-                side.dim_param = f"{_UNSAFE.sub('_', value.name) or 'output'}_axis{axis}"
-                renamed += 1
-    # Runtimes infer inner shapes again, and two open axes of one name would pass for one.
-    known = [value for value in inferred.graph.value_info if None not in _shape(value)]
-    del inferred.graph.value_info[:]
-    inferred.graph.value_info.extend(known)
-    if stale and renamed:
-        changes.append(f"{renamed} open axes of outputs were given names of their own")
-    return inferred
+        by_its_rules = by_runtime.get(value.name)
+        if by_its_rules is not None:
+            set_shape(value, by_its_rules)
+        else:
+            name_open_axes(value)
+            varying.append(clean_text(value.name, 100))
+    if not varying:
+        return []
+    return [f"the size of {', '.join(varying)} depends on the values of the inputs: such outputs are not compared"]
 
 
-def _serialised(path: Path, model: onnx.ModelProto) -> bytes:
-    try:
-        content: bytes = model.SerializeToString()
-    except (ValueError, DecodeError) as error:
-        raise ModelError(
-            f"{path} with its weights is larger than 2 GiB", hint="quantise the weights, or split the model"
-        ) from error
-    if len(content) > MOST_BYTES:
-        raise ModelError(
-            f"{path} with its weights is larger than 2 GiB", hint="quantise the weights, or split the model"
-        )
-    return content
-
-
-def _tensor(path: Path, value: onnx.ValueInfoProto) -> TensorRecord:
-    element = value.type.tensor_type.elem_type if value.type.WhichOneof("value") == "tensor_type" else -1
-    if element not in TYPES:
-        raise ModelError(
-            f"{value.name} of {path} is no tensor of numbers",
-            hint="export the model with tensors of numbers as outputs",
-        )
-    return TensorRecord(name=clean_text(value.name, 200), type=TYPES[element], shape=_shape(value))
-
-
-def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    """None for an open axis."""
+def _described(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorRecord, ...]:
     return tuple(
-        side.dim_value if side.HasField("dim_value") and side.dim_value >= 0 else None
-        for side in value.type.tensor_type.shape.dim
+        TensorRecord(name=value.name, type=TYPES[value.type.tensor_type.elem_type], shape=sizes_of(value))
+        for value in values
     )
 
 
-def _set_shape(value: onnx.ValueInfoProto, sides: Sequence[int | None]) -> None:
-    fixed = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, list(sides))
-    value.type.CopyFrom(fixed)
+def _name(path: Path) -> str:
+    """The stem, fit for the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:100] or "model"
 
 
-def _example(value: onnx.ValueInfoProto) -> str:
-    usual = (1, 3, 640, 640)
-    sides = _shape(value) or usual
-    return "x".join(
-        str(side if side is not None else (usual[at] if at < len(usual) and len(sides) == 4 else 1))
-        for at, side in enumerate(sides)
-    )
+def _type_name(element: int) -> str:
+    try:
+        return str(TensorProto.DataType.Name(element)).lower()
+    except ValueError:
+        return f"number {element}"
 
 
-def _dims(sides: Sequence[int | None]) -> str:
-    return "x".join("?" if side is None else str(side) for side in sides)
+def _is_text(content: bytes) -> bool:
+    try:
+        return all(char.isprintable() or char.isspace() for char in content[:1000].decode())
+    except UnicodeDecodeError:
+        return False
 
 
-def _listed(values: Sequence[onnx.ValueInfoProto]) -> str:
-    return ", ".join(clean_text(value.name, 100) for value in values[:8]) or "none"
+def _refused_by_checker(path: Path, error: Exception) -> NoReturn:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    raise ModelError(
+        f"{path} is no valid ONNX model: {clean_text(lines[0], 300)}", hint="export it again; onnx.checker refuses it"
+    ) from error
 
 
-def _nodes(graph: Any) -> Iterator[onnx.NodeProto]:
-    """Of the graph and of the graphs inside its nodes."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in [attribute.g, *attribute.graphs] if attribute.type in (5, 10) else []:
-                yield from _nodes(inner)
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Initializers, and tensors in attributes, of all graphs."""
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
-        yield from graph.initializer
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t
-                yield from attribute.tensors
-                if attribute.HasField("g"):
-                    graphs.append(attribute.g)
-                graphs.extend(attribute.graphs)
-
-
-__all__ = ["Model", "read_model"]
+def _damaged(path: Path, why: str, error: BaseException) -> NoReturn:
+    raise ModelError(f"{path} is no ONNX file, or is damaged: {why}", hint="copy or export it again") from error
