@@ -1,0 +1,182 @@
+"""The layers of a model from ONNX Runtime's own profile, from 1.10 on: times in microseconds, a kernel at a time.
+
+The trace is a list of events. In each run (`model_run`) the kernels (`..._kernel_time`) follow one another; those of a
+subgraph lie within the kernel of the node that has it, and are part of its time. Types and shapes are in the trace from
+1.12 on; before, in the optimised model alone, which also lists the nodes in the order in which they run.
+"""
+
+import bisect
+import collections
+import json
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from profiler.backends import fusion
+from profiler.backends.layer_profile import ProfiledLayer, TensorInfo, distinct, precision_name
+from profiler.backends.onnx_file import Graph, Node, Value
+from profiler.errors import MeasureError
+
+KERNEL = "_kernel_time"
+_RUN = "model_run"
+_CONVERSIONS = ("Cast", "DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear")  # in no one precision
+_WEIGHTS_ONLY = ("MatMulNBits",)  # weights are packed in 8 bits, and computed with in the type of the data
+_EIGHT_BITS = ("int8", "uint8")
+_TYPES = {"float": "float32", "double": "float64"}  # other types have numpy's names
+
+
+class Kernel(NamedTuple):
+    name: str
+    op_type: str
+    ms: float
+    inputs: Optional[List[Tuple[str, List[int]]]]  # (element type, shape); None before 1.12
+    outputs: Optional[List[Tuple[str, List[int]]]]
+
+
+class Run(NamedTuple):
+    ms: float
+    kernels: List[Kernel]
+
+
+def read_runs(content: bytes) -> List[Run]:
+    """The runs of a trace, in order, with the kernels of the outermost graph.
+
+    Raises:
+        MeasureError: this is no trace.
+    """
+    try:
+        events = json.loads(content.decode("utf-8"))
+        whole = [_span(event) for event in events if event.get("name") == _RUN]
+        nodes = [_span(event) for event in events if str(event.get("name")).endswith(KERNEL)]
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        raise MeasureError("run", "ONNX Runtime wrote a profile that cannot be read: {}".format(err), "see agent.log")
+    nodes.sort(key=lambda span: (span[0], -span[1]))
+    begins = [span[0] for span in nodes]
+    runs = []
+    for begin, end, _ in sorted(whole, key=lambda span: span[0]):
+        kernels: List[Kernel] = []
+        after = begin
+        for start, stop, node in nodes[bisect.bisect_left(begins, begin) : bisect.bisect_right(begins, end)]:
+            if start >= after and stop <= end:  # else of a subgraph
+                kernels.append(_kernel(node))
+                after = stop
+        runs.append(Run((end - begin) / 1e3, kernels))
+    return runs
+
+
+def equal_runs(runs: Sequence[Run]) -> Tuple[List[Run], List[str]]:
+    """The runs of the same kernels as most, and what was left out.
+
+    Raises:
+        MeasureError: there is none.
+    """
+    sequences = [tuple(kernel.name for kernel in run.kernels) for run in runs]
+    if not any(sequences):
+        raise MeasureError("run", "ONNX Runtime's profile has no kernels", "see agent.log")
+    usual = collections.Counter(sequences).most_common(1)[0][0]
+    kept = [run for run, sequence in zip(runs, sequences) if sequence == usual]
+    left = len(runs) - len(kept)
+    return kept, ["{} of {} runs executed other nodes and were left out".format(left, len(runs))] if left else []
+
+
+def _span(event: Dict[str, Any]) -> Tuple[int, int, Dict[str, Any]]:
+    return int(event["ts"]), int(event["ts"]) + int(event["dur"]), event
+
+
+def _kernel(event: Dict[str, Any]) -> Kernel:
+    args = event.get("args", {})
+    name = str(event["name"])[: -len(KERNEL)]
+    inputs, outputs = _tensors(args.get("input_type_shape")), _tensors(args.get("output_type_shape"))
+    return Kernel(name, str(args.get("op_name", "")), int(event["dur"]) / 1e3, inputs, outputs)
+
+
+def _tensors(found: object) -> Optional[List[Tuple[str, List[int]]]]:
+    if not isinstance(found, list):
+        return None
+    return [(_TYPES.get(kind, kind), shape) for tensor in found for kind, shape in tensor.items()]
+
+
+def layers(runs: Sequence[Run], sent: Graph, optimised: Optional[Graph]) -> Tuple[List[ProfiledLayer], List[str]]:
+    """The layers of a model, and what a reader must know of them.
+
+    Args:
+        sent: the model as it was sent. optimised: as ONNX Runtime runs it; None where it cannot be written.
+    """
+    first = runs[0].kernels
+    nodes, warnings = _nodes_of(first, optimised), []  # type: List[Optional[Node]], List[str]
+    if optimised is None or None in nodes:
+        warnings.append("some layers could not be traced back to nodes of the model")
+    sources = {} if optimised is None else dict(zip(map(id, optimised.nodes), fusion.origins(sent, optimised)))
+    names = distinct([kernel.name if node is None else node.label for kernel, node in zip(first, nodes)])
+    found = []
+    for at, (kernel, node) in enumerate(zip(first, nodes)):
+        inputs, outputs = _edges(kernel.inputs, node, optimised, 0), _edges(kernel.outputs, node, optimised, 1)
+        found.append(
+            ProfiledLayer(
+                name=names[at],
+                type=kernel.op_type,
+                precision=_precision(kernel.op_type, inputs, outputs),
+                times_ms=[run.kernels[at].ms for run in runs],
+                onnx_nodes=[] if node is None else sources[id(node)],
+                is_reformat=None if node is None else fusion.is_move(node, sent),
+                inputs=inputs,
+                outputs=outputs,
+            )
+        )
+    return found, warnings
+
+
+def _nodes_of(kernels: Sequence[Kernel], optimised: Optional[Graph]) -> List[Optional[Node]]:
+    """The node of each kernel: by its name, or where it has none, by its place among the nodes of its type."""
+    if optimised is None:
+        return [None] * len(kernels)
+    named = {node.name: node for node in optimised.nodes if node.name}
+    unnamed: Dict[str, List[Node]] = {}
+    for node in optimised.nodes:
+        if not node.name:
+            unnamed.setdefault(node.op_type, []).append(node)
+    left = collections.Counter(kernel.op_type for kernel in kernels if kernel.name not in named)
+    places = {op_type: iter(nodes) for op_type, nodes in unnamed.items()}
+    found: List[Optional[Node]] = []
+    for kernel in kernels:
+        candidates = unnamed.get(kernel.op_type, [])
+        if kernel.name in named:
+            found.append(named[kernel.name])
+        elif len(candidates) == left[kernel.op_type] > 0:
+            found.append(next(places[kernel.op_type]))
+        else:
+            found.append(None)
+    return found
+
+
+def _edges(
+    seen: Optional[List[Tuple[str, List[int]]]], node: Optional[Node], graph: Optional[Graph], side: int
+) -> List[TensorInfo]:
+    """Name, type and shape of what a kernel reads or writes; the trace leaves out what a node leaves out."""
+    names = [] if node is None else [name for name in (node.inputs, node.outputs)[side] if name]
+    values = [Value(None, None) if graph is None else graph.values.get(name, Value(None, None)) for name in names]
+    if seen is None:
+        return [
+            TensorInfo(name, precision_name(value.element), _whole(value.shape)) for name, value in zip(names, values)
+        ]
+    found, at = [], 0
+    for kind, shape in seen:  # weights that a kernel has packed are missing
+        while at < len(names) and _whole(values[at].shape) not in (shape, None):
+            at += 1
+        found.append(TensorInfo(names[at] if at < len(names) else "", precision_name(kind), shape))
+        at += 1
+    return found
+
+
+def _whole(shape: Optional[Sequence[Optional[int]]]) -> Optional[List[int]]:
+    """A shape of which every side is known."""
+    sides = [side for side in shape or () if side is not None]
+    return None if shape is None or len(sides) != len(shape) else sides
+
+
+def _precision(op_type: str, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Optional[str]:
+    """What a kernel computes in: 8 bits where its data or its weights have them, else the type of its data."""
+    if op_type in _CONVERSIONS:
+        return None
+    types = [tensor.type for tensor in inputs[:2] if tensor.type is not None]
+    if op_type not in _WEIGHTS_ONLY and any(kind in _EIGHT_BITS for kind in types):
+        return "int8"
+    return next(iter(types + [tensor.type for tensor in outputs]), None)
