@@ -19,8 +19,8 @@ import sys
 from typing import Any, Callable, Optional
 
 from profiler import cuda as cuda_layer
-from profiler.backends import UNKNOWN, Backend, Conditions
-from profiler.backends.tensorrt import adaptors, bindings, builder, cache
+from profiler.backends import UNKNOWN, Backend, Conditions, onnx_file
+from profiler.backends.tensorrt import adaptors, bindings, builder, cache, layers
 from profiler.backends.tensorrt.engine import TensorRTEngine
 from profiler.backends.tensorrt.failures import failure
 from profiler.errors import BackendError, MeasureError
@@ -163,13 +163,13 @@ class TensorRT(Backend):
         plan = self._cache.find(sha256)
         if plan is not None:
             try:
-                return self._open(self._deserialize(plan), len(plan))
+                return self._open(self._deserialize(plan), len(plan), model)
             except _NotLoadedError as err:
                 self._progress("building again: " + err.message)
                 self._cache.discard(sha256)
         plan = self.build_plan(model)
         self._cache.keep(sha256, plan)
-        return self._open(self._deserialize(plan), len(plan))
+        return self._open(self._deserialize(plan), len(plan), model)
 
     def read_engine(self, path: str) -> bytes:
         """An engine file that was built here.
@@ -190,9 +190,20 @@ class TensorRT(Backend):
             raise _NotLoadedError(err.code, err.message, err.remedy)
         return engine
 
-    def _open(self, engine: Any, plan_size: int) -> TensorRTEngine:
+    def layer_profile(self, model: bytes, runs: int) -> JsonObject:
+        engine = self.load(model)
         try:
-            return TensorRTEngine(self._trt, self._log, self._cuda, engine, self._batch, plan_size, self._cuda_graph)
+            runs_ms, total_ms = engine.layer_runs_ms(runs)
+            return layers.profile(engine.inspect(), runs_ms, total_ms, _graph(model))
+        finally:
+            engine.close()
+
+    def _open(self, engine: Any, plan_size: int, model: bytes) -> TensorRTEngine:
+        types = {name: value.element for name, value in _graph(model).values.items()}
+        try:
+            return TensorRTEngine(
+                self._trt, self._log, self._cuda, engine, self._batch, plan_size, self._cuda_graph, types
+            )
         except MeasureError:
             raise
         except Exception as err:
@@ -201,6 +212,13 @@ class TensorRT(Backend):
 
 class _NotLoadedError(MeasureError):
     """TensorRT does not deserialise an engine."""
+
+
+def _graph(model: bytes) -> onnx_file.Graph:
+    try:
+        return onnx_file.read_graph(model)
+    except ValueError as err:
+        raise MeasureError("load", "the model cannot be read: {}".format(err), "export it again")
 
 
 def _sha256(model: bytes) -> str:

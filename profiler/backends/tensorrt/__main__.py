@@ -52,7 +52,16 @@ def describe(backend: TensorRT, model: bytes, precision: str) -> JsonObject:
         "enqueue_ms": times.enqueue_ms,
         "gpu_ms": times.gpu_ms,
         "summary": dict(layers.summarise(found, precision)._asdict()),
-        "layers": [dict(layer._asdict()) for layer in found],
+        "layers": [
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "precision": layer.precision,
+                "ms": layer.ms,
+                "tactic": layer.tactic,
+            }
+            for layer in found
+        ],
     }
 
 

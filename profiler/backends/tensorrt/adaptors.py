@@ -6,7 +6,7 @@ The bases are known only at run time, so each class is made by a function that g
 import collections
 import sys
 import time
-from typing import Any, Callable, Deque, Dict, List, Optional
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 PROGRESS_INTERVAL_S = 5.0
 KEPT_ERRORS = 8
@@ -73,13 +73,18 @@ def make_monitor(trt: Any, subject: str, report: Callable[[str], None]) -> Any:
 
 def make_profiler(trt: Any) -> Any:
     class Profiler(trt.IProfiler):  # type: ignore[misc]  # the base is known only at run time
-        """Adds up the times of each layer."""
+        """Keeps the times of layers in the order in which they are reported."""
 
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
-            self.totals: "collections.OrderedDict[str, float]" = collections.OrderedDict()
+            self._reported: List[Tuple[str, float]] = []
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            self.totals[layer_name] = self.totals.get(layer_name, 0.0) + ms
+            self._reported.append((layer_name, ms))
+
+        def take(self) -> List[Tuple[str, float]]:
+            """Names and times since the last call."""
+            reported, self._reported = self._reported, []
+            return reported
 
     return Profiler()

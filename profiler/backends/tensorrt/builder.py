@@ -10,6 +10,7 @@ Where the versions differ, the attributes that exist decide:
 import time
 from typing import Any, Callable, List, NamedTuple, Optional
 
+from profiler.backends import onnx_file
 from profiler.backends.tensorrt import adaptors, cache, network
 from profiler.backends.tensorrt.failures import failure
 from profiler.errors import BackendError
@@ -96,8 +97,11 @@ def build(
     definition = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(definition, log)  # it owns the weights: it must outlive the build
     if not parser.parse(model):
-        messages = _parser_errors(parser) + log.take()
-        raise failure(trt.__version__, "cannot parse the model", messages, "export it with a lower --opset")
+        messages = _parser_errors(parser, model) + log.take()
+        raise failure(
+            trt.__version__, "cannot parse the model", messages,
+            "export the model without this operator, or with an opset that this TensorRT reads (a lower --opset)",
+        )  # fmt: skip
     network.refuse_other_precision(trt, definition, settings.precision)
     network.free_inner_edges(trt, definition, model)
     config = builder.create_builder_config()
@@ -162,6 +166,22 @@ def _save_timing_cache(config: Any, path: str, progress: Callable[[str], None]) 
         progress("the timing cache is not kept: {}".format(err))
 
 
-def _parser_errors(parser: Any) -> List[str]:
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    return ["node {}: {}".format(error.node(), error.desc()) for error in errors]
+def _parser_errors(parser: Any, model: bytes) -> List[str]:
+    """What the parser says, with the node, its operator and its opset; TensorRT names them from 10 on, if at all."""
+    try:
+        graph: Optional[onnx_file.Graph] = onnx_file.read_graph(model)
+    except ValueError:
+        graph = None  # the parser says so
+    return [_parser_error(parser.get_error(index), graph) for index in range(parser.num_errors)]
+
+
+def _parser_error(error: Any, graph: Optional[onnx_file.Graph]) -> str:
+    index = error.node()
+    if graph is None or not 0 <= index < len(graph.nodes):
+        return "node {}: {}".format(index, error.desc())
+    node = graph.nodes[index]
+    opset = graph.opsets.get(node.domain)
+    operator = "{} of {}".format(node.op_type, node.domain or "ai.onnx")
+    return "node {} ({}{}): {}".format(
+        node.label, operator, "" if opset is None else " opset {}".format(opset), error.desc()
+    )

@@ -1,10 +1,11 @@
 """One engine on the GPU: host latency, enqueue time and GPU time, each measured on its own."""
 
+import struct
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from profiler import cuda as cuda_layer
-from profiler.backends import DeviceTimes, Engine
+from profiler.backends import DeviceTimes, Engine, elements
 from profiler.backends.tensorrt import adaptors, bindings, layers, values
 from profiler.backends.tensorrt.failures import failure
 from profiler.errors import MeasureError
@@ -22,6 +23,7 @@ class TensorRTEngine(Engine):
         engine: what TensorRT deserialised.
         plan_size: bytes of the serialized engine.
         cuda_graph: inferences are launches of one CUDA graph.
+        types: of inputs and outputs in the model sent, where they are known: values are exchanged in them.
     """
 
     def __init__(
@@ -33,10 +35,12 @@ class TensorRTEngine(Engine):
         batch: Optional[int],
         plan_size: int,
         cuda_graph: bool,
+        types: Mapping[str, Optional[str]],
     ) -> None:
         self._trt = trt
         self._log = log
         self._plan_size = plan_size
+        self._types = types
         self._cuda = cuda
         self._engine = engine
         self._stream: Optional[int] = None
@@ -127,29 +131,33 @@ class TensorRTEngine(Engine):
         return None if size is None else round(size / 2**20, 6)
 
     def evaluate(self, inputs: bytes) -> bytes:
-        sources = [index for index, port in enumerate(self.ports) if port.is_input]
-        targets = [index for index, port in enumerate(self.ports) if not port.is_input]
         if not all(port.is_linear for port in self.ports):
             raise MeasureError(
                 "run", "an evaluation needs inputs and outputs in linear format", "evaluate a whole network"
             )
-        needed = [values.exchanged_bytes(self.ports[index].size, self.ports[index].element) for index in sources]
-        if len(inputs) != sum(needed):
+        kinds = [values.exchanged(port.element, self._types.get(port.name)) for port in self.ports]
+        ports = list(zip(self.ports, self._pointers, kinds))
+        sources = [each for each in ports if each[0].is_input]
+        sizes = [values.exchanged_bytes(port.size, port.element, kind) for port, _, kind in sources]
+        parts = elements.split(inputs, [port.name for port, _, _ in sources], sizes)
+        try:
+            for (port, pointer, kind), content in zip(sources, parts):
+                self._cuda.to_device(pointer, values.to_port(content, port.element, kind))
+        except (OverflowError, struct.error) as err:
             raise MeasureError(
-                "run", "{} bytes of inputs, and the model takes {}".format(len(inputs), sum(needed)), "send all inputs"
+                "run", "an input has a value that TensorRT's type cannot hold: {}".format(err), "check the data"
             )
-        at = 0
-        for index, size in zip(sources, needed):
-            content = values.from_float32(inputs[at : at + size], self.ports[index].element)
-            self._cuda.to_device(self._pointers[index], content)
-            at += size
         self.run(1)
-        outputs = [self._cuda.from_device(self._pointers[index], self.ports[index].size) for index in targets]
+        outputs = [
+            values.from_port(self._cuda.from_device(pointer, port.size), port.element, kind)
+            for port, pointer, kind in ports
+            if not port.is_input
+        ]
         self._fill_inputs()  # timing continues with the same numbers
-        return b"".join(values.to_float32(output, self.ports[index].element) for output, index in zip(outputs, targets))
+        return b"".join(outputs)
 
-    def layer_times_ms(self, runs: int = 10) -> List[Tuple[str, float]]:
-        """Mean time of each layer, in order of execution. For people: the sum is not the engine's latency."""
+    def layer_runs_ms(self, runs: int) -> Tuple[List[List[Tuple[str, float]]], List[float]]:
+        """For each inference the name and time of each layer in order of execution, and the time of the whole."""
         profiler = adaptors.make_profiler(self._trt)
         context = self._create_context()  # a profiler would slow the one that is timed
         context.profiler = profiler
@@ -159,15 +167,25 @@ class TensorRTEngine(Engine):
         stream = self._open_stream()
         assert self._attachment is not None
         enqueue = self._attachment.attach(context, self._pointers, stream)
+        layers_ms, total_ms = [], []
         for run in range(runs + 1):
-            if run == 1:
-                profiler.totals.clear()  # the first is the warm-up
+            begin_s = time.perf_counter()
             if not enqueue():
                 raise self._refused()
             self._cuda.synchronize(stream)
+            taken_ms = (time.perf_counter() - begin_s) * 1e3
             if reports and not context.report_to_profiler():
                 raise MeasureError("run", "TensorRT does not report layer times", "see agent.log")
-        return [(name, total / runs) for name, total in profiler.totals.items()]
+            reported = profiler.take()
+            if run > 0:  # the first is the warm-up
+                layers_ms.append(reported)
+                total_ms.append(taken_ms)
+        return layers_ms, total_ms
+
+    def layer_times_ms(self, runs: int = 10) -> List[Tuple[str, float]]:
+        """Mean time of each layer, in order of execution. For people: the sum is not the engine's latency."""
+        layers_ms, _ = self.layer_runs_ms(runs)
+        return [(steps[0][0], sum(ms for _, ms in steps) / runs) for steps in zip(*layers_ms)]
 
     def inspect(self) -> Optional[Dict[str, Any]]:
         """What the inspector says of the engine, as TensorRT writes it; None before 8.2."""

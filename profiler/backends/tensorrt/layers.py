@@ -5,7 +5,10 @@ The inspector writes JSON, in these forms:
     {"Layers": [{"Name": ...}]}  built with DETAILED: "LayerType", "Inputs" and "Outputs" with a type, "TacticName"
 A tensor's type is in "Format/Datatype" ("Thirty-two wide channel vectorized row major Int8 format", or "Half"); from 11
 on in "Datatype". A convolution's weights are in "Weights"; from 11 on they are the first of "Constants", and the layer is
-a "correlation". What Myelin generates ("kgen") is named after its operations: `__myl_MoveTran_myl0_3`.
+a "correlation". What Myelin generates ("kgen") is named after its operations: `__myl_MoveTran_myl0_3`. "Metadata" names
+the nodes of the ONNX model ("[ONNX Layer: /conv1/Conv]", separated by U+001E, U+001F or a semicolon); where it is missing
+or empty, the name of a layer does: "/conv1/Conv + /relu/Relu", "PWN(/a/Mul, /b/Add)", "{ForeignNode[/a/Mul.../b/Add]}".
+The parser calls a node without a name "node_of_" and its first output.
 """
 
 import collections
@@ -13,7 +16,10 @@ import json
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from profiler.backends.layer_profile import ProfiledLayer, TensorInfo, distinct, to_json
+from profiler.backends.onnx_file import Graph
 from profiler.errors import MeasureError
+from profiler.fields import JsonObject
 
 CONVOLUTION, REFORMAT, POINTWISE, OTHER = "convolution", "reformat", "pointwise", "other"
 UNKNOWN = "unknown"
@@ -21,6 +27,10 @@ UNKNOWN = "unknown"
 _POINTWISE = {"pointwise", "pointwisev2", "elementwise", "activation", "scale", "unary"}
 _MOVES = re.compile(r"__myl_(?:Move|Tran|Resh|Slic|Conc|Cast)+_")  # a generated kernel that only moves or casts
 _REFORMAT_NAME = "Reformatting CopyNode"  # what TensorRT calls them
+_ONNX_LAYER = re.compile("\\[ONNX Layer: (.*?)\\](?=$|[\x1e\x1f;\\[])")
+_JOINED = re.compile(r" \+ | \|\| |, |PWN\(|\)")  # of names that are joined
+_FOREIGN = re.compile(r"\{ForeignNode\[(.*?)\.\.\.(.*?)\]\}")
+SUM_NOTE = "the layers take longer together than the engine: each lies between two events of its own"
 _TYPES = {
     "fp32": "fp32", "float": "fp32", "float32": "fp32",
     "fp16": "fp16", "half": "fp16", "float16": "fp16",
@@ -37,6 +47,10 @@ class Layer(NamedTuple):
     precision: Optional[str]  # fp32, fp16, int8, ...
     ms: Optional[float]
     tactic: Optional[str]
+    type: Optional[str] = None  # as TensorRT names it
+    metadata: str = ""
+    inputs: Tuple[TensorInfo, ...] = ()
+    outputs: Tuple[TensorInfo, ...] = ()
 
 
 class Summary(NamedTuple):
@@ -65,18 +79,101 @@ def parse(text: str) -> Dict[str, Any]:
 
 
 def read(information: Optional[Dict[str, Any]], times_ms: Sequence[Tuple[str, float]]) -> List[Layer]:
-    """The layers of an engine, in order.
+    """The layers of an engine, in the order of the inspector; after them those that it does not list.
 
     Args:
         information: of `parse`; None where there is no inspector.
-        times_ms: names and mean times, from a profiler. Layers that share a name share a time, so they have none.
+        times_ms: names and mean times, from a profiler.
     """
-    times = dict(times_ms)
-    described = [] if information is None else [_layer(content) for content in information["Layers"]]
-    names = collections.Counter(layer.name for layer in described)
-    layers = [layer._replace(ms=times.get(layer.name) if names[layer.name] == 1 else None) for layer in described]
-    layers += [_layer(name)._replace(ms=ms) for name, ms in times_ms if name not in names]
-    return layers
+    described = _described(information)
+    places = _places([name for name, _ in times_ms], described)
+    by_layer = {place: ms for place, (_, ms) in zip(places, times_ms) if place is not None}
+    layers = [layer._replace(ms=by_layer.get(at)) for at, layer in enumerate(described)]
+    names = {layer.name for layer in described}
+    return layers + [_layer(name)._replace(ms=ms) for name, ms in times_ms if name not in names]
+
+
+def profile(
+    information: Optional[Dict[str, Any]],
+    runs_ms: Sequence[Sequence[Tuple[str, float]]],
+    total_ms: Sequence[float],
+    sent: Graph,
+) -> JsonObject:
+    """The layer profile of an engine, in order of execution.
+
+    Args:
+        runs_ms: names and times of layers in each inference. total_ms: of each inference.
+        sent: the model that the engine was built from.
+
+    Raises:
+        MeasureError: code `run`: the inferences differ in their layers.
+    """
+    names = [name for name, _ in runs_ms[0]]
+    if not names or any([name for name, _ in run] != names for run in runs_ms):
+        raise MeasureError("run", "TensorRT did not report the same layers in every inference", "see agent.log")
+    described = _described(information)
+    places = _places(names, described)
+    layers = [_layer(name) if place is None else described[place] for name, place in zip(names, places)]
+    nodes = origins(layers, sent)
+    found = [
+        ProfiledLayer(
+            name=name,
+            type=layer.type,
+            precision=layer.precision,
+            times_ms=[round(run[at][1], 6) for run in runs_ms],
+            onnx_nodes=nodes[at],
+            is_reformat=None if layer.kind is None else layer.kind == REFORMAT,
+            inputs=layer.inputs,
+            outputs=layer.outputs,
+        )
+        for at, (name, layer) in enumerate(zip(distinct(names), layers))
+    ]
+    warnings = [SUM_NOTE]
+    if any(layer.type is None for layer in layers):
+        warnings.append("TensorRT does not say what some layers are, nor in which precision they run")
+    return to_json("tensorrt", len(runs_ms), found, [round(ms, 6) for ms in total_ms], warnings)
+
+
+def origins(layers: Sequence[Layer], sent: Graph) -> List[List[str]]:
+    """For each layer the labels of the nodes of the model that it computes, in their order; empty where unknown."""
+    places: Dict[str, int] = {}
+    for at, node in enumerate(sent.nodes):
+        places.setdefault(node.label, at)
+        places.setdefault("node_of_" + node.label, at)
+    found = [{places[name] for name in _named(layer) if name in places} for layer in layers]
+    taken = set().union(*found) if found else set()
+    for layer, nodes in zip(layers, found):
+        if layer.metadata:
+            continue
+        for first, last in _FOREIGN.findall(layer.name):
+            if first in places and last in places:  # what lies between them and is in no other layer
+                nodes.update(at for at in range(places[first], places[last] + 1) if at not in taken)
+                nodes.update((places[first], places[last]))
+    return [[sent.nodes[at].label for at in sorted(nodes)] for nodes in found]
+
+
+def _named(layer: Layer) -> List[str]:
+    """The names of nodes in the metadata of a layer, else in its name."""
+    if layer.metadata:
+        return _ONNX_LAYER.findall(layer.metadata)
+    return [] if layer.kind == REFORMAT else [part.strip() for part in _JOINED.split(layer.name)]
+
+
+def _described(information: Optional[Dict[str, Any]]) -> List[Layer]:
+    return [] if information is None else [_layer(content) for content in information["Layers"]]
+
+
+def _places(names: Sequence[str], described: Sequence[Layer]) -> List[Optional[int]]:
+    """For each name that a profiler reports, the place of its layer. Layers may share a name: then their order decides.
+
+    Where a profiler reports more or fewer layers of a name, which is which is not known.
+    """
+    by_name: Dict[str, List[int]] = {}
+    for at, layer in enumerate(described):
+        by_name.setdefault(layer.name, []).append(at)
+    reported = collections.Counter(names)
+    iterators = {name: iter(places) for name, places in by_name.items() if len(places) == reported[name]}
+    return [next(iterators[name]) if name in iterators else None for name in names]
 
 
 def summarise(layers: Sequence[Layer], requested: str) -> Summary:
@@ -124,7 +221,27 @@ def _layer(content: object) -> Layer:
         precision=_precision(content, kind),
         ms=None,
         tactic=tactic if isinstance(tactic, str) and tactic else None,
+        type=_text(content, "LayerType") or None,
+        metadata=_text(content, "Metadata"),
+        inputs=_edges(content, "Inputs"),
+        outputs=_edges(content, "Outputs"),
     )
+
+
+def _text(content: Dict[str, Any], key: str) -> str:
+    value = content.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _edges(content: Dict[str, Any], side: str) -> Tuple[TensorInfo, ...]:
+    tensors = content.get(side)
+    found = []
+    for tensor, kind in zip(tensors if isinstance(tensors, list) else [], _tensors(content, side)):
+        sides = tensor.get("Dimensions") if isinstance(tensor, dict) else None
+        whole = isinstance(sides, list) and all(type(one) is int for one in sides)
+        name = str(tensor.get("Name", "")) if isinstance(tensor, dict) else ""
+        found.append(TensorInfo(name, kind, sides if whole else None))
+    return tuple(found)
 
 
 def _kind(content: Dict[str, Any]) -> Optional[str]:

@@ -1,13 +1,13 @@
 """What a parsed network computes in, and the formats of its edges."""
 
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, List, Set
 
+from profiler.backends import onnx_file
 from profiler.errors import MeasureError
 
 # Key in an ONNX model's metadata. Its value: the names, separated by spaces, of inputs and outputs that are activations
 # inside a network, in whatever format suits its kernels.
 INNER_EDGES = "lightnas_edge.inner_edges"
-_METADATA = 14  # ModelProto.metadata_props, of StringStringEntryProto: 1 key, 2 value
 
 
 def refuse_other_precision(trt: Any, network: Any, precision: str) -> None:
@@ -64,7 +64,7 @@ def free_inner_edges(trt: Any, network: Any, model: bytes) -> None:
     Such an operator pays for no reformatting, as inside a network. The model names them in its metadata (INNER_EDGES);
     the others stay linear, which is the default.
     """
-    inner = metadata(model).get(INNER_EDGES, "").split()
+    inner = onnx_file.metadata(model).get(INNER_EDGES, "").split()
     edges = [network.get_input(index) for index in range(network.num_inputs)]
     edges += [network.get_output(index) for index in range(network.num_outputs)]
     for edge in edges:
@@ -82,45 +82,3 @@ def _formats(trt: Any, data_type: Any) -> List[Any]:
         trt.DataType.INT8: [trt.TensorFormat.LINEAR, trt.TensorFormat.CHW4, trt.TensorFormat.CHW32]
         + ([] if by_flag else [trt.TensorFormat.HWC16]),
     }.get(data_type, [trt.TensorFormat.LINEAR])
-
-
-def metadata(model: bytes) -> Dict[str, str]:
-    """The metadata of an ONNX model, read from its bytes: a board has no package `onnx`."""
-    found = {}
-    try:
-        for number, content in _fields(memoryview(model)):  # slices of it copy nothing
-            if number == _METADATA:
-                pair = dict(_fields(content))
-                found[bytes(pair[1]).decode()] = bytes(pair[2]).decode()
-    except (IndexError, KeyError, ValueError):
-        pass  # not an ONNX model: the parser says so
-    return found
-
-
-def _fields(message: memoryview) -> Iterator[Tuple[int, memoryview]]:
-    """Number and content of each length-delimited field of a protocol buffer; others are skipped."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == 0:
-            _, at = _varint(message, at)
-        elif kind == 2:
-            size, at = _varint(message, at)
-            yield tag >> 3, message[at : at + size]
-            at += size
-        elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
-        else:
-            raise ValueError("field of kind {}".format(kind))
-
-
-def _varint(message: memoryview, at: int) -> Tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7

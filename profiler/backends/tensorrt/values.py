@@ -1,19 +1,26 @@
-"""Element types of inputs and outputs: their sizes, seeded values to run on, and float32 from and to them."""
+"""Element types of inputs and outputs: their sizes, seeded values to run on, and how their values are exchanged.
+
+Floating-point numbers are exchanged as float32, others in the type of the model sent. Before TensorRT 10 the parser makes
+int32 of a model's int64, so the two differ.
+"""
 
 import array
 import random
 import struct
 from typing import Any, Dict, Optional
 
+from profiler.backends import elements
+
 INPUT_SEED = 0
 INPUT_BLOCK = 65536  # random numbers, repeated: drawing millions in pure Python takes a Nano seconds
 INT8_SIGMA = 127 / 3  # three standard deviations are the largest value
 
-BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8, "bool": 1}
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8, "bool": 1}
 _TENSORRT = {
-    "float32": "FLOAT", "float16": "HALF", "int8": "INT8", "uint8": "UINT8", "int32": "INT32", "int64": "INT64",
-    "bool": "BOOL",
+    "float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int8": "INT8", "uint8": "UINT8", "int32": "INT32",
+    "int64": "INT64", "bool": "BOOL",
 }  # fmt: skip
+_CODES = {"float32": "f", "float16": "e", "int32": "i", "int64": "q"}  # of struct
 _BLOCKS: Dict[str, bytes] = {}
 
 
@@ -26,9 +33,7 @@ def element_type(trt: Any, data_type: Any) -> Optional[str]:
 
 
 def seeded(element: str, size: int) -> bytes:
-    """Normally distributed values: float with standard deviation 1; in 8 bits, three of them are 127.
-
-    Wider integers and bool are 0 or 1: an index beyond its table would be an error.
+    """Values to run on, as `Backend` says: float with standard deviation 1; in 8 bits, three of them are 127.
 
     Args:
         size: bytes.
@@ -41,34 +46,56 @@ def seeded(element: str, size: int) -> bytes:
 
 
 def _encode(element: str, values: Any) -> bytes:
-    if element == "float32":
-        return array.array("f", values).tobytes()
-    if element == "float16":
-        return struct.pack("<{}e".format(len(values)), *values)
-    if element in ("int32", "int64", "bool"):
-        return b"".join(int(value > 0).to_bytes(BYTES[element], "little") for value in values)
+    if element in ("float32", "float16", "bfloat16"):
+        return to_port(array.array("f", values).tobytes(), element, "float32")
+    if element == "bool":
+        return b"\1" * len(values)
+    if element in elements.INDICES:
+        return struct.pack("<{}{}".format(len(values), _CODES[element]), *(value > 0 for value in values))
     whole = [max(-127, min(127, round(value * INT8_SIGMA))) for value in values]
     if element == "int8":
         return array.array("b", whole).tobytes()
     return bytes(value + 128 for value in whole)
 
 
-def exchanged_bytes(size: int, element: str) -> int:
-    """Of a tensor of `size` bytes as host and board exchange it: floats as float32, others in their own type."""
-    return 2 * size if element == "float16" else size
+def exchanged(element: str, sent: Optional[str]) -> str:
+    """The type in which values of an input or output are exchanged; `sent`: its type in the model, where known."""
+    if element in ("float32", "float16", "bfloat16"):
+        return "float32"
+    return sent if sent in _CODES else element
 
 
-def from_float32(content: bytes, element: str) -> bytes:
-    """The tensor that TensorRT takes, from what was sent."""
-    if element != "float16":
+def exchanged_bytes(size: int, element: str, kind: str) -> int:
+    """Of `size` bytes of an element type, as they are exchanged."""
+    return size // BYTES[element] * BYTES[kind]
+
+
+def to_port(content: bytes, element: str, kind: str) -> bytes:
+    """What TensorRT reads, from what was exchanged."""
+    if element == "bfloat16":
+        words = struct.unpack("<{}I".format(len(content) // 4), content)
+        return struct.pack("<{}H".format(len(words)), *(_rounded(word) for word in words))
+    return _converted(content, kind, element)
+
+
+def from_port(content: bytes, element: str, kind: str) -> bytes:
+    """What is exchanged, from what TensorRT wrote."""
+    if element == "bfloat16":
+        words = struct.unpack("<{}H".format(len(content) // 2), content)
+        return struct.pack("<{}I".format(len(words)), *(word << 16 for word in words))
+    return _converted(content, element, kind)
+
+
+def _converted(content: bytes, old: str, new: str) -> bytes:
+    if old == new:
         return content
-    count = len(content) // 4
-    return struct.pack("<{}e".format(count), *struct.unpack("<{}f".format(count), content))
+    count = len(content) // BYTES[old]
+    values = struct.unpack("<{}{}".format(count, _CODES[old]), content)
+    return struct.pack("<{}{}".format(count, _CODES[new]), *values)
 
 
-def to_float32(content: bytes, element: str) -> bytes:
-    """What is sent, from the tensor that TensorRT made."""
-    if element != "float16":
-        return content
-    count = len(content) // 2
-    return struct.pack("<{}f".format(count), *struct.unpack("<{}e".format(count), content))
+def _rounded(word: int) -> int:
+    """The upper half of a float32's bits, rounded to nearest, ties to even; not a number stays so."""
+    if word & 0x7FFFFFFF > 0x7F800000:
+        return word >> 16 | 0x40
+    return (word + 0x7FFF + (word >> 16 & 1)) >> 16
