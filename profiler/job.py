@@ -19,7 +19,8 @@ from profiler.system import THIS_MACHINE, System
 FAILURES_LIMIT = 2  # a key that failed this often is skipped for the rest of the session
 WARMER_K, REST_S = 5.0, 5.0  # before an extra visit a board that has warmed by this much rests for this long
 LOAD_MS = 1000.0  # of a visit under sustained load, before its samples
-LAYER_RUNS = 50  # in which layers are timed
+LAYER_RUNS, FEWEST_LAYER_RUNS = 50, 5  # in which layers are timed; fewer of a slow model,
+LAYERS_S = 10.0  # so that they take about this long
 BATCHES_PER_REQUEST = 16  # of an evaluation, so that the time limit covers a bounded piece of work
 
 
@@ -166,6 +167,7 @@ class Session:
         self._repeats: Dict[str, int] = {}
         self._failures: Dict[str, int] = {}
         self._unbuilt: Dict[str, MeasureError] = {}  # by model: it is not loaded, because that would build it again
+        self._latency_ms: Dict[str, float] = {}  # of one inference, roughly, by key
         self._visit_s: Dict[str, float] = {}  # how long the last visit to a key took
         self._ended_s: Dict[str, float] = {}  # when the last visit to a key ended
         self._runtime_mb: Optional[float] = None
@@ -191,6 +193,9 @@ class Session:
             log("energy is not measured: " + header["energy"]["reason"])
             manifest = manifest._replace(energy=None)
         self._simulated = header["simulated"]
+        for visit in contents.visits:
+            if not visit.failed:
+                self._latency_ms[visit.key] = min(visit.samples_ms)
         plan = Plan(manifest, [visit for visit in contents.visits if visit.phase == journal.ROUNDS])
         if about.needs_build:
             self._build(plan)
@@ -211,7 +216,7 @@ class Session:
         if self._failures:
             parts.append("failed: " + ", ".join(sorted(self._failures)))
         parts.extend(self._evaluate(evaluation) for evaluation in self._manifest.evaluations)
-        parts.extend(self._profile_layers(key) for key in self._manifest.layer_profiles)
+        parts.extend(self._profile_layers(number, key) for number, key in enumerate(self._manifest.layer_profiles))
         message = "; ".join(part for part in parts if part)
         log(message or "nothing was left to do")
         return message
@@ -293,7 +298,7 @@ class Session:
         log("{} of {} visits are in the journal already".format(plan.done, plan.total))
         for visit in plan.visits(self._failures):
             self._stop.check()
-            if visit.is_extra and self._is_warm():
+            if visit.is_extra and self._is_warm() and not self._manifest.protocol.sustained_s:
                 self._supervisor.rest(REST_S)
             if self._failures.get(visit.key, 0) < FAILURES_LIMIT:
                 started_s = time.monotonic()
@@ -329,12 +334,13 @@ class Session:
         return self._first_c is not None and self._last_c is not None and self._last_c > self._first_c + WARMER_K
 
     def _sustain(self, plan: Plan, table: journal.Journal) -> None:
-        """Run what is no sentinel under load, a visit after the other, until it has run for as long as the job asks.
+        """Run the network under load, one visit after the other, until it has run for as long as the job asks.
 
-        Time counts as the engine runs it, so that it passes on a virtual board too.
+        Time counts as the engine runs it, so that it passes on a virtual board too. It starts from zero in every session
+        that has rounds of the network left: the board has cooled since the last one.
         """
         wanted = self._manifest.protocol.sustained_s
-        keys = [key for key in self._measurements if key not in self._manifest.sentinels and plan.left.get(key)]
+        keys = [key for key, row in self._measurements.items() if row.is_network and plan.left.get(key)]
         loaded_s = 0.0
         number = 0
         while keys and loaded_s < wanted:
@@ -343,10 +349,10 @@ class Session:
                 line = self._visit(PlannedVisit(key, number), LOAD_MS, journal.SUSTAINED, loaded_s)
                 self._note_temperature(line)
                 table.append(line.to_json())
-                if line.result is None:
-                    log("{} failed under load; the rounds begin".format(key))
-                    return
-                loaded_s += line.result.timed_s
+                if line.result is not None:
+                    loaded_s += line.result.timed_s
+                elif self._failures[key] >= FAILURES_LIMIT:
+                    return  # the rounds skip it
             number += 1
             self._status.update(
                 self._status.status._replace(
@@ -371,7 +377,7 @@ class Session:
             warmup_ms: as the protocol says when None. at_s: its time within the phase; since the start when None.
         """
         measurement = self._measurements[visit.key]
-        one_by_one = measurement.kind != "operator"
+        one_by_one = measurement.is_network
         if warmup_ms is None:
             warmup_ms = self._warmup_ms(visit.key) if one_by_one else self._manifest.protocol.warmup_ms
         steady_s: Optional[float] = None
@@ -404,6 +410,7 @@ class Session:
                 os.remove(path)  # it does not match its name: without it, the next campaign sends it again
             return line._replace(error=err.record)
         self._repeats[visit.key] = result.repeats
+        self._latency_ms[visit.key] = min(result.samples_ms)
         self._ended_s[visit.key] = time.monotonic()
         self._timed_s += result.timed_s
         warnings = state.warnings_about(result.state)
@@ -424,23 +431,40 @@ class Session:
         passed_s = 0.0 if self._simulated else time.monotonic() - self._ended_s[key]
         return max(protocol.warmup_ms, 1e3 * (protocol.round_s - passed_s))
 
-    def _profile_layers(self, key: str) -> str:
+    def _profile_layers(self, number: int, key: str) -> str:
         """Time the layers of a model apart; what went wrong, or nothing. The file appears whole or not at all."""
         output = os.path.join(self._folder, "outputs", key + ".layers.json")
         os.makedirs(os.path.dirname(output), exist_ok=True)
+        for old in (output, output + ".part"):
+            if os.path.exists(old):
+                os.remove(old)
         measurement = self._measurements[key]
-        self._status.update(self._status.status._replace(phase="layers", key=key, eta_s=None))
+        runs = LAYER_RUNS
+        if key in self._latency_ms:
+            runs = max(FEWEST_LAYER_RUNS, min(LAYER_RUNS, int(LAYERS_S * 1e3 / self._latency_ms[key])))
+        started_s = time.monotonic()
+        status = self._status.status._replace(
+            phase="layers", done=number, total=len(self._manifest.layer_profiles), key=key, round=0, eta_s=None
+        )
+
+        def alive() -> None:
+            self._status.update(status._replace(elapsed_s=round(time.monotonic() - started_s, 1)))
+
+        alive()
         try:
             if measurement.model in self._unbuilt:
                 raise self._unbuilt[measurement.model]
             path = self._path("models", measurement.model + ".onnx")
             found = self._supervisor.profile_layers(
-                messages.ProfileLayersRequest(measurement.model, path, LAYER_RUNS, output)
+                messages.ProfileLayersRequest(measurement.model, path, runs, output), alive
             )
         except MeasureError as err:
             log("layers of {}: {}: {}".format(key, err.code, err.message))
             return "the layers of {} could not be timed: {}".format(key, err.message)
-        return "" if found else "this runtime does not time layers"
+        if not found:
+            return "this runtime does not time layers: {} has no layer profile".format(key)
+        log("timed the layers of {} in {} runs".format(key, runs))
+        return ""
 
     def _evaluate(self, evaluation: Evaluation) -> str:
         """Run one evaluation; what went wrong, or nothing. Its outputs appear whole or not at all."""

@@ -52,7 +52,7 @@ class PastVisit(NamedTuple):
             samples_ms=fields.numbers("samples_ms", 0 if failed else 1),
             failed=failed,
             has_energy=energy is not None and not energy.is_null("gross_mj"),
-            phase=fields.text("phase") if fields.has("phase") else ROUNDS,
+            phase=fields.choice("phase", (ROUNDS, SUSTAINED)) if fields.has("phase") else ROUNDS,
         )
         fields.choice("kind", ("visit",))
         return visit

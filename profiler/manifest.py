@@ -10,6 +10,8 @@ from profiler.fields import Fields, JsonObject, RecordError, parse, read_record,
 SCHEMA = 1
 BUILD_TIMEOUT_S = 3600.0  # a Jetson Nano builds a detector in up to 1741 s
 PURPOSES = ("profile", "sample", "verify", "model")
+SUBJECTS = ("operator", "architecture", "model_file")
+INFERENCES_PER_VISIT = 10
 LEAST_STEADY_S = 3.0  # of power: docs/energy.md
 MOST_ROUNDS = 100000
 LONGEST_S = 1e6
@@ -59,9 +61,11 @@ class MeasurementProtocol(NamedTuple):
             timeout_s=fields.number("timeout_s", 1e-3, LONGEST_S),
             spread_limit=fields.optional_number("spread_limit", 0),
             extra_rounds=fields.whole("extra_rounds", 0, MOST_ROUNDS) if fields.has("extra_rounds") else 0,
-            inferences_per_visit=fields.whole("inferences_per_visit", 1, MOST_ROUNDS),
-            round_s=fields.number("round_s", 0, LONGEST_ROUND_S),
-            sustained_s=fields.number("sustained_s", 0, LONGEST_S),
+            inferences_per_visit=fields.whole("inferences_per_visit", 1, MOST_ROUNDS)
+            if fields.has("inferences_per_visit")
+            else INFERENCES_PER_VISIT,
+            round_s=fields.number("round_s", 0, LONGEST_ROUND_S) if fields.has("round_s") else 0.0,
+            sustained_s=fields.number("sustained_s", 0, LONGEST_S) if fields.has("sustained_s") else 0.0,
         )
         fields.refuse_others()
         return protocol
@@ -105,17 +109,22 @@ class BoardSetup(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """A model to measure: one operator at its shape, or one whole network."""
+    """A model to measure: one operator at its shape, one whole network, or a model file."""
 
     key: str
     model: str  # SHA-256 of the ONNX file
-    kind: str  # "operator", "architecture" or "model": the field of the journal that holds `subject`
+    kind: str  # "operator", "architecture" or "model_file": the field of the journal that holds `subject`
     subject: JsonObject  # the host's description; the agent copies it
+
+    @property
+    def is_network(self) -> bool:
+        """Timed inference by inference, as in use; operators are compared, by means of many inferences."""
+        return self.kind != "operator"
 
     @classmethod
     def read(cls, fields: Fields) -> "Measurement":
         key, model = fields.text("key", _NAME, _A_NAME), fields.text("model", _SHA256, "a SHA-256")
-        kinds = [kind for kind in ("operator", "architecture", "model_file") if fields.has(kind)]
+        kinds = [kind for kind in SUBJECTS if fields.has(kind)]
         kind = kinds[0] if kinds else "operator"
         subject = fields.table(kind) if kinds else {}
         if len(kinds) != 1:
@@ -123,7 +132,8 @@ class Measurement(NamedTuple):
                 "",
                 "expected one of operator, architecture and model_file, found {}".format(" and ".join(kinds) or "none"),
             )
-            fields.is_null("architecture")  # reported already
+            for other in SUBJECTS:
+                fields.is_null(other)  # reported already
         fields.refuse_others()
         return cls(key, model, kind, subject)
 
@@ -201,11 +211,11 @@ class Manifest(NamedTuple):
             if fields.has("layer_profiles")
             else [],
         )
-        about = {"space": manifest.space, "space_sha256": manifest.space_sha256, "classes": manifest.classes}
-        if any(value is None for value in about.values()) != (manifest.purpose == "model"):
-            fields.fault(
-                "space", "a job about a model file has no space, no space_sha256 and no classes; another has all"
-            )
+        for field in ("space", "space_sha256", "classes", "batch"):
+            if fields.has(field) and fields.is_null(field) != (manifest.purpose == "model"):
+                fields.fault(field, "expected null in a job of purpose model, and a value in any other")
+        if manifest.protocol.sustained_s > 0 and not any(row.is_network for row in manifest.measurements):
+            fields.fault("protocol.sustained_s", "the job has no network to run under load")
         first: Dict[str, int] = {}
         for index, measurement in enumerate(manifest.measurements):
             if first.setdefault(measurement.key, index) != index:
@@ -213,6 +223,9 @@ class Manifest(NamedTuple):
                     "measurements[{}].key".format(index),
                     "{} is the key of measurements[{}] already".format(shown(measurement.key), first[measurement.key]),
                 )
+        for key in manifest.layer_profiles:
+            if key not in first:
+                fields.fault("layer_profiles", "{} is the key of no measurement".format(shown(key)))
         fields.refuse_others()
         return manifest
 

@@ -9,7 +9,7 @@
     RestRequest        Done          leaves the board idle
     CheckRequest       Done          checks a content-addressed file
     EvaluateRequest    Done          runs inputs through a model; appends to the file `output`
-    ProfileLayersRequest  Profiled   times each layer; writes the file `output` where the runtime can
+    ProfileLayersRequest  Profiled  unloads all models; times each layer of one into the file `output`, where it can
 A request that fails is answered with a Failure.
 """
 

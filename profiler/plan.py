@@ -40,6 +40,9 @@ class Plan:
         self._spread_limit = protocol.spread_limit if protocol.spread_limit is not None else math.inf
         self._extra_rounds = protocol.extra_rounds if protocol.spread_limit is not None else 0
         self._energy_rounds = manifest.energy.rounds if manifest.energy is not None else 0
+        # A verification is about its network: the sentinels show drift, and half a minute of energy for each shows nothing.
+        without = set(self._sentinels) if manifest.purpose == "verify" else set()
+        self._energy_keys = [key for key in self._keys if key not in without]
         self._done: Set[Tuple[str, int]] = set()
         self._with_energy: Counter[str] = collections.Counter()
         self._centres: DefaultDict[str, List[float]] = collections.defaultdict(list)  # median of each visit
@@ -50,8 +53,10 @@ class Plan:
         planned: Dict[str, List[int]] = {}
         for key in self._keys:
             planned[key] = [round_ for round_ in range(self._rounds) if (key, round_) not in self._done]
-            self.left[key] = len(planned[key]) + max(0, self._energy_rounds - self._with_energy[key])
-        self.total = len(self._keys) * (self._rounds + self._energy_rounds)
+            self.left[key] = len(planned[key])
+        for key in self._energy_keys:
+            self.left[key] += max(0, self._energy_rounds - self._with_energy[key])
+        self.total = len(self._keys) * self._rounds + len(self._energy_keys) * self._energy_rounds
         self._links = self._find_links(planned)
         rounds = len({round_ for rounds in planned.values() for round_ in rounds})
         for key in self._links:
@@ -85,7 +90,7 @@ class Plan:
             self.left[visit.key] -= 1
         for number in range(self._energy_rounds):
             round_ = self._rounds + number
-            for key in visiting_order(self._keys, self._seed, round_):
+            for key in visiting_order(self._energy_keys, self._seed, round_):
                 if self._with_energy[key] <= number:
                     yield PlannedVisit(key, round_, with_energy=True)
                     self.left[key] -= 1

@@ -13,9 +13,9 @@ INTERVAL_S = 0.2
 
 
 class Status(NamedTuple):
-    """How far a run is. `done` and `total` count visits, while building engines; `failed` counts keys.
+    """How far a run is. `done` and `total` count visits; engines, seconds or models in other phases. `failed` counts keys.
 
-    While an engine is built, `elapsed_s` grows every second: a sign of life.
+    While an engine is built or layers are timed, `elapsed_s` grows every second: a sign of life.
     """
 
     session: str
@@ -28,7 +28,7 @@ class Status(NamedTuple):
     key: str = ""  # of the latest visit
     round: int = 0
     eta_s: Optional[float] = None
-    elapsed_s: float = 0.0  # of the present build
+    elapsed_s: float = 0.0  # of the present build or layer profile
     message: str = ""
 
     def to_json(self) -> JsonObject:

@@ -160,9 +160,14 @@ class Supervisor:
         """Run inputs through a loaded model. Raises MeasureError."""
         self._ask(evaluation, Done.read)
 
-    def profile_layers(self, request: ProfileLayersRequest) -> bool:
-        """Time the layers of a model, into a file; False where the runtime cannot. Raises MeasureError."""
-        return self._ask(request, Profiled.read, self._load_extra_s).found
+    def profile_layers(self, request: ProfileLayersRequest, alive: Callable[[], None]) -> bool:
+        """Time the layers of a model, into a file; False where the runtime cannot.
+
+        Unloads all engines. `alive` is called every ALIVE_INTERVAL_S. Raises MeasureError.
+        """
+        self._start()
+        self._loaded.clear()
+        return self._ask(request, Profiled.read, self._load_extra_s, alive).found
 
     def close(self) -> None:
         """End the process, whatever it is doing."""

@@ -225,12 +225,13 @@ class _Bench:
         return Done()
 
     def profile_layers(self, request: messages.ProfileLayersRequest) -> messages.Profiled:
+        self._engines.clear()  # a profile needs an engine of its own, and a small board has no room for both
         found = self._backend.layer_profile(read_checked(request.path, request.model), request.runs)
         if found is None:
             return messages.Profiled(False)
         part = request.output + ".part"
         with open(part, "w") as file:
-            json.dump(found, file)
+            json.dump(found, file, allow_nan=False)
         os.rename(part, request.output)
         return messages.Profiled(True)
 

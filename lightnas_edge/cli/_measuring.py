@@ -18,6 +18,7 @@ from lightnas_edge.measuring import Job, Settings, measure
 _VISIT_OVERHEAD_S = 0.02
 _LOAD_S = 0.1  # one model into ONNX Runtime; TensorRT builds an engine first, which takes far longer
 _BUILD_S = 20.0  # one operator's engine in TensorRT, on the slower boards
+_TITLES = {"building": "building engines", "sustained": "sustained load", "layers": "timing layers"}  # by phase
 _ENERGY_VISIT_S = 15.0  # settling and steady power: docs/energy.md
 
 
@@ -35,7 +36,7 @@ class CampaignProgress:
 
     def measuring(self, status: Status) -> None:
         """The board's status."""
-        title = "building engines" if status.phase == "building" else self._title
+        title = _TITLES.get(status.phase, self._title)
         self._in_phase(title)(status.done, max(status.total, 1), _described(status, self._rounds), status.eta_s)
 
     def close(self) -> None:
@@ -52,8 +53,10 @@ class CampaignProgress:
 
 def _described(status: Status, rounds: int | None) -> str:
     """The present step. A build has no steps of its own: its time shows that the board is at work."""
-    if status.phase == "building":
+    if status.phase in ("building", "layers"):
         return f"{status.key}, {duration(status.elapsed_s)}"
+    if status.phase == "sustained":
+        return f"{status.key}, {status.done} of {duration(status.total)}"
     return f"round {status.round + 1}{'' if rounds is None else f' of {rounds}'}  {status.key}"
 
 

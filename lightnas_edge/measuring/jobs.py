@@ -318,7 +318,7 @@ def _job_name(purpose: str, space: Space | None, settings: Settings, networks: l
 @dataclass(frozen=True)
 class _Measurement:
     key: str
-    subject: dict[str, Any]  # {"operator": ...} or {"architecture": ...}
+    subject: dict[str, Any]  # {"operator": ...}, {"architecture": ...} or {"model_file": ...}
     build: Callable[[], bytes]  # ONNX
 
 
@@ -365,6 +365,8 @@ def _write_job(
     model_of = {row.key: row.model for row in rows}
     evaluations = []
     for key, (content, runs) in (inputs or {}).items():
+        if runs < 1 or len(content) % runs:
+            raise ValueError(f"{len(content)} bytes of inputs do not divide into {runs} runs")
         sha256 = sha256_of(content)
         write_atomic(folder / "data" / f"{sha256}.f32", content)
         evaluations.append(

@@ -29,10 +29,10 @@ def require_one_subject(*subjects: FreeForm | None) -> None:
         raise ValueError("expected one of operator, architecture and model_file")
 
 
-def require_space_unless(is_model: bool, *facts: object) -> None:
-    """Raises ValueError where a model has facts of a space, or a space lacks some."""
-    if any(fact is None for fact in facts) != is_model or (is_model and any(fact is not None for fact in facts)):
-        raise ValueError("expected space, space_sha256 and classes, or null for all three about a model file")
+def require_together(**facts: object) -> None:
+    """Raises ValueError where some of the facts are null and others are not."""
+    if len({fact is None for fact in facts.values()}) > 1:
+        raise ValueError(f"expected {', '.join(facts)}: values, or null for all of them about a model file")
 
 
 class ProtocolRecord(Record):
@@ -122,12 +122,18 @@ class JobManifest(Record):
 
     @model_validator(mode="after")
     def _is_about_a_space_or_a_model(self) -> Self:
-        require_space_unless(self.purpose == "model", self.space, self.space_sha256, self.classes)
+        require_together(space=self.space, space_sha256=self.space_sha256, classes=self.classes, batch=self.batch)
+        if (self.space is None) != (self.purpose == "model"):
+            raise ValueError("expected purpose model in a job without a space, and in no other")
         return self
 
 
 class Status(Record):
-    """status.json: how far the agent is. `done`, `total` count visits, while building engines; `failed` counts keys."""
+    """status.json: how far the agent is.
+
+    `done` and `total` count visits while measuring, engines while building, seconds under sustained load, models while
+    layers are timed. `failed` counts keys.
+    """
 
     kind: Literal["status"] = "status"
     schema_: Literal[1] = Field(default=1, alias="schema")
@@ -142,7 +148,7 @@ class Status(Record):
     ]  # empty before the first visit
     round: Count
     eta_s: Seconds | None
-    elapsed_s: Seconds = 0.0  # of the present build: grows as long as the agent lives
+    elapsed_s: Seconds = 0.0  # of the present build or layer profile: grows as long as the agent lives
     pid: Positive
     message: Line
 

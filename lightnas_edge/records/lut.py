@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from lightnas_edge.records.base import Count, Fingerprint, FreeForm, Positive, Record, Sha256
-from lightnas_edge.records.job import BoardSetup, Key, ProtocolRecord, require_one_subject
+from lightnas_edge.records.job import BoardSetup, Key, ProtocolRecord, require_one_subject, require_together
 from lightnas_edge.records.plain_text import Line, Lines
 
 # Bounds of what can be a measurement; beyond them, ratios and sums overflow.
@@ -88,6 +88,11 @@ class LutHeader(Record):
     sentinels: tuple[Key, ...]
     energy: EnergySource
 
+    @model_validator(mode="after")
+    def _is_about_a_space_or_a_model(self) -> Self:
+        require_together(space=self.space, space_sha256=self.space_sha256, classes=self.classes)
+        return self
+
 
 class MachineState(Record):
     """The machine before or after a visit; null where it cannot be read."""
@@ -162,7 +167,7 @@ class OperatorFacts(Record):
 
 
 class Visit(Record):
-    """One operator or network, measured once, in one round of one session of the agent."""
+    """One operator, network or model file, measured once, in one round of one session of the agent."""
 
     kind: Literal["visit"] = "visit"
     key: Key

@@ -26,6 +26,8 @@ PROTOCOL = {
     "warmup_ms": 0.5,
     "min_sample_ms": 0.5,
     "timeout_s": 60.0,
+    "inferences_per_visit": 10,
+    "sustained_s": 0.0,
 }
 
 
@@ -81,8 +83,8 @@ class JobWriter:
     def __init__(self, folder):
         self.folder = folder
 
-    def __call__(self, models=None, *, inputs=None, name="job", **changes):
-        """A job directory over {key: ONNX bytes}; `inputs` are evaluated with the first model."""
+    def __call__(self, models=None, *, inputs=None, name="job", subject="operator", **changes):
+        """A job directory over {key: ONNX bytes}; `inputs` (N, ...) are evaluated with the first model, a batch a run."""
         folder = self.folder / name
         (folder / "models").mkdir(parents=True, exist_ok=True)
         (folder / "data").mkdir(exist_ok=True)
@@ -93,14 +95,15 @@ class JobWriter:
         for key, content in models.items():
             digest = hashlib.sha256(content).hexdigest()
             (folder / "models" / f"{digest}.onnx").write_bytes(content)
-            rows.append({"key": key, "model": digest, "operator": {"key": key, "block": key}})
+            rows.append({"key": key, "model": digest, subject: {"key": key, "block": key}})
         evaluations = []
         if inputs is not None:
             content = inputs.astype("<f4").tobytes()
             digest = hashlib.sha256(content).hexdigest()
             (folder / "data" / f"{digest}.f32").write_bytes(content)
             first = {field: rows[0][field] for field in ("key", "model")}
-            evaluations = [{**first, "inputs": digest, "shape": list(inputs.shape)}]
+            runs = len(inputs) // (changes.get("batch") or 1)
+            evaluations = [{**first, "inputs": digest, "runs": runs, "run_bytes": len(content) // runs}]
         manifest = {
             "kind": "job",
             "schema": 1,

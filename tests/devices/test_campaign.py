@@ -102,7 +102,7 @@ def test_a_missing_output_is_reported_with_the_agents_log(connection, write_job,
 
     with pytest.raises(AgentFailedError, match="no output for a") as caught:
         running.fetch_outputs(tmp_path / "outputs")
-    assert "evaluated a on 4 inputs" in caught.value.hint
+    assert "evaluated a in 4 runs" in caught.value.hint
 
 
 def test_the_agents_own_message_reaches_the_host(connection, write_job, tmp_path):

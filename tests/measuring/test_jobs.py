@@ -16,6 +16,7 @@ from lightnas_edge.measuring import (
     sample_architectures,
     select_operators,
     sentinels,
+    write_model_job,
     write_profile_job,
     write_sample_job,
     write_verify_job,
@@ -122,6 +123,62 @@ def test_a_verify_job_carries_the_model_and_its_inputs(tmp_path):
 
     evaluation = record["evaluations"][0]
     content = (tmp_path / "data" / f"{evaluation['inputs']}.f32").read_bytes()
-    assert np.array_equal(np.frombuffer(content, "<f4").reshape(evaluation["shape"]), inputs)
+    assert np.array_equal(np.frombuffer(content, "<f4").reshape(inputs.shape), inputs)
+    assert (evaluation["runs"], evaluation["run_bytes"]) == (2, 3 * 32 * 32 * 4)
     assert evaluation["model"] == hashlib.sha256(b"model").hexdigest()
     assert record["measurements"][-1]["key"] == evaluation["key"] == network_key(network)
+
+
+def test_an_inference_of_a_verification_takes_a_batch_of_images(tmp_path):
+    network = sample_architectures(TINY, 1, seed=0)[0]
+    inputs = np.zeros((4, 3, 32, 32), dtype=np.float32)
+
+    evaluation = manifest(write_verify_job(tmp_path, TINY, Settings(batch=2), network, b"model", inputs=inputs))[
+        "evaluations"
+    ][0]
+
+    assert (evaluation["runs"], evaluation["run_bytes"]) == (2, 2 * 3 * 32 * 32 * 4)
+
+
+def test_a_job_about_a_model_file_has_neither_space_nor_batch_nor_sentinels(tmp_path):
+    content = b"model"
+    job = write_model_job(
+        tmp_path, Settings(), content, {"name": "net.onnx"}, inputs=bytes(48), runs=3, layer_profile=True
+    )
+
+    record = manifest(job)
+    key = "model-" + hashlib.sha256(content).hexdigest()[:12]
+    assert job.keys == (key,) and record["purpose"] == "model"
+    assert [record[field] for field in ("space", "space_sha256", "classes", "batch", "sentinels")] == [None] * 4 + [[]]
+    assert record["measurements"] == [
+        {"key": key, "model": hashlib.sha256(content).hexdigest(), "model_file": {"name": "net.onnx"}}
+    ]
+    assert (record["evaluations"][0]["runs"], record["evaluations"][0]["run_bytes"]) == (3, 16)
+    assert record["layer_profiles"] == [key]
+    assert (tmp_path / "models" / f"{record['measurements'][0]['model']}.onnx").read_bytes() == content
+
+
+def test_a_job_about_a_model_file_without_inputs_evaluates_nothing(tmp_path):
+    record = manifest(write_model_job(tmp_path, Settings(), b"model", {"name": "net.onnx"}))
+
+    assert (record["evaluations"], record["layer_profiles"]) == ([], [])
+
+
+def test_inputs_that_do_not_divide_into_the_runs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="47 bytes of inputs do not divide into 3 runs"):
+        write_model_job(tmp_path, Settings(), b"model", {}, inputs=bytes(47), runs=3)
+
+
+def test_another_model_or_another_sustained_load_is_another_job_and_more_rounds_are_not(tmp_path):
+    def name(model=b"model", **protocol):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return write_model_job(folder, Settings(protocol=MeasurementProtocol(**protocol)), model, {}).job
+
+    assert name() == name(rounds=99) == name(inferences_per_visit=20)
+    assert len({name(), name(b"other"), name(sustained_s=600.0), name(sustained_s=60.0)}) == 4
+
+
+def test_networks_are_timed_inference_by_inference_under_a_version_of_the_protocol_of_its_own(tmp_path):
+    protocol = manifest(write_profile_job(tmp_path, TINY, Settings()))["protocol"]
+
+    assert (protocol["version"], protocol["inferences_per_visit"], protocol["sustained_s"]) == (3, 10, 0.0)

@@ -37,7 +37,7 @@ def visit(board, watch, warmup_ms=5.0):
     """(milliseconds of warm-up, what is known about the clock) of one visit with one sample of 10 ms."""
     begin_s = board.now_s
     watch.begin()
-    measure(board, warmup_ms, 10.0, 1, 10, board, watch.settled, 2000.0)
+    measure(board, warmup_ms, 10.0, 1, 10, clock=board, settled=watch.settled, settle_ms=2000.0)
     warmup_s = board.now_s - 0.010 - begin_s
     return round(warmup_s * 1e3), watch.finish()
 

@@ -93,6 +93,7 @@ def test_any_damage_to_a_line_is_a_value_error(damaged):
         ({"samples_ms": []}, "samples_ms: expected a list of numbers, at least 1, found a list of 0"),
         ({"round": -1}, "round: expected a whole number from 0 to 2147483647, found -1"),
         ({"kind": "note"}, 'kind: expected visit, found "note"'),
+        ({"phase": "idle"}, 'phase: expected rounds or sustained, found "idle"'),
     ],
 )
 def test_a_line_with_a_right_checksum_and_a_wrong_content_is_measured_again(tmp_path, change, fault):

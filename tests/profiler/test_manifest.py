@@ -59,7 +59,8 @@ def test_a_good_manifest_is_read_into_records():
         manifest(
             energy={"rounds": 2, "steady_s": 5.0},
             board_setup={"lock_clocks": True, "power_mode": None},
-            evaluations=[{"key": "net-1", "model": SHA, "inputs": SHA, "shape": [4, 3, 8, 8]}],
+            evaluations=[{"key": "net-1", "model": SHA, "inputs": SHA, "runs": 4, "run_bytes": 768}],
+            layer_profiles=["skip@3x8-3s1"],
         )
     )
 
@@ -67,14 +68,44 @@ def test_a_good_manifest_is_read_into_records():
     assert read.energy == EnergyRounds(2, 5.0)
     assert read.board_setup == BoardSetup(True, None)
     assert (read.measurements[0].key, read.measurements[0].kind) == ("skip@3x8-3s1", "operator")
-    assert read.evaluations[0].shape == [4, 3, 8, 8]
+    assert (read.protocol.inferences_per_visit, read.protocol.round_s, read.protocol.sustained_s) == (10, 0.0, 0.0)
+    assert (read.evaluations[0].runs, read.evaluations[0].run_bytes) == (4, 768)
+    assert read.layer_profiles == ["skip@3x8-3s1"]
+
+
+def about_a_model_file(**changes):
+    row = {"key": "model-1", "model": SHA, "model_file": {"name": "net.onnx"}}
+    none = {"space": None, "space_sha256": None, "classes": None, "batch": None, "sentinels": []}
+    return manifest(purpose="model", measurements=[row], **none) | changes
+
+
+def test_a_job_about_a_model_file_has_no_space_and_no_batch():
+    read = Manifest.from_json(about_a_model_file())
+
+    assert (read.space, read.space_sha256, read.classes, read.batch) == (None, None, None, None)
+    assert (read.measurements[0].kind, read.measurements[0].subject) == ("model_file", {"name": "net.onnx"})
+
+
+@pytest.mark.parametrize(("field", "value"), [("space", "tiny"), ("space_sha256", SHA), ("classes", 10), ("batch", 1)])
+def test_space_and_batch_are_null_together_and_only_about_a_model_file(field, value):
+    fault = f"{field}: expected null in a job of purpose model, and a value in any other"
+
+    assert faults(about_a_model_file(**{field: value})) == [fault]
+    assert faults(manifest(**{field: None})) == [fault]
+
+
+def test_only_a_network_can_be_under_sustained_load():
+    protocol = dict(PROTOCOL, sustained_s=60.0)
+
+    assert Manifest.from_json(about_a_model_file(protocol=protocol)).protocol.sustained_s == 60.0
+    assert faults(manifest(protocol=protocol)) == ["protocol.sustained_s: the job has no network to run under load"]
 
 
 def test_all_faults_come_in_one_message_each_with_the_value_found(tmp_path):
     message = str(refusal(tmp_path, manifest(batch=0, purpose="fun", sentinels=None)))
 
     assert "batch: expected a whole number from 1 to 2147483647, found 0" in message
-    assert 'purpose: expected profile or sample or verify, found "fun"' in message
+    assert 'purpose: expected profile or sample or verify or model, found "fun"' in message
     assert "sentinels: expected a list of keys, found null" in message
 
 
@@ -97,7 +128,11 @@ def test_all_faults_come_in_one_message_each_with_the_value_found(tmp_path):
         ),
         (
             {"measurements": [{"key": "a", "model": SHA}]},
-            "measurements[0]: expected one of operator and architecture, found none",
+            "measurements[0]: expected one of operator, architecture and model_file, found none",
+        ),
+        (
+            {"measurements": [{"key": "a", "model": SHA, "operator": {}, "model_file": {}}]},
+            "measurements[0]: expected one of operator, architecture and model_file, found operator and model_file",
         ),
         ({"measurements": [7]}, "measurements[0]: expected an object, found 7"),
         (
@@ -105,9 +140,10 @@ def test_all_faults_come_in_one_message_each_with_the_value_found(tmp_path):
             'measurements[1].key: "a" is the key of measurements[0] already',
         ),
         (
-            {"evaluations": [{"key": "a", "model": SHA, "inputs": SHA, "shape": [3, 8]}]},
-            "evaluations[0].shape: expected [N, ...] with N a multiple of the batch size 2, found [3, 8]",
+            {"evaluations": [{"key": "a", "model": SHA, "inputs": SHA, "runs": 0, "run_bytes": 8}]},
+            "evaluations[0].runs: expected a whole number from 1 to 2147483647, found 0",
         ),
+        ({"layer_profiles": ["net-1"]}, 'layer_profiles: "net-1" is the key of no measurement'),
         ({"energy": {"rounds": 1, "steady_s": 1}}, "energy.steady_s: expected a number from 3 to 1e+06, found 1"),
     ],
 )

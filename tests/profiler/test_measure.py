@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from profiler.measure import measure, timer_step_s
 
 
@@ -33,6 +35,45 @@ def test_repetitions_are_calibrated_so_that_a_sample_is_long_enough():
     assert engine.chunks == [1, 2, 4, 8, 8, 8, 8]
     assert timings.samples_ms == [0.25] * 3
     assert timings.warmup_ms == [0.25] * 4
+
+
+@pytest.mark.parametrize("run_ms", [0.03, 0.3, 0.7, 1.1, 1.9, 2.1])
+def test_every_sample_lasts_at_least_the_minimum_and_no_inference_longer(run_ms):
+    clock = Clock()
+
+    timings = measure(SteadyEngine(clock, run_ms), warmup_ms=5, min_sample_ms=2.0, samples=3, clock=clock)
+
+    assert (timings.repeats - 1) * run_ms < 2.0 <= timings.repeats * run_ms
+
+
+@pytest.mark.parametrize(
+    ("run_ms", "repeats", "samples"),
+    [
+        (40.0, 1, 10),  # the number of inferences decides
+        (0.25, 1, 40),  # the window of 10 ms decides
+        (0.02, 1, 100),  # the most
+        (0.004, 3, 100),  # too short for the timer to time alone
+    ],
+)
+def test_single_inferences_fill_a_window_where_the_timer_allows_it(run_ms, repeats, samples):
+    clock = Clock()
+
+    timings = measure(
+        SteadyEngine(clock, run_ms), warmup_ms=5, min_sample_ms=0.01, samples=10, window_ms=10.0, clock=clock
+    )
+
+    assert (timings.repeats, len(timings.samples_ms)) == (repeats, samples)
+    assert timings.samples_ms == pytest.approx([run_ms] * samples)
+
+
+def test_more_inferences_than_fill_the_window_are_taken_where_they_are_asked_for():
+    clock = Clock()
+
+    timings = measure(
+        SteadyEngine(clock, 1.0), warmup_ms=5, min_sample_ms=0.01, samples=250, window_ms=10.0, clock=clock
+    )
+
+    assert len(timings.samples_ms) == 250
 
 
 def test_a_slow_engine_is_not_repeated():

@@ -19,18 +19,19 @@ STRANGE = [
 ]  # fmt: skip
 
 JOB = manifest(
-    protocol=dict(PROTOCOL, spread_limit=0.03, extra_rounds=2),
+    protocol=dict(PROTOCOL, spread_limit=0.03, extra_rounds=2, inferences_per_visit=9, round_s=1.0, sustained_s=60.0),
     energy={"rounds": 1, "steady_s": 5.0},
     board_setup={"lock_clocks": True, "power_mode": "MAXN"},
     measurements=[
         {"key": "skip@3x8-3s1", "model": SHA, "operator": {"name": "skip"}},
         {"key": "net-1", "model": SHA, "architecture": {"operators": ["skip"]}},
     ],
-    evaluations=[{"key": "net-1", "model": SHA, "inputs": SHA, "shape": [4, 3, 8, 8]}],
+    evaluations=[{"key": "net-1", "model": SHA, "inputs": SHA, "runs": 4, "run_bytes": 768}],
+    layer_profiles=["net-1"],
 )
 HEADER = {"kind": "lut", "schema": 1, "fingerprint": {"board": "x", "threads": 1}, "space_sha256": SHA}
 VISIT = {
-    "kind": "visit", "key": "skip@3x8-3s1", "operator": {"name": "skip"}, "session": "0" * 8, "round": 0, "t_s": 0.5,
+    "kind": "visit", "key": "skip@3x8-3s1", "operator": {"name": "skip"}, "session": "0" * 8, "round": 0, "phase": "rounds", "t_s": 0.5,
     "samples_ms": [0.5, 0.6], "energy": {"gross_mj": 1.5}, "before": {}, "after": {}, "error": None,
 }  # fmt: skip
 NOTE = {"power_mode": 0, "mode_changed": True, "clocks": None, "boot": "b", "pid": 2**30}

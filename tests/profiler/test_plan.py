@@ -5,16 +5,19 @@ from profiler.manifest import EnergyRounds, Manifest, Measurement, MeasurementPr
 from profiler.plan import Plan, PlannedVisit, spread
 
 
-def manifest(keys="abcdefgh", rounds=6, *, extra_rounds=0, spread_limit=0.03, energy_rounds=0, sentinels="a"):
+def manifest(
+    keys="abcdefgh", rounds=6, *, extra_rounds=0, spread_limit=0.03, energy_rounds=0, sentinels="a", purpose="profile"
+):
     return Manifest(
-        job="0" * 16, purpose="profile", space="tiny", space_sha256="a" * 64, classes=10,
+        job="0" * 16, purpose=purpose, space="tiny", space_sha256="a" * 64, classes=10,
         backend="onnxruntime", precision="fp32", batch=1, threads=1, cuda_graph=False, build_timeout_s=9.0,
-        protocol=MeasurementProtocol(1, 0, rounds, 2, 1.0, 1.0, 9.0, spread_limit, extra_rounds),
+        protocol=MeasurementProtocol(1, 0, rounds, 2, 1.0, 1.0, 9.0, spread_limit, extra_rounds, 10, 0.0, 0.0),
         energy=EnergyRounds(energy_rounds, 5.0) if energy_rounds else None,
         board_setup=None,
         sentinels=list(sentinels),
         measurements=[Measurement(key, "b" * 64, "operator", {}) for key in keys],
         evaluations=[],
+        layer_profiles=[],
     )  # fmt: skip
 
 
@@ -101,6 +104,15 @@ def test_energy_has_rounds_of_its_own_and_only_for_missing_visits():
     more = list(Plan(manifest("ab", rounds=1, energy_rounds=2), lines).visits({}))
 
     assert sorted(more) == [PlannedVisit("a", 2, with_energy=True), PlannedVisit("b", 2, with_energy=True)]
+
+
+def test_a_verification_measures_no_energy_of_its_sentinels():
+    plan = Plan(manifest("abn", rounds=1, energy_rounds=2, sentinels="ab", purpose="verify"), [])
+
+    lines = carry_out(plan)
+
+    assert [(entry.key, entry.round) for entry in lines if entry.has_energy] == [("n", 1), ("n", 2)]
+    assert (plan.done, plan.total) == (5, 5)
 
 
 def test_an_energy_that_could_not_be_measured_is_still_missing():
