@@ -10,7 +10,7 @@ from typing import Dict, List, Optional, Set, Tuple
 
 from profiler.backends.onnx_file import Graph, Node
 
-_MOVES = ("Cast", "MemcpyFromHost", "MemcpyToHost", "ReorderInput", "ReorderOutput")
+_MOVES = ("Cast", "MemcpyFromHost", "MemcpyToHost", "ReorderInput", "ReorderOutput", "Transpose")
 _ACTIVATIONS = ("Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
 _SHAPES = ("Shape", "Size")  # of fixed shapes: constants, whatever their inputs are
 # How ONNX Runtime derives names from a tensor: nodes of its own channel format, and values that it computes in float32.
@@ -54,7 +54,8 @@ class _Matching:
             if self._moves[index]:
                 found.append(self._moved.get(index, []))
                 continue
-            targets = [self._alias[name] for name in node.outputs if name in self._alias]
+            sources = {self._alias.get(name) for name in node.inputs}  # a Reshape of the runtime's own changes no value
+            targets = [self._alias[name] for name in node.outputs if self._alias.get(name) not in sources | {None}]
             labels = [self._sent.nodes[at].label for at in sorted(self._walk(targets, stops))]
             if not labels and node.name in by_name:
                 labels = [by_name[node.name].label]
@@ -105,7 +106,7 @@ class _Matching:
         return source.inputs[0]
 
     def _guess(self, node: Node) -> List[Tuple[str, str]]:
-        """Tensors of `sent` for the outputs of a node with none: by the node's name, its derived name, or its inputs."""
+        """Tensors of `sent` for the outputs of a node with none: by its name, its inputs, or a name derived from a node's."""
         same = [other for other in self._sent.nodes if other.op_type == node.op_type]
         match = [other for other in same if node.name and other.name == node.name]
         if not match:
@@ -114,7 +115,7 @@ class _Matching:
             if tensor in self._producers:
                 return [(node.outputs[0], self._through(node, tensor))]
             sources = [self._alias.get(name, name) for name in node.inputs]
-            match = [other for other in same if list(other.inputs) == sources]
+            match = [other for other in same if list(other.inputs) == sources] or self._named_after(node)
         if len(match) != 1:
             return []
         return [
@@ -123,19 +124,41 @@ class _Matching:
             if mine and theirs
         ]
 
+    def _named_after(self, node: Node) -> List[Node]:
+        """The node of `sent` that a node is named after, as "a/MatMul/MatMulAddFusion" or "conv_token_3" is."""
+        found = [
+            other
+            for other in self._sent.nodes
+            if other.name
+            and (node.name == other.name or node.name.startswith((other.name + "/", other.name + "_")))
+            and (other.op_type in node.op_type or (other.op_type, node.op_type) == ("MatMul", "Gemm"))
+        ]
+        return sorted(found, key=lambda other: len(other.name))[-1:]
+
     def _through(self, node: Node, tensor: str) -> str:
-        """The tensor behind a sum and an activation that are part of a convolution, which is named after what is before them."""
-        if len(node.inputs) > 3 and node.inputs[3]:
+        """The tensor behind what is part of a node that is named after the first of its parts."""
+        sum_inputs = node.inputs[3:4] if node.op_type == "Conv" else node.inputs[2:3] if node.op_type == "Gemm" else ()
+        if any(sum_inputs):
             others = {self._alias.get(name) for name in node.inputs}
             reader = self._only_reader(tensor, ("Add", "Sum"))
-            if reader is not None and all(name == tensor or name in others for name in reader.inputs):
+            if reader is not None and all(
+                name == tensor or name in others or self._is_constant(name) for name in reader.inputs
+            ):
                 tensor = reader.outputs[0]
         producer = self._producers.get(tensor)
-        if "activation" in node.attributes and producer is not None:
+        is_quantised = node.op_type.startswith("QLinear")
+        if is_quantised or "activation" in node.attributes:
             reader = self._only_reader(tensor, _ACTIVATIONS)
-            if reader is not None and self._sent.nodes[producer].op_type not in _ACTIVATIONS:
+            if reader is not None and producer is not None and self._sent.nodes[producer].op_type not in _ACTIVATIONS:
+                tensor = reader.outputs[0]
+        if is_quantised:
+            reader = self._only_reader(tensor, ("QuantizeLinear",))
+            if reader is not None:
                 tensor = reader.outputs[0]
         return tensor
+
+    def _is_constant(self, tensor: str) -> bool:
+        return tensor not in self._sent.inputs and self._producers.get(tensor, -1) not in self._varying
 
     def _only_reader(self, tensor: str, op_types: Tuple[str, ...]) -> Optional[Node]:
         readers = self._readers.get(tensor, [])

@@ -48,7 +48,7 @@ class Layer(NamedTuple):
     ms: Optional[float]
     tactic: Optional[str]
     type: Optional[str] = None  # as TensorRT names it
-    metadata: str = ""
+    onnx_layers: str = ""  # names of nodes, as the inspector writes them
     inputs: Tuple[TensorInfo, ...] = ()
     outputs: Tuple[TensorInfo, ...] = ()
 
@@ -143,7 +143,7 @@ def origins(layers: Sequence[Layer], sent: Graph) -> List[List[str]]:
     found = [{places[name] for name in _named(layer) if name in places} for layer in layers]
     taken = set().union(*found) if found else set()
     for layer, nodes in zip(layers, found):
-        if layer.metadata:
+        if layer.onnx_layers:
             continue
         for first, last in _FOREIGN.findall(layer.name):
             if first in places and last in places:  # what lies between them and is in no other layer
@@ -154,8 +154,8 @@ def origins(layers: Sequence[Layer], sent: Graph) -> List[List[str]]:
 
 def _named(layer: Layer) -> List[str]:
     """The names of nodes in the metadata of a layer, else in its name."""
-    if layer.metadata:
-        return _ONNX_LAYER.findall(layer.metadata)
+    if layer.onnx_layers:
+        return _ONNX_LAYER.findall(layer.onnx_layers)
     return [] if layer.kind == REFORMAT else [part.strip() for part in _JOINED.split(layer.name)]
 
 
@@ -222,7 +222,7 @@ def _layer(content: object) -> Layer:
         ms=None,
         tactic=tactic if isinstance(tactic, str) and tactic else None,
         type=_text(content, "LayerType") or None,
-        metadata=_text(content, "Metadata"),
+        onnx_layers=_text(content, "Metadata"),
         inputs=_edges(content, "Inputs"),
         outputs=_edges(content, "Outputs"),
     )
