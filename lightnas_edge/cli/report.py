@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lightnas_edge.cli._console import UsageError, print_json, print_result
 from lightnas_edge.cli._options import add_json
 from lightnas_edge.errors import LightnasEdgeError
+
+if TYPE_CHECKING:
+    from lightnas_edge.report import AllReports, Report
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,6 +23,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "lightnas-edge report --compare old/verification.json new/verification.json --out changes",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, nargs="?", metavar="RUN")
+    parser.add_argument(
+        "--all", action="store_true", help="of a search that found several: a report for each network, and one over all"
+    )
     parser.add_argument(
         "--compare", type=Path, nargs=2, metavar=("OLD", "NEW"), help="two verifications: files, or folders that hold one"
     )  # fmt: skip
@@ -33,18 +40,36 @@ def _run(arguments: argparse.Namespace) -> int:
     if (arguments.run_folder is None) == (arguments.compare is None):
         raise UsageError("report takes a run directory, or two verifications with --compare")
     if arguments.compare is not None:
+        if arguments.all:
+            raise UsageError("--all: of a run; --compare takes two verifications")
         return _compare(arguments)
     if arguments.out is not None:
         raise UsageError("--out: only with --compare; the report of a run is written into its directory")
-    from lightnas_edge.report import build_report
+    from lightnas_edge.report import build_all_reports, build_report
 
+    if arguments.all:
+        return _all(build_all_reports(arguments.run_folder), json=arguments.json)
     report = build_report(arguments.run_folder)
     if arguments.json:
-        files = {"html": str(report.html), "markdown": str(report.markdown), "json": str(report.json)}
-        print_json({"kind": "report-files", "line": report.line, **files, "missing": report.missing})
+        print_json(_files(report))
     else:
         print_result(f"report: {report.html}")
     return 0
+
+
+def _all(reports: AllReports, *, json: bool) -> int:
+    if json:
+        print_json({**_files(reports.overview), "networks": [_files(report) for report in reports.networks]})
+        return 0
+    for report in reports.networks:
+        print_result(f"report: {report.html}: {report.line}")
+    print_result(f"report of all: {reports.overview.html}")
+    return 0
+
+
+def _files(report: Report) -> dict[str, Any]:
+    files = {"html": str(report.html), "markdown": str(report.markdown), "json": str(report.json)}
+    return {"kind": "report-files", "line": report.line, **files, "missing": report.missing}
 
 
 def _compare(arguments: argparse.Namespace) -> int:
