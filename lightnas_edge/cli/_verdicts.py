@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lightnas_edge.cli._budgets import LIMITS
@@ -58,7 +58,7 @@ def write_files_for_ci(arguments: argparse.Namespace, records: Sequence[Verifica
     from lightnas_edge.report.junit import junit_xml
     from lightnas_edge.report.pull_request import pull_request_markdown
 
-    wanted = [
+    wanted: list[tuple[Path | None, Callable[[], str]]] = [
         (arguments.junit, lambda: junit_xml(*records)),
         (arguments.markdown, lambda: "\n".join(map(pull_request_markdown, records))),
     ]

@@ -59,9 +59,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _all(reports: AllReports, *, json: bool) -> int:
     if json:
-        print_json({**_files(reports.overview), "networks": [_files(report) for report in reports.networks]})
+        print_json({**_files(reports.overview), "networks": [_files(report) for report in reports.networks.values()]})
         return 0
-    for report in reports.networks:
+    for report in reports.networks.values():
         print_result(f"report: {report.html}: {report.line}")
     print_result(f"report of all: {reports.overview.html}")
     return 0
