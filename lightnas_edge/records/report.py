@@ -1,7 +1,8 @@
-"""report.json: what the HTML page and the Markdown text of a run show.
+"""report.json: what the HTML page and the Markdown text of a run, or of a verified model file, show.
 
 A value stands next to its metric and unit, or its name ends in the unit. Parts of the run that are missing, damaged or
-made from other files are null here, and `missing` says why and what to do.
+made from other files are null here, and `missing` says why and what to do. Parts that only a run has are null in the
+report of a model file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from lightnas_edge.records.base import (
     Share,
     Text,
 )
-from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, Verdict, VerificationRecord
+from lightnas_edge.records.deployment import (
+    AccuracyRecord,
+    ExportRecord,
+    Interval,
+    Outcome,
+    TrainingRecord,
+    Verdict,
+    VerificationRecord,
+)
 from lightnas_edge.records.job import ProtocolRecord
 from lightnas_edge.records.predictor import FitRecord
 from lightnas_edge.records.run import ChoiceRecord, Confidence, DataRecord, FrontNetwork, Metric, RefinedRecord
@@ -60,6 +69,58 @@ class QuestionReport(Record):
     seed: Integer
     host: Text | None
     refined_from: Text | None  # folder of the run, relative to this one
+
+
+class BudgetRow(Record):
+    """One budget that was asked, and what became of it. `not verified`: the run holds no verification."""
+
+    metric: Metric
+    unit: Name  # `share` for accuracies
+    description: Text
+    bound: Literal["at most", "at least"]
+    target: float
+    predicted: float | None
+    predicted_interval: Interval | None
+    value: float | None
+    interval: Interval | None
+    verdict: Outcome | Literal["not verified"]
+    reason: Text
+    remedy: Text
+
+
+class StatisticRow(Record):
+    """One statistic of the latency of single inferences, under the name that trtexec prints."""
+
+    name: Name
+    metric: Metric | None  # null where it cannot be a budget
+    value_ms: NonNegativeFloat
+    interval_ms: Interval | None
+    budget: BudgetRow | None  # null: no budget was asked
+
+
+class SummaryReport(Record):
+    """The first screen, in sentences."""
+
+    asked: tuple[Text, ...]
+    found: tuple[Text, ...]
+    holds: Text
+    certainty: tuple[Text, ...]
+    next: Text
+
+
+class NetworkRow(Record):
+    """One network of a search that found several."""
+
+    name: Text
+    folder: Text  # relative to this report
+    board: Text
+    simulated: bool
+    budgets: tuple[BudgetRow, ...]
+    statistics: tuple[StatisticRow, ...]  # empty where nothing was measured
+    accuracy: AccuracyRecord | None  # on the board
+    verdict: Verdict | None
+    reason: Text  # of the verdict, or why there is none
+    report: Text | None  # its page, relative to this report; null where there is none
 
 
 class BlockReport(Record):
@@ -113,23 +174,27 @@ class Provenance(Record):
 
     fingerprint: Fingerprint
     table: TableReport | None
-    config: dict[str, bool | Integer | float | Text | None]
-    written_by: Text  # version
-    created: Text
+    config: dict[str, bool | Integer | float | Text | None] | None  # of the search
+    written_by: Text | None  # version
+    created: Text | None
 
 
 class ReportRecord(Record):
     """report.json."""
 
     kind: Literal["report"] = "report"
-    schema_: Literal[2] = Field(default=2, alias="schema")
+    schema_: Literal[3] = Field(default=3, alias="schema")
     version: Text
-    run: Text
+    run: Text | None  # null in the report of a model file
     title: Text
     verdict: Verdict | None  # null unless the verification belongs to this export, these weights and this network
     line: Text
     simulated: bool
-    question: QuestionReport
+    summary: SummaryReport
+    verdicts: tuple[BudgetRow, ...]
+    statistics: tuple[StatisticRow, ...]
+    networks: tuple[NetworkRow, ...]  # empty unless the search found several
+    question: QuestionReport | None
     network: NetworkReport | None
     refined: RefinedRecord | None
     confidence: Confidence | None  # of the upper bounds

@@ -10,7 +10,7 @@ import html
 import io
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightnas_edge.files import write_atomic
-from lightnas_edge.predictor.metrics import UNITS
+from lightnas_edge.records.deployment import SustainedWindow
 from lightnas_edge.records.metrics import SearchEpoch, SearchStep, TrainingEpoch
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.report import BlockReport
 from lightnas_edge.records.run import FrontNetwork
 from lightnas_edge.report.snapshot import SearchTrace
+from lightnas_edge.report.wording import duration, label
+from lightnas_edge.report.wording import unit as unit_of
 
 MOST_POINTS = 600  # per series: more cannot be distinguished, and the page stays small
 MOST_COLUMNS = 30  # of the map of probabilities
@@ -70,13 +72,6 @@ _WIDTH = 8.0  # inches
 _LABEL = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0, "alpha": 0.85}  # keeps text legible on lines
 
 
-# Metric -> what a reader calls it; the unit follows the number.
-LABELS = {
-    "latency_ms": "latency", "p95_ms": "p95 latency", "energy_mj": "energy", "net_energy_mj": "net energy",
-    "peak_memory_mb": "peak memory", "params_m": "parameters", "macs_m": "multiply-accumulates",
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Bar:
     """One latency of a network."""
@@ -85,10 +80,7 @@ class Bar:
     latency_ms: float
     interval_ms: tuple[float, float] | None
     measured: bool  # and not predicted
-
-
-def label(metric: str) -> str:
-    return LABELS.get(metric, metric)
+    target_ms: float | None  # its own budget
 
 
 def search_plot(trace: SearchTrace) -> Markup:
@@ -161,7 +153,7 @@ def front_plot(networks: Sequence[FrontNetwork]) -> Markup:
                 axes.plot([prediction.target], [y], "|", color=TARGET, markersize=9)
         axes.plot([], [], "|", color=TARGET, label="budget of the network")
         simulated = " (SIMULATED boards)" if any(each.simulated for each in networks) else ""
-        axes.set_xlabel(f"predicted {label(metric)} in {UNITS.get(metric, 'unknown unit')}{simulated}")
+        axes.set_xlabel(f"predicted {label(metric)} in {unit_of(metric)}{simulated}")
         axes.set_ylabel("top-1 accuracy in the supernet in %")
         _legend_above(axes, 3)
         return _svg(
@@ -191,51 +183,105 @@ def training_plot(epochs: Sequence[TrainingEpoch]) -> Markup:
         return _svg(figure, "training", "Loss and top-1 accuracy over the epochs of training")
 
 
-def latency_plot(samples_ms: Sequence[float], target_ms: float, median_ms: float, p95_ms: float) -> Markup:
-    """Every timed sample of the verification as a histogram, with the target."""
+def latency_plot(
+    samples_ms: Sequence[float], marks: Mapping[str, float], targets: Mapping[str, float], *, simulated: bool
+) -> Markup:
+    """Every timed sample of the verification as a histogram.
+
+    Args:
+        marks: metric -> measured statistic.
+        targets: metric -> its budget.
+    """
     samples = np.asarray(samples_ms, dtype=float)
-    low = min(samples.min(), target_ms)
-    high = max(p95_ms, target_ms)  # the few slower samples are counted at the edge: they would compress the others
+    values = [*marks.values(), *targets.values()]
+    low, high = (
+        min(samples.min(), *values),
+        max(values),
+    )  # slower samples are counted at the edge, or they compress the others
     margin = 0.12 * (high - low) or 0.01 * high
     shown = samples[samples <= high + margin]
+    named = [(value, _statistic(metric), MEASURED, "-") for metric, value in marks.items()]
+    named += [(value, f"budget of {_statistic(metric)}", TARGET, "--") for metric, value in targets.items()]
     with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, 3.0, top=0.08)
+        figure = _figure(_WIDTH, 3.0 + 0.16 * len(named), top=0.08)
         axes = figure.subplots()
-        axes.hist(
-            shown, bins=min(40, max(8, len(shown) // 5)), color=MEASURED, alpha=0.75, edgecolor=PAPER, linewidth=0.5
+        counts, _, _ = axes.hist(
+            shown, bins=min(60, max(8, len(shown) // 5)), color=MEASURED, alpha=0.75, edgecolor=PAPER, linewidth=0.5
         )
         axes.set_xlim(low - margin, high + margin)
-        axes.margins(y=0.22)
-        axes.set_xlabel("latency of one sample in ms")
+        axes.set_ylim(0, float(np.max(counts)) * (1.15 + 0.13 * len(named)))  # room for the names
+        axes.set_xlabel(f"{'SIMULATED ' if simulated else ''}latency of one sample in ms")
         axes.set_ylabel("samples")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        decimals = max(1, 2 - int(np.floor(np.log10(target_ms))))
-        marks = [
-            (median_ms, "median", MEASURED, "-"),
-            (p95_ms, "p95", MEASURED, ":"),
-            (target_ms, "target", TARGET, "--"),
-        ]
-        for row, (value, name, colour, dashes) in enumerate(sorted(marks)):
+        decimals = max(1, 2 - int(np.floor(np.log10(min(values)))))
+        for row, (value, name, colour, dashes) in enumerate(sorted(named)):
             axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.5)
             to_the_left = value > (low + high) / 2
             axes.annotate(
                 f"{name} {value:.{decimals}f}", (value, 1), xycoords=("data", "axes fraction"),
-                xytext=(-5 if to_the_left else 5, -4 - 13 * row), textcoords="offset points",
+                xytext=(-5 if to_the_left else 5, -4 - 14 * row), textcoords="offset points",
                 ha="right" if to_the_left else "left", va="top", fontsize=9, bbox=_LABEL,
             )  # fmt: skip
         beyond = len(samples) - len(shown)
-        description = (
-            f"Histogram of {len(samples)} measured samples, median {median_ms:.3g} ms, target {target_ms:.3g} ms"
-        )
+        verb = "SIMULATED" if simulated else "measured"
+        texts = ", ".join(f"{name} {value:.3g} ms" for value, name, *_ in sorted(named))
+        description = f"Histogram of {len(samples)} {verb} samples: {texts}"
         if beyond:
             axes.annotate(
-                f"{beyond} slower, up to {samples.max():.3g} ms →", (1, 0.42), xycoords="axes fraction", ha="right",
+                f"{beyond} slower, up to {samples.max():.3g} ms →", (1, 0.3), xycoords="axes fraction", ha="right",
                 fontsize=8.5, color=MUTED, bbox=_LABEL,
             )  # fmt: skip
         return _svg(figure, "latency", description)
 
 
-def breakdown_plot(blocks: Sequence[BlockReport]) -> Markup:
+def sustained_plot(windows: Sequence[SustainedWindow], target_ms: float | None, *, simulated: bool) -> Markup:
+    """Latency, temperature and clocks under load. Windows in which the board throttled are shaded."""
+    minutes = np.array([window.t_s for window in windows]) / 60
+    series = [
+        ("temperature in °C", [("temperature", SECOND, [window.temperature_c for window in windows])]),
+        ("clock in MHz", [
+            ("GPU", PREDICTED, [window.gpu_mhz for window in windows]),
+            ("CPU", MUTED, [window.cpu_mhz for window in windows]),
+        ]),
+    ]  # fmt: skip
+    known = [
+        (name, lines)
+        for name, every in series
+        if (lines := [line for line in every if any(value is not None for value in line[2])])
+    ]
+    shaded = [index for index, window in enumerate(windows) if window.throttled_by]
+    with mpl.rc_context(_STYLE):
+        figure = _figure(_WIDTH, 2.7 + 1.5 * len(known), hspace=0.28)
+        panels = figure.subplots(1 + len(known), 1, sharex=True, squeeze=False, height_ratios=[2, *[1.2] * len(known)])
+        latency, *others = panels[:, 0]
+        latency.plot(
+            minutes, [window.p95_ms for window in windows], color=MUTED, linewidth=1.0, label="p95 of each window"
+        )
+        latency.plot(minutes, [window.median_ms for window in windows], color=MEASURED, label="median of each window")
+        if target_ms is not None:
+            latency.axhline(target_ms, color=TARGET, linestyle=(0, (5, 3)), linewidth=1.3, label="budget of p50")
+        latency.set_ylabel(f"{'SIMULATED ' if simulated else ''}latency in ms")
+        for panel, (name, lines) in zip(others, known, strict=True):
+            for label_, colour, values in lines:
+                panel.plot(minutes, _numbers(values), color=colour, label=label_)
+            panel.set_ylabel(name)
+            if len(lines) > 1:
+                _legend_above(panel, 2)
+        width = float(np.median(np.diff(minutes))) if len(minutes) > 1 else 1 / 60
+        for panel in panels[:, 0]:
+            panel.yaxis.set_label_coords(-0.066, 0.5)
+            for index in shaded:
+                panel.axvspan(minutes[index] - width, minutes[index], color=TARGET, alpha=0.13, linewidth=0)
+        if shaded:
+            latency.plot([], [], color=TARGET, alpha=0.2, linewidth=6, label="throttled")
+        _legend_above(latency, 4)
+        panels[-1, 0].set_xlabel("minutes under load")
+        parts = ["latency", *(name.partition(" in ")[0] for name, _ in known)]
+        description = f"{'SIMULATED: ' if simulated else ''}{', '.join(parts)} over {duration(windows[-1].t_s)} of load"
+        return _svg(figure, "sustained", f"{description}; throttled in {len(shaded)} of {len(windows)} windows")
+
+
+def breakdown_plot(blocks: Sequence[BlockReport], simulated: bool) -> Markup:
     """Latency of each block of the network by the table, with its spread."""
     known = [(block, block.latency_ms) for block in blocks if block.latency_ms is not None]
     with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
@@ -252,12 +298,13 @@ def breakdown_plot(blocks: Sequence[BlockReport]) -> Markup:
         axes.invert_yaxis()
         axes.set_ylim(len(known) - 0.4, -0.6)
         axes.set_xlim(0, float((values + errors).max()) * 1.04)
-        axes.set_xlabel("latency by the table in ms; the line shows the spread between rounds")
-        return _svg(figure, "breakdown", f"Measured latency of the {len(known)} blocks of the network")
+        verb = "SIMULATED" if simulated else "measured"
+        axes.set_xlabel(f"latency by the table in ms ({verb}); the line shows the spread between rounds")
+        return _svg(figure, "breakdown", f"{verb} latency of the {len(known)} blocks of the network, each alone")
 
 
-def intervals_plot(bars: Sequence[Bar], target_ms: float | None) -> Markup:
-    """Latencies of one network side by side with their intervals, and the target."""
+def intervals_plot(bars: Sequence[Bar], *, simulated: bool) -> Markup:
+    """Latencies of one network with their intervals, each with its own budget."""
     with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
         figure = _figure(_WIDTH, 0.85 + 0.36 * len(bars), left=_room([bar.name for bar in bars]))
         axes = figure.subplots()
@@ -273,23 +320,25 @@ def intervals_plot(bars: Sequence[Bar], target_ms: float | None) -> Markup:
                 f"{bar.latency_ms:.4g}", (end, height), xytext=(9, 0), textcoords="offset points", va="center",
                 fontsize=9, bbox=_LABEL,
             )  # fmt: skip
-        if target_ms is not None:
-            axes.axvline(target_ms, color=TARGET, linestyle=(0, (5, 3)), linewidth=1.3)
-            axes.annotate(
-                "target", (target_ms, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
-                textcoords="offset points", ha="center", fontsize=9,
-            )  # fmt: skip
+            if bar.target_ms is not None:
+                axes.plot([bar.target_ms] * 2, [height - 0.42, height + 0.42], color=TARGET, linewidth=2)
         axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(len(bars) - 0.5, -0.6)
         axes.margins(x=0.13)
-        axes.set_xlabel("latency in ms; the bars are the intervals")
+        mark = "SIMULATED " if simulated else ""
+        axes.set_xlabel(f"{mark}latency in ms; bars are intervals, black or white marks are budgets")
         names = ", ".join(f"{bar.name} {bar.latency_ms:.3g} ms" for bar in bars)
-        return _svg(figure, "intervals", f"Latencies side by side: {names}")
+        return _svg(figure, "intervals", f"Latencies and their budgets: {names}")
 
 
 def predicted_measured_plot(
-    points: Sequence[tuple[float, float]], final: tuple[float, float] | None, metric: str, unit: str
+    points: Sequence[tuple[float, float]],
+    final: tuple[float, float] | None,
+    metric: str,
+    unit: str,
+    *,
+    simulated: bool,
 ) -> Markup:
     """Predicted against measured values of whole networks; on the line both are equal.
 
@@ -313,9 +362,10 @@ def predicted_measured_plot(
             axes.plot(*final, "D", color=INK, markersize=8, label="the network found", markeredgewidth=0)
         axes.set(xlim=span, ylim=span, aspect="equal")
         axes.set_xlabel(f"predicted {label(metric)} in {unit}", color=PREDICTED)
-        axes.set_ylabel(f"measured {label(metric)} in {unit}", color=MEASURED)
+        verb = "SIMULATED" if simulated else "measured"
+        axes.set_ylabel(f"{verb} {label(metric)} in {unit}", color=MEASURED)
         _legend_above(axes, 2)
-        description = f"Predicted against measured {label(metric)} of whole networks"
+        description = f"Predicted against {verb} {label(metric)} of whole networks"
         return _svg(figure, "predicted-measured", description, width="60%")
 
 
@@ -332,10 +382,10 @@ def probability_map(epochs: Sequence[SearchEpoch], operators: Sequence[str], cho
     if count != len(operators) or (chosen is not None and layers != len(chosen)):
         raise ValueError(f"{layers} layers of {count} operators are not those of the space")
     names = [operator.replace("mbconv_", "") for operator in operators]
-    label, cell_h, title_h, gap = 52, 11, 16, 14
+    names_w, cell_h, title_h, gap = 52, 11, 16, 14
     across = 3
     panel_w = (780 - gap * (across - 1)) / across
-    cell_w = (panel_w - label) / len(columns)
+    cell_w = (panel_w - names_w) / len(columns)
     panel_h = title_h + cell_h * count + gap
     parts = []
     for layer in range(layers):
@@ -343,17 +393,19 @@ def probability_map(epochs: Sequence[SearchEpoch], operators: Sequence[str], cho
         picked = chosen[layer] if chosen else None
         parts.append(f'<g transform="translate({left:.1f} {top:.1f})">')
         heading = f"layer {layer}" + (f": {picked}" if picked else "")
-        parts.append(f'<text class="map-title" x="{label}" y="11">{html.escape(heading)}</text>')
+        parts.append(f'<text class="map-title" x="{names_w}" y="11">{html.escape(heading)}</text>')
         for row, name in enumerate(names):
             y = title_h + row * cell_h
             bold = ' font-weight="700"' if picked == operators[row] else ""
-            parts.append(f'<text x="{label - 5}" y="{y + 8.6:.1f}" text-anchor="end"{bold}>{html.escape(name)}</text>')
+            parts.append(
+                f'<text x="{names_w - 5}" y="{y + 8.6:.1f}" text-anchor="end"{bold}>{html.escape(name)}</text>'
+            )
             for column, value in enumerate(cube[:, layer, row]):
-                x, opacity = label + column * cell_w, max(0.0, min(1.0, float(value)))
+                x, opacity = names_w + column * cell_w, max(0.0, min(1.0, float(value)))
                 size = f'width="{cell_w:.1f}" height="{cell_h - 1}"'
                 parts.append(f'<rect x="{x:.1f}" y="{y}" {size} fill-opacity="{opacity:.2g}"/>')
-        size = f'width="{panel_w - label:.1f}" height="{cell_h * count}"'
-        parts.append(f'<rect class="frame" x="{label}" y="{title_h - 0.5}" {size}/></g>')
+        size = f'width="{panel_w - names_w:.1f}" height="{cell_h * count}"'
+        parts.append(f'<rect class="frame" x="{names_w}" y="{title_h - 0.5}" {size}/></g>')
     height = -(-layers // across) * panel_h
     description = f"Probability of every operator in every layer over {len(epochs)} epochs"
     head = f'<svg class="map" role="img" viewBox="0 0 780 {height:.0f}" aria-label="{description}">'
@@ -425,6 +477,11 @@ def _learning_curves(loss: Axes, accuracy: Axes, epochs: Sequence[SearchEpoch] |
 
 def _name(block: BlockReport) -> str:
     return clean_text(f"{block.place} {block.operator}" if block.operator != block.place else block.place)
+
+
+def _statistic(metric: str) -> str:
+    """`p50`"""
+    return label(metric).removesuffix(" latency")
 
 
 def _board(network: FrontNetwork) -> str:

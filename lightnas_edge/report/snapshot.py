@@ -14,13 +14,13 @@ from typing import TypeVar
 
 import luts
 from lightnas_edge.errors import LightnasEdgeError, PredictorError, RunError, StaleRecordError
-from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, VerificationRecord
 from lightnas_edge.records.metrics import SearchEpoch, SearchStep, TrainingEpoch, read_metrics
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.predictor import PredictorRecord
 from lightnas_edge.records.report import BlockReport
 from lightnas_edge.records.run import FoundNetwork, FrontNetwork, RefinedRecord, RunRecord
+from lightnas_edge.report import wording
 from lightnas_edge.runs import NETWORKS, Run
 from lightnas_edge.space import Architecture, ShapedOperator, Space, macs_m, parameters_m
 
@@ -69,21 +69,14 @@ class RunSnapshot:
     @property
     def simulated(self) -> bool:
         """Whether any number behind this report was simulated instead of measured."""
-        predicted = self.found.predicted if self.found else None
-        parts = (self.verification, self.predictor, self.lut, predicted, *self.front)
+        parts = (self.verification, *self.front)
+        return self.simulated_prediction or any(part.simulated for part in parts if part is not None)
+
+    @property
+    def simulated_prediction(self) -> bool:
+        """Whether the table or what it predicts comes from a simulated board."""
+        parts = (self.predictor, self.lut, self.found.predicted if self.found else None)
         return any(part.simulated for part in parts if part is not None)
-
-    @property
-    def target_ms(self) -> float | None:
-        """What was verified, or else the budgets of the search."""
-        return self.verification.target.latency_ms if self.verification else self.run.targets.get("latency_ms")
-
-    @property
-    def predicted_ms(self) -> float | None:
-        if self.verification and self.verification.predicted:
-            return self.verification.predicted.latency_ms
-        latency = self.found.predicted.latency if self.found else None
-        return None if latency is None else latency.value
 
     @cached_property
     def blocks(self) -> tuple[BlockReport, ...]:
@@ -245,7 +238,7 @@ class _Reader:
         return SearchTrace(
             budget=budget or "",
             metric=metric,
-            unit=UNITS.get(metric, "unknown unit"),
+            unit=wording.unit(metric),
             target=targets.get(metric),
             steps=steps,
             epochs=epochs,

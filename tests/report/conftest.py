@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import luts
-from lightnas_edge.deploy import judge
+from lightnas_edge.deploy import evidence as parts
+from lightnas_edge.deploy.judge import Evidence, Predicted
 from lightnas_edge.files import sha256_of, sha256_of_file, write_atomic
 from lightnas_edge.nn import Network
 from lightnas_edge.predictor import lut_predictor
@@ -19,8 +20,7 @@ from lightnas_edge.records.deployment import (
     AccuracyRecord,
     Agreement,
     ExportRecord,
-    MeasuredLatency,
-    PredictedLatency,
+    LatencyEstimate,
 )
 from lightnas_edge.records.metrics import BudgetProgress, SearchEpoch, SearchStep, TrainingEpoch
 from lightnas_edge.records.predictor import (
@@ -180,40 +180,45 @@ def write_export(run: Run) -> None:
     )  # fmt: skip
 
 
-def write_verification(run: Run, centre_ms: float, target_ms: float, generator: np.random.Generator) -> None:
-    """Of the run's export: 40 rounds of 5 samples, one round much slower."""
+def write_verification(
+    run: Run, centre_ms: float, target_ms: float, generator: np.random.Generator, asked: dict[str, float] | None = None
+) -> None:
+    """Of the run's export: 40 rounds of 10 inferences, one round much slower.
+
+    Args:
+        asked: budgets; the p50 latency when None.
+    """
     drift = np.exp(0.02 * generator.standard_normal(40))
     samples = [
-        tuple(float(centre_ms * factor * (1 + 0.006 * abs(shift))) for shift in generator.standard_normal(5))
+        tuple(float(centre_ms * factor * (1 + 0.006 * abs(shift))) for shift in generator.standard_normal(10))
         for factor in drift
     ]
     samples[11] = tuple(value * 1.4 for value in samples[11])
     visits = tuple(
-        luts.Visit(key="net-0", architecture={}, session="00", round=index, samples_ms=row)
+        luts.Visit(key="net-0", architecture={}, session="00", round=index, repeats=1, samples_ms=row)
         for index, row in enumerate(samples)
     )
     entry = luts.Entry("net-0", visits, tuple(float(factor) for factor in drift / np.median(drift)))
-    judgement = judge(
-        entry, target_ms=target_ms, drift=luts.Ratio(1.021, (1.016, 1.026), 0.95, {"stem@3x32-16s2": 1.021})
+    measured = parts.measured_latency(entry)
+    accuracy = AccuracyRecord(
+        top1=0.981, interval=(0.96, 0.991), images=360, reference_top1=0.981, drop=0.0, drop_interval=(-0.004, 0.004)
+    )
+    evidence = Evidence(measured, accuracy=accuracy, predicted={"latency_ms": Predicted(0.846, (0.821, 0.871))})
+    predicted = LatencyEstimate(latency_ms=0.846, interval_ms=(0.821, 0.871))
+    sentinels = {"stem@3x32-16s2": 1.021, "head@80x2-10": 1.022}
+    comparison = parts.comparison(
+        entry, "latency_ms", measured, predicted, luts.Ratio(1.021, (1.016, 1.026), 0.95, sentinels)
     )
     export, fingerprint = run.export.record, run.record.fingerprint
     record = run_folders.verification(
-        judgement, created="2026-11-23T19:31:00+00:00", model_sha256=export.sha256,
+        asked or {"latency_ms": target_ms}, evidence, created="2026-11-23T19:31:00+00:00", model_sha256=export.sha256,
         weights_sha256=export.weights_sha256, data_sha256=export.data_sha256,
         predictor_sha256=sha256_of_file(run.folder / "predictor.json"),
-        table_sha256=sha256_of_file(run.folder / "lut.jsonl"),
-        measured=MeasuredLatency(
-            **dict(judgement.measured.record), p95_ms=judgement.p95_ms, n=judgement.n, rounds=judgement.rounds,
-            spread=0.021, samples_ms=entry.samples_ms,
-        ),
-        predicted=PredictedLatency(
-            latency_ms=0.846, interval_ms=(0.821, 0.871), gap=judgement.decisive.latency_ms / 0.846 - 1
-        ),
+        table_sha256=sha256_of_file(run.folder / "lut.jsonl"), comparison=comparison, reference="PyTorch",
         outputs=Agreement(
             images=360, max_abs_difference=4.3e-6, relative_difference=4e-7, cosine=0.9999998, top1_agreement=1.0
         ),
-        accuracy=AccuracyRecord(top1=0.981, images=360, pytorch_top1=0.981), fingerprint=fingerprint,
-        simulated=bool(fingerprint["simulated"]),
+        fingerprint=fingerprint, simulated=bool(fingerprint["simulated"]),
         warnings=("net-0: unstable: spread 3.4 % of the median (limit 3 %); stop other work and verify again",),
     )  # fmt: skip
     journal = run.verify_folder / "unfinished.jsonl"
