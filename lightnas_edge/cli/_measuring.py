@@ -108,6 +108,11 @@ def estimated_seconds(operators: int, settings: Settings, batch_ms: float = 0.0)
     return operators * (once_s + protocol.rounds * visit_s + settings.energy_rounds * _ENERGY_VISIT_S)
 
 
+def _least_seconds(settings: Settings) -> float:
+    """Of a network that is judged: the load before its rounds, and rounds that are apart in time."""
+    return settings.protocol.sustained_s + settings.protocol.rounds * settings.protocol.round_s
+
+
 def announce_estimate(
     operators: int, settings: Settings, *, networks: int = 0, batch_ms: float = 0.0, images: int = 0, most: bool = False
 ) -> None:
@@ -127,6 +132,7 @@ def announce_estimate(
     ]
     energy = f" and {settings.energy_rounds} of energy" if settings.energy_rounds else ""
     seconds = estimated_seconds(operators, settings) + estimated_seconds(networks, settings, batch_ms)
+    seconds = max(seconds, _least_seconds(settings) if networks else 0.0)
     seconds += images * batch_ms / 1000 / settings.batch
     further = f"; unstable ones get up to {protocol.extra_rounds} further rounds"
     info(

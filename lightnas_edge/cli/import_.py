@@ -1,4 +1,4 @@
-"""`lightnas-edge import`: predictors and tables that other projects published."""
+"""`lightnas-edge import`: predictors and tables that other projects published, and what trtexec measured."""
 
 from __future__ import annotations
 
@@ -16,26 +16,55 @@ _SPACE = "lightnas"  # the published predictor's own
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "import", help="predictors and tables that others published",
-        description="Read what other projects published. The LightNAS authors' predictor (npz of w1, b1, w2, b2, w3, b3) becomes a "
-        "predictor file that `range` and `search` take. A table of once-for-all blocks or of NAS-Bench-201 cells (CSV) is read, "
-        "checked and scored: how well a model predicts held-out rows from what the rows compute (cross-validation).",
-        epilog="example: lightnas-edge import lightnas_predictor.npz --out xavier.predictor.json",
+        "import", help="what trtexec measured; predictors and tables that others published",
+        description="Read what other programs wrote; the content decides what a file is. Files of trtexec about one engine (layer "
+        "times, layer info, times of inferences, console output) become one report with findings. The LightNAS authors' predictor "
+        "(npz of w1, b1, w2, b2, w3, b3) becomes a predictor file that `range` and `search` take. A table of once-for-all blocks "
+        "or of NAS-Bench-201 cells (CSV) is read, checked and scored: how well a model predicts held-out rows from what the rows "
+        "compute (cross-validation).",
+        epilog="examples: lightnas-edge import profile.json layers.json trtexec.log --out report; "
+        "lightnas-edge import lightnas_predictor.npz --out xavier.predictor.json",
     )  # fmt: skip
-    parser.add_argument("file", type=Path, metavar="FILE", help="lightnas_predictor.npz, or a table.csv")
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE",
+        help="files of trtexec about one engine, lightnas_predictor.npz, or a table.csv",
+    )  # fmt: skip
     add_space(parser, required=False)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the predictor (default: named after FILE)")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH",
+        help="the predictor, or the folder of the report (default: named after FILE or the model)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the folds (default: 0)")
     add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.profiles import is_trtexec
+
+    files = arguments.files
+    foreign = [path for path in files if path.suffix in (".npz", ".csv")]
+    if not foreign and (len(files) > 1 or is_trtexec(files[0])):
+        if arguments.space:
+            raise UsageError("--space needs a predictor (npz); files of trtexec have no space")
+        return _trtexec(arguments)
+    if len(files) > 1:
+        raise UsageError(f"{foreign[0]} is imported alone", hint="several files: those of trtexec about one engine")
+    arguments.file = files[0]
     if arguments.file.suffix == ".npz":
         return _predictor(arguments)
     if arguments.out or arguments.space:
         raise UsageError("--out and --space need a predictor (npz); a table is scored only")
     return _table(arguments)
+
+
+def _trtexec(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.cli._model_profile import show_profile
+    from lightnas_edge.profiles import import_trtexec
+
+    record = import_trtexec(arguments.files)
+    show_profile(record, arguments.out, as_json=arguments.json)
+    return 0
 
 
 def _predictor(arguments: argparse.Namespace) -> int:
