@@ -243,8 +243,8 @@ class Session:
         """A journal is only continued under the conditions that it was measured under."""
         if contents.origin is None:
             return
-        recorded = dict(contents.origin.fingerprint, space=contents.origin.space_sha256)
-        present = dict(header["fingerprint"], space=header["space_sha256"])
+        recorded = dict(contents.origin.fingerprint, space=_beginning(contents.origin.space_sha256))
+        present = dict(header["fingerprint"], space=_beginning(header["space_sha256"]))
         different = journal.differences(recorded, present)
         if different:
             raise JournalError(
@@ -401,7 +401,8 @@ class Session:
             self._supervisor.load(measurement.model, path)
             result = self._supervisor.visit(
                 messages.VisitRequest(measurement.model, self._repeats.get(visit.key), steady_s, warmup_ms, one_by_one),
-                warmup_ms / 1e3 + (0.0 if steady_s is None else energy.longest_s(steady_s)),
+                max(0.0, warmup_ms - self._manifest.protocol.warmup_ms) / 1e3
+                + (0.0 if steady_s is None else energy.longest_s(steady_s)),
             )
         except MeasureError as err:
             self._failures[visit.key] = self._failures.get(visit.key, 0) + 1
@@ -509,6 +510,11 @@ class Session:
             return None
         usual_s = sum(self._visit_s.values()) / len(self._visit_s)
         return round(sum(count * self._visit_s.get(key, usual_s) for key, count in left.items()), 1)
+
+
+def _beginning(sha256: Optional[str]) -> Optional[str]:
+    """Enough of a hash to tell two apart in a message."""
+    return None if sha256 is None else sha256[:12]
 
 
 def log(text: str) -> None:

@@ -27,6 +27,7 @@ PROTOCOL = {
     "min_sample_ms": 0.5,
     "timeout_s": 60.0,
     "inferences_per_visit": 10,
+    "round_s": 0.0,
     "sustained_s": 0.0,
 }
 
