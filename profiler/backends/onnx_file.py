@@ -81,7 +81,7 @@ def read_graph(model: bytes) -> Graph:
     )  # fmt: skip
 
 
-def metadata(model: bytes) -> Dict[str, str]:
+def read_metadata(model: bytes) -> Dict[str, str]:
     """The metadata of a model; empty where it has none, or is no model: the runtime says so."""
     found = {}
     try:

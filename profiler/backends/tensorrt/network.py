@@ -64,7 +64,7 @@ def free_inner_edges(trt: Any, network: Any, model: bytes) -> None:
     Such an operator pays for no reformatting, as inside a network. The model names them in its metadata (INNER_EDGES);
     the others stay linear, which is the default.
     """
-    inner = onnx_file.metadata(model).get(INNER_EDGES, "").split()
+    inner = onnx_file.read_metadata(model).get(INNER_EDGES, "").split()
     edges = [network.get_input(index) for index in range(network.num_inputs)]
     edges += [network.get_output(index) for index in range(network.num_outputs)]
     for edge in edges:

@@ -26,11 +26,11 @@ API = Path(__file__).with_name("api")
 VERSIONS = ["8.0.1", "8.2.1", "8.5.2", "8.6.1", "10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106"]
 NUMPY_TYPES = {
     TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16, TensorProto.INT8: np.int8,
-    TensorProto.UINT8: np.uint8,
+    TensorProto.UINT8: np.uint8, TensorProto.INT32: np.int32, TensorProto.INT64: np.int64, TensorProto.BOOL: np.bool_,
 }  # fmt: skip
 DATA_TYPES = {
     TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT8: "INT8", TensorProto.UINT8: "UINT8",
-    TensorProto.INT32: "INT32",
+    TensorProto.INT32: "INT32", TensorProto.INT64: "INT64", TensorProto.BOOL: "BOOL",
 }  # fmt: skip
 LAYER_TYPES = {
     "Conv": "CONVOLUTION", "QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE", "Relu": "ACTIVATION",
@@ -51,6 +51,7 @@ class World:
         self.pending = []  # inferences enqueued and not yet synchronised with
         self.at_once = False  # inferences complete when they are enqueued: for a CUDA without synchronisation
         self.refuse = set()  # names of methods that answer None or False
+        self.failed_node = 1  # of which the parser complains
         self.say = []  # errors that are logged with a refusal
         self.formats = {}  # input or output -> (name of its format, vectorised dimension, components together)
         self.fast_fp16 = self.fast_int8 = True
@@ -139,6 +140,12 @@ def bounded(name, content, behaviour, module, world):
     members.update({member: method(member) for member in methods if not member.startswith("__") and not subclassable})
     members.update({member: readable(member) for member in properties})
     return type(name, (behaviour,), members)
+
+
+def data_type(trt, element):
+    """Before TensorRT 10 the parser makes int32 of int64."""
+    name = DATA_TYPES[element]
+    return trt.DataType["INT32" if name == "INT64" and not hasattr(trt.DataType, name) else name]
 
 
 def create(cls, *arguments):
@@ -287,11 +294,11 @@ class OnnxParser(Behaviour):
         known = {
             value.name: value.type.tensor_type.elem_type for value in [*proto.graph.value_info, *proto.graph.output]
         }
-        data_type, layer_type = self._trt.DataType, self._trt.LayerType
+        layer_type = self._trt.LayerType
         self._network._layers = [
             (
                 layer_type[LAYER_TYPES.get(node.op_type, "ELEMENTWISE")],
-                data_type[DATA_TYPES.get(known.get(name), "FLOAT")],
+                data_type(self._trt, known.get(name, TensorProto.FLOAT)),
             )
             for node in proto.graph.node
             for name in node.output
@@ -304,7 +311,7 @@ class OnnxParser(Behaviour):
 
     def _edge(self, value):
         tensor = create(self._trt.ITensor)
-        tensor.__dict__["=dtype"] = self._trt.DataType[DATA_TYPES[value.type.tensor_type.elem_type]]
+        tensor.__dict__["=dtype"] = data_type(self._trt, value.type.tensor_type.elem_type)
         tensor.__dict__["=name"] = value.name
         return tensor
 
@@ -320,7 +327,7 @@ class OnnxParser(Behaviour):
 
 class ParserError(Behaviour):
     def _node(self):
-        return 7
+        return self._world.failed_node
 
     def _desc(self):
         return "No importer registered for op: Mystery"
@@ -365,8 +372,13 @@ class ICudaEngine(Behaviour):
     def _shape(self, key):
         return tuple(side.dim_value or -1 for side in self._value(key).type.tensor_type.shape.dim)
 
+    def _kind(self, value):
+        """Its type in the engine, as numpy names it."""
+        narrow = data_type(self._trt, value.type.tensor_type.elem_type).name == "INT32"
+        return np.int32 if narrow else NUMPY_TYPES[value.type.tensor_type.elem_type]
+
     def _data_type(self, key):
-        return self._trt.DataType[DATA_TYPES[self._value(key).type.tensor_type.elem_type]]
+        return data_type(self._trt, self._value(key).type.tensor_type.elem_type)
 
     def _format(self, key):
         return self._trt.TensorFormat[self._world.formats.get(self._name(key), ("LINEAR", -1, -1))[0]]
@@ -451,14 +463,15 @@ class IExecutionContext(Behaviour):
     def _compute(self):
         engine, feeds = self._engine, {}
         for value in engine._inputs:
-            kind = NUMPY_TYPES[value.type.tensor_type.elem_type]
+            kind, sent = engine._kind(value), NUMPY_TYPES[value.type.tensor_type.elem_type]
             shape = engine._shape(value.name)
             content = ctypes.string_at(self._addresses[value.name], int(np.prod(shape)) * np.dtype(kind).itemsize)
-            feeds[value.name] = np.frombuffer(content, kind).reshape(shape)
-        names = [value.name for value in engine._values if value not in engine._inputs]
-        for index, output in enumerate(engine._session.run(names, feeds)):
-            content = output.tobytes()
-            ctypes.memmove(self._addresses[names[index]], content, len(content))
+            feeds[value.name] = np.frombuffer(content, kind).reshape(shape).astype(sent)
+        outputs = [value for value in engine._values if value not in engine._inputs]
+        found = engine._session.run([value.name for value in outputs], feeds)
+        for index, value in enumerate(outputs):
+            content = found[index].astype(engine._kind(value)).tobytes()
+            ctypes.memmove(self._addresses[value.name], content, len(content))
 
 
 class EngineInspector(Behaviour):
@@ -481,7 +494,8 @@ class EngineInspector(Behaviour):
         old = self._trt.__version__.startswith("8.")
         edge = {"Format/Datatype": "Row major linear FP32" if old else "Float"}
         kind = {"Conv": "CaskConvolution" if old else "conv", "Relu": "PointWiseV2" if old else "kgen"}
-        return {"Name": name, "LayerType": kind.get(operator, operator), "Inputs": [edge], "Outputs": [edge]}
+        layer = {"Name": name, "LayerType": kind.get(operator, operator), "Inputs": [edge], "Outputs": [edge]}
+        return layer if old else dict(layer, Metadata="[ONNX Layer: " + name + "]")
 
 
 BEHAVIOURS = {
@@ -627,6 +641,44 @@ def run_directly(model, inputs):
 
 def floats(count, seed=1):
     return struct.pack(f"<{count}f", *np.random.RandomState(seed).standard_normal(count))
+
+
+TABLE = np.arange(18, dtype=np.float32).reshape(6, 3)
+
+
+def token_model():
+    """Two inputs of types of their own, two outputs: rows of a table by int64 ids, where a mask of bool says so."""
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["rows"], name="rows"),
+            helper.make_node("Where", ["mask", "rows", "zero"], ["kept"], name="kept"),
+            helper.make_node("ArgMax", ["kept"], ["largest"], name="largest", axis=1, keepdims=0),
+        ],
+        "tokens",
+        [
+            helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 4]),
+            helper.make_tensor_value_info("mask", TensorProto.BOOL, [1, 4, 1]),
+        ],
+        [
+            helper.make_tensor_value_info("kept", TensorProto.FLOAT, [1, 4, 3]),
+            helper.make_tensor_value_info("largest", TensorProto.INT64, [1, 3]),
+        ],
+        [onnx.numpy_helper.from_array(TABLE, "table"), onnx.numpy_helper.from_array(np.zeros(1, np.float32), "zero")],
+    )
+    return checked(graph)
+
+
+def tokens(ids=(5, 0, 2, 1), mask=(True, True, False, True)):
+    """The inputs of `token_model` as they are exchanged."""
+    return np.array(ids, "<i8").tobytes() + np.array(mask).tobytes()
+
+
+def check_tokens(outputs):
+    """What `token_model` makes of `tokens()`: row 5 is the largest, row 2 is masked."""
+    kept = np.frombuffer(outputs[:48], "<f4").reshape(4, 3)
+    np.testing.assert_array_equal(kept, [TABLE[5], TABLE[0], [0, 0, 0], TABLE[1]])
+    np.testing.assert_array_equal(np.frombuffer(outputs[48:], "<i8"), [0, 0, 0])
 
 
 def half_inside_model():

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from profiler.backends import Conditions
-from profiler.backends.tensorrt import TensorRT, cache, network
+from profiler.backends import Conditions, onnx_file
+from profiler.backends.tensorrt import TensorRT, cache, network, values
 from profiler.backends.tensorrt import __main__ as command
 from profiler.backends.tensorrt import engine as engine_module
 from profiler.backends.tensorrt.builder import WORKSPACE_BYTES
@@ -196,8 +196,7 @@ def test_inputs_in_8_bits_are_filled_so_that_three_deviations_are_the_largest_va
     assert abs(spread.mean()) < 5 and 127 / 3 * 0.9 < spread.std() < 127 / 3 * 1.1
     assert np.abs(spread).max() <= 127
     loaded.run(1)
-    with pytest.raises(MeasureError, match="an evaluation takes float32 in and out"):
-        loaded.evaluate(b"")
+    assert len(loaded.evaluate(content.tobytes())) == 8 * 3 * 8 * 8  # exchanged as they are
 
 
 def test_a_vectorised_format_has_room_for_its_padding(bench):
@@ -243,10 +242,10 @@ def test_other_edges_stay_linear(bench_of):
 
 def test_metadata_is_read_from_the_bytes_of_a_model():
     model = standin.conv_model(metadata={"one": "1", "two": "\u00fc" * 200})
-    assert network.metadata(model) == {"one": "1", "two": "\u00fc" * 200}
+    assert onnx_file.read_metadata(model) == {"one": "1", "two": "\u00fc" * 200}
     for length in range(len(model)):
-        network.metadata(model[:length])
-    assert network.metadata(b"\xff" * 40) == {}
+        onnx_file.read_metadata(model[:length])
+    assert onnx_file.read_metadata(b"\xff" * 40) == {}
 
 
 def test_fp32_sets_no_precision_flag(bench):
@@ -368,6 +367,63 @@ def test_each_layer_has_its_kind_precision_and_time_where_tensorrt_says_so(bench
     assert [(layer.name, layer.ms) for layer in (conv, relu)] == [("conv", 0.25), ("relu", 0.5)]
     known = bench.version not in ("8.0.1", "8.2.1")
     assert (conv.kind, conv.precision) == (("convolution", "fp32") if known else (None, None))
+
+
+def test_a_layer_profile_has_each_layer_in_each_run_with_its_nodes(bench):
+    profile = bench.open().layer_profile(standin.conv_model(), 3)
+
+    assert (profile["source"], profile["runs"], len(profile["total_ms"])) == ("tensorrt", 3, 3)
+    assert [(layer["name"], layer["times_ms"]) for layer in profile["layers"]] == [
+        ("conv", [0.25] * 3), ("relu", [0.5] * 3),
+    ]  # fmt: skip
+    assert [layer["onnx_nodes"] for layer in profile["layers"]] == [["conv"], ["relu"]]
+    known = bench.version not in ("8.0.1", "8.2.1")
+    precision, reformat = ("fp32", False) if known else (None, None)
+    assert {(layer["precision"], layer["is_reformat"]) for layer in profile["layers"]} == {(precision, reformat)}
+    assert "each lies between two events" in profile["warnings"][0] and len(profile["warnings"]) == (1 if known else 2)
+    assert not bench.cuda.buffers and not bench.cuda.streams
+
+
+def test_several_inputs_and_outputs_are_exchanged_in_the_model_s_types(bench):
+    """Before version 10 the engine has int32 where the model has int64."""
+    engine = bench.open(batch=None).load(standin.token_model())
+    wide = hasattr(bench.trt.DataType, "INT64")
+    assert [(port.name, port.element) for port in engine.ports[:2]] == [
+        ("ids", "int64" if wide else "int32"), ("mask", "bool"),
+    ]  # fmt: skip
+
+    engine.run(1)  # ids beyond the table would fail
+    standin.check_tokens(engine.evaluate(standin.tokens()))
+
+    with pytest.raises(MeasureError, match="the inputs have 35 bytes, and one inference needs 36: ids 32, mask 4"):
+        engine.evaluate(standin.tokens()[:-1])
+
+
+def test_a_number_that_int32_cannot_hold_is_refused_and_not_wrapped(bench_of):
+    engine = bench_of("8.6.1").open(batch=None).load(standin.token_model())
+    with pytest.raises(MeasureError, match="a value that TensorRT's type cannot hold"):
+        engine.evaluate(standin.tokens(ids=(2**31, 0, 0, 0)))
+
+
+def test_without_a_batch_models_have_their_own_shapes(bench):
+    backend = bench.open(batch=None)
+    assert backend.fingerprint()["batch"] is None
+    for batch in (1, 3):
+        backend.load(standin.conv_model(batch=batch)).run(1)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.5, 3.1415927, 65504.0, 1e-40, float("inf"), float("nan"), 1.00390625])
+def test_bfloat16_is_the_nearest_upper_half_of_a_float32(value):
+    """Ties go to even: 1.00390625 lies in the middle between 1 and 1.0078125."""
+    packed = values.to_port(np.float32(value).tobytes(), "bfloat16", "float32")
+    found = np.frombuffer(values.from_port(packed, "bfloat16", "float32"), np.float32)[0]
+    assert len(packed) == 2
+    if value == 1.00390625:
+        assert found == 1.0
+    elif np.isnan(value):
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(value, rel=2**-8, abs=1e-40)
 
 
 def test_a_command_describes_the_engine_of_one_model(bench, tmp_path, capsys):
@@ -625,11 +681,20 @@ def test_timings_are_kept_after_a_failed_build_too(bench):
 # What goes wrong
 
 
-def test_the_error_of_a_model_that_cannot_be_parsed_names_the_node(bench):
+def test_the_error_of_a_model_that_cannot_be_parsed_names_the_node_and_its_operator(bench):
     bench.world.refuse.add("parse")
-    with pytest.raises(MeasureError, match="cannot parse the model: node 7: No importer registered") as caught:
+    message = r"cannot parse the model: node relu \(Relu of ai.onnx opset 13\): No importer registered"
+    with pytest.raises(MeasureError, match=message) as caught:
         bench.open().load(standin.conv_model())
-    assert (caught.value.code, caught.value.remedy) == ("load", "export it with a lower --opset")
+    assert caught.value.code == "load" and "a lower --opset" in caught.value.remedy
+
+
+def test_a_node_that_the_parser_does_not_find_in_the_model_is_named_by_its_number(bench_of):
+    bench = bench_of("8.2.1")
+    bench.world.refuse.add("parse")
+    bench.world.failed_node = 7
+    with pytest.raises(MeasureError, match="cannot parse the model: node 7: No importer registered"):
+        bench.open().load(standin.conv_model())
 
 
 def test_a_failed_build_has_a_reason_and_keeps_nothing(bench):

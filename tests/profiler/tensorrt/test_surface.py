@@ -71,6 +71,7 @@ def exercise(bench_of, version):
         engine.evaluate(standin.floats(192))
         engine.layers()
         engine.close()
+        opened.layer_profile(model, 1)
     bench.world.refuse.add("parse")
     with pytest.raises(MeasureError):
         bench.open().load(standin.conv_model(seed=9))
@@ -209,8 +210,8 @@ assert isinstance(log, trt.ILogger) and log.take() == ["no memory"], log.take()
 
 profiler = adaptors.make_profiler(trt)
 profiler.report_layer_time("conv", 0.5)
-profiler.report_layer_time("conv", 0.25)
-assert isinstance(profiler, trt.IProfiler) and dict(profiler.totals) == {"conv": 0.75}
+profiler.report_layer_time("relu", 0.25)
+assert isinstance(profiler, trt.IProfiler) and profiler.take() == [("conv", 0.5), ("relu", 0.25)]
 
 if hasattr(trt, "IProgressMonitor"):
     adaptors.PROGRESS_INTERVAL_S, lines = 0.0, []
