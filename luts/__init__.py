@@ -12,7 +12,7 @@ from luts.compare import (
 from luts.energy import Energy
 from luts.errors import LutError, LutFormatError, LutMissError
 from luts.journal import Fault, checksum
-from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, Quantity
+from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, NETWORK_METRICS, Quantity
 from luts.remedies import measuring_options
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, read
 
@@ -20,6 +20,7 @@ __all__ = [
     "HOW_TO_MEASURE",
     "LATENCY_METRICS",
     "METRICS",
+    "NETWORK_METRICS",
     "UNSTABLE_SPREAD",
     "Coverage",
     "Energy",

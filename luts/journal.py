@@ -19,7 +19,7 @@ from lightnas_edge.records.differences import fingerprint_differences
 from lightnas_edge.records.lut import LutHeader, Visit
 from lightnas_edge.records.plain_text import clean_text
 from luts.errors import LutFormatError
-from luts.remedies import measuring_options
+from luts.remedies import measuring_options, table_options
 
 MAX_BYTES = 1 << 30  # two years of measuring; also the limit of what is fetched from a board
 MAX_GROUPS = 1024  # rounds of all sessions: their drifts are solved for together, in 1.5 s then and 70 s at 4096
@@ -93,7 +93,7 @@ class _Reader:
         self._path = path
         self._host = host
         self._header: LutHeader | None = None
-        self._visits: dict[tuple[str, str, int], Visit] = {}
+        self._visits: dict[tuple[str, str, int, str], Visit] = {}
         self._faults: list[Fault] = []
         self._headers = 0
         self._reference: set[str] = set()
@@ -120,7 +120,7 @@ class _Reader:
         except ValidationError as found:
             self._take_other(number, line, found)
             return
-        place = visit.key, visit.session, visit.round
+        place = visit.key, visit.session, visit.round, visit.phase
         if place in self._visits:
             self._faults.append(
                 Fault(
@@ -137,7 +137,8 @@ class _Reader:
         if self._header is None:
             raise LutFormatError(f"{self._path} holds no header")
         visits = tuple(self._visits.values())
-        groups, keys = len({visit.group for visit in visits}), len({visit.key for visit in visits})
+        compared = [visit for visit in visits if visit.phase == "rounds"]
+        groups, keys = len({visit.group for visit in compared}), len({visit.key for visit in compared})
         if groups > MAX_GROUPS or groups * keys > MAX_CELLS:
             raise LutFormatError(
                 f"{self._path} is too large to compare its rounds: {keys} keys in {groups} rounds of all sessions",
@@ -148,7 +149,7 @@ class _Reader:
     def _measuring_options(self) -> str:
         if self._header is None:
             return measuring_options(self._host, None)
-        return measuring_options(self._host, self._header.space, self._header.classes, self._header.fingerprint)
+        return table_options(self._host, self._header)
 
     def _take_header(self, number: int, line: bytes) -> None:
         header = LutHeader.parse(

@@ -15,6 +15,8 @@ METRICS = {
 }
 # Statistics of a network's single inferences: the quantile; None for the mean. `latency_ms` is the median.
 LATENCY_METRICS: dict[str, float | None] = {"latency_ms": 0.5, "mean_ms": None, "p95_ms": 0.95, "p99_ms": 0.99}
+# Of whole networks alone: a sum of operators' robust costs says nothing about them.
+NETWORK_METRICS = ("mean_ms", "p95_ms", "p99_ms")
 HOW_TO_MEASURE = {
     "energy_mj": "measure energy too: add --energy to the same command; existing visits are reused",
     "net_energy_mj": "measure energy too: add --energy to the same command; existing visits are reused",

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from lightnas_edge.records.lut import LutHeader
 from lightnas_edge.records.plain_text import clean_text
 
 _DEFAULTS = (("precision", "fp32"), ("batch", 1), ("threads", 1))
@@ -21,16 +22,31 @@ def measuring_options(
         space: its name; None where it is unknown, and then `NAME`.
         fingerprint: of the table that the measurements are to join.
     """
-    fingerprint = fingerprint or {}
-    board = clean_text(str(fingerprint.get("board")), 100)
-    host = host or (board if board.startswith("virtual:") else None)
-    words = ["--host", host or "HOST", "--space", space or "NAME"]
+    words = [*_host(host, fingerprint), "--space", space or "NAME"]
     if classes is not None:
         words += ["--classes", str(classes)]
+    return shlex.join(words + _settings(fingerprint))
+
+
+def table_options(host: str | None, header: LutHeader) -> str:
+    """Options of the command that adds to a table: `profile-device --model FILE` for one about a model file."""
+    if header.space is not None:
+        return measuring_options(host, header.space, header.classes, header.fingerprint)
+    return shlex.join([*_host(host, header.fingerprint), "--model", "FILE", *_settings(header.fingerprint)])
+
+
+def _host(host: str | None, fingerprint: Mapping[str, Any] | None) -> list[str]:
+    board = clean_text(str((fingerprint or {}).get("board")), 100)
+    return ["--host", host or (board if board.startswith("virtual:") else None) or "HOST"]
+
+
+def _settings(fingerprint: Mapping[str, Any] | None) -> list[str]:
+    fingerprint = fingerprint or {}
+    words = []
     for name, default in _DEFAULTS:
         value = fingerprint.get(name)
         if value not in (None, default):
             words += [f"--{name}", clean_text(str(value), 100)]
     if fingerprint.get("cuda_graph") is True:
         words.append("--cuda-graph")
-    return shlex.join(words)
+    return words

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,18 +21,17 @@ from luts.energy import Energy, combine
 from luts.errors import LutMissError
 from luts.journal import Fault, read_journal
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, Quantity
-from luts.remedies import measuring_options
+from luts.remedies import table_options
+from luts.statistics import RoundStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
 
 QUANTILE = 0.1  # of the corrected samples: docs/measuring.md, "From visits to a number"
-TAIL = 0.95
 UNSTABLE_SPREAD = 0.03  # relative; an entry above it is marked
-SUSTAINED = "sustained"  # phase of a visit
 FEW_VISITS = 3  # with fewer, the spread is unknown
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_RESAMPLES = 200  # of the bootstrap over rounds: its own error is then 5 % of the standard error
+_RESAMPLES = 200  # of the bootstrap over visits
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,17 @@ class Entry:
 
     @property
     def subject(self) -> dict[str, Any]:
-        """The operator or architecture as JSON."""
+        """The operator, the architecture or the facts of the model file as JSON."""
         return self.visits[0].subject
 
     @property
     def is_network(self) -> bool:
+        """A whole network or a model file."""
         return self.visits[0].is_network
+
+    @property
+    def is_model(self) -> bool:
+        return self.visits[0].model_file is not None
 
     @property
     def samples_ms(self) -> tuple[float, ...]:
@@ -73,26 +77,26 @@ class Entry:
     @property
     def latency_ms(self) -> float:
         """Of an operator the robust cost; of a network the median (p50) of its corrected inferences."""
-        return self._statistic("latency_ms")(self._corrected)
+        return self._rounds.value(LATENCY_METRICS["latency_ms"]) if self.is_network else self.robust_ms
 
     @property
     def mean_ms(self) -> float:
-        """Of the corrected samples."""
-        return float(np.concatenate(self._corrected).mean())
+        """Of the corrected samples, every round weighing equally."""
+        return self._rounds.value(LATENCY_METRICS["mean_ms"])
 
     @property
     def p95_ms(self) -> float:
-        """Of the corrected samples. Those of an operator are means of a few inferences back to back, which dilutes a tail."""
-        return float(np.quantile(np.concatenate(self._corrected), TAIL))
+        """Of the corrected samples. Those of an operator are means of inferences back to back, which dilutes a tail."""
+        return self._rounds.value(LATENCY_METRICS["p95_ms"])
 
     @property
     def p99_ms(self) -> float:
         """Of the corrected samples, as `p95_ms`."""
-        return float(np.quantile(np.concatenate(self._corrected), 0.99))
+        return self._rounds.value(LATENCY_METRICS["p99_ms"])
 
     @property
     def repeats(self) -> int:
-        """Inferences in a sample; 1 where each was timed alone."""
+        """Inferences in a sample, the most of any visit; 1 where each was timed alone."""
         return max((visit.repeats or 1) for visit in self.visits)
 
     @cached_property
@@ -104,18 +108,18 @@ class Entry:
         low, centre, high = np.quantile(centres, (0.25, 0.5, 0.75))
         return float(0.7413 * (high - low) / centre)  # the interquartile range in standard deviations
 
-    @cached_property
+    @property
     def standard_error_ms(self) -> float:
         """Of `latency_ms`, by a bootstrap over visits with a fixed seed; nan below three visits."""
-        return self._bootstrapped("latency_ms")
+        return self._latency("latency_ms").standard_error
 
     def quantity(self, metric: str) -> Quantity | None:
         """One of METRICS; None where it was not measured.
 
-        Every latency of an operator is its robust cost: the operators are what the statistics of networks are learned from.
+        Every latency of an operator is its robust cost: the statistics of networks are learned from that.
         """
         if metric in LATENCY_METRICS:
-            return Quantity(self._statistic(metric)(self._corrected), self._bootstrapped(metric))
+            return self._latency(metric)
         if metric == "energy_mj":
             return None if self.energy_mj is None else self.energy_mj.gross
         if metric == "net_energy_mj":
@@ -125,25 +129,38 @@ class Entry:
             return Quantity(max(known), 0.0) if known else None
         raise ValueError(f"no such metric: {metric!r}; there are {', '.join(METRICS)}")
 
-    def _statistic(self, metric: str) -> Callable[[Sequence[NDArray[np.float64]]], float]:
-        """What a latency metric makes of arrays of samples."""
-        level = LATENCY_METRICS[metric] if self.is_network else QUANTILE
-        if level is None:
-            return lambda arrays: float(np.concatenate(arrays).mean())
-        return lambda arrays: float(np.quantile(np.concatenate(arrays), level))
+    def _latency(self, metric: str) -> Quantity:
+        if metric not in self._latencies:
+            unknown = len(self.visits) < FEW_VISITS
+            if self.is_network:
+                level = LATENCY_METRICS[metric]
+                error = float("nan") if unknown else self._rounds.standard_error(level)
+                self._latencies[metric] = Quantity(self._rounds.value(level), error)
+            else:
+                error = float("nan") if unknown else self._robust_error_ms
+                self._latencies[metric] = Quantity(self.robust_ms, error)
+        return self._latencies[metric]
 
-    def _bootstrapped(self, metric: str) -> float:
+    @cached_property
+    def _latencies(self) -> dict[str, Quantity]:
+        """Those asked for so far: a bootstrap takes milliseconds."""
+        return {}
+
+    @cached_property
+    def _rounds(self) -> RoundStatistics:
+        return RoundStatistics(self._corrected)
+
+    @cached_property
+    def _robust_error_ms(self) -> float:
         count = len(self.visits)
-        if count < FEW_VISITS:
-            return float("nan")
         draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
-        level = LATENCY_METRICS[metric] if self.is_network else QUANTILE
-        if level is not None and len({len(values) for values in self._corrected}) == 1:
+        if len({len(values) for values in self._corrected}) == 1:
             table = np.stack(self._corrected)
-            estimates = np.quantile(table[draws].reshape(_RESAMPLES, -1), level, axis=1)
+            estimates = np.quantile(table[draws].reshape(_RESAMPLES, -1), QUANTILE, axis=1)
         else:
-            of = self._statistic(metric)
-            estimates = np.array([of([self._corrected[i] for i in draw]) for draw in draws])
+            estimates = np.array(
+                [np.quantile(np.concatenate([self._corrected[i] for i in draw]), QUANTILE) for draw in draws]
+            )
         return float(np.std(estimates, ddof=1))
 
     @cached_property
@@ -181,6 +198,8 @@ class Entry:
                 f"stop other work, lock the clocks or cool the board, then measure more rounds: "
                 f"{self._command(2 * len(self.visits))}"
             )
+        if self.is_network and self.repeats > 1:
+            found.append(f"samples are means of {self.repeats} inferences: p95 and p99 are diluted")
         if self.failures:
             total = len(self.failures) + len(self.visits)
             found.append(f"{len(self.failures)} of {total} visits failed: {self.failures[-1]}")
@@ -190,6 +209,8 @@ class Entry:
         """The command that measures more rounds; `sample` measures whole networks, and the same ones again for more rounds."""
         if self.run:
             return f"`lightnas-edge verify {self.run} --rounds {rounds}`"
+        if self.is_model:
+            return f"`profile-device {self.options} --rounds {rounds}`"
         if self.is_network:
             return f"`lightnas-edge sample {self.options} --rounds {rounds}`"
         return f"`profile-device {self.options} --only {shlex.quote(self.key)} --rounds {rounds}`"
@@ -243,7 +264,7 @@ class Lut:
     faults: tuple[Fault, ...] = ()
     sustained: tuple[Visit, ...] = field(
         default=(), repr=False
-    )  # under load before the rounds, of the last session with any
+    )  # under load before the rounds, of one session: the last
     reference: frozenset[str] = frozenset()  # sessions that set the drift factor 1; all of them when empty
     host: str | None = None  # by which this machine reaches the board; None: unknown. For remedies
 
@@ -268,10 +289,7 @@ class Lut:
     @property
     def command_options(self) -> str:
         """Options with which `profile-device` or `lightnas-edge sample` adds to this table."""
-        header = self.header
-        if header.space is None or header.classes is None:
-            return "--model FILE" + (f" --host {shlex.quote(self.host)}" if self.host else "")
-        return measuring_options(self.host, header.space, header.classes, self.fingerprint)
+        return table_options(self.host, self.header)
 
     @cached_property
     def drift(self) -> dict[Group, float]:
@@ -321,6 +339,7 @@ class Lut:
             lines += [f"  {key} failed: {self.failed[key]}" for key in coverage.failed[:5]]
             wanted = [*coverage.missing, *coverage.failed]
             only = "".join(f" --only {shlex.quote(key)}" for key in wanted) if len(wanted) <= 3 else " --resume"
+            only = only if self.header.space is not None else ""  # a model file is the only subject of its table
             raise LutMissError(
                 "\n".join(lines), hint=f"to fill the table: `profile-device {self.command_options}{only}`"
             )
@@ -437,11 +456,11 @@ def read(path: str | Path, *, host: str | None = None) -> Lut:
     """
     path = Path(path)
     found = read_journal(path, host=host)
-    load = [visit for visit in found.visits if visit.phase == SUSTAINED and visit.error is None]
+    load = [visit for visit in found.visits if visit.phase == "sustained" and visit.error is None]
     return Lut(
         path,
         found.header,
-        tuple(visit for visit in found.visits if visit.phase != SUSTAINED),
+        tuple(visit for visit in found.visits if visit.phase == "rounds"),
         found.faults,
         tuple(visit for visit in load if visit.session == load[-1].session),
         found.reference,

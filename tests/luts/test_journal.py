@@ -82,7 +82,7 @@ def test_all_faults_are_collected_each_with_its_line_and_field(tmp_path):
         "line 3: b@1: error: expected samples_ms or an error, found None",
         "line 4: c@1: round: should be a valid integer, found 'x'; speed: unknown field",
         "line 5: unknown kind 'note', expected 'visit'",
-        "line 6: d@1: architecture: expected either an operator or an architecture, found None",
+        "line 6: d@1: the record: expected one of operator, architecture and model_file",
         "line 8: e@1 appears twice in round 0 of session aaaaaaaa; the first is used",
     ]
     assert lut.latency_ms("e@1") == 1.0
