@@ -1,4 +1,4 @@
-"""`lightnas-edge profile`, also `profile-device`: measure every operator of a space on a board."""
+"""`lightnas-edge profile`, also `profile-device`: measure every operator of a space, or one model and its layers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import devices
 import luts
-from lightnas_edge.cli._console import percent, print_json, print_result
-from lightnas_edge.cli._measuring import announce_estimate, measure_with_progress, report_table
+from lightnas_edge.cli._console import UsageError, percent, print_json, print_result
+from lightnas_edge.cli._measuring import announce_estimate, campaign_progress, measure_with_progress, report_table
+from lightnas_edge.cli._model_options import add_model, chosen_model, model_settings
 from lightnas_edge.cli._options import (
     add_classes,
     add_host,
@@ -24,7 +25,12 @@ from lightnas_edge.cli._options import (
 from lightnas_edge.measuring import select_operators, write_profile_job
 from lightnas_edge.measuring.tables import table_path
 
-DESCRIPTION = "Measure every operator of a search space on a board, one by one, into a look-up table (LUT)."
+DESCRIPTION = (
+    "Measure every operator of a search space on a board, one by one, into a look-up table (LUT). With --model: measure any ONNX "
+    "file, the time of each of its layers too, and report where the time goes."
+)
+_MODEL_ROUNDS = 40  # enough for intervals of all percentiles but the 99th: docs/verdicts.md
+_SPACE_ROUNDS = 25
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,23 +39,37 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example: {parser.prog} --host localhost --space tiny"
+    parser.epilog = f"examples: {parser.prog} --host localhost --space tiny; {parser.prog} --host jetson.local --model net.onnx --precision fp16"
     add_host(parser)
-    add_space(parser)
+    add_space(parser, required=False)
     add_classes(parser)
-    add_measuring(parser, rounds=25)
+    add_measuring(parser, rounds=_SPACE_ROUNDS)
+    add_model(parser)
+    # Defaults that depend on what is measured.
+    parser.set_defaults(precision=None, rounds=None)
     parser.add_argument(
         "--only", action="append", default=[], metavar="OPERATOR",
         help="a key, NAME@LAYER (layers count from 0) or a glob such as '*_e6@*'; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the table (default: named after host, space, settings)"
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="the table (default: named after host, space, settings); with --model the folder of the report (default: profile-NAME)",
     )
     add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if (arguments.space is None) == (arguments.model is None):
+        raise UsageError("profile takes a search space with --space, or an ONNX file with --model")
+    if arguments.model is not None:
+        return _profile_model(arguments)
+    if arguments.shape:
+        raise UsageError("--shape: only with --model; a space has its own shapes")
+    arguments.precision = arguments.precision or "fp32"
+    arguments.rounds = arguments.rounds or _SPACE_ROUNDS
     space = chosen_space(arguments)
     operators = select_operators(space, arguments.only)
     announce_default_host(arguments)
@@ -77,3 +97,30 @@ def _run(arguments: argparse.Namespace) -> int:
         report_table(job, lut, energy=arguments.energy, seconds=seconds)
         print_result(f"{space.name}: {coverage}; repeatability: {percent(repeatability.operators, 2)}")
     return 0 if all(key in lut.entries for key in job.keys) else 1
+
+
+def _profile_model(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.cli._model_profile import default_folder, show_profile
+    from lightnas_edge.deploy.profile_model import profile_model
+
+    given = [f"--{name}" for name in ("only", "classes") if getattr(arguments, name, None)]
+    if given:
+        raise UsageError(f"{' and '.join(given)}: only with --space")
+    if arguments.batch != 1:
+        raise UsageError(
+            "--batch: only with --space; a model has its own shapes", hint="give its batch size with --shape"
+        )
+    announce_default_host(arguments)
+    model = chosen_model(arguments)
+    password = sudo_password(arguments)
+    connection = devices.connect(arguments.host)
+    chosen = model_settings(arguments, connection, model, arguments.rounds or _MODEL_ROUNDS)
+    folder = arguments.out or default_folder(model.facts.name)
+    announce_estimate(0, chosen, networks=1)
+    with campaign_progress(f"measuring {model.facts.name} on {arguments.host}", chosen.protocol.rounds) as bars:
+        record = profile_model(
+            model, connection, chosen, folder,
+            fresh=arguments.fresh, on_progress=bars.measuring, sudo_password=password,
+        )  # fmt: skip
+    show_profile(record, folder, as_json=arguments.json)
+    return 0

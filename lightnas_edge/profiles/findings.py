@@ -313,7 +313,7 @@ def _described(layer: LayerRecord) -> str:
     shapes = [_shape(tensors) for tensors in (layer.inputs, layer.outputs)]
     if all(shapes):
         facts.append(" to ".join(str(shape) for shape in shapes))
-    nodes = [node for node in layer.onnx_nodes if node != layer.name]
+    nodes = [] if all(node in _short(layer) for node in layer.onnx_nodes) else layer.onnx_nodes
     more = f", and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""
     text = ", ".join(facts)
     if nodes:
