@@ -10,7 +10,7 @@ import jinja2
 from lightnas_edge.files import write_atomic, write_json
 from lightnas_edge.records.comparison import ComparisonReport
 from lightnas_edge.records.plain_text import clean_text
-from lightnas_edge.report.pull_request import markdown_text
+from lightnas_edge.report.rendering import markdown_message
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,5 +42,5 @@ def _rendered(report: ComparisonReport, name: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["text"] = clean_text if page else markdown_text
+    environment.filters["text"] = clean_text if page else markdown_message
     return environment.get_template(name).render(report=report)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from lightnas_edge.deploy.compare_verifications import compare_verifications, headroom
 from lightnas_edge.deploy.judge import AT_LEAST, LABELS, UNITS, decimals
 from lightnas_edge.records.deployment import LATENCY_FIELDS, BudgetVerdict, Interval, VerificationRecord
-from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.report.junit import network_name
-
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~!@&])")
+from lightnas_edge.report.rendering import markdown_message, markdown_text
 
 
 def pull_request_markdown(record: VerificationRecord, before: VerificationRecord | None = None) -> str:
@@ -18,9 +14,9 @@ def pull_request_markdown(record: VerificationRecord, before: VerificationRecord
     mark = "SIMULATED, " if record.simulated else ""
     lines = [f"### {mark}{record.verdict}: {markdown_text(network_name(record))} on {markdown_text(record.host)}", ""]
     if record.verdict != "met":
-        lines += [f"{markdown_text(record.reason)}.", ""]
+        lines += [f"{markdown_message(record.reason)}.", ""]
         if record.remedy:
-            lines += [f"Next: {markdown_text(record.remedy)}.", ""]
+            lines += [f"Next: {markdown_message(record.remedy)}.", ""]
     lines += ["| budget | target | value | interval | headroom | verdict |", "|---|--:|--:|--:|--:|---|"]
     lines += [_budget_row(budget) for budget in record.budgets]
     lines += ["", f"| latency | ms | {100 * record.confidence:.0f} % interval |", "|---|--:|--:|"]
@@ -40,17 +36,12 @@ def pull_request_markdown(record: VerificationRecord, before: VerificationRecord
         lines += ["", f"Board: {markdown_text(board)}."]
     if before is not None:
         found = compare_verifications(before, record)
-        lines += ["", "**What changed**", "", *(f"- {markdown_text(line)}" for line in found.findings)]
+        lines += ["", "**What changed**", "", *(f"- {markdown_message(line)}" for line in found.findings)]
         lines += [f"- different: {markdown_text(line)}" for line in found.differences]
-        lines += ["", f"Next: {markdown_text(found.remedy)}."]
+        lines += ["", f"Next: {markdown_message(found.remedy)}."]
     if record.warnings:
-        lines += ["", *(f"- warning: {markdown_text(text)}" for text in dict.fromkeys(record.warnings))]
+        lines += ["", *(f"- warning: {markdown_message(text)}" for text in dict.fromkeys(record.warnings))]
     return "\n".join(lines) + "\n"
-
-
-def markdown_text(text: str) -> str:
-    """Text from a board as plain text: no markup, no mention of a user, no link."""
-    return _MARKUP.sub(r"\\\1", clean_text(text)).replace("://", ":\u2060//")
 
 
 def _budget_row(budget: BudgetVerdict) -> str:

@@ -44,8 +44,8 @@ def environment(*, html_page: bool) -> jinja2.Environment:
         units=wording.unit,
         plain=_plain,
         short=_short,
-        md=_markdown,
-        message=_html_message if html_page else _markdown_message,
+        md=markdown_text,
+        message=_html_message if html_page else markdown_message,
         sentence=_sentence,
         when=_when,
         target=_target,
@@ -164,14 +164,14 @@ def _html_message(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
 
 
-def _markdown(value: Any) -> str:
+def markdown_text(value: Any) -> str:
     """Text for a Markdown table or paragraph, shown as it is: no HTML, no emphasis, no link, no column break, no mention."""
     text = html.escape(_plain(value), quote=False)
     text = re.sub(r"([\\`*\[\]|~!#$@])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", lambda match: "\\" + match[0], text)
     return text.replace("://", "\\://")
 
 
-def _markdown_message(text: str) -> str:
+def markdown_message(text: str) -> str:
     """The same with our own commands as code."""
     pieces: Iterable[str] = _COMMAND.split(clean_text(text))
     return "".join(f"`{piece}`" if index % 2 else _markdown_piece(piece) for index, piece in enumerate(pieces))
@@ -183,4 +183,4 @@ def _markdown_piece(piece: str) -> str:
     if not body:
         return piece
     before, _, after = piece.partition(body)
-    return before + _markdown(body) + after
+    return before + markdown_text(body) + after
