@@ -14,6 +14,7 @@ from luts.errors import LutError, LutFormatError, LutMissError
 from luts.journal import Fault, checksum
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, NETWORK_METRICS, Quantity
 from luts.remedies import measuring_options
+from luts.statistics import needed_inferences
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, read
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "drift_ratio",
     "measuring_options",
     "merge",
+    "needed_inferences",
     "read",
     "repeatability",
     "require_same_board",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from luts.metrics import LATENCY_METRICS
+
 Array = NDArray[np.float64]
 
 _RESAMPLES = 200  # of the bootstrap over rounds: its own error is then 5 % of the standard error
@@ -60,6 +62,7 @@ class RoundStatistics:
         return float(np.interp(level, reached, values))
 
 
-def needed_inferences(level: float | None) -> int:
-    """With fewer, the standard error of a quantile is widened."""
-    return 0 if level is None else math.ceil(round(_LEAST_BEYOND / min(level, 1 - level), 6))
+def needed_inferences(metric: str) -> int:
+    """Of a network; with fewer, the standard error is widened."""
+    level = LATENCY_METRICS.get(metric)
+    return 0 if level is None else round(_LEAST_BEYOND / min(level, 1 - level))

@@ -99,6 +99,11 @@ class Entry:
         """Inferences in a sample, the most of any visit; 1 where each was timed alone."""
         return max((visit.repeats or 1) for visit in self.visits)
 
+    @property
+    def inferences(self) -> int:
+        """Number of samples that statistics come from."""
+        return len(self._rounds)
+
     @cached_property
     def spread(self) -> float:
         """Robust relative standard deviation of the corrected visits; nan below three visits."""

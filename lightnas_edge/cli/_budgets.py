@@ -11,8 +11,10 @@ from lightnas_edge.errors import BudgetError
 
 # Option, metric, unit, help; in this order the first one given orders networks by cost.
 LIMITS = (
-    ("--latency-ms", "latency_ms", "MS", "maximum latency of one batch"),
-    ("--p95-ms", "p95_ms", "MS", "maximum p95 latency of one batch"),
+    ("--latency-ms", "latency_ms", "MS", "maximum median (p50) latency of one inference, of one batch"),
+    ("--mean-ms", "mean_ms", "MS", "maximum mean latency of single inferences"),
+    ("--p95-ms", "p95_ms", "MS", "maximum 95th percentile (p95) of the latencies of single inferences"),
+    ("--p99-ms", "p99_ms", "MS", "maximum 99th percentile (p99) of the latencies of single inferences"),
     ("--energy-mj", "energy_mj", "MJ", "maximum energy of one batch, gross"),
     ("--net-energy-mj", "net_energy_mj", "MJ", "maximum energy of one batch above idle"),
     ("--peak-memory-mb", "peak_memory_mb", "MB", "maximum memory of the engine"),
@@ -48,7 +50,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         group.add_argument(option, type=milliseconds if unit == "MS" else positive, metavar=unit, help=text)
     group.add_argument(
         "--targets", type=targets, metavar="LIST",
-        help="several latency budgets in ms, a network for each: 20,24.5 or 20:30:2 (from, to, step)",
+        help="several budgets of the median (p50) latency in ms, a network for each: 20,24.5 or 20:30:2 (from, to, step)",
     )  # fmt: skip
 
 

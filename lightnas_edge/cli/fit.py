@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,7 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     parser.add_argument(
         "--metric", choices=list(luts.METRICS), action="append", metavar="NAME",
-        help=f"{', '.join(luts.METRICS)}; may be repeated, one predictor each (default: latency_ms)",
+        help=f"{', '.join(luts.METRICS)}; may be repeated, one predictor each (default: latency_ms, the median of single "
+        "inferences)",
     )  # fmt: skip
     parser.add_argument(
         "--prior", type=Path, metavar="FILE",
@@ -146,7 +148,7 @@ def _print_fit(predictor: Predictor, out: Path, *, compare: bool) -> None:
             for row in fit.comparison
         ])  # fmt: skip
         best = fit.comparison[0].scores
-        print_result(f"{best.n} networks; repeatability: {percent(best.repeatability, 2)}")
+        print_result(f"{best.n} networks; repeatability: {percent(best.repeatability, 2)}{_relative_error(predictor)}")
     for line in fit.alignment:
         info(line)
     for reason in fit.skipped:
@@ -159,6 +161,17 @@ def _print_fit(predictor: Predictor, out: Path, *, compare: bool) -> None:
     if fit.residuals is not None and compare:
         _print_residuals(fit.residuals)
     _print_curve(fit.curve)
+
+
+def _relative_error(predictor: Predictor) -> str:
+    """The held-out error as a multiple of the repeatability; it contains the error of measuring, so 1 is the least."""
+    fit = predictor.fit
+    repeatability = fit.held_out.repeatability if fit.held_out else None
+    errors = [point.predicted / point.measured - 1 for point in fit.points if point.measured > 0]
+    if not repeatability or not errors:
+        return ""
+    rms = math.sqrt(sum(error**2 for error in errors) / len(errors))
+    return f"; held-out error {percent(rms, 2)} (RMS), {rms / repeatability:.1f} times the repeatability of {predictor.metric}"
 
 
 def _print_residuals(residuals: ResidualDecomposition) -> None:

@@ -50,7 +50,8 @@ def _show(arguments: argparse.Namespace) -> int:
             "kind": "lut-summary", "fingerprint": lut.fingerprint,
             "entries": [
                 {"key": entry.key, "latency_ms": entry.latency_ms, "standard_error_ms": entry.standard_error_ms,
-                 "spread": entry.spread, "samples": len(entry.samples_ms), "unstable": entry.unstable,
+                 "mean_ms": entry.mean_ms, "p95_ms": entry.p95_ms, "p99_ms": entry.p99_ms, "robust_ms": entry.robust_ms,
+                 "repeats": entry.repeats, "spread": entry.spread, "samples": len(entry.samples_ms), "unstable": entry.unstable,
                  "energy_mj": None if entry.energy_mj is None else asdict(entry.energy_mj)}
                 for entry in entries
             ],
@@ -60,16 +61,26 @@ def _show(arguments: argparse.Namespace) -> int:
     print_result(f"{arguments.lut}: {described}{'  SIMULATED' if lut.simulated else ''}")
     rows = [
         [
-            entry.key, ms(entry.latency_ms), f"± {ms(entry.standard_error_ms)}", percent(entry.spread),
-            str(len(entry.samples_ms)), str(entry.energy_mj or ""), "unstable" if entry.unstable else "",
+            entry.key, ms(entry.latency_ms), f"± {ms(entry.standard_error_ms)}",
+            *((ms(entry.mean_ms), ms(entry.p95_ms), ms(entry.p99_ms)) if entry.is_network else ("", "", "")),
+            percent(entry.spread), str(len(entry.samples_ms)), str(entry.repeats), str(entry.energy_mj or ""),
+            "unstable" if entry.unstable else "",
         ]
         for entry in entries
     ]  # fmt: skip
-    columns = ["operator", "latency ms", "error ms", "spread", "samples", "energy", ""]
-    if not any(entry.energy_mj for entry in entries):
-        columns.remove("energy")
-        rows = [[*row[:5], row[6]] for row in rows]
-    print_table(columns, rows)
+    columns = [
+        "key", "latency ms", "error ms", "mean ms", "p95 ms", "p99 ms", "spread", "samples", "inferences per sample", "energy", "",
+    ]  # fmt: skip
+    lacking = [
+        *([] if lut.networks else ["mean ms", "p95 ms", "p99 ms"]),
+        *([] if any(entry.energy_mj for entry in entries) else ["energy"]),
+    ]
+    shown = [index for index, column in enumerate(columns) if column not in lacking]
+    print_table([columns[index] for index in shown], [[row[index] for index in shown] for row in rows])
+    if lut.entries and lut.networks:
+        info("latency ms: of an operator the robust cost (first decile), of a network the median of its inferences")
+    if lut.sustained:
+        info(f"{len(lut.sustained)} visits under sustained load are kept apart")
     _warn_faults(lut)
     return 0
 

@@ -205,10 +205,18 @@ class AdditivePredictor(Predictor):
 def lut_predictor(space: Space, lut: luts.Lut, *, metric: str = "latency_ms") -> AdditivePredictor:
     """The table alone: the sum of its entries, with the uncertainty that such sums usually have.
 
+    For a latency it is the sum of the operators' robust costs: an estimate of the median without the machine's noise.
+
     Raises:
         LutMissError: the table lacks operators of the space, or this metric of some; names them all.
-        PredictorError: the table is of another space; there is no such metric.
+        PredictorError: the table is of another space; there is no such metric, or it is one of whole networks alone.
     """
+    if metric in luts.NETWORK_METRICS:
+        raise PredictorError(
+            f"a table of operators does not give {metric} of a network: a sum of robust costs has no tail",
+            hint=f"measure whole networks: {sample_command(space, lut.fingerprint)}; then `lightnas-edge fit "
+            f"--space {space.name} --lut FILE --samples FILE --metric {metric}`",
+        )
     return _fit(space, lut, None, checked(metric))
 
 
@@ -240,6 +248,8 @@ def fit_additive(
             require_equal_fingerprints(lut.fingerprint, samples.fingerprint, "the table and the measured networks")
     else:
         observations = load_observations(space, samples, lut, metric=metric or "latency_ms") if samples else None
+    if observations is None and lut is not None and prior is None:
+        return lut_predictor(space, lut, metric=metric or "latency_ms")
     metric = checked(metric or (observations.metric if observations else "latency_ms"))
     if prior is not None:
         if lut is not None or observations is None:

@@ -116,7 +116,8 @@ def fit_best(
     """
     if lut is not None and not samples:
         alone = lut_predictor(space, lut, metric=metric)
-        skipped = ("no measured networks: the table alone, without held-out scores",)
+        latency = "; a median is above the sum of robust costs by the machine's noise" if metric == "latency_ms" else ""
+        skipped = (f"no measured networks: the table alone, without held-out scores{latency}",)
         alone.origin = replace(alone.origin, fit=alone.fit.changed(skipped=skipped))
         return alone, MethodComparison((), skipped)
     observations = (
@@ -200,8 +201,9 @@ def _methods(
 ) -> dict[str, _Method]:
     methods: dict[str, _Method] = {}
     if lut is not None:
-        alone = lut_predictor(space, lut, metric=metric)
-        methods[LUT_ALONE] = lambda _: alone
+        if metric not in luts.NETWORK_METRICS:
+            alone = lut_predictor(space, lut, metric=metric)
+            methods[LUT_ALONE] = lambda _: alone
         methods[CALIBRATED] = lambda seen: fit_additive(space, lut, seen)
     if prior is not None:
         methods[TRANSFERRED] = lambda seen: fit_additive(space, None, seen, prior=prior)

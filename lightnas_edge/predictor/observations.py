@@ -78,6 +78,7 @@ def load_observations(
     values, errors, repeatabilities = [], [], []
     notes: list[str] = []
     without: dict[str, luts.Lut] = {}
+    few: list[float] = []  # relative errors of networks with too few inferences for the tail
     faults: list[str] = []
     for sample in samples:
         require_equal_fingerprints(
@@ -102,6 +103,8 @@ def load_observations(
             known = math.isfinite(quantity.standard_error)
             standard_error = quantity.standard_error if known else _UNKNOWN_ERROR * abs(quantity.value)
             errors.append(standard_error / ratio)
+            if known and entry.inferences < luts.needed_inferences(metric):
+                few.append(standard_error / abs(quantity.value))
         repeatabilities.append(luts.repeatability(sample, metric=metric).networks)
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults[:10])
@@ -119,6 +122,11 @@ def load_observations(
             reason = table.why_unknown(metric, without if len(samples) == 1 else [])
             raise PredictorError(f"{table.path}: {missing}{reason}", hint=luts.HOW_TO_MEASURE.get(metric, ""))
         notes.append(f"{missing}; left out")
+    if few:
+        notes.append(
+            f"{len(few)} of {len(rows)} networks have fewer than {luts.needed_inferences(metric)} inferences: their {metric} "
+            f"is known to {100 * float(np.median(few)):.1f} % (median standard error); more --rounds or networks reduce it"
+        )
     if not rows:
         raise PredictorError(
             f"{', '.join(str(sample.path) for sample in samples)}: no whole network was measured",

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import luts
 from lightnas_edge.errors import BudgetError, PredictorError, RunError, SpaceError
+from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.predictor import (
     CountedPredictor,
     Predictor,
+    fit_additive,
     load_predictor,
-    lut_predictor,
     reachable_range,
     reference_predictor,
 )
@@ -61,11 +62,20 @@ class BoardPredictors:
                 f"no predictor of {', '.join(lacking)} for {self.name or 'the board of the run'}; "
                 f"predictors: {', '.join(self.predictors)}",
                 hint="\n".join(
-                    f"`lightnas-edge fit --space {self.space.name} --lut FILE --metric {metric}` makes one; "
+                    f"`lightnas-edge fit --space {self.space.name} --lut FILE "
+                    f"{'--samples FILE ' if metric in luts.NETWORK_METRICS else ''}--metric {metric}` makes one; "
                     "add it with --predictor"
                     for metric in lacking
-                ),
+                )
+                + self._sampling(lacking),
             )
+
+    def _sampling(self, lacking: Sequence[str]) -> str:
+        """How to get the networks that a statistic is learned from."""
+        if not set(lacking) & set(luts.NETWORK_METRICS):
+            return ""
+        fingerprint = next(iter(self.predictors.values())).fingerprint
+        return f"\n{sample_command(self.space, fingerprint)} measures the networks for --samples"
 
 
 def read_boards(
@@ -79,9 +89,10 @@ def read_boards(
 
     Args:
         sources: a Path is a file; a str is a file, or else a host.
-        metrics: what is limited; tables yield a predictor of each.
+        metrics: what is limited; tables yield a predictor of each, of mean_ms, p95_ms and p99_ms where they hold networks.
         space: of all of them; None: that of the first predictor.
-        complete_table: called for a host; without it a host is an error.
+        complete_table: called for a host; without it a host is an error. Networks of the host that were sampled into the
+            file next to its table are fitted too.
 
     Raises:
         SpaceError: a table or a host without a space.
@@ -246,9 +257,23 @@ def _read(
             raise PredictorError(f"{source} is neither a predictor nor a table", hint="name a file")
         table = complete_table(source, space)
     lut = luts.read(table)
+    samples = [lut, *(_sampled(lut) if table != path else [])]
     wanted = {"latency_ms", *(metric for metric in metrics if metric in luts.METRICS)}
-    predictors: dict[str, Predictor] = {metric: lut_predictor(space, lut, metric=metric) for metric in sorted(wanted)}
+    predictors: dict[str, Predictor] = {}
+    for metric in sorted(wanted):
+        known = [
+            each for each in samples if any(network.quantity(metric) is not None for network in each.networks.values())
+        ]
+        if known or metric not in luts.NETWORK_METRICS:
+            predictors[metric] = fit_additive(space, lut, known, metric=metric)
     return BoardPredictors(name, predictors, table, folder)
+
+
+def _sampled(lut: luts.Lut) -> list[luts.Lut]:
+    """Networks that `lightnas-edge sample` measured with the settings of a host's table: in the file named after it."""
+    path = lut.path.with_name(lut.path.name.removesuffix(".lut.jsonl") + "-networks.lut.jsonl")
+    networks = [luts.read(path)] if path.is_file() else []
+    return [each for each in networks if each.fingerprint == lut.fingerprint]
 
 
 def _table_of(predictor: Predictor, path: Path) -> Path | None:

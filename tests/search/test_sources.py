@@ -10,6 +10,7 @@ from lightnas_edge.predictor import CountedPredictor
 from lightnas_edge.search import Budget, Constraint
 from lightnas_edge.search.sources import make_budgets, merge_with_run, read_boards, require_binding, slack_constraints
 from lightnas_edge.space import load_space
+from tests.predictor.boards import profile, random_architectures, sample, small_space, sum_ms, table_truth_ms
 from tests.search.problems import predictor
 
 
@@ -89,3 +90,45 @@ def test_a_budget_that_every_network_keeps_is_refused_and_another_limit_may_bind
     assert [str(each) for each in require_binding([Budget("two", (idle, counted))])] == [
         "two: the budget is not binding; the slowest network of this space takes 17 ms"
     ]
+
+
+def test_a_table_gives_the_median_and_not_a_tail(tmp_path):
+    space = small_space()
+    table = profile(tmp_path / "board.lut.jsonl", space).path
+
+    (board,) = read_boards([table], ["latency_ms", "p95_ms"], space)
+
+    assert list(board.predictors) == ["latency_ms"]
+    with pytest.raises(PredictorError, match="no predictor of p95_ms for board") as caught:
+        make_budgets([board], [{"latency_ms": 1.0, "p95_ms": 1.2}], name_boards=False)
+    assert "--lut FILE --samples FILE --metric p95_ms" in caught.value.hint
+    assert "lightnas-edge sample" in caught.value.hint
+
+
+def test_the_networks_of_a_host_are_fitted_where_they_were_sampled_with_its_settings(tmp_path):
+    """Networks take 1.5 times the sum of their operators."""
+    space = small_space()
+    truth = table_truth_ms(space)
+    table = profile(tmp_path / "nano.lut.jsonl", space).path
+    networks = random_architectures(space, 20)
+
+    def complete(host, of):
+        return table
+
+    sentinels = dict(list(truth.items())[:6])
+    sample(
+        tmp_path / "nano-networks.lut.jsonl", space, networks, lambda each: 1.5 * sum_ms(space, truth, each), sentinels
+    )
+    (board,) = read_boards(["nano"], ["latency_ms", "p95_ms"], space, complete_table=complete)
+
+    assert sorted(board.predictors) == ["latency_ms", "p95_ms"]
+    for fitted in board.predictors.values():
+        assert fitted.fit.networks == 20
+        assert fitted.predict_one(networks[0]) == pytest.approx(1.5 * sum_ms(space, truth, networks[0]), rel=0.01)
+
+    sample(
+        tmp_path / "nano-networks.lut.jsonl", space, networks, lambda each: sum_ms(space, truth, each),
+        fingerprint={"board": "after an update"},
+    )  # fmt: skip
+    (alone,) = read_boards(["nano"], ["latency_ms"], space, complete_table=complete)
+    assert alone.predictors["latency_ms"].fit.networks == 0
