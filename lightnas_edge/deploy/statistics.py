@@ -1,15 +1,16 @@
 """Statistics of single inferences with intervals that hold when inferences are not independent. docs/verdicts.md.
 
 Inferences of one round share the state of the machine, so the round is the unit: everything that is estimated is a mean
-over rounds, each of equal weight, and its error comes from how the rounds differ. That is cluster sampling; the interval
-of a quantile follows from the share of inferences within a threshold, as in Woodruff (1952), by a score test (Wilson
-1927): the error is taken under the hypothesis that is tested, with the design effect seen at the threshold.
+over rounds, each of equal weight, and its error comes from how the rounds differ. That is cluster sampling. The interval
+of a quantile consists of the thresholds at which the share of inferences within them could be that quantile (Woodruff
+1952), tested at each threshold with the design effect that is seen there: an interval from the variance at the estimate
+alone is too narrow where bursts hit few rounds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
@@ -26,17 +27,15 @@ CONFIDENCE = 0.95
 LATENCY_STATISTICS: dict[str, float | None] = {
     "latency_ms": 0.5, "mean_ms": None, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99,
 }  # fmt: skip
+LEAST_ROUNDS = 12  # of any statistic: in fewer a correlation between rounds does not differ visibly from chance
 MEAN_ROUNDS = 36  # an event that hits one round in ten stays unseen in fewer with more than 2.5 %
 LOW_QUANTILE = 0.1
 DAY_DEVIATION = (
     0.01  # of one network between two days, beyond what all have in common; known before any sentinel was seen
 )
 _PRIOR_SENTINELS = 4  # the weight of DAY_DEVIATION, in sentinels
-_CANDIDATES = 1500  # thresholds that are tried
-_TREND_DEGREE = 2  # of the polynomial in time
-_ROUNDS_PER_DEGREE = 12
-_CORRELATION_ERRORS = 0.0  # standard errors above zero from which a correlation between rounds is used
-_MOST_CORRELATION = 0.8
+_WAVES = 0.7  # times the number of rounds to the power of 2/3
+_LEAST_WAVES = 3
 _MOST_ADDED = 2.0  # rounds
 
 
@@ -64,8 +63,7 @@ def estimate(rounds: Sequence[NDArray[Any]], metric: str, confidence: float = CO
         return Estimate(value, None, needed)
     if quantile is None:
         return Estimate(value, _mean_interval(arrays, confidence))
-    interval = _quantile_interval(arrays, quantile, confidence)
-    return Estimate(value, interval, 2 * len(arrays) if interval is None else None)
+    return Estimate(value, _quantile_interval(arrays, quantile, confidence))
 
 
 def against(
@@ -82,17 +80,14 @@ def against(
 def least_rounds(metric: str, confidence: float = CONFIDENCE) -> int:
     """Below it there is no interval.
 
-    A quantile needs so many rounds that seeing nothing beyond a threshold means something although whole rounds may lie
-    there: with the share 1-p of such rounds, the score test of R rounds without one has to reject.
+    Of R rounds, none may lie beyond a threshold although a share 1 - p of all does, each of them as a whole: with a
+    probability of p to the power of R, which has to be below the error of one side. And LEAST_ROUNDS.
     """
     quantile = LATENCY_STATISTICS[metric]
     if quantile is None:
         return MEAN_ROUNDS
-    odds = max(quantile / (1 - quantile), (1 - quantile) / quantile)
-    rounds = 3
-    while rounds < odds * _t(confidence, rounds - 1) ** 2:
-        rounds += 1
-    return rounds
+    one_sided = math.log((1 - confidence) / 2) / math.log(max(quantile, 1 - quantile))
+    return max(LEAST_ROUNDS, math.ceil(one_sided))
 
 
 def noise(rounds: Sequence[NDArray[Any]]) -> float:
@@ -149,114 +144,161 @@ def _mean(rounds: Sequence[Array]) -> float:
 
 
 def _mean_interval(rounds: Sequence[Array], confidence: float) -> Interval:
-    """Student's interval over round means; on a skewed side with further rounds at the extreme.
+    """Student's interval over round means, corrected twice for skewness; the wider limit of the two counts.
 
-    Bursts hit few rounds, and a sample with too few of them has too small a mean and too small a variance at once. As
-    Agresti and Coull (1998) do for a share, up to two rounds at the extreme are added before the limit on that side is
-    computed: as many as the skewness of the round means.
+    Bursts hit few rounds, and a sample with too few of them has too small a mean and too small a variance at once. Hall's
+    (1992) transformation of Student's statistic removes the first order of that. It trusts the skewness that was seen, so
+    the limits with further rounds at the extreme are computed too.
     """
     means = np.array([samples.mean() for samples in rounds])
     count = len(means)
-    t = _t(confidence, count - 1)
-    centre, std = float(means.mean()), float(means.std())
-    if std == 0:
+    centre = float(means.mean())
+    if float(np.ptp(means)) == 0:
         return centre, centre
-    variance = float(_variance_of_rounds(means[None, :])[0])
-    skewness = float(np.mean((means - centre) ** 3)) / std**3
+    variance, degrees = _variance_of_rounds(means[None, :])
+    t = _t(confidence, degrees)
+    error = math.sqrt(float(variance[0]) / count)
+    slope = float(_skewness(means[None, :])[0]) / math.sqrt(count)
     limits = []
-    for side, extreme in ((-1, float(means.min())), (1, float(means.max()))):
-        more = min(_MOST_ADDED, max(0.0, side * skewness))
-        shifted = (count * centre + more * extreme) / (count + more)
-        spread = (count * variance + more * (extreme - centre) ** 2) / (count + more)
-        limits.append(shifted + side * t * math.sqrt(spread / (count + more)))
+    for side in (-1, 1):
+        shifted, spread, rounds_then = _with_extreme_rounds(means[None, :], variance, side)
+        by_extreme = float(shifted[0]) + side * t * math.sqrt(float(spread[0] / rounds_then[0]))
+        by_skewness = centre - _untransformed(-side * t, slope) * error
+        limits.append(side * max(side * by_extreme, side * by_skewness))
     return limits[0], limits[1]
 
 
-def _quantile_interval(rounds: Sequence[Array], quantile: float, confidence: float) -> Interval | None:
-    """The thresholds at which the share of inferences within them could be `quantile`.
+def _untransformed(value: float, slope: float) -> float:
+    """Student's statistic of which Hall's (1992) transformation is `value`; slope: skewness over the root of the number."""
+    if abs(slope) < 1e-6:
+        return value
+    return 3 / slope * (math.cbrt(1 + slope * (value - slope / 6)) - 1)
 
-    At a threshold, a share of each round lies within; their mean is compared with `quantile`. The variance is that of a
-    share, quantile x (1 - quantile), times the design effect there: how the rounds differ over how they would differ if
-    each lay wholly on one side. Where nothing lies beyond the threshold, the rounds could: a design effect of 1.
+
+def _quantile_interval(rounds: Sequence[Array], quantile: float, confidence: float) -> Interval:
+    """From the highest sample that the quantile is surely not below to the lowest that it is surely not above."""
+    thresholds = np.unique(np.concatenate(rounds))
+    counts = np.array([len(samples) for samples in rounds])
+    padded = np.full((len(rounds), counts.max()), np.inf)
+    for row, samples in zip(padded, rounds, strict=True):
+        row[: len(samples)] = samples
+
+    def surely_below(index: int) -> bool:
+        within = (padded < thresholds[index + 1]).sum(axis=1) / counts
+        return bool(_surely_differs(within[None, :], int(counts.sum()), quantile, confidence)[1][0])
+
+    def surely_above(index: int) -> bool:
+        within = (padded <= thresholds[index]).sum(axis=1) / counts
+        return bool(_surely_differs(within[None, :], int(counts.sum()), quantile, confidence)[0][0])
+
+    last = len(thresholds) - 1
+    low = _first(lambda index: not surely_below(index), 0, last)
+    high = _first(surely_above, low, last)
+    return float(thresholds[low]), float(thresholds[high])
+
+
+def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The first index in low to high from which `holds` is true, by bisection; `high` where it never is."""
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _surely_differs(
+    within: Array, samples: int, quantile: float, confidence: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether the share of inferences within a threshold is surely above `quantile`, or surely below it.
+
+    An exact binomial test (Clopper and Pearson 1934) of the number of inferences that would be as informative if they were
+    independent: the rounds over the design effect, with Student's correction for the error of the effect (Korn and
+    Graubard 1998). Where all lies on one side of the threshold, whole rounds could lie on the other: as many as rounds.
+
+    "Above" decides that a budget is met. A sample with too few of the slow rounds has too few beyond the threshold and too
+    small a design effect at once, so there the test with further rounds at the extreme must agree.
+
+    Args:
+        within: (rows, rounds) share of each round's inferences within the threshold, the rounds in the order of time.
+        samples: inferences of all rounds; no more of them can be independent.
+
+    Returns:
+        (rows,) above. (rows,) below.
     """
-    count = len(rounds)
-    limit = _t(confidence, count - 1)
-    thresholds = _candidates(rounds, quantile, count)
-    within = np.stack(
-        [
-            (np.searchsorted(samples, thresholds, "left") + np.searchsorted(samples, thresholds, "right"))
-            / (2 * len(samples))
-            for samples in map(np.sort, rounds)
-        ],
-        axis=1,
-    )  # (thresholds, rounds); half of the samples that equal the threshold
+    from scipy import special  # takes a while to import
+
+    count = within.shape[1]
     share = within.mean(axis=1)
-    whole = share * (1 - share)
-    least = 1 / max(len(samples) for samples in rounds)
-    effect = np.clip(
-        np.divide(_variance_of_rounds(within), whole, out=np.ones_like(whole), where=whole > 0), least, None
-    )
-    score = (share - quantile) / np.sqrt(quantile * (1 - quantile) * effect / count)
-    inside = np.flatnonzero(np.abs(score) <= limit)
-    if not len(inside):
-        middle = int(np.argmin(np.abs(score)))
-        inside = np.array([middle])
-    first, last = int(inside[0]), int(inside[-1])
-    if first == 0 and thresholds[0] == min(samples.min() for samples in rounds):
-        low = float(thresholds[0])
-    else:
-        low = _crossing(thresholds, score, first - 1, first, -limit) if first else float(thresholds[0])
-    high = _crossing(thresholds, score, last, last + 1, limit) if last + 1 < len(thresholds) else float(thresholds[-1])
-    return low, high
+    one_sided = (share <= 0) | (share >= 1)
+    variance, degrees = _variance_of_rounds(within)
+    t = _t(confidence, degrees)
+    level = (1 - confidence) / 2
+    whole = np.where(one_sided, 1.0, share * (1 - share))
+    correction = (NormalDist().inv_cdf(1 - level) / t) ** 2
+    independent = np.where(one_sided, count, correction * count * whole / np.maximum(variance, 1e-9 * whole))
+    independent = np.clip(independent, 1.0, samples)
+    hits = independent * share
+    with np.errstate(invalid="ignore"):
+        as_many = special.betainc(np.maximum(hits, 1e-9), independent - hits + 1, quantile)
+        as_few = special.betaincc(hits + 1, np.maximum(independent - hits, 1e-9), quantile)
+    above = (as_many < level) & (share > quantile)
+    below = (as_few < level) & (share < quantile)
+    shifted, spread, rounds_then = _with_extreme_rounds(within, variance, -1)
+    agreed = shifted - quantile > t * np.sqrt(spread / rounds_then)
+    return above & (agreed | one_sided), below
 
 
-def _crossing(thresholds: Array, score: Array, left: int, right: int, level: float) -> float:
-    """Where the score passes a level between two neighbours, on a straight line."""
-    rise = score[right] - score[left]
-    part = 0.5 if rise <= 0 else min(1.0, max(0.0, float((level - score[left]) / rise)))
-    return float(thresholds[left] + part * (thresholds[right] - thresholds[left]))
+def _with_extreme_rounds(values: Array, variance: Array, side: Literal[-1, 1]) -> tuple[Array, Array, Array]:
+    """(rows,) mean, variance of a round and number of rounds, with further rounds at the extreme of the skewed side.
+
+    As Agresti and Coull (1998) add two successes and two failures to a share: up to two rounds, as many as the skewness.
+    """
+    count = values.shape[1]
+    centre = values.mean(axis=1)
+    extreme = values.max(axis=1) if side > 0 else values.min(axis=1)
+    more = np.clip(side * _skewness(values), 0.0, _MOST_ADDED)
+    shifted = (count * centre + more * extreme) / (count + more)
+    spread = (count * variance + more * (extreme - centre) ** 2) / (count + more)
+    return shifted, spread, count + more
 
 
-def _candidates(rounds: Sequence[Array], quantile: float, count: int) -> Array:
-    """Distinct sample values near the quantile, at most _CANDIDATES; six standard errors to each side."""
-    values = np.unique(np.concatenate(rounds))
-    reach = 6 * math.sqrt(quantile * (1 - quantile) / count)
-    merged = np.sort(np.concatenate(rounds))
-    low = merged[int(max(0.0, quantile - reach) * (len(merged) - 1))]
-    high = merged[math.ceil(min(1.0, quantile + reach) * (len(merged) - 1))]
-    near = values[(values >= low) & (values <= high)]
-    if len(near) > _CANDIDATES:
-        near = near[np.linspace(0, len(near) - 1, _CANDIDATES).round().astype(int)]
-    found: Array = near
+def _skewness(values: Array) -> Array:
+    """(rows,) of the rounds; 0 where they are all alike."""
+    rest = values - values.mean(axis=1, keepdims=True)
+    variance = (rest**2).mean(axis=1)
+    third = (rest**3).mean(axis=1)
+    found: Array = np.zeros_like(third)
+    np.divide(third, variance**1.5, out=found, where=variance > 1e-18 * values.max(axis=1) ** 2)
     return found
 
 
-def _variance_of_rounds(values: Array) -> Array:
-    """(rows,) variance of one round for the mean over rounds, as if rounds were independent.
+def _variance_of_rounds(values: Array) -> tuple[Array, int]:
+    """(rows,) variance of one round for the mean over rounds, and its degrees of freedom.
 
-    A slow trend is no error of the mean over the time that was measured: it is fitted and left out. What remains may be
-    correlated from round to round, where the machine changes its speed a few times a second; then a mean is less certain
-    than of independent rounds by (1 + r) / (1 - r), with r of an autoregressive process of first order.
+    Rounds need not be independent: a machine that changes its speed a few times a second is alike in rounds that are
+    0.4 s apart. What a correlation does to the mean is seen in the slow waves of the rounds, so the variance is the mean
+    square of their cosines of low frequency (the equal-weighted cosine estimator; Lazarus, Lewis, Stock and Watson 2018), as
+    many as grow with the two-thirds power of the number of rounds. Of independent normal rounds it is exactly chi-square.
+    The slowest, half a wave over all rounds, is left out: it is the trend, and a trend is no error of the mean over the time
+    that was measured.
 
     Args:
         values: (rows, rounds), the rounds in the order of time.
     """
-    count = values.shape[1]
-    degree = min(_TREND_DEGREE, count // _ROUNDS_PER_DEGREE)
-    basis = np.linalg.qr(np.vander(np.linspace(-1, 1, count), degree + 1))[0]
-    rest = values - (values @ basis) @ basis.T
-    total = (rest * rest).sum(axis=1)
-    variance: Array = total / (count - degree - 1)
-    if count < _ROUNDS_PER_DEGREE:
-        return variance
-    lag = (rest[:, 1:] * rest[:, :-1]).sum(axis=1)
-    found = np.divide(lag, total, out=np.zeros_like(total), where=total > 0)
-    # Residuals of a trend are correlated by about -(degree + 1) / count even where the rounds are not.
-    correlation = (found * count + degree + 1) / (count - 3 * (degree + 1))
-    usable = np.clip(correlation - _CORRELATION_ERRORS / math.sqrt(count), 0.0, _MOST_CORRELATION)
-    usable = np.where(usable > 0, np.clip(correlation, 0.0, _MOST_CORRELATION), 0.0)
-    variance = variance * (1 + usable) / (1 - usable)
-    return variance
+    waves = _waves(values.shape[1])
+    found: Array = ((values @ waves) ** 2).mean(axis=1)
+    return found, waves.shape[1]
+
+
+@cache
+def _waves(count: int) -> Array:
+    """(rounds, waves) orthonormal cosines, from a whole wave over all rounds on."""
+    number = min(count - 2, max(_LEAST_WAVES, round(_WAVES * count ** (2 / 3))))
+    time = (np.arange(count) + 0.5) / count
+    found: Array = math.sqrt(2 / count) * np.cos(math.pi * np.outer(time, np.arange(2, 2 + number)))
+    return found
 
 
 def _weighted_quantile(rounds: Sequence[Array], quantile: float) -> float:
