@@ -44,6 +44,8 @@ def read_runs(content: bytes) -> List[Run]:
     """
     try:
         events = json.loads(content.decode("utf-8"))
+        if not isinstance(events, list):
+            raise ValueError("it is no list of events")
         whole = [_span(event) for event in events if event.get("name") == _RUN]
         nodes = [_span(event) for event in events if str(event.get("name")).endswith(KERNEL)]
     except (AttributeError, KeyError, TypeError, ValueError) as err:

@@ -156,7 +156,9 @@ def _named(layer: Layer) -> List[str]:
     """The names of nodes in the metadata of a layer, else in its name."""
     if layer.onnx_layers:
         return _ONNX_LAYER.findall(layer.onnx_layers)
-    return [] if layer.kind == REFORMAT else [part.strip() for part in _JOINED.split(layer.name)]
+    if layer.kind == REFORMAT or layer.name.startswith(_REFORMAT_NAME):  # it names the layer that it serves
+        return []
+    return [part.strip() for part in _JOINED.split(layer.name)]
 
 
 def _described(information: Optional[Dict[str, Any]]) -> List[Layer]:

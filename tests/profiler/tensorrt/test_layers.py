@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from profiler.backends.onnx_file import Graph, Node
 from profiler.backends.tensorrt import layers
 from profiler.errors import MeasureError
 
@@ -154,3 +155,92 @@ def test_no_content_of_a_list_ends_in_a_traceback():
             content["Layers"][0] = draw.choice(values)
         layer[draw.choice(sorted(layer))] = draw.choice(values)
         layers.summarise(layers.read(layers.parse(json.dumps(content)), TIMES), "fp16")
+
+
+def graph_of(*labels):
+    """A chain of nodes with these names; a name that begins with `=` is that of the output of a node without one."""
+    nodes = [
+        Node("" if label.startswith("=") else label, "Op", "", ("x",), (label.lstrip("="),), ()) for label in labels
+    ]
+    return Graph(tuple(nodes), ("x",), (), (), {}, {})
+
+
+def nodes_of(name, metadata="", sent=("/a/Conv", "/b/Relu", "/c/Mul", "/d/Add", "/e/Softmax")):
+    content = {"Name": name, "LayerType": "kgen", "Metadata": metadata}
+    return layers.origins(layers.read({"Layers": [content]}, []), graph_of(*sent))[0]
+
+
+@pytest.mark.parametrize("separator", ["\x1e", "\x1f", ";", ""])
+def test_the_nodes_of_a_layer_are_those_of_its_metadata_in_the_model_s_order(separator):
+    metadata = f"[ONNX Layer: /c/Mul]{separator}[ONNX Layer: /a/Conv]{separator}[ONNX Layer: /not/there]"
+    assert nodes_of("__myl_Mul_myl0_2", metadata) == ["/a/Conv", "/c/Mul"]
+
+
+def test_a_node_without_a_name_is_found_by_its_first_output():
+    assert nodes_of("kernel", "[ONNX Layer: node_of_y]", sent=("/a/Conv", "=y")) == ["y"]
+    assert nodes_of("node_of_y + /a/Conv", sent=("/a/Conv", "=y")) == ["/a/Conv", "y"]
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"),
+    [
+        ("/a/Conv + /b/Relu", ["/a/Conv", "/b/Relu"]),
+        ("PWN(/c/Mul, /d/Add)", ["/c/Mul", "/d/Add"]),
+        ("PWN(PWN(/c/Mul, /d/Add), /b/Relu)", ["/b/Relu", "/c/Mul", "/d/Add"]),
+        ("/a/Conv + PWN(/c/Mul)", ["/a/Conv", "/c/Mul"]),
+        ("/a/Conv || /c/Mul", ["/a/Conv", "/c/Mul"]),
+        ("{ForeignNode[/b/Relu.../d/Add]}", ["/b/Relu", "/c/Mul", "/d/Add"]),
+        ("Reformatting CopyNode for Input Tensor 0 to /a/Conv + /b/Relu", []),
+        ("copied_squeeze_after_something", []),
+    ],
+)
+def test_without_metadata_the_nodes_of_a_layer_are_those_of_its_name(name, nodes):
+    assert nodes_of(name) == nodes
+
+
+def test_a_foreign_node_has_what_lies_between_its_ends_and_in_no_other_layer():
+    sent = graph_of("/a/Conv", "/b/Relu", "/c/Mul", "/d/Add")
+    listed = layers.read({"Layers": ["{ForeignNode[/a/Conv.../d/Add]}", "/c/Mul"]}, [])
+    assert layers.origins(listed, sent) == [["/a/Conv", "/b/Relu", "/d/Add"], ["/c/Mul"]]
+
+
+def test_the_builder_s_own_list_names_every_node_of_its_operator():
+    content = json.loads((HERE / "inspector" / "rtx-1.7.1-fp16.json").read_text())
+    sent = graph_of("operator.expand", "operator.expand.relu6", "operator.depthwise", "operator.depthwise.relu6",
+                    "operator.project", "operator.add")  # fmt: skip
+    runs = [[(layer["Name"], 0.125) for layer in content["Layers"]]] * 2
+
+    profile = layers.profile(content, runs, [1.0, 1.0], sent)
+
+    assert [layer["onnx_nodes"] for layer in profile["layers"]] == [
+        [], ["operator.expand", "operator.expand.relu6"], ["operator.depthwise", "operator.depthwise.relu6"],
+        ["operator.project", "operator.add"], [],
+    ]  # fmt: skip
+    assert [layer["is_reformat"] for layer in profile["layers"]] == [True, False, False, False, True]
+    edge = profile["layers"][1]["inputs"][0]
+    assert edge["type"] == "fp16" and edge["shape"] == content["Layers"][1]["Inputs"][0]["Dimensions"]
+
+
+def test_layers_that_share_a_name_are_told_apart_by_their_order():
+    listed = {"Layers": [{"Name": "copy", "LayerType": "Reformat"}, {"Name": "copy", "LayerType": "Softmax"}]}
+    runs = [[("copy", 0.5), ("copy", 0.25)], [("copy", 0.75), ("copy", 0.25)]]
+
+    profile = layers.profile(listed, runs, [1.0, 1.25], graph_of())
+
+    assert [(layer["name"], layer["type"], layer["times_ms"]) for layer in profile["layers"]] == [
+        ("copy", "Reformat", [0.5, 0.75]), ("copy #2", "Softmax", [0.25, 0.25]),
+    ]  # fmt: skip
+
+
+def test_a_layer_that_the_inspector_does_not_list_is_in_the_profile_without_a_type():
+    profile = layers.profile(None, [[("conv", 0.5)]], [0.5], graph_of("conv"))
+    assert [(each["name"], each["type"], each["onnx_nodes"]) for each in profile["layers"]] == [
+        ("conv", None, ["conv"])
+    ]
+    assert "does not say what some layers are" in profile["warnings"][1]
+
+
+@pytest.mark.parametrize("runs", [[[]], [[("a", 1.0)], [("b", 1.0)]], [[("a", 1.0)], []]])
+def test_runs_of_other_layers_are_an_error(runs):
+    with pytest.raises(MeasureError, match="did not report the same layers"):
+        layers.profile(None, runs, [1.0] * len(runs), graph_of())
