@@ -115,7 +115,7 @@ def write_table(
         },
         "sentinels": [], "energy": {"available": False, "reason": ""},
     }]  # fmt: skip
-    for round_ in range(10):
+    for round_ in range(12):
         for key in keys:
             count = 10 if key.startswith("net-") else 5
             whole = key.startswith("net-")

@@ -17,7 +17,7 @@ from tests import run_folders
 from tests.deploy.conftest import FINGERPRINT, FOUND, SPACE, network, write_table
 
 LOCAL = devices.connect("localhost")
-SETTINGS = Settings(protocol=MeasurementProtocol(rounds=10, min_sample_ms=0.5, warmup_ms=1.0))
+SETTINGS = Settings(protocol=MeasurementProtocol(rounds=12, min_sample_ms=0.5, warmup_ms=1.0))
 
 
 @pytest.fixture
