@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lightnas_edge
@@ -91,6 +92,24 @@ def test_a_whole_job_runs(python36_with_runtime, archive, write_job, tools, tmp_
     assert header["fingerprint"]["backend_version"] == "1.10.0"
     assert header["runtime"]["python"].startswith("3.6.")
     assert [visit["error"] for visit in visits] == [None] * 4
+
+
+def test_a_model_file_is_timed_under_load_evaluated_and_profiled(
+    python36_with_runtime, archive, write_job, tools, tmp_path
+):
+    job = write_job(
+        {"a": write_job.scale_model(2, (1, 2**18))}, subject="model_file", inputs=np.ones((1, 2**18)), sustained_s=0.5,
+        layer_profiles=["a"], purpose="model", space=None, space_sha256=None, classes=None, batch=None,
+    )  # fmt: skip
+
+    code, answer, _ = tools.Agent(archive, tmp_path / "home", python36_with_runtime).run(job)
+
+    assert (code, answer["state"]) == (0, "done")
+    phases = [(visit["phase"], visit["repeats"], visit["error"]) for visit in tools.visits(job)]
+    assert phases == [("sustained", 1, None), ("rounds", 1, None), ("rounds", 1, None)]
+    np.testing.assert_array_equal(np.fromfile(job / "outputs" / "a.f32", "<f4"), np.full(2**18, 2.0))
+    profile = json.loads((job / "outputs" / "a.layers.json").read_text())
+    assert profile["layers"] and all(min(layer["times_ms"]) > 0 for layer in profile["layers"])
 
 
 def test_the_agent_has_the_version_of_the_product():
