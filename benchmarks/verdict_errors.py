@@ -204,12 +204,12 @@ def errors(world: World, metric: str, rounds: int, verifications: int) -> list[s
     """Wrong met, wrong missed, coverage, and whether they are as wanted."""
     if rounds < least_rounds(metric):
         samples, _ = world.draw(np.random.default_rng(0), verifications, rounds)
-        if any(estimate(list(each), metric).interval is not None for each in samples):
+        if any(estimate(list(verification), metric).interval is not None for verification in samples):
             return ["-", "-", "-", "NO: guessed"]
         return ["-", "-", "-", f"refused: needs {least_rounds(metric)} rounds"]
     met = missed = 0
-    for samples, truth in _verifications(world, metric, rounds, verifications):
-        interval = estimate(samples, metric).interval
+    for each, truth in _verifications(world, metric, rounds, verifications):
+        interval = estimate(each, metric).interval
         assert interval is not None
         met += interval[1] < truth
         missed += interval[0] > truth
