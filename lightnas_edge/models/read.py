@@ -9,7 +9,9 @@ from types import MappingProxyType
 from typing import NoReturn
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError
+import onnx.inliner
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import TensorProto
 
 from lightnas_edge.errors import ModelError
@@ -51,8 +53,6 @@ def read_model(path: Path, *, shapes: Mapping[str, Sequence[int]] = _NO_SHAPES) 
     content = read_bounded(path, error=ModelError, remedy=_EXPORT, max_bytes=external.LARGEST_BYTES)
     try:
         return _read(path, content, shapes)
-    except UnicodeDecodeError as error:
-        _damaged(path, "a name in it is not UTF-8", error)
     except (EncodeError, RecursionError, MemoryError) as error:
         _damaged(path, clean_text(str(error), 200) or type(error).__name__, error)
 
@@ -128,7 +128,21 @@ def _parsed(path: Path, content: bytes) -> onnx.ModelProto:
         if _is_text(content):
             raise ModelError(f"{path} is not an ONNX file but text", hint=_EXPORT)
         raise ModelError(f"{path} is not an ONNX file, or is damaged: it has no graph", hint=_EXPORT)
+    if not _is_utf8(model):
+        _damaged(path, "a name in it is not UTF-8", None)
     return model
+
+
+def _is_utf8(message: Message) -> bool:
+    """Whether every text is UTF-8; protobuf gives others as bytes."""
+    for field, found in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING:
+            if not all(isinstance(text, str) for text in ([found] if isinstance(found, (str, bytes)) else found)):
+                return False
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            if not all(map(_is_utf8, [found] if isinstance(found, Message) else found)):
+                return False
+    return True
 
 
 def _check_versions(model: onnx.ModelProto, path: Path) -> None:
@@ -179,10 +193,19 @@ def _simplified(model: onnx.ModelProto, path: Path) -> list[str]:
 
 
 def _check(model: onnx.ModelProto, path: Path) -> None:
+    without_rank = [
+        value.type.tensor_type
+        for value in (*model.graph.input, *model.graph.output)
+        if value.type.WhichOneof("value") == "tensor_type" and not value.type.tensor_type.HasField("shape")
+    ]
+    for tensor in without_rank:  # which the checker refuses, and --shape or the inference of shapes gives later
+        tensor.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # ValidationError, and others of C++
         _refused_by_checker(path, error)
+    for tensor in without_rank:
+        tensor.ClearField("shape")
 
 
 def _inferred(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -230,9 +253,8 @@ def _fix_outputs(model: onnx.ModelProto, inferred: onnx.ModelProto, path: Path) 
             ours.type.CopyFrom(theirs.type)
         if ours.type.WhichOneof("value") != "tensor_type" or ours.type.tensor_type.elem_type not in TYPES:
             raise ModelError(f"{path}: the type of output {clean_text(ours.name, 100)} is not known", hint=_EXPORT)
-        shape = fixed_shape(theirs)
-        if fixed_shape(ours) is None and shape is not None:
-            set_shape(ours, shape)
+        if fixed_shape(ours) is None and theirs.type.tensor_type.HasField("shape"):
+            ours.type.tensor_type.shape.CopyFrom(theirs.type.tensor_type.shape)
     if all(fixed_shape(value) is not None for value in model.graph.output):
         return []
     by_runtime = inferred_shapes(model.SerializeToString())
@@ -284,5 +306,5 @@ def _refused_by_checker(path: Path, error: Exception) -> NoReturn:
     ) from error
 
 
-def _damaged(path: Path, why: str, error: BaseException) -> NoReturn:
+def _damaged(path: Path, why: str, error: BaseException | None) -> NoReturn:
     raise ModelError(f"{path} is no ONNX file, or is damaged: {why}", hint="copy or export it again") from error
