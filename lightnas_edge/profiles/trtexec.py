@@ -152,7 +152,7 @@ def _layer_times(rows: Sequence[dict[str, Any]], source: str) -> LayerTimes:
 
 
 def _inference_times(rows: Sequence[dict[str, Any]], source: str) -> InferenceTimes:
-    """Names of the fields changed with version 8.2: inMs and outMs became h2dMs and d2hMs."""
+    """Older versions name the copies inMs and outMs."""
     columns: dict[TimeKind, list[float]] = {"latency": [], "enqueue": [], "h2d": [], "gpu": [], "d2h": []}
     fields: dict[TimeKind, tuple[str, ...]] = {
         "latency": ("latencyMs",), "h2d": ("h2dMs", "inMs"), "gpu": ("computeMs",), "d2h": ("d2hMs", "outMs"),

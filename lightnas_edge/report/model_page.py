@@ -98,10 +98,14 @@ def headline(record: ModelProfileRecord) -> str:
             values = {"median": found.median_ms, "p95": found.p95_ms, "p99": found.p99_ms}
             parts += [f"{name} {wording.quantity(value, 'ms')}" for name, value in values.items() if value is not None]
     if record.throughput_per_s is not None:
-        parts.append(f"{record.throughput_per_s:.4g} inferences/s")
+        parts.append(f"{_rate(record.throughput_per_s)} inferences/s")
     if not parts and record.layers_sum_ms is not None:
         parts.append(f"sum of the layers {wording.quantity(record.layers_sum_ms, 'ms')}")
     return f"{'SIMULATED: ' if record.simulated and parts else ''}{', '.join(parts) or 'no times'}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _times(record: ModelProfileRecord) -> _Times:
