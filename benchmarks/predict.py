@@ -32,12 +32,15 @@ SETS: dict[str, Callable[[Drawing], Section]] = {
     "blocks": predict_tables.blocks,
     "speed": predict_local.speed,
     "local": predict_local.measured,
+    "statistics": predict_local.statistics,
 }
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__.splitlines()[0])
-    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)} (default: all but local)")
+    parser.add_argument(
+        "sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)} (default: those that measure nothing)"
+    )
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the pictures there")
     parser.add_argument("--measure", action="store_true", help="this machine too: some ten minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
@@ -46,7 +49,7 @@ def main(argv: list[str]) -> int:
     if unknown:
         note(f"no such set: {', '.join(unknown)}; choose from: {', '.join(SETS)}")
         return 2
-    chosen = arguments.sets or [name for name in SETS if name != "local" or arguments.measure]
+    chosen = arguments.sets or [name for name in SETS if name not in ("local", "statistics") or arguments.measure]
     drawing = Drawing(arguments.figures)
     started_s = time.monotonic()
     found: dict[str, Section] = {}

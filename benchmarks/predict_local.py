@@ -25,14 +25,23 @@ from lightnas_edge.measuring import (
     write_profile_job,
     write_sample_job,
 )
-from lightnas_edge.predictor import Observations, fit_additive, load_observations, load_predictor, lut_predictor
+from lightnas_edge.predictor import (
+    Observations,
+    fit_additive,
+    fit_best,
+    load_observations,
+    load_predictor,
+    lut_predictor,
+)
+from lightnas_edge.predictor.compare import CALIBRATED
 from lightnas_edge.predictor.evaluate import Scores, score
 from lightnas_edge.space import Space, load_space
 
 ARCHITECTURES = 200_000
 SPACES = {"tiny": 40, "lightnas": 30}  # space -> networks measured
-CALIBRATION = 12  # networks to fit to; the others are held out
+CALIBRATION_NETWORKS = 12  # networks to fit to; the others are held out
 ROUNDS = 12
+STATISTICS_NETWORKS, STATISTICS_ROUNDS = 60, 25
 DRAWS = 20  # of the networks to calibrate with
 
 
@@ -61,7 +70,9 @@ def speed(drawing: Drawing) -> Section:
 
 def measured(drawing: Drawing) -> Section:
     """Operators once, networks twice. With BENCH_OUT=folder the tables are kept there and reused."""
-    title = f"This machine, {CALIBRATION} networks to calibrate, seeds 0 to {DRAWS - 1} of which, {ROUNDS} rounds"
+    title = (
+        f"This machine, {CALIBRATION_NETWORKS} networks to calibrate, seeds 0 to {DRAWS - 1} of which, {ROUNDS} rounds"
+    )
     rows: list[Row] = []
     panels = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -88,9 +99,45 @@ def measured(drawing: Drawing) -> Section:
     return Section(title, tuple(rows))
 
 
-def _tables(name: str, count: int, folder: Path, scratch: Path) -> tuple[tuple[Space, luts.Lut], list[luts.Lut]]:
+def statistics(drawing: Drawing) -> Section:
+    """Held-out error of each statistic of single inferences, as a multiple of its own repeatability.
+
+    Operators once, networks once: the repeatability comes from alternate rounds. The error contains that of measuring the
+    networks that are predicted, so 1 is the least.
+    """
+    title = f"Statistics of single inferences on this machine: tiny, {STATISTICS_NETWORKS} networks, {STATISTICS_ROUNDS} rounds"
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(os.environ.get("BENCH_OUT", scratch))
+        (space, table), (networks,) = _tables(
+            "tiny", STATISTICS_NETWORKS, folder, Path(scratch), rounds=STATISTICS_ROUNDS, passes=1
+        )
+        for metric in luts.LATENCY_METRICS:
+            observations = load_observations(space, [networks], table, metric=metric)
+            predictor, _ = fit_best(space, table, observations, method=CALIBRATED)
+            errors = [point.predicted / point.measured - 1 for point in predictor.fit.points]
+            error = float(np.sqrt(np.mean(np.square(errors))))
+            repeated = observations.repeatability
+            rows.append(reported(f"{metric}: repeatability", 100 * repeated, "{:.2f} %"))
+            rows.append(reported(f"{metric}: held-out error, RMS, five-fold", 100 * error, "{:.2f} %"))
+            what = f"{metric}: held-out error over repeatability"
+            ratio = error / repeated
+            rows.append(
+                at_most(what, ratio, 1.2, "{:.2f}") if metric == "latency_ms" else reported(what, ratio, "{:.2f}")
+            )
+        inferences = [entry.inferences for entry in networks.networks.values()]
+        rows.append(reported("inferences of a network, median", float(np.median(inferences)), "{:.0f}"))
+        foreign = [visit.after.foreign_cpu for visit in networks.visits if visit.after and visit.after.foreign_cpu]
+        rows.append(reported("cores used by others, mean", float(np.mean(foreign)) if foreign else 0.0, "{:.2f}"))
+    return Section(title, tuple(rows))
+
+
+def _tables(
+    name: str, count: int, folder: Path, scratch: Path, *, rounds: int = ROUNDS, passes: int = 2
+) -> tuple[tuple[Space, luts.Lut], list[luts.Lut]]:
     space = load_space(name)
-    settings = Settings(protocol=MeasurementProtocol(rounds=ROUNDS))
+    settings = Settings(protocol=MeasurementProtocol(rounds=rounds))
+    suffix = "" if rounds == ROUNDS else f"-r{rounds}"
     operators = write_profile_job(scratch / f"{name}-operators", space, settings)
     networks = write_sample_job(
         scratch / f"{name}-networks", space, settings, sample_architectures(space, count, seed=1)
@@ -99,15 +146,15 @@ def _tables(name: str, count: int, folder: Path, scratch: Path) -> tuple[tuple[S
     def table(job: Job, path: Path) -> luts.Lut:
         return luts.read(path) if path.exists() else measure(devices.connect("localhost"), job, path, fresh=True)
 
-    passes = [table(networks, folder / f"{name}-networks-{n}.lut.jsonl") for n in (1, 2)]
-    return (space, table(operators, folder / f"{name}.lut.jsonl")), passes
+    measured = [table(networks, folder / f"{name}-networks-{n}{suffix}.lut.jsonl") for n in range(1, passes + 1)]
+    return (space, table(operators, folder / f"{name}{suffix}.lut.jsonl")), measured
 
 
 def _held_out(
     space: Space, table: luts.Lut, networks: Observations, seed: int, calibrated: bool
 ) -> tuple[Scores, Panel]:
     dealt = np.random.default_rng(seed).permutation(len(networks))
-    seen, held = networks.take(dealt[:CALIBRATION]), networks.take(dealt[CALIBRATION:])
+    seen, held = networks.take(dealt[:CALIBRATION_NETWORKS]), networks.take(dealt[CALIBRATION_NETWORKS:])
     predictor = fit_additive(space, table, seen) if calibrated else lut_predictor(space, table)
     predicted = predictor.predict(held.one_hot)
     low, high = predictor.interval(held.one_hot, 0.9)

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from lightnas_edge.predictor import load_predictor, reachable_range
+from lightnas_edge.runs import Run
 from tests.cli.commands import run
 
 
@@ -39,6 +41,43 @@ def test_one_fit_writes_a_predictor_per_metric(measured, monkeypatch):
     assert energy["simulated"] and energy["fit"]["networks"] == 6
     assert "energy_mj, held-out networks" in answer.out and "RMSE mJ" in answer.out
     assert "SIMULATED predictor" in answer.out
+
+
+def test_a_search_keeps_a_median_and_a_tail_that_were_learned_from_the_same_networks(measured, monkeypatch):
+    monkeypatch.chdir(measured)
+    statistics = ("latency_ms", "mean_ms", "p95_ms", "p99_ms")
+    chosen = [word for metric in statistics for word in ("--metric", metric)]
+
+    answer = run("fit", "--space", "tiny", "--lut", "ops.lut.jsonl", "--samples", "nets.lut.jsonl", *chosen)
+    assert answer.code == 0, answer.err
+    assert "times the repeatability of p95_ms" in answer.out
+    fitted = {metric: load_predictor(measured / f"tiny{suffix}.predictor.json") for metric, suffix in zip(
+        statistics, ("", ".mean_ms", ".p95_ms", ".p99_ms"), strict=True
+    )}  # fmt: skip
+    middle = {metric: reachable_range(predictor).median for metric, predictor in fitted.items()}
+    assert middle["latency_ms"] < middle["p95_ms"] < middle["p99_ms"]
+    answer = run(
+        "search", "--predictor", "tiny.predictor.json", "--predictor", "tiny.p95_ms.predictor.json",
+        "--latency-ms", middle["latency_ms"], "--p95-ms", middle["p95_ms"], "--data", "digits", "--epochs", 2,
+        "--candidates", 2, "--out", "both",
+    )  # fmt: skip
+
+    assert answer.code == 0, answer.err
+    found = Run.open(measured / "both")
+    assert found.targets == {metric: middle[metric] for metric in ("latency_ms", "p95_ms")}
+    for metric, target in found.targets.items():
+        assert fitted[metric].predict_one(found.architecture) <= target
+    assert "p95_ms SIMULATED, predicted" in answer.out
+
+
+def test_operators_alone_are_refused_for_a_tail(measured, monkeypatch):
+    monkeypatch.chdir(measured)
+
+    answer = run("fit", "--space", "tiny", "--lut", "ops.lut.jsonl", "--metric", "p95_ms")
+
+    assert answer.code == 1
+    assert "a table of operators does not give p95_ms of a network" in answer.err
+    assert "lightnas-edge sample" in answer.err
 
 
 def test_a_metric_that_was_not_measured_names_the_networks_and_the_way(measured, monkeypatch):
