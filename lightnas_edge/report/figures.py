@@ -327,7 +327,7 @@ def intervals_plot(bars: Sequence[Bar], *, simulated: bool) -> Markup:
         axes.set_ylim(len(bars) - 0.5, -0.6)
         axes.margins(x=0.13)
         mark = "SIMULATED " if simulated else ""
-        axes.set_xlabel(f"{mark}latency in ms; bars are intervals, black or white marks are budgets")
+        axes.set_xlabel(f"{mark}latency in ms; bars are intervals, vertical marks are budgets")
         names = ", ".join(f"{bar.name} {bar.latency_ms:.3g} ms" for bar in bars)
         return _svg(figure, "intervals", f"Latencies and their budgets: {names}")
 

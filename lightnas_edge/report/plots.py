@@ -34,7 +34,7 @@ class Plots:
 
 def verification_plots(record: VerificationRecord, missing: dict[str, str]) -> dict[str, Markup]:
     plots = Plots(missing)
-    _of_verification(plots, record, None)
+    _of_verification(plots, record)
     return plots.drawn
 
 
@@ -70,11 +70,11 @@ def run_plots(snapshot: RunSnapshot) -> dict[str, Markup]:
             ),
         )
     if snapshot.verification:
-        _of_verification(plots, snapshot.verification, snapshot.table_sum_ms)
+        _of_verification(plots, snapshot.verification)
     return plots.drawn
 
 
-def _of_verification(plots: Plots, record: VerificationRecord, table_sum_ms: float | None) -> None:
+def _of_verification(plots: Plots, record: VerificationRecord) -> None:
     measured, simulated = record.measured, record.simulated
     latencies = [budget for budget in record.budgets if budget.metric in LATENCY_FIELDS]
     marks = {metric: measured.statistic(metric).latency_ms for metric in ("latency_ms", "p95_ms")}
@@ -82,7 +82,7 @@ def _of_verification(plots: Plots, record: VerificationRecord, table_sum_ms: flo
     targets = {budget.metric: budget.target for budget in latencies}
     samples = [value for samples in measured.samples_ms for value in samples]
     plots.draw("latency", lambda: figures.latency_plot(samples, marks, targets, simulated=simulated))
-    bars = _bars(record, table_sum_ms)
+    bars = _bars(record)
     if len(bars) > 1:
         plots.draw("intervals", lambda: figures.intervals_plot(bars, simulated=simulated))
     sustained = record.sustained
@@ -93,7 +93,7 @@ def _of_verification(plots: Plots, record: VerificationRecord, table_sum_ms: flo
         )
 
 
-def _bars(record: VerificationRecord, table_sum_ms: float | None) -> list[figures.Bar]:
+def _bars(record: VerificationRecord) -> list[figures.Bar]:
     """Predicted and measured of every latency with a budget; the drift-corrected one stands next to its prediction."""
     verb = "SIMULATED" if record.simulated else "measured"
     bars = []
@@ -112,8 +112,6 @@ def _bars(record: VerificationRecord, table_sum_ms: float | None) -> list[figure
         short = wording.label(compared.metric).removesuffix(" latency")
         corrected = compared.corrected
         bars.append(figures.Bar(f"{short}, drift-corrected", corrected.latency_ms, corrected.interval_ms, True, None))
-    if bars and table_sum_ms is not None:
-        bars.append(figures.Bar("sum of the table", table_sum_ms, None, False, None))
     return bars
 
 

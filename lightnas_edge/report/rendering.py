@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from lightnas_edge.deploy.judge import decimals
 from lightnas_edge.records.base import Record
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.report import BudgetRow, StatisticRow
@@ -40,6 +41,7 @@ def environment(*, html_page: bool) -> jinja2.Environment:
         signed_percent=wording.signed_percent,
         quantity=wording.quantity,
         span=wording.span,
+        fine=_fine,
         label=wording.label,
         units=wording.unit,
         plain=_plain,
@@ -113,6 +115,11 @@ def _statistic_budget(row: StatisticRow) -> str:
 
 def _statistic_digits(row: StatisticRow) -> int | None:
     return None if row.budget is None else _digits(row.budget)
+
+
+def _fine(value_ms: float) -> str:
+    """One digit more: a reader can compute the difference of two such numbers in per cent."""
+    return wording.quantity(value_ms, "ms", decimals(value_ms) + 1)
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def verified_summary(
     mark = _MARK if record.simulated else ""
     holds = {
         "met": "Yes: every budget is met.",
-        "missed": "No: {missed} missed.",
+        "missed": "No: {missed} missed{also}.",
         "inconclusive": "Not decided: {open}.",
     }[record.verdict]
     missed = [row for row in rows if row.verdict == "missed"]
@@ -93,7 +93,8 @@ def verified_summary(
         undecided_text = record.reason
     else:
         undecided_text = "; ".join(f"{wording.label(row.metric)} is {row.verdict}" for row in undecided)
-    holds = holds.format(missed=_are([wording.label(row.metric) for row in missed]), open=undecided_text)
+    also = f". Not decided: {undecided_text}" if undecided else ""
+    holds = holds.format(missed=_are([wording.label(row.metric) for row in missed]), open=undecided_text, also=also)
     if record.verdict == "met" and record.simulated:
         holds = "On the simulated board, every budget is met. This is no statement about a real one."
     return SummaryReport(
@@ -173,7 +174,8 @@ def sustained_text(record: SustainedRecord) -> str:
     for name, clock in (("GPU", "gpu_mhz"), ("CPU", "cpu_mhz")):
         clocks = [value for each in record.windows if (value := getattr(each, clock)) is not None]
         if clocks:
-            text += f" {name} clock {min(clocks):.0f} to {max(clocks):.0f} MHz."
+            low, high = f"{min(clocks):.0f}", f"{max(clocks):.0f}"
+            text += f" {name} clock {low if low == high else f'{low} to {high}'} MHz."
     known = [each.throttled_by for each in record.windows if each.throttled_by is not None]
     throttled = sorted({name for names in known for name in names})
     if throttled:

@@ -36,7 +36,7 @@ PER_FILE = 24
 
 
 @pytest.mark.parametrize("part", COST)
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "verification", "schema": 2}', "\x00\xff", "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "verification", "schema": 3}', "\x00\xff", "[" * 100_000])
 def test_a_damaged_part_costs_itself_alone(run_folder, part, content):
     (run_folder / part).write_text(content)
 
@@ -133,8 +133,9 @@ def extremes(value, generator_value):
 def test_numbers_at_the_limits_of_a_float_cost_at_most_the_plot(run_folder, number):
     path = run_folder / "verify/verification.json"
     record = json.loads(path.read_text())
-    for name in ("measured", "corrected", "predicted", "target"):
+    for name in ("measured", "comparison", "budgets"):
         record[name] = extremes(record[name], number)
+    record["comparison"]["drift"]["confidence"] = 0.95  # a share
     path.write_text(json.dumps(record))
 
     report = build_report(run_folder)
