@@ -14,7 +14,7 @@ _MOVES = ("Cast", "MemcpyFromHost", "MemcpyToHost", "ReorderInput", "ReorderOutp
 _ACTIVATIONS = ("Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
 _SHAPES = ("Shape", "Size")  # of fixed shapes: constants, whatever their inputs are
 # How ONNX Runtime derives names from a tensor: nodes of its own channel format, and values that it computes in float32.
-_RENAMED = re.compile(r"(?:InsertedPrecisionFreeCast_)?(?P<tensor>.*?)(?:(?:_bn|_mul)?_nchwc)?(?:_token_\d+)?")
+_RENAMED = re.compile(r"(?:Inserted(?:PrecisionFree)?Cast_)?(?P<tensor>.*?)(?:(?:_bn|_mul)?_nchwc)?(?:_token_\d+)?")
 
 
 def is_move(node: Node, sent: Graph) -> bool:

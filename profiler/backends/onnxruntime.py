@@ -218,9 +218,8 @@ class OnnxRuntimeEngine(Engine):
             if not _is_fixed(value.shape):  # it depends on the values: ONNX Runtime allocates it in every inference
                 self._binding.bind_output(value.name, place)
                 continue
-            tensor = runtime.OrtValue.ortvalue_from_shape_and_type(
-                value.shape, numpy.dtype(_TYPES[value.type]).type, place, 0
-            )
+            empty = numpy.zeros(value.shape, _TYPES[value.type])  # by shape and type, 1.10 has no int64
+            tensor = runtime.OrtValue.ortvalue_from_numpy(empty, place, 0)
             self._binding.bind_ortvalue_output(value.name, tensor)
             self._values.append(tensor)
 

@@ -20,6 +20,9 @@ _RUN = "model_run"
 _CONVERSIONS = ("Cast", "DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear")  # in no one precision
 _WEIGHTS_ONLY = ("MatMulNBits",)  # weights are packed in 8 bits, and computed with in the type of the data
 _EIGHT_BITS = ("int8", "uint8")
+_IN_EIGHT_BITS = ("QAttention", "QGemm", "QLinear")  # how the names of operators begin that compute in them
+# How names of values begin that ONNX Runtime computes in float32 instead of float16; the second in 1.10.
+_IN_FLOAT = ("InsertedPrecisionFreeCast_", "InsertedCast_")
 _TYPES = {"float": "float32", "double": "float64"}  # other types have numpy's names
 
 
@@ -154,7 +157,8 @@ def _edges(
 ) -> List[TensorInfo]:
     """Name, type and shape of what a kernel reads or writes; the trace leaves out what a node leaves out."""
     names = [] if node is None else [name for name in (node.inputs, node.outputs)[side] if name]
-    values = [Value(None, None) if graph is None else graph.values.get(name, Value(None, None)) for name in names]
+    known = {} if graph is None else graph.values
+    values = [known.get(name, Value("float32" if name.startswith(_IN_FLOAT) else None, None)) for name in names]
     if seen is None:
         return [
             TensorInfo(name, precision_name(value.element), _whole(value.shape)) for name, value in zip(names, values)
@@ -179,6 +183,8 @@ def _precision(op_type: str, inputs: Sequence[TensorInfo], outputs: Sequence[Ten
     if op_type in _CONVERSIONS:
         return None
     types = [tensor.type for tensor in inputs[:2] if tensor.type is not None]
+    if op_type.startswith(_IN_EIGHT_BITS):
+        return "int8"
     if op_type not in _WEIGHTS_ONLY and any(kind in _EIGHT_BITS for kind in types):
         return "int8"
     return next(iter(types + [tensor.type for tensor in outputs]), None)

@@ -35,11 +35,6 @@ def gpu_build(requests, unused=False):
             requests.append(place)
             return onnxruntime.OrtValue.ortvalue_from_numpy(content, "cpu", index)
 
-        @staticmethod
-        def ortvalue_from_shape_and_type(shape, kind, place, index):
-            requests.append(place)
-            return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", index)
-
     class Options(onnxruntime.SessionOptions):
         pass
 

@@ -1,4 +1,4 @@
-"""The backend under the Python of JetPack 4: its tests, run by a real Python 3.6."""
+"""The backends under the Python of JetPack 4: their tests, run by a real Python 3.6 with ONNX Runtime 1.10."""
 
 import shutil
 import subprocess
@@ -8,6 +8,7 @@ import pytest
 from tests.devices.test_agent_pythons import interpreter
 
 PINNED = ["numpy==1.19.5", "onnx==1.11.0", "onnxruntime==1.10.0", "pytest==7.0.1"]
+TESTS = ["tests/profiler/tensorrt/test_backend.py", "tests/profiler/test_onnxruntime_backend.py"]
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,11 @@ def python36(pytestconfig):
     return python
 
 
-def test_the_backend_s_tests_pass_under_python_3_6(python36, pytestconfig):
+@pytest.mark.parametrize("path", TESTS)  # one by one: together, the folder tensorrt would be importable
+def test_the_backends_tests_pass_under_python_3_6(python36, pytestconfig, path):
     ended = subprocess.run(
         [python36, "-B", "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", pytestconfig.rootpath,
-         "-p", "no:cacheprovider", "tests/profiler/tensorrt/test_backend.py"],
+         "-p", "no:cacheprovider", path],
         cwd=pytestconfig.rootpath, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
 
