@@ -137,11 +137,13 @@ def _is_utf8(message: Message) -> bool:
     """Whether every text is UTF-8; protobuf gives others as bytes."""
     for field, found in message.ListFields():
         if field.type == FieldDescriptor.TYPE_STRING:
-            if not all(isinstance(text, str) for text in ([found] if isinstance(found, (str, bytes)) else found)):
-                return False
+            fits = all(isinstance(text, str) for text in ([found] if isinstance(found, (str, bytes)) else found))
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            if not all(map(_is_utf8, [found] if isinstance(found, Message) else found)):
-                return False
+            fits = all(map(_is_utf8, [found] if isinstance(found, Message) else found))
+        else:
+            continue
+        if not fits:
+            return False
     return True
 
 

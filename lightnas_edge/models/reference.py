@@ -82,7 +82,13 @@ def run_once(
     options = onnxruntime.RunOptions()
     options.log_severity_level = _FATAL
     try:
-        return dict(zip(names, session.run(names, {name: np.asarray(array) for name, array in inputs.items()}, options), strict=True))
+        return dict(
+            zip(
+                names,
+                session.run(names, {name: np.asarray(array) for name, array in inputs.items()}, options),
+                strict=True,
+            )
+        )
     except Exception as error:
         raise _refused("run", what, error) from error
 
