@@ -83,7 +83,7 @@ def test_without_a_latency_among_the_limits_the_trace_has_the_metric_and_unit_of
     assert (trace.metric, trace.unit, trace.target) == ("params_m", "M", 0.004)
     assert all(value < 0.1 for value in (*trace.derived, *trace.sampled))
     assert "search" not in report.missing
-    assert "parameters 0.00400 M" in report.markdown.read_text()
+    assert "number of parameters in millions: at most 0.00400 M" in report.markdown.read_text()
     assert "parameters in M" in report.html.read_text() and "latency in ms" not in report.html.read_text()
     assert report.line.startswith("SIMULATED: parameters predicted 0.00") or report.line.startswith("parameters predicted 0.00")
 
