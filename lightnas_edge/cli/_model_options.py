@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import devices
 from devices import Connection
 from lightnas_edge.cli._console import UsageError
 from lightnas_edge.cli._options import PRECISIONS, board_settings, count, refuse_impossible
 from lightnas_edge.measuring import ROUND_S, MeasurementProtocol, Settings
-from lightnas_edge.models import Model, check_readable, read_model
+from lightnas_edge.models import Model, check_readable, depends_on_version, read_model
 
 
 def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -80,7 +81,16 @@ def model_settings(arguments: argparse.Namespace, connection: Connection, model:
     precision = arguments.precision or ("int8" if model.facts.precision == "int8" else "fp32")
     refuse_impossible(backend, precision)
     check_readable(model.facts, backend, None)
+    if depends_on_version(model.facts, backend):
+        check_readable(model.facts, backend, _version_of(connection, backend))
     return Settings(
         backend=backend, precision=precision, threads=arguments.threads or 1, cuda_graph=arguments.cuda_graph,
         protocol=MeasurementProtocol(rounds=rounds, extra_rounds=0, round_s=ROUND_S), **board_settings(arguments),
     )  # fmt: skip
+
+
+def _version_of(connection: Connection, backend: str) -> str | None:
+    """Of the runtime on the board; None where the backend does not work there, which the measurement reports."""
+    fingerprint = devices.probe(connection, backend).to_json()["fingerprint"]
+    version = (fingerprint or {}).get("backend_version")
+    return None if version is None else str(version)

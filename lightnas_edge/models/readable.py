@@ -13,6 +13,12 @@ _NOT_IN_TENSORRT = ("com.microsoft", "com.ms.", "ai.onnx.ml", "ai.onnx.training"
 _SHOWN = 3
 
 
+def depends_on_version(facts: ModelRecord, runtime: str) -> bool:
+    """Whether some versions of the runtime do not read the model's opset."""
+    rows = READS.get(runtime.partition("-")[0], ())
+    return any(opset < facts.opset for _, opset in rows)
+
+
 def check_readable(facts: ModelRecord, runtime: str, version: str | None) -> None:
     """Refuse a model that the runtime of a board is known not to read.
 

@@ -4,7 +4,7 @@ import pytest
 from onnx import helper
 
 from lightnas_edge.errors import ModelError
-from lightnas_edge.models import check_readable, read_model
+from lightnas_edge.models import check_readable, depends_on_version, read_model
 from tests.models import files
 from tests.models.files import model, saved, value
 
@@ -38,6 +38,13 @@ def test_an_opset_above_what_is_read_is_refused_with_both(facts, runtime, versio
 )  # fmt: skip
 def test_what_is_read_or_not_known_passes(facts, runtime, version):
     check_readable(facts, runtime, version)
+
+
+def test_a_board_is_asked_for_its_version_only_where_it_matters(facts):
+    assert depends_on_version(facts, "tensorrt")
+    assert depends_on_version(facts, "onnxruntime-cuda")
+    assert not depends_on_version(facts, "simulated")
+    assert not depends_on_version(facts.model_copy(update={"opset": 13}), "tensorrt")
 
 
 def test_versions_beyond_the_table_are_left_to_the_runtime(facts):
