@@ -245,7 +245,10 @@ def _sum(record: ModelProfileRecord) -> Finding | None:
     ratio, whole = record.layers_ratio, record.inference_ms()
     if ratio is None or whole is None or record.layers_sum_ms is None or SUM_BELOW <= ratio <= SUM_ABOVE:
         return None
-    numbers = f"The layers sum to {_ms(record.layers_sum_ms)}, one inference takes {_ms(whole)}: {ratio:.2f} times"
+    where = " on the GPU" if record.inference_is_of_gpu else ""
+    numbers = (
+        f"The layers sum to {_ms(record.layers_sum_ms)}, one inference takes {_ms(whole)}{where}: {ratio:.2f} times"
+    )
     threshold = f"expected between {SUM_BELOW:.2f} and {SUM_ABOVE:.2f}"
     if ratio > 1:
         return Finding(

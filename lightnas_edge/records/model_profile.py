@@ -31,6 +31,7 @@ _MAX_TENSORS = 10_000
 
 DLA_COPY, DLA_WAIT = "copy to DLA", "wait for DLA"  # types of layers between the two devices
 
+Milliseconds = Annotated[float, Field(ge=0, le=1e9)]  # sums of them stay finite
 LayerName = Annotated[Line, Field(max_length=100_000)]  # TensorRT joins the names of all nodes that it fused
 Tensors = Annotated[tuple["LayerTensor", ...], Field(max_length=_MAX_TENSORS)]
 Nodes = Annotated[tuple[LayerName, ...], Field(max_length=_MAX_TENSORS)]
@@ -50,7 +51,7 @@ class TimedLayer(Record):
     name: LayerName
     type: Line | None
     precision: Line | None
-    times_ms: Annotated[tuple[NonNegativeFloat, ...], Field(max_length=_MAX_RUNS)]  # one per run
+    times_ms: Annotated[tuple[Milliseconds, ...], Field(max_length=_MAX_RUNS)]  # one per run
     onnx_nodes: Nodes
     is_reformat: bool | None
     inputs: Tensors
@@ -66,7 +67,7 @@ class LayerProfileFile(Record):
     runs: Annotated[Positive, Field(le=_MAX_RUNS)]
     layers: Annotated[tuple[TimedLayer, ...], Field(max_length=_MAX_LAYERS)]
     # The whole inference in the mode in which the layers were timed.
-    total_ms: Annotated[tuple[NonNegativeFloat, ...], Field(max_length=_MAX_RUNS)] | None
+    total_ms: Annotated[tuple[Milliseconds, ...], Field(max_length=_MAX_RUNS)] | None
     warnings: tuple[Line, ...]
 
     @model_validator(mode="after")
@@ -156,7 +157,7 @@ class ModelProfileRecord(Record):
     layer_runs: Positive | None
     layers_sum_ms: NonNegativeFloat | None
     profiled_ms: NonNegativeFloat | None  # the whole inference while its layers were timed
-    layers_ratio: NonNegativeFloat | None  # sum of the layers over the inference that was timed without a profiler
+    layers_ratio: NonNegativeFloat | None  # sum of the layers over `inference_ms`, which was timed without a profiler
     findings: tuple[Finding, ...]
     files: tuple[Text, ...]  # names of those that it was made from
     fingerprint: Fingerprint
@@ -169,3 +170,8 @@ class ModelProfileRecord(Record):
             return self.measured.gpu_ms or self.measured.median.latency_ms
         found = self.reported.get("gpu") or self.reported.get("latency")
         return found.median_ms or None if found else None
+
+    @property
+    def inference_is_of_gpu(self) -> bool:
+        """Whether `inference_ms` is the time of the device, without that of the host and of copies."""
+        return bool(self.measured.gpu_ms) if self.measured is not None else "gpu" in self.reported

@@ -1,13 +1,16 @@
 """Findings are said where the numbers show them, and not where they do not."""
 
 import json
+import random
 
 import pytest
 
 from lightnas_edge.errors import RecordError
 from lightnas_edge.profiles import find, profile_record
+from lightnas_edge.profiles.agent import read_layers
 from lightnas_edge.records.model import ModelRecord, TensorRecord
 from lightnas_edge.records.model_profile import LayerProfileFile
+from tests.mutations import mutated_json
 from tests.run_folders import measured
 
 
@@ -153,3 +156,20 @@ def test_findings_depend_on_the_record_alone():
 def test_a_file_of_layers_that_contradicts_itself_is_refused(changed, message):
     with pytest.raises(RecordError, match=message):
         parsed(layer_file(**{"layers": EVEN, **changed}))
+
+
+def test_a_damaged_file_of_layers_is_read_or_refused(tmp_path):
+    path = tmp_path / "net.layers.json"
+    whole = json.loads(json.dumps(layer_file([layer("a", 1.0, inputs=[tensor(1, 2)]), *EVEN[:2]], total_ms=[4.0] * 10)))
+    refused = 0
+    for seed in range(300):
+        path.write_bytes(mutated_json(whole, random.Random(seed)))
+        try:
+            found = read_layers(path)
+        except RecordError:
+            refused += 1
+        else:
+            assert profile_record(
+                found, measured(), model=MODEL, host="nano", source="tensorrt", precision="fp16", fingerprint={}, simulated=False
+            ).layers is not None  # fmt: skip
+    assert 100 < refused < 300
