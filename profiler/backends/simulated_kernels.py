@@ -4,9 +4,9 @@ A convolution with its Clip and its Add is one kernel, as in TensorRT. Reshapes,
 cost nothing. An operator without a formula costs its traffic.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from profiler.backends import elements
+from profiler.backends import elements, onnxruntime
 from profiler.errors import MeasureError
 
 FUSED = ("Add", "BatchNormalization", "Clip", "HardSigmoid", "Relu", "Sigmoid")  # into the convolution before them
@@ -50,10 +50,34 @@ def read_kernels(model: bytes, batch: Optional[int]) -> Kernels:
     import onnx
 
     try:
-        graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model), data_prop=True).graph
+        loaded = onnx.load_model_from_string(model)
+        _forget_open_shapes(loaded.graph)
+        graph = onnx.shape_inference.infer_shapes(loaded, data_prop=True).graph
     except Exception as err:
         raise MeasureError("load", "this is no ONNX model: {}".format(str(err).splitlines()[0][:200]))
-    return _Reader(graph, onnx.TensorProto).read(batch)
+    reader = _Reader(graph, onnx.TensorProto)
+    open_shapes = reader.open_shapes()
+    if open_shapes:
+        reader.add_shapes(_shapes_by_running(loaded, open_shapes, onnx.ValueInfoProto))
+    return reader.read(batch)
+
+
+def _forget_open_shapes(graph: Any) -> None:
+    """A side with a name stays one by inference: without the shapes that have some, it finds their numbers."""
+    for info in list(graph.value_info) + list(graph.output):
+        described = info.type.tensor_type
+        if not all(side.HasField("dim_value") for side in described.shape.dim):
+            described.ClearField("shape")
+
+
+def _shapes_by_running(model: Any, names: List[str], value_info: Any) -> Dict[str, Sequence[int]]:
+    """Shapes that follow from computed values, from one inference on this machine; none where it cannot run the model."""
+    outputs = {info.name for info in model.graph.output}
+    model.graph.output.extend(value_info(name=name) for name in names if name not in outputs)
+    try:
+        return onnxruntime.shapes_by_running(model.SerializeToString(), names)
+    except Exception:  # whatever it is, the shapes stay unknown, and the error about them says so
+        return {}
 
 
 class _Reader:
@@ -79,6 +103,14 @@ class _Reader:
                 self._readers[name] = self._readers.get(name, 0) + 1
             if self._varying.intersection(node.input):
                 self._varying.update(node.output)
+
+    def open_shapes(self) -> List[str]:
+        """The outputs of nodes of which inference does not say the shape."""
+        names = [name for node in self._graph.node for name in node.output if name]
+        return [name for name in names if None in self._shapes.get(name, [None])]
+
+    def add_shapes(self, shapes: Dict[str, Sequence[int]]) -> None:
+        self._shapes.update((name, list(sides)) for name, sides in shapes.items())
 
     def read(self, batch: Optional[int]) -> Kernels:
         if batch is not None:
