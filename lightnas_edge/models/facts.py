@@ -87,21 +87,26 @@ def parameters(graph: onnx.GraphProto, known: Mapping[str, Value]) -> int | None
     return total
 
 
-def macs(graph: onnx.GraphProto, known: Mapping[str, Value]) -> tuple[int | None, str]:
-    """Multiply-accumulates of convolutions and matrix products, and else why they cannot be counted."""
-    total = 0
+def not_counted(graph: onnx.GraphProto) -> str:
+    """Why multiply-accumulates cannot be counted, from the operators alone; empty where they can."""
     for node in walk.nodes(graph):
-        name = clean_text(node.name or (node.output[0] if node.output else node.op_type), 100)
         operator = walk.operator_of(node)
-        if operator in _NOT_COUNTED or walk.domain_of(node) != walk.DEFAULT_DOMAIN:
-            return None, f"operators of type {clean_text(operator, 100)} are not counted"
-        if operator not in _PRODUCTS:
-            continue
-        counted = _macs_of(node, known)
-        if counted is None:
-            return None, f"a shape of the {operator} node {name} is not known"
-        total += counted
-    return total, ""
+        if operator in _NOT_COUNTED or "." in operator:
+            return f"operators of type {clean_text(operator, 100)} are not counted"
+    inside = [node.op_type for node in graph.node for body in walk.bodies(node) if _has_products(body)]
+    return f"how often the body of {inside[0]} runs depends on values" if inside else ""
+
+
+def macs(graph: onnx.GraphProto, known: Mapping[str, Value]) -> int | None:
+    """Multiply-accumulates of convolutions and matrix products; None where a shape is not known."""
+    total = 0
+    for node in graph.node:
+        if node.op_type in _PRODUCTS:
+            counted = _macs_of(node, known)
+            if counted is None:
+                return None
+            total += counted
+    return total
 
 
 def precision(model: onnx.ModelProto, known: Mapping[str, Value]) -> Precision:
@@ -144,6 +149,10 @@ def _macs_of(node: onnx.NodeProto, known: Mapping[str, Value]) -> int | None:
         transposed = any(each.name == "transA" and each.i for each in node.attribute)
         return math.prod(out) * data[0 if transposed else 1]
     return math.prod(out) * data[-1] if data else None
+
+
+def _has_products(graph: onnx.GraphProto) -> bool:
+    return any(node.op_type in _PRODUCTS for node in walk.nodes(graph))
 
 
 def _size(tensor: onnx.TensorProto) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
@@ -19,7 +21,7 @@ from lightnas_edge.files import sha256_of
 from lightnas_edge.models import external, facts, walk
 from lightnas_edge.models.exchange import TYPES
 from lightnas_edge.models.model import Model
-from lightnas_edge.models.reference import inferred_shapes
+from lightnas_edge.models.reference import folded
 from lightnas_edge.models.shapes import fix_inputs, fixed_shape, name_open_axes, remove_symbols, set_shape, sizes_of
 from lightnas_edge.records.base import read_bounded
 from lightnas_edge.records.model import ModelRecord, TensorRecord
@@ -72,44 +74,63 @@ def _read(path: Path, content: bytes, shapes: Mapping[str, Sequence[int]]) -> Mo
         for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")  # a size that was written for other inputs
     removed = remove_symbols(model.graph)
-    inferred = _inferred(model, path)
-    inputs = _described(walk.inputs(model.graph))
-    varying = _fix_outputs(model, inferred, path)
-    outputs = _described(model.graph.output)
     if removed and not fixed:
         changes.append(f"sizes that were not fixed are removed from {removed} values")
-    sent = model.SerializeToString(deterministic=True) if changes or varying else content
+    views = _Views(model, _inferred(model, path))
+    changes += _fix_outputs(model, views, path)
+    sent = model.SerializeToString(deterministic=True) if changes else content
     if len(sent) > external.LARGEST_BYTES:
-        raise ModelError(f"{path} has {len(sent) / 2**30:.1f} GiB; one ONNX file holds at most 2 GiB")
-    known = facts.values(inferred)
-    macs, macs_unknown = facts.macs(model.graph, known)
-    operators = facts.operators(model.graph)
+        raise ModelError(f"{path} has {len(sent) / 2**30:.1f} GiB; one ONNX file holds at most 2 GiB", hint=_EXPORT)
+    return Model(sent, _record(path, content, sent, model, views, changes), path)
+
+
+@dataclass
+class _Views:
+    """The model with the shapes of its values: inferred, and, where those do not suffice, after folding constants."""
+
+    model: onnx.ModelProto
+    inferred: onnx.ModelProto
+
+    @cached_property
+    def folded(self) -> onnx.ModelProto | None:
+        return folded(self.model.SerializeToString())
+
+
+def _record(
+    path: Path, content: bytes, sent: bytes, model: onnx.ModelProto, views: _Views, changes: Sequence[str]
+) -> ModelRecord:
+    inputs = _described(walk.inputs(model.graph))
     versions = _versions(model)
-    used = {walk.domain_of(node) for node in walk.nodes(model.graph)}
+    used = {walk.domain_of(node) for node in walk.nodes(model.graph)} & set(versions)
     firsts = {value.shape[:1] for value in inputs}
     batch = next(iter(firsts)) if len(firsts) == 1 else ()
-    record = ModelRecord(
+    operators = facts.operators(model.graph)
+    known = facts.values(views.inferred)
+    macs_unknown = facts.not_counted(model.graph)
+    macs = None if macs_unknown else facts.macs(model.graph, known)
+    if macs is None and not macs_unknown and views.folded is not None:
+        macs = facts.macs(views.folded.graph, facts.values(views.folded))
+    return ModelRecord(
         name=_name(path),
         sha256=sha256_of(sent),
         file_sha256=sha256_of(content),
         opset=versions[walk.DEFAULT_DOMAIN],
-        domains={domain: versions[domain] for domain in sorted(used & set(versions)) if domain != walk.DEFAULT_DOMAIN},
+        domains={domain: versions[domain] for domain in sorted(used) if domain != walk.DEFAULT_DOMAIN},
         ir_version=model.ir_version,
         producer=clean_text(f"{model.producer_name} {model.producer_version}", 200),
         inputs=inputs,
-        outputs=outputs,
+        outputs=_described(model.graph.output),
         nodes=sum(operators.values()),
         operators=operators,
-        other_operators=others,
+        other_operators=facts.other_operators(model),
         parameters=facts.parameters(model.graph, known),
         macs=macs,
-        macs_unknown=macs_unknown,
+        macs_unknown="" if macs is not None else macs_unknown or "a shape that they depend on cannot be inferred",
         size_bytes=len(sent),
         precision=facts.precision(model, known),
         batch=batch[0] if batch else None,
-        changes=(*changes, *varying),
+        changes=tuple(changes),
     )
-    return Model(sent, record, path)
 
 
 def _parsed(path: Path, content: bytes) -> onnx.ModelProto:
@@ -248,25 +269,24 @@ def _check_inputs(graph: onnx.GraphProto, path: Path) -> None:
         )
 
 
-def _fix_outputs(model: onnx.ModelProto, inferred: onnx.ModelProto, path: Path) -> list[str]:
-    """Give outputs their types and shapes, inferred here, else by ONNX Runtime; a sentence about those without."""
-    for ours, theirs in zip(model.graph.output, inferred.graph.output, strict=True):
+def _fix_outputs(model: onnx.ModelProto, views: _Views, path: Path) -> list[str]:
+    """Give outputs their inferred types and shapes; a sentence about those that have no fixed shape."""
+    outputs = model.graph.output
+    for ours, theirs in zip(outputs, views.inferred.graph.output, strict=True):
         if ours.type.WhichOneof("value") is None or not ours.type.tensor_type.elem_type:
             ours.type.CopyFrom(theirs.type)
         if ours.type.WhichOneof("value") != "tensor_type" or ours.type.tensor_type.elem_type not in TYPES:
             raise ModelError(f"{path}: the type of output {clean_text(ours.name, 100)} is not known", hint=_EXPORT)
         if fixed_shape(ours) is None and theirs.type.tensor_type.HasField("shape"):
             ours.type.tensor_type.shape.CopyFrom(theirs.type.tensor_type.shape)
-    if all(fixed_shape(value) is not None for value in model.graph.output):
-        return []
-    by_runtime = inferred_shapes(model.SerializeToString())
     varying = []
-    for value in model.graph.output:
+    for value in outputs:
         if fixed_shape(value) is not None:
             continue
-        by_its_rules = by_runtime.get(value.name)
-        if by_its_rules is not None:
-            set_shape(value, by_its_rules)
+        after_folding = {each.name: fixed_shape(each) for each in views.folded.graph.output} if views.folded else {}
+        shape = after_folding.get(value.name)
+        if shape is not None:
+            set_shape(value, shape)
         else:
             name_open_axes(value)
             varying.append(clean_text(value.name, 100))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -13,6 +16,7 @@ from lightnas_edge.errors import ModelError
 from lightnas_edge.models.model import Model
 from lightnas_edge.records.plain_text import clean_text
 
+_PROVIDERS = ["CPUExecutionProvider"]
 _FATAL = 4  # only what ends the process is logged; everything else is raised
 
 
@@ -46,30 +50,28 @@ def reference_outputs(model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[
     return {name: np.stack(arrays) for name, arrays in found.items()}
 
 
-def inferred_shapes(content: bytes) -> dict[str, tuple[int, ...]]:
-    """Fixed shapes of outputs as ONNX Runtime infers them with all constants folded; empty where it cannot load the model."""
-    try:
-        session = load(content, "", onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
-    except ModelError:
-        return {}
-    return {
-        output.name: tuple(output.shape)
-        for output in session.get_outputs()
-        if all(isinstance(size, int) and size >= 0 for size in output.shape)
-    }
+def folded(content: bytes) -> onnx.ModelProto | None:
+    """The model after ONNX Runtime's basic optimisations; None where it cannot load the model.
+
+    They compute what does not depend on the values of inputs, as the shapes of exported graphs often are: more shapes can
+    be inferred afterwards.
+    """
+    options = _options(onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+    with tempfile.TemporaryDirectory(prefix="lightnas-edge-folded-") as folder:
+        path = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(path)
+        try:
+            onnxruntime.InferenceSession(content, options, providers=_PROVIDERS)
+            return onnx.shape_inference.infer_shapes(onnx.ModelProto.FromString(path.read_bytes()), data_prop=True)
+        except Exception:  # of either library; their exceptions have no common base
+            return None
 
 
-def load(
-    content: bytes,
-    what: str,
-    level: onnxruntime.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-) -> onnxruntime.InferenceSession:
+def load(content: bytes, what: str) -> onnxruntime.InferenceSession:
     """Raises ModelError; `what` names the model in it."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = level
-    options.log_severity_level = _FATAL
+    options = _options(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=_PROVIDERS)
     except Exception as error:  # its exceptions have no common base
         raise _refused("load", what, error) from error
 
@@ -91,6 +93,13 @@ def run_once(
         )
     except Exception as error:
         raise _refused("run", what, error) from error
+
+
+def _options(level: onnxruntime.GraphOptimizationLevel) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    options.log_severity_level = _FATAL
+    return options
 
 
 def _refused(verb: str, what: str, error: Exception) -> ModelError:

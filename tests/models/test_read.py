@@ -242,13 +242,41 @@ def test_macs_say_why_they_are_not_counted(tmp_path):
     assert (facts.macs, facts.macs_unknown) == (None, "operators of type Einsum are not counted")
 
 
+def test_macs_behind_shapes_that_are_computed_are_counted_after_folding(tmp_path):
+    """Exporters compute the shape of a Reshape from that of the input; ONNX alone does not follow all of that."""
+    made = model(
+        [
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("Gather", ["s", "first"], ["n"]),
+            helper.make_node("Mod", ["n", "many"], ["m"]),
+            helper.make_node("Concat", ["m", "rest"], ["shape"], axis=0),
+            helper.make_node("Reshape", ["x", "shape"], ["r"]),
+            helper.make_node("MatMul", ["r", "w"], ["y"]),
+        ],
+        [value("x", ["n", 2, 3])],
+        [value("y", [None, None])],
+        [files.constant("first", [0], np.int64), files.constant("many", [100], np.int64),
+         files.constant("rest", [6], np.int64), files.constant("w", np.ones((6, 5)))],
+    )  # fmt: skip
+    facts = read_model(saved(tmp_path, made), shapes={"x": (4, 2, 3)}).facts
+    assert (facts.macs, facts.outputs[0].shape) == (4 * 6 * 5, (4, 5))
+
+
+def test_macs_inside_a_branch_are_not_counted(tmp_path):
+    made = files.branching()
+    (body,) = (each.g for each in made.graph.node[2].attribute if each.name == "else_branch")
+    body.node[0].CopyFrom(helper.make_node("MatMul", ["x", "x"], ["e"]))
+    facts = read_model(saved(tmp_path, made), shapes={"x": (3,)}).facts
+    assert (facts.macs, facts.macs_unknown) == (None, "how often the body of If runs depends on values")
+
+
 def test_macs_by_hand(tmp_path):
     rng = np.random.default_rng(0)
     made = model(
         [
             helper.make_node("ConvTranspose", ["x", "w"], ["h"], strides=[2, 2]),  # 5 channels of 4x4 to 2 of 8x8
             helper.make_node("Flatten", ["h"], ["f"]),
-            helper.make_node("Gemm", ["g", "f"], ["y"], transA=1, transB=1),  # (7,3)' and (1,128)' cannot be; see below
+            helper.make_node("Gemm", ["g", "f"], ["y"], transA=1, transB=1),  # (128, 3)' by (1, 128)'
         ],
         [value("x", [1, 5, 4, 4]), value("g", [128, 3])],
         [value("y", [3, 1])],
