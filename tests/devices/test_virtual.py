@@ -221,7 +221,8 @@ def test_what_varied_is_measured_again_after_the_board_has_cooled(board, tmp_pat
     assert [round_ >= 8 for round_ in (visit.round for visit in visits)].count(True) == 4
     cooled = [-rise for extra, rise in rises if extra]
     assert min(cooled) > 1
-    assert all(rise >= 0 for extra, rise in rises if not extra)
+    step_c = 0.1  # of the sensor: at the end the board is as warm as this load makes it, and may lose one step
+    assert all(rise > -1.5 * step_c for extra, rise in rises if not extra)
 
 
 def test_a_table_of_int8_names_the_dialect_of_its_graphs(board, tmp_path):
