@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 import tensorrt_rtx_bindings as trt
 
-from profiler.backends.tensorrt import adaptors, builder
+from profiler.backends.tensorrt import adaptors, builder, layers
 
-_LAYER = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<type>\w+), Inputs: \[(?P<inputs>.*?)\], Constants: ")
+_LAYER = re.compile(
+    r"Name: (?P<name>.*?), LayerType: (?P<type>\w+), Inputs: \[(?P<inputs>.*?)\], Constants: .*, Metadata: (?P<metadata>.*)",
+    re.DOTALL,
+)
 _GENERATED = re.compile(r"__myl_([A-Za-z]+)_myl")
 _MOVES = re.compile(
     r"(?:Move|Tran|Resh|Slic|Conc)+"
@@ -22,6 +25,7 @@ class Kernel(NamedTuple):
     is_convolution: bool
     is_reformat: bool
     precision: str  # of the first input
+    layer: layers.Layer  # as the inspector's list has it
 
 
 class Built(NamedTuple):
@@ -57,9 +61,10 @@ def recording_log():
 LOG = recording_log()  # the library keeps a pointer to the first it is given
 
 
-def build(model, precision):
-    """Build with the agent's own code. Raises MeasureError as it does on a board."""
-    settings = builder.BuildSettings.choose(trt, precision, builder.WORKSPACE_BYTES)
+def build(model, precision, memory_bytes=4 * 2**30, any_model=False):
+    """Build with the agent's own code, as on a board with this much memory. Raises MeasureError as it does there."""
+    workspace_bytes = builder.usual_workspace_bytes(memory_bytes, any_model)
+    settings = builder.BuildSettings.choose(trt, precision, workspace_bytes)
     LOG.everything.clear()
     plan = builder.build(trt, LOG, model, settings, None, lambda line: None)
     listed = [message for message in LOG.everything if message.startswith("Layers:")]
@@ -81,4 +86,13 @@ def _kernel(line):
         is_convolution=found["type"] in _CONVOLUTIONS,
         is_reformat=bool(generated and _MOVES.fullmatch(generated[1])),
         precision=_PRECISIONS.get(types[0], types[0]) if types else "none",
+        layer=layers.Layer(
+            name=found["name"],
+            kind=None,
+            precision=None,
+            ms=None,
+            tactic=None,
+            type=found["type"],
+            onnx_layers=found["metadata"],
+        ),
     )

@@ -77,7 +77,7 @@ class TensorRT(Backend):
             )
         name = "{} (compute capability {})".format(self._device.name, self._device.compute_capability)
         builder.refuse_unfit(trt, fitness, precision, name)
-        workspace_bytes = builder.usual_workspace_bytes(self._device.memory_bytes)
+        workspace_bytes = builder.usual_workspace_bytes(self._device.memory_bytes, any_model=batch is None)
         self._settings = builder.BuildSettings.choose(trt, precision, workspace_bytes)
         self._conditions = conditions
         self._cache = self._open_cache(home)

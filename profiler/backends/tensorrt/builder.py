@@ -7,6 +7,7 @@ Where the versions differ, the attributes that exist decide:
     IProgressMonitor         present: progress while building goes to the log (10 and later)
 """
 
+import re
 import time
 from typing import Any, Callable, List, NamedTuple, Optional
 
@@ -18,11 +19,19 @@ from profiler.fields import JsonObject
 
 WORKSPACE_BYTES = 512 * 2**20  # enough for one block of a mobile network, and small on a board of 4 GB
 WORKSPACE_SHARE = 8  # at most 1/8 of the memory; a fixed share, so that equal boards build alike
+ANY_MODEL_SHARE = 4  # 1/4 of the memory: VGG-19 needs more than 512 MiB
+_NO_OPERATOR = re.compile("No importer registered|Plugin not found")  # the latter from 10 on
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def usual_workspace_bytes(memory_bytes: int) -> int:
-    """The workspace of a build on a board with this much memory."""
+def usual_workspace_bytes(memory_bytes: int, any_model: bool) -> int:
+    """The workspace of a build on a board with this much memory.
+
+    Args:
+        any_model: not only operators and networks of a space for mobile devices.
+    """
+    if any_model:
+        return memory_bytes // ANY_MODEL_SHARE
     return min(WORKSPACE_BYTES, memory_bytes // WORKSPACE_SHARE)
 
 
@@ -97,7 +106,7 @@ def build(
     definition = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(definition, log)  # it owns the weights: it must outlive the build
     if not parser.parse(model):
-        messages = _parser_errors(parser, model) + log.take()
+        messages = _parser_errors(parser, model) or log.take()
         raise failure(
             trt.__version__, "cannot parse the model", messages,
             "export the model without this operator, or with an opset that this TensorRT reads (a lower --opset)",
@@ -176,12 +185,12 @@ def _parser_errors(parser: Any, model: bytes) -> List[str]:
 
 
 def _parser_error(error: Any, graph: Optional[onnx_file.Graph]) -> str:
-    index = error.node()
+    index, said = error.node(), error.desc()
+    if _NO_OPERATOR.search(said):
+        said = "it has no such operator ({})".format(said)
     if graph is None or not 0 <= index < len(graph.nodes):
-        return "node {}: {}".format(index, error.desc())
+        return "node {}: {}".format(index, said)
     node = graph.nodes[index]
     opset = graph.opsets.get(node.domain)
     operator = "{} of {}".format(node.op_type, node.domain or "ai.onnx")
-    return "node {} ({}{}): {}".format(
-        node.label, operator, "" if opset is None else " opset {}".format(opset), error.desc()
-    )
+    return "node {} ({}{}): {}".format(node.label, operator, "" if opset is None else " opset {}".format(opset), said)

@@ -248,6 +248,12 @@ def test_metadata_is_read_from_the_bytes_of_a_model():
     assert onnx_file.read_metadata(b"\xff" * 40) == {}
 
 
+def test_a_model_of_any_kind_gets_a_quarter_of_the_memory_to_build_in(bench_of):
+    bench = bench_of("10.3.0")
+    bench.open(batch=None).load(standin.conv_model())
+    assert bench.world.configs[0]._pools == {"WORKSPACE": 2**30}  # of 4 GiB
+
+
 def test_fp32_sets_no_precision_flag(bench):
     bench.open().load(standin.conv_model())
     assert bench.world.configs[0]._flags == []
@@ -683,7 +689,7 @@ def test_timings_are_kept_after_a_failed_build_too(bench):
 
 def test_the_error_of_a_model_that_cannot_be_parsed_names_the_node_and_its_operator(bench):
     bench.world.refuse.add("parse")
-    message = r"cannot parse the model: node relu \(Relu of ai.onnx opset 13\): No importer registered"
+    message = r"cannot parse the model: node relu \(Relu of ai.onnx opset 13\): it has no such operator \(No importer registered"
     with pytest.raises(MeasureError, match=message) as caught:
         bench.open().load(standin.conv_model())
     assert caught.value.code == "load" and "a lower --opset" in caught.value.remedy
@@ -693,7 +699,9 @@ def test_a_node_that_the_parser_does_not_find_in_the_model_is_named_by_its_numbe
     bench = bench_of("8.2.1")
     bench.world.refuse.add("parse")
     bench.world.failed_node = 7
-    with pytest.raises(MeasureError, match="cannot parse the model: node 7: No importer registered"):
+    with pytest.raises(
+        MeasureError, match=r"cannot parse the model: node 7: it has no such operator \(No importer registered"
+    ):
         bench.open().load(standin.conv_model())
 
 
