@@ -163,7 +163,7 @@ class _Reader:
             raise MeasureError(
                 "load",
                 "the shape of {} is not known: {}".format(
-                    name, "nothing is said of it" if sides is None else ["?" if one is None else one for one in sides]
+                    name, "nothing is known of it" if sides is None else ["?" if one is None else one for one in sides]
                 ),
                 "fix the shapes of the inputs (--shape); a virtual board cannot time a model with shapes that depend "
                 "on values",

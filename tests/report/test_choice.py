@@ -85,7 +85,9 @@ def test_without_a_latency_among_the_limits_the_trace_has_the_metric_and_unit_of
     assert "search" not in report.missing
     assert "number of parameters in millions: at most 0.00400 M" in report.markdown.read_text()
     assert "parameters in M" in report.html.read_text() and "latency in ms" not in report.html.read_text()
-    assert report.line.startswith("SIMULATED: parameters predicted 0.00") or report.line.startswith("parameters predicted 0.00")
+    assert report.line.startswith("SIMULATED: parameters predicted 0.00") or report.line.startswith(
+        "parameters predicted 0.00"
+    )
 
 
 def test_the_front_is_a_picture_of_its_own(run, tmp_path):

@@ -100,7 +100,17 @@ def test_the_verdict_comes_first_with_all_that_it_rests_on(built):
     _, page = read_page(built)
     top = re.sub(r"\s+", " ", page.text)[:4000]
 
-    words = ["Budget met", "Summary", "Asked", "Found", "Does it hold", "How sure", "What to do", "Every budget", "Latency of"]
+    words = [
+        "Budget met",
+        "Summary",
+        "Asked",
+        "Found",
+        "Does it hold",
+        "How sure",
+        "What to do",
+        "Every budget",
+        "Latency of",
+    ]
     assert [top.index(word) for word in words] == sorted(top.index(word) for word in words)
     assert "latency, median (p50) of one inference: at most 0.900 ms" in top
     assert re.search(r"p50 latency 0\.8\d\d ± 0\.0\d\d ms, predicted 0\.846, at most 0\.900: met", top)
@@ -301,7 +311,9 @@ def test_the_report_says_whether_the_gpu_waits_for_the_host(run_folder, enqueue_
 
     for text in (page.text, (run_folder / "report.md").read_text()):
         plain = re.sub(r"[ |\n]+", " ", text.replace("ms", "ms "))
-        assert re.search(r"GPU compute time ?0\.880 ms", plain) and re.search(f"enqueue time ?{enqueue_ms:.3f} ms", plain)
+        assert re.search(r"GPU compute time ?0\.880 ms", plain) and re.search(
+            f"enqueue time ?{enqueue_ms:.3f} ms", plain
+        )
         assert ("Launch-bound" in text) == bound
 
 
