@@ -125,7 +125,7 @@ def corrected_interval(
     """Of a latency under the conditions of another day: what one network differs by, its own error, that of the drift.
 
     Args:
-        centre: the statistic with the drift divided out. standard_error: in the same unit.
+        centre: the statistic corrected for drift. standard_error: in the same unit.
         deviation: as of `day_deviation`. Errors are independent and normal in the logarithm.
 
     Returns:

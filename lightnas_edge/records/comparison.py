@@ -51,7 +51,7 @@ class MachineSpeed(Record):
 
     ratio: PositiveFloat
     sentinels: dict[str, PositiveFloat]
-    network_ratio: PositiveFloat  # of the median, with the machine's ratio divided out
+    network_ratio: PositiveFloat  # of the median, with the machine's ratio corrected
 
 
 class ComparisonReport(Record):

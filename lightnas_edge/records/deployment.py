@@ -161,9 +161,9 @@ class DriftRecord(Record):
 
 
 class ComparisonRecord(Record):
-    """The prediction and the measurement under the same conditions, those of the table. It decides nothing.
+    """The prediction and the measurement under the same conditions, those of the table. The verdict does not use it.
 
-    `corrected` is the statistic with the drift since the table was measured divided out; its interval contains how
+    `corrected` is the statistic with the drift since the table was measured corrected; its interval contains how
     much a single network differs from day to day (`day_deviation`). Without a table it is null.
     """
 
