@@ -34,6 +34,7 @@ from lightnas_edge.records.deployment import (
     VerificationRecord,
 )
 from lightnas_edge.records.job import ProtocolRecord
+from lightnas_edge.records.model_profile import ModelProfileRecord
 from lightnas_edge.records.predictor import FitRecord
 from lightnas_edge.records.run import ChoiceRecord, Confidence, DataRecord, FrontNetwork, Metric, RefinedRecord
 
@@ -205,6 +206,7 @@ class ReportRecord(Record):
     training: TrainingRecord | None
     export: ExportRecord | None
     verification: VerificationRecord | None
+    profile: ModelProfileRecord | None  # layers of the model file
     provenance: Provenance
     warnings: tuple[Text, ...]
     missing: dict[str, Text]

@@ -19,6 +19,7 @@ from lightnas_edge.files import finite, write_atomic, write_json
 from lightnas_edge.predictor.files import predictor_from_record
 from lightnas_edge.records.base import Fingerprint
 from lightnas_edge.records.deployment import VerificationRecord
+from lightnas_edge.records.model_profile import ModelProfileRecord
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.predictor import COMPONENTS
 from lightnas_edge.records.report import (
@@ -89,16 +90,24 @@ def build_all_reports(run_dir: Path) -> AllReports:
     return AllReports(build_report(run_dir), networks)
 
 
-def build_verification_report(record: VerificationRecord, folder: Path) -> Report:
+def build_verification_report(
+    record: VerificationRecord, folder: Path, profile: ModelProfileRecord | None = None
+) -> Report:
     """Write the report of a model file that was verified without a run directory.
+
+    Args:
+        profile: the layers of the same model; one of another model is named and not shown.
 
     Raises:
         OSError: the report cannot be written.
     """
     missing: dict[str, str] = {}
+    if profile is not None and (profile.model is None or profile.model.sha256 != record.model_sha256):
+        missing["layers"] = "not available: the profile is of another model; profile the file that was verified"
+        profile = None
     plots = verification_plots(record, missing)
     values = {"steps": None, "epochs": (), "simulated_table": record.simulated}
-    return _write(folder, _verification_record(record, missing), plots, values)
+    return _write(folder, _verification_record(record, profile, missing), plots, values)
 
 
 def _write(folder: Path, record: ReportRecord, plots: Mapping[str, Markup], values: Mapping[str, Any]) -> Report:
@@ -115,7 +124,9 @@ def _write(folder: Path, record: ReportRecord, plots: Mapping[str, Markup], valu
     return Report(paths["html"], paths["md"], paths["json"], record.line, dict(record.missing))
 
 
-def _verification_record(check: VerificationRecord, missing: dict[str, str]) -> ReportRecord:
+def _verification_record(
+    check: VerificationRecord, profile: ModelProfileRecord | None, missing: dict[str, str]
+) -> ReportRecord:
     """Everything that the page of a model file shows but the plots."""
     rows = summary.budget_rows(check, {})
     file = network_name(check)
@@ -142,6 +153,7 @@ def _verification_record(check: VerificationRecord, missing: dict[str, str]) -> 
         training=None,
         export=None,
         verification=check,
+        profile=profile,
         provenance=Provenance(
             fingerprint=dict(check.fingerprint), table=None, config=None, written_by=None, created=None
         ),
@@ -182,6 +194,7 @@ def _run_record(snapshot: RunSnapshot) -> ReportRecord:
         training=snapshot.training,
         export=snapshot.export,
         verification=check,
+        profile=None,
         provenance=Provenance(
             fingerprint=fingerprint,
             table=_table(snapshot),
