@@ -60,7 +60,7 @@ def _layer(layer: ProfiledLayer) -> JsonObject:
 
 
 def distinct(names: Sequence[str]) -> List[str]:
-    """The names, where one that occurs again gets its number: a reader tells layers apart by their names."""
+    """The names, where one that occurs again gets its number: a layer is identified by its name."""
     seen: Dict[str, int] = {}
     found = []
     for name in names:

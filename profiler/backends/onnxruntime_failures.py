@@ -1,8 +1,8 @@
 """What ONNX Runtime says about a model it does not take, as an error that names the operator, the node and the remedy.
 
-Its texts, from 1.10 to 1.32:
+Its texts, in 1.10 and 1.32:
     ... In Node, ("/a/Mystery", Mystery, "", -1) : ..., Error No Op registered for Mystery with domain_version of 13
-    Fatal error: my.ops:Mystery(-1) is not a registered function/op      before 1.12 without the domain
+    Fatal error: my.ops:Mystery(-1) is not a registered function/op      in 1.10 without the domain
     Could not find an implementation for Selu(6) node with name '/act/Selu'
     ... Opset 30 is under development ... Current official support for domain ai.onnx is till opset 26.
     Unsupported model IR version: 11, max supported IR version: 8

@@ -1,8 +1,8 @@
 """The layers of a model from ONNX Runtime's own profile, from 1.10 on: times in microseconds, a kernel at a time.
 
 The trace is a list of events. In each run (`model_run`) the kernels (`..._kernel_time`) follow one another; those of a
-subgraph lie within the kernel of the node that has it, and are part of its time. Types and shapes are in the trace from
-1.12 on; before, in the optimised model alone, which also lists the nodes in the order in which they run.
+subgraph lie within the kernel of the node that has it, and are part of its time. 1.10 writes no types and shapes into the
+trace: then those of weights, inputs and outputs are known from the optimised model, which lists the nodes in order.
 """
 
 import bisect
@@ -30,7 +30,7 @@ class Kernel(NamedTuple):
     name: str
     op_type: str
     ms: float
-    inputs: Optional[List[Tuple[str, List[int]]]]  # (element type, shape); None before 1.12
+    inputs: Optional[List[Tuple[str, List[int]]]]  # (element type, shape); None in 1.10
     outputs: Optional[List[Tuple[str, List[int]]]]
 
 
@@ -46,13 +46,16 @@ def read_runs(content: bytes) -> List[Run]:
         MeasureError: this is no trace.
     """
     try:
-        events = json.loads(content.decode("utf-8"))
-        if not isinstance(events, list):
-            raise ValueError("it is no list of events")
-        whole = [_span(event) for event in events if event.get("name") == _RUN]
-        nodes = [_span(event) for event in events if str(event.get("name")).endswith(KERNEL)]
+        return _runs(json.loads(content.decode("utf-8")))
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise MeasureError("run", "ONNX Runtime wrote a profile that cannot be read: {}".format(err), "see agent.log")
+
+
+def _runs(events: Any) -> List[Run]:
+    if not isinstance(events, list):
+        raise ValueError("it is no list of events")
+    whole = [_span(event) for event in events if event.get("name") == _RUN]
+    nodes = [_span(event) for event in events if str(event.get("name")).endswith(KERNEL)]
     nodes.sort(key=lambda span: (span[0], -span[1]))
     begins = [span[0] for span in nodes]
     runs = []
@@ -99,17 +102,16 @@ def _tensors(found: object) -> Optional[List[Tuple[str, List[int]]]]:
     return [(_TYPES.get(kind, kind), shape) for tensor in found for kind, shape in tensor.items()]
 
 
-def layers(runs: Sequence[Run], sent: Graph, optimised: Optional[Graph]) -> Tuple[List[ProfiledLayer], List[str]]:
+def layers(runs: Sequence[Run], sent: Graph, optimised: Graph) -> Tuple[List[ProfiledLayer], List[str]]:
     """The layers of a model, and what a reader must know of them.
 
     Args:
-        sent: the model as it was sent. optimised: as ONNX Runtime runs it; None where it cannot be written.
+        sent: the model as it was sent. optimised: as ONNX Runtime runs it.
     """
     first = runs[0].kernels
-    nodes, warnings = _nodes_of(first, optimised), []  # type: List[Optional[Node]], List[str]
-    if optimised is None or None in nodes:
-        warnings.append("some layers could not be traced back to nodes of the model")
-    sources = {} if optimised is None else dict(zip(map(id, optimised.nodes), fusion.origins(sent, optimised)))
+    nodes = _nodes_of(first, optimised)
+    warnings = ["some layers could not be traced back to nodes of the model"] if None in nodes else []
+    sources = dict(zip(map(id, optimised.nodes), fusion.origins(sent, optimised)))
     names = distinct([kernel.name if node is None else node.label for kernel, node in zip(first, nodes)])
     found = []
     for at, (kernel, node) in enumerate(zip(first, nodes)):
@@ -129,10 +131,8 @@ def layers(runs: Sequence[Run], sent: Graph, optimised: Optional[Graph]) -> Tupl
     return found, warnings
 
 
-def _nodes_of(kernels: Sequence[Kernel], optimised: Optional[Graph]) -> List[Optional[Node]]:
+def _nodes_of(kernels: Sequence[Kernel], optimised: Graph) -> List[Optional[Node]]:
     """The node of each kernel: by its name, or where it has none, by its place among the nodes of its type."""
-    if optimised is None:
-        return [None] * len(kernels)
     named = {node.name: node for node in optimised.nodes if node.name}
     unnamed: Dict[str, List[Node]] = {}
     for node in optimised.nodes:
@@ -153,12 +153,11 @@ def _nodes_of(kernels: Sequence[Kernel], optimised: Optional[Graph]) -> List[Opt
 
 
 def _edges(
-    seen: Optional[List[Tuple[str, List[int]]]], node: Optional[Node], graph: Optional[Graph], side: int
+    seen: Optional[List[Tuple[str, List[int]]]], node: Optional[Node], graph: Graph, side: int
 ) -> List[TensorInfo]:
     """Name, type and shape of what a kernel reads or writes; the trace leaves out what a node leaves out."""
     names = [] if node is None else [name for name in (node.inputs, node.outputs)[side] if name]
-    known = {} if graph is None else graph.values
-    values = [known.get(name, Value("float32" if name.startswith(_IN_FLOAT) else None, None)) for name in names]
+    values = [graph.values.get(name, Value("float32" if name.startswith(_IN_FLOAT) else None, None)) for name in names]
     if seen is None:
         return [
             TensorInfo(name, precision_name(value.element), _whole(value.shape)) for name, value in zip(names, values)

@@ -16,7 +16,6 @@ from profiler.errors import MeasureError
 from tests.profiler.tensorrt import standin
 
 LIGHT = sorted(glob.glob(os.path.join(os.path.dirname(onnx.__file__), "backend", "test", "data", "light", "*.onnx")))
-OLD = onnx.__version__ == "1.11.0"  # with ONNX Runtime 1.10: the trace has no types
 
 
 def open_backend(precision="fp32"):
@@ -254,7 +253,17 @@ def test_a_run_with_other_kernels_than_most_is_left_out_and_counted():
         onnxruntime_trace.equal_runs([onnxruntime_trace.Run(1.0, [])])
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[3]", b"\xff", b'[{"name": "model_run", "ts": "x", "dur": 1}]'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[3]",
+        b"\xff",
+        b'[{"name": "model_run", "ts": "x", "dur": 1}]',
+        b'[{"name": "model_run", "ts": 0, "dur": 9}, {"name": "a_kernel_time", "ts": 1, "dur": 1, "args": 3}]',
+    ],
+)
 def test_what_is_no_trace_is_an_error(content):
     with pytest.raises(MeasureError, match="a profile that cannot be read"):
         onnxruntime_trace.read_runs(content)

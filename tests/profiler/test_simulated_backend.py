@@ -114,7 +114,7 @@ def test_a_shape_that_stays_unknown_is_an_error_that_names_the_tensor(backend):
     assert caught.value.code == "load" and "--shape" in caught.value.remedy
 
     nodes = [helper.make_node("Mystery", ["x"], ["i"], domain="my.ops"), helper.make_node("Relu", ["i"], ["y"])]
-    with pytest.raises(MeasureError, match="the shape of i is not known: nothing is said of it"):
+    with pytest.raises(MeasureError, match="the shape of i is not known: nothing is known of it"):
         backend.load(model_of(nodes, [image()], [image("y")], domains=["my.ops"]))
 
 

@@ -221,7 +221,7 @@ def test_the_builder_s_own_list_names_every_node_of_its_operator():
     assert edge["type"] == "fp16" and edge["shape"] == content["Layers"][1]["Inputs"][0]["Dimensions"]
 
 
-def test_layers_that_share_a_name_are_told_apart_by_their_order():
+def test_the_order_of_layers_that_share_a_name_decides_which_is_which():
     listed = {"Layers": [{"Name": "copy", "LayerType": "Reformat"}, {"Name": "copy", "LayerType": "Softmax"}]}
     runs = [[("copy", 0.5), ("copy", 0.25)], [("copy", 0.75), ("copy", 0.25)]]
 
