@@ -230,18 +230,20 @@ def _decide(
             evidence.why_not.get(f"{metric}.remedy", ""),
         )
     bound = "least" if metric in AT_LEAST else "most"
-    asked = f"at {bound} {_shown(target, metric)}{f' {UNITS[metric]}' if UNITS[metric] else ''}"
+    known = [each for each in (target, value, *(interval or ())) if each is not None]
+    digits = _digits_apart(known, metric)
+    asked = f"at {bound} {_shown(target, metric, digits)}{f' {UNITS[metric]}' if UNITS[metric] else ''}"
     if metric in COUNTED:
         if value <= target:
-            return "met", f"{_shown(value, metric)} is within {asked}", ""
-        return "missed", f"{_shown(value, metric)} is above {asked}", "search with this limit"
+            return "met", f"{_shown(value, metric, digits)} is within {asked}", ""
+        return "missed", f"{_shown(value, metric, digits)} is above {asked}", "search with this limit"
     if interval is None:
         if metric in LATENCY_FIELDS:
             return _too_few_rounds(metric, evidence.measured.rounds, command)
         return "inconclusive", "its interval is not known", "measure it in more visits"
     low, high = interval if metric not in AT_LEAST else (-interval[1], -interval[0])
     limit = target if metric not in AT_LEAST else -target
-    shown = f"interval {_shown(interval[0], metric)} to {_shown(interval[1], metric)}"
+    shown = f"interval {_shown(interval[0], metric, digits)} to {_shown(interval[1], metric, digits)}"
     if high <= limit:
         return "met", f"the whole {shown} is {asked}", ""
     if low > limit:
@@ -255,7 +257,7 @@ def _decide(
                     f"the limit of {100 * NOISE_LIMIT:.0f} %, and without the other work the budget may be met",
                     "stop other work on the machine and verify again",
                 )
-        return "missed", f"the whole {shown} is beyond {asked}", _after_a_miss(metric)
+        return "missed", f"the whole {shown} is beyond {asked}", _after_a_miss(metric, command)
     return "inconclusive", f"the {shown} contains the target, {asked}", _to_narrow(metric, evidence, command)
 
 
@@ -271,9 +273,11 @@ def _too_few_rounds(metric: str, rounds: int, command: str) -> tuple[Outcome, st
     )
 
 
-def _after_a_miss(metric: str) -> str:
+def _after_a_miss(metric: str, command: str) -> str:
     if metric in ("accuracy", "accuracy_drop"):
         return "train for longer, or choose a larger network"
+    if " --model " in command:
+        return "`profile-device --model FILE` on that board shows the slowest layers; or choose another precision or a smaller network"
     return "search again with this network in the predictor's samples, or with a tighter target"
 
 
@@ -288,9 +292,19 @@ def _to_narrow(metric: str, evidence: Evidence, command: str) -> str:
     return "measure energy in more visits, with locked clocks"
 
 
-def _shown(value: float, metric: str) -> str:
+def _shown(value: float, metric: str, digits: int | None = None) -> str:
     """Without its unit; a share as per cent."""
-    return f"{value:.{decimals(value)}f}" if UNITS[metric] else f"{100 * value:.1f} %"
+    if UNITS[metric]:
+        return f"{value:.{decimals(value) if digits is None else digits}f}"
+    return f"{100 * value:.{1 if digits is None else digits}f} %"
+
+
+def _digits_apart(values: Sequence[float], metric: str) -> int:
+    """Decimals with which different values look different, where six are enough for it."""
+    digits = max(map(decimals, values)) if UNITS[metric] else 1
+    while digits < 6 and len({_shown(value, metric, digits) for value in values}) < len(set(values)):
+        digits += 1
+    return digits
 
 
 def _half_width(interval: Interval | None, digits: int) -> str:

@@ -144,7 +144,8 @@ def verify_model(
 def command_for(model: Model, host: str, shapes: Mapping[str, object]) -> str:
     """That verifies this model, without budgets and rounds."""
     named = [f"--shape {shlex.quote(f'{name}:{shape}')}" for name, shape in shapes.items()]
-    return " ".join(["lightnas-edge verify --model", shlex.quote(str(model.path)), "--host", shlex.quote(host), *named])
+    command = f"lightnas-edge verify --model {shlex.quote(str(model.path))} --host {shlex.quote(host)}"
+    return " ".join([command, *named])
 
 
 def _accuracy(reference: Reference, outputs: Arrays | None, confidence: float) -> AccuracyRecord | None:
