@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TENSORRT_READY := $(VENV)/.tensorrt-ready
+MODELS := $(VENV)/models
 
-.PHONY: demo test test-tensorrt bench bench-predict bench-search check format schemas clean
+.PHONY: demo test test-models test-tensorrt bench bench-predict bench-search check format schemas clean
 
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
@@ -20,6 +21,13 @@ test-tensorrt: $(READY)  ## graphs against NVIDIA's own builder; no GPU needed, 
 	  || { $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[test-tensorrt] && touch $(TENSORRT_READY); } \
 	  || echo "NVIDIA's builder cannot be installed here (Python 3.11 or newer on x86_64 Linux is needed): nothing tested"
 	@test ! -e $(TENSORRT_READY) || OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/tensorrt_rtx --numprocesses auto --maxprocesses 4 --dist loadgroup
+
+# The wheel is unpacked and not installed. Without it its three models are skipped; the others are here or are exported.
+test-models: $(READY)  ## real ONNX files through profile, verify and report; 15 MB to download
+	@ls $(MODELS)/rapidocr_onnxruntime-1.4.4-*.whl >/dev/null 2>&1 \
+	  || $(BIN)/python -m pip download --quiet --no-deps --dest $(MODELS) rapidocr-onnxruntime==1.4.4 \
+	  || echo "rapidocr-onnxruntime 1.4.4 cannot be downloaded here: its models are skipped"
+	LIGHTNAS_EDGE_MODEL_WHEELS=$(MODELS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models_online --verbose -rs --numprocesses 2
 
 bench: $(READY)  ## benchmarks: ratios and counts
 	$(BIN)/python -m benchmarks
