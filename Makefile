@@ -27,7 +27,7 @@ test-models: $(READY)  ## real ONNX files through profile, verify and report; 15
 	@ls $(MODELS)/rapidocr_onnxruntime-1.4.4-*.whl >/dev/null 2>&1 \
 	  || $(BIN)/python -m pip download --quiet --no-deps --dest $(MODELS) rapidocr-onnxruntime==1.4.4 \
 	  || echo "rapidocr-onnxruntime 1.4.4 cannot be downloaded here: its models are skipped"
-	LIGHTNAS_EDGE_MODEL_WHEELS=$(MODELS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models_online --verbose -rs --numprocesses 2
+	LIGHTNAS_EDGE_MODEL_WHEELS=$(MODELS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models_online -vv -rs --numprocesses 2
 
 bench: $(READY)  ## benchmarks: ratios and counts
 	$(BIN)/python -m benchmarks

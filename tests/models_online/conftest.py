@@ -10,7 +10,8 @@ import pytest
 
 from tests.models_online import networks
 
-WHEELS = os.environ.get("LIGHTNAS_EDGE_MODEL_WHEELS")  # the folder that `make test-models` downloads to
+FOLDER = os.environ.get("LIGHTNAS_EDGE_MODEL_WHEELS")  # that `make test-models` downloads to
+WHEELS = None if FOLDER is None else Path(FOLDER).absolute()  # tests change the folder
 WHEEL = "rapidocr_onnxruntime-1.4.4-py3-none-any.whl"
 LIGHT = Path(onnx.backend.test.__path__[0]) / "data" / "light"
 
@@ -43,7 +44,7 @@ def find(tmp_path_factory):
         if name in LIGHTS:
             return LIGHT / f"{name}.onnx"
         if not path.exists() and name in OCR:
-            with zipfile.ZipFile(Path(WHEELS) / WHEEL) as wheel:
+            with zipfile.ZipFile(WHEELS / WHEEL) as wheel:
                 path.write_bytes(wheel.read(f"rapidocr_onnxruntime/models/{name}.onnx"))
         elif not path.exists():
             networks.export(name, path)

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ def read(find, name):
 
 
 def _downloaded():
-    return (Path(WHEELS) / WHEEL).exists()
+    return (WHEELS / WHEEL).exists()
 
 
 def test_the_files_are_those_that_are_meant():
