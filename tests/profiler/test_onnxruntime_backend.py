@@ -159,6 +159,21 @@ def test_fused_layers_name_the_nodes_that_they_compute():
         assert 0 < sum(layer["times_ms"][run] for layer in profile["layers"]) <= total_ms
 
 
+def test_a_product_and_its_sum_belong_to_one_layer_and_the_reshapes_around_it_to_none():
+    """ONNX Runtime makes a Gemm of both, between two reshapes of its own; 1.10 keeps them apart."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="/l/MatMul"),
+        helper.make_node("Add", ["m", "b"], ["a"], name="/l/Add"),
+        helper.make_node("Erf", ["a"], ["y"], name="/l/Erf"),
+    ]
+    tensors = [("w", np.ones((8, 4), np.float32)), ("b", np.ones(4, np.float32))]
+    model = model_of(nodes, [("x", TensorProto.FLOAT, [1, 6, 8])], [("y", TensorProto.FLOAT, [1, 6, 4])], tensors)
+
+    found = [names for _, names, _ in layers_of(open_backend().layer_profile(model, 1)) if names]
+
+    assert found in ([["/l/MatMul", "/l/Add"], ["/l/Erf"]], [["/l/MatMul"], ["/l/Add"], ["/l/Erf"]])
+
+
 @pytest.mark.skipif(not LIGHT, reason="this onnx has no light models")
 @pytest.mark.parametrize("path", LIGHT, ids=[os.path.basename(path) for path in LIGHT])
 def test_every_node_of_a_light_model_is_in_exactly_one_layer(path):

@@ -418,14 +418,17 @@ def test_without_a_batch_models_have_their_own_shapes(bench):
         backend.load(standin.conv_model(batch=batch)).run(1)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.5, 3.1415927, 65504.0, 1e-40, float("inf"), float("nan"), 1.00390625])
+@pytest.mark.parametrize(
+    "value", [0.0, -1.5, 3.1415927, 65504.0, 1e-40, float("inf"), float("nan"), 1.00390625, 1.01171875]
+)
 def test_bfloat16_is_the_nearest_upper_half_of_a_float32(value):
-    """Ties go to even: 1.00390625 lies in the middle between 1 and 1.0078125."""
+    """Ties go to even: 1.00390625 lies in the middle of 1 and 1.0078125, 1.01171875 in that of 1.0078125 and 1.015625."""
+    ties = {1.00390625: 1.0, 1.01171875: 1.015625}
     packed = values.to_port(np.float32(value).tobytes(), "bfloat16", "float32")
     found = np.frombuffer(values.from_port(packed, "bfloat16", "float32"), np.float32)[0]
     assert len(packed) == 2
-    if value == 1.00390625:
-        assert found == 1.0
+    if value in ties:
+        assert found == ties[value]
     elif np.isnan(value):
         assert np.isnan(found)
     else:
