@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lightnas_edge.data import load_validation_images
 from lightnas_edge.deploy.compare import compare_outputs
-from lightnas_edge.errors import VerifyError
+from lightnas_edge.errors import ModelError, VerifyError
 from lightnas_edge.models import Model, random_inputs, read_model, reference_outputs
 from lightnas_edge.records.deployment import Agreement
 
@@ -141,7 +141,14 @@ def compare(reference: Reference, outputs: Mapping[str, NDArray[Any]]) -> Agreem
 
     Args:
         outputs: name -> (runs, *shape) of the engine.
+
+    Raises:
+        ModelError: no output has a fixed shape.
     """
+    if not reference.outputs:
+        raise ModelError(
+            "the size of the outputs depends on the content", hint="compare a model with outputs of fixed shape"
+        )
     found = []
     for name, expected in reference.outputs.items():
         rows = len(expected) * (expected.shape[1] if expected.ndim == 3 else 1)

@@ -93,10 +93,10 @@ def verify_model(
         accuracy=_accuracy(reference, outputs, confidence),
         peak_memory_mb=None if memory is None else memory.value,
         params_m=None if model.facts.parameters is None else model.facts.parameters / 1e6,
-        macs_m=None if model.facts.macs is None else model.facts.macs / 1e6,
+        macs_m=None if model.facts.macs is None else model.facts.macs / (model.facts.batch or 1) / 1e6,
         why_not={
             **why_not_measured(table, key),
-            "macs_m": "not all shapes of the model are known, so they cannot be counted",
+            "macs_m": model.facts.macs_unknown or "they cannot be counted",
             "params_m": "the parameters of the model cannot be counted",
         },
     )
