@@ -99,6 +99,7 @@ def _verified_run(run: Run, arguments: argparse.Namespace) -> Verification:
     given = [option for option in MODEL_OPTIONS if getattr(arguments, option[2:].replace("-", "_"))]
     if given:
         raise UsageError(f"{' and '.join(given)}: only with --model; a run says how its table was measured")
+    run.found  # noqa: B018  # first: of a search with several networks, one has to be named
     asked = asked_and_searched(asked_budgets(arguments), run.targets)
     check_targets(asked)
     host = arguments.host or default_host(run)
