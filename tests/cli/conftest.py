@@ -44,7 +44,7 @@ def whole_loop(tmp_path_factory):
         )  # fmt: skip
         answer["train"] = run("train", "run", "--epochs", 1)
         answer["export"] = run("export", "run")
-        answer["verify"] = run("verify", "run", "--host", "localhost", "--rounds", 6)
+        answer["verify"] = run("verify", "run", "--host", "localhost", "--rounds", 12)
         answer["report"] = run("report", "run")
     finally:
         os.chdir(here)

@@ -32,7 +32,7 @@ COMMANDS = {
     "search --from": ("search", "--from", "run", "--latency-ms", 90),
     "train": ("train", "run", "--epochs", 1),
     "export": ("export", "run"),
-    "verify": ("verify", "run", "--host", "localhost", "--rounds", 6),
+    "verify": ("verify", "run", "--host", "localhost", "--rounds", 12),
     "report": ("report", "run"),
     "refine": ("refine", "run", "--host", "localhost", "--rounds", 4, "--candidates", 1, "--steps", 2, "--seeds", 2, "--vary", "widths"),
 }  # fmt: skip

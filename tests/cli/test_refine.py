@@ -19,7 +19,7 @@ def refined(whole_loop, tmp_path_factory):
     answer["again"] = run("refine", "run", "--host", "localhost", *short, "--json")
     answer["train"] = run("train", "run-refined", "--epochs", 1)
     answer["export"] = run("export", "run-refined")
-    answer["verify"] = run("verify", "run-refined", "--host", "localhost", "--rounds", 6)
+    answer["verify"] = run("verify", "run-refined", "--host", "localhost", "--rounds", 12)
     answer["report"] = run("report", "run-refined")
     monkeypatch.undo()
     return answer

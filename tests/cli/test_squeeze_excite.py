@@ -45,7 +45,7 @@ def answer(tmp_path_factory):
     )  # fmt: skip
     answer["train"] = run("train", "run", "--epochs", 1)
     answer["export"] = run("export", "run")
-    answer["verify"] = run("verify", "run", "--host", "localhost", "--rounds", 6)
+    answer["verify"] = run("verify", "run", "--host", "localhost", "--rounds", 12)
     monkeypatch.undo()
     return answer
 
