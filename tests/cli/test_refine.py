@@ -52,8 +52,8 @@ def test_the_refined_network_is_verified_against_the_reference_session_of_the_ru
 
     assert record["verdict"] == "met"
     assert record["outputs"]["top1_agreement"] == 1.0
-    assert record["drift"]["ratio"] > 0
-    assert record["predicted"]["latency_ms"] > 0
+    assert record["comparison"]["drift"]["ratio"] > 0
+    assert record["comparison"]["predicted"]["latency_ms"] > 0
 
 
 def test_the_report_knows_every_block_of_the_refined_network(refined, whole_loop):
