@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from lightnas_edge.cli._console import info, report_error
+from lightnas_edge.cli._console import info, print_json, report_error
 from lightnas_edge.errors import LightnasEdgeError
+from lightnas_edge.records.base import Record
 from lightnas_edge.runs import Run
 
 Result = TypeVar("Result")
@@ -45,3 +46,10 @@ def for_each(runs: list[Run], act: Callable[[Run], Result]) -> tuple[list[Result
             )
             worst = max(worst, error.exit_code)
     return results, worst
+
+
+def print_records(arguments: argparse.Namespace, records: Sequence[Record]) -> None:
+    """With --json: the record of the network, or with --all a list of those of all that did not fail."""
+    if arguments.json:
+        documents = [record.to_json() for record in records]
+        print_json(documents if arguments.all else documents[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightnas_edge.cli._budgets import LIMITS
@@ -110,8 +110,3 @@ def seconds(text: str) -> float:
 def drop(text: str) -> float:
     """argparse type: per cent, zero included; returns the share."""
     return 0.0 if text.removesuffix("%").strip() in ("0", "0.0") else percentage(text)
-
-
-def asked_and_searched(asked: Mapping[str, float], searched: Mapping[str, float]) -> dict[str, float]:
-    """The budgets of the search, with those that were asked added or in place of the same metric."""
-    return {**searched, **asked}

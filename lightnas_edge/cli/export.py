@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lightnas_edge.cli._console import print_json, print_result
+from lightnas_edge.cli._console import print_result
 from lightnas_edge.cli._options import add_json, count
-from lightnas_edge.cli._several import add_all, chosen_runs, for_each
+from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.records.deployment import ExportRecord
 from lightnas_edge.runs import Run
 
@@ -31,9 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     records, code = for_each(chosen_runs(arguments), lambda run: _exported(run, arguments))
-    if arguments.json:
-        documents = [record.to_json() for record in records]
-        print_json(documents if arguments.all else documents[0])
+    print_records(arguments, records)
     return code
 
 

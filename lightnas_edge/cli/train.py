@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lightnas_edge.cli._console import percent, print_json, print_result, warn
+from lightnas_edge.cli._console import percent, print_result, warn
 from lightnas_edge.cli._learning import learning_progress, read_data
 from lightnas_edge.cli._options import add_device, add_fresh, add_json, add_workers, count, positive
-from lightnas_edge.cli._several import add_all, chosen_runs, for_each
+from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.records.deployment import TrainingRecord
 from lightnas_edge.runs import Run
 
@@ -34,9 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     records, code = for_each(chosen_runs(arguments), lambda run: _trained(run, arguments))
-    if arguments.json:
-        documents = [record.to_json() for record in records]
-        print_json(documents if arguments.all else documents[0])
+    print_records(arguments, records)
     return code
 
 

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import devices
-from lightnas_edge.cli._console import UsageError, info, print_json
+from lightnas_edge.cli._console import UsageError, info
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
 from lightnas_edge.cli._model_options import add_model, add_model_measuring, chosen_model, model_settings
 from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, sudo_password
-from lightnas_edge.cli._several import add_all, chosen_runs, for_each
+from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.cli._verdicts import (
     EXIT,
     add_budgets,
     add_files_for_ci,
     add_sustained,
-    asked_and_searched,
     asked_budgets,
     show,
     write_files_for_ci,
@@ -86,9 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
         found, code = for_each(chosen_runs(arguments), lambda run: _verified_run(run, arguments))
     records = [each.record for each in found]
     write_files_for_ci(arguments, records)
-    if arguments.json:
-        documents = [record.to_json() for record in records]
-        print_json(documents if arguments.all else documents[0])
+    print_records(arguments, records)
     return max([code, *(EXIT[record.verdict] for record in records)])
 
 
@@ -100,7 +97,7 @@ def _verified_run(run: Run, arguments: argparse.Namespace) -> Verification:
     if given:
         raise UsageError(f"{' and '.join(given)}: only with --model; a run says how its table was measured")
     run.found  # noqa: B018  # first: of a search with several networks, one has to be named
-    asked = asked_and_searched(asked_budgets(arguments), run.targets)
+    asked = {**run.targets, **asked_budgets(arguments)}
     check_targets(asked)
     host = arguments.host or default_host(run)
     password = sudo_password(arguments)

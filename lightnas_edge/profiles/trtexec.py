@@ -1,4 +1,4 @@
-"""Files that trtexec and TREx write, of TensorRT 8.0 to 10: each becomes one part, told apart by its content.
+"""Files that trtexec and TREx write, of TensorRT 8.0 to 10: each becomes one part; its content shows which.
 
 --exportProfile     [{"count": 21071}, {"name": "conv1", "timeMs": ..., "averageMs": ..., "medianMs": ...}, ...]
 --exportTimes       [{"startEnqMs": ..., "computeMs": ..., "latencyMs": ...}, ...]
