@@ -10,7 +10,7 @@ from lightnas_edge.cli import all_commands, leaf_parsers
 from tests.cli.test_remedies import PROGRAMS, refusal
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _PROGRAM = f"(?:{'|'.join(PROGRAMS)})"
 
 
