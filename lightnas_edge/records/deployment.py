@@ -22,6 +22,7 @@ from lightnas_edge.records.base import (
     Text,
 )
 from lightnas_edge.records.model import ModelRecord
+from lightnas_edge.records.quantisation import CalibrationMethod, Dialect, QuantisedTraining
 from lightnas_edge.records.run import Confidence, DataRecord, Metric, Normalisation, Operators
 
 Verdict = Literal["met", "missed", "inconclusive"]
@@ -33,7 +34,7 @@ class TrainingRecord(Record):
     """A finished training and the weights of its best epoch."""
 
     kind: Literal["training"] = "training"
-    schema_: Literal[2] = Field(default=2, alias="schema")
+    schema_: Literal[3] = Field(default=3, alias="schema")
     space_sha256: Sha256  # with the head of these classes
     operators: Operators
     data: DataRecord
@@ -45,6 +46,7 @@ class TrainingRecord(Record):
     elapsed_s: NonNegativeFloat
     note: Text
     config: dict[str, bool | Integer | float | Text | None]
+    quantised: QuantisedTraining | None = None  # of a fine-tuning in 8 bits; its weights have batch norm folded in
 
 
 class Agreement(Record):
@@ -59,23 +61,34 @@ class Agreement(Record):
     )  # share of images on which both name the same class; null where the outputs are no logits
 
 
+class Quantisation(Record):
+    """How an int8 file was made. `calibration.json` in the same folder has the ranges."""
+
+    dialect: Dialect
+    method: CalibrationMethod
+    images: Positive  # that the ranges were read from
+    calibration_sha256: Sha256  # of calibration.json
+    fine_tuned: bool  # the weights were trained with rounding: `train --quantize int8`
+
+
 class ExportRecord(Record):
     """An ONNX file: for which runtime, from which weights, and how far from PyTorch."""
 
     kind: Literal["export"] = "export"
-    schema_: Literal[2] = Field(default=2, alias="schema")
+    schema_: Literal[3] = Field(default=3, alias="schema")
     model: Literal["model.onnx"] = "model.onnx"
     target: Name
     opset: Positive
     ir_version: Positive
     batch: Positive
-    precision: Literal["fp32", "fp16"]  # of the graph between its ends
+    precision: Literal["fp32", "fp16", "int8"]  # of the graph between its ends
+    quantisation: Quantisation | None = None  # of int8, and of nothing else
     input_size: Positive  # the input is float32 (batch, 3, input_size, input_size)
     classes: Annotated[tuple[Text, ...], Field(min_length=2)]  # the output is float32 (batch, classes)
     normalisation: Normalisation
     operators: Operators
     space_sha256: Sha256
-    weights_sha256: Sha256
+    weights_sha256: Sha256  # of the run's trained weights; those that a fine-tuning in 8 bits started from
     data_sha256: Sha256
     sha256: Sha256  # of the ONNX file
     size_bytes: Positive
@@ -231,7 +244,7 @@ class VerificationRecord(Record):
     """
 
     kind: Literal["verification"] = "verification"
-    schema_: Literal[3] = Field(default=3, alias="schema")
+    schema_: Literal[4] = Field(default=4, alias="schema")
     created: Text
     host: Name
     model: ModelRecord | None = None
@@ -249,7 +262,8 @@ class VerificationRecord(Record):
     comparison: ComparisonRecord | None
     sustained: SustainedRecord | None = None
     outputs: Agreement | None
-    reference: Text | None  # what the outputs were compared with: PyTorch, a file
+    reference: Text | None  # what the outputs were compared with: PyTorch, a file, the same int8 graph on this machine
+    float_outputs: Agreement | None = None  # of an int8 graph, with PyTorch in float32: what the rounding costs
     accuracy: AccuracyRecord | None
     energy: EnergyRecord | None
     peak_memory_mb: PositiveFloat | None
@@ -257,6 +271,11 @@ class VerificationRecord(Record):
     macs_m: NonNegativeFloat | None  # millions, of one image
     batch: Positive | None
     precision: Name
+    ran_in: dict[Name, Count] | None = (
+        None  # precision -> convolutions and matrix products that ran in it; null: not known
+    )
+    fell_back: tuple[Text, ...] = ()  # nodes of the model that ran in more bits than were asked for
+    engine_bytes: Positive | None = None  # of a built engine; null where the runtime builds none
     fingerprint: Fingerprint
     simulated: bool
     warnings: tuple[Text, ...]

@@ -184,6 +184,10 @@ class Visit(Record):
     enqueue_ms: Reading | None = None  # the host's time to hand one inference to the device
     gpu_ms: Reading | None = None  # one inference on the device, many being queued
     peak_memory_mb: Annotated[float, Field(gt=0, lt=1e12)] | None = None
+    # Precision -> convolutions and matrix products that run in it, read back from the runtime; null where it does not say.
+    ran_in: dict[Line, Count] | None = None
+    fell_back: tuple[Line, ...] = ()  # nodes of the model that run in more bits than the job asks for
+    engine_bytes: Positive | None = None  # of a built engine; null where the runtime builds none
     energy: EnergyEstimate | None = None
     before: MachineState | None = None
     after: MachineState | None = None
