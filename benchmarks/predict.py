@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> int:
     drawing = Drawing(arguments.figures)
     started_s = time.monotonic()
     found: dict[str, Section] = {}
+    failed: list[str] = []
     for name in chosen:
         note(f"{name} ...")
         at_s = time.monotonic()
@@ -60,6 +62,10 @@ def main(argv: list[str]) -> int:
             found[name] = SETS[name](drawing)
         except LightnasEdgeError as error:  # a folder may lack a part of a set, or hold another file of this name
             found[name] = Section(name, skipped=f"not evaluated: {error}")
+        except Exception as error:  # a fault of one set must not lose the others
+            traceback.print_exc()
+            failed.append(name)
+            found[name] = Section(name, skipped=f"failed: {type(error).__name__}: {error}")
         _print_section(name, found[name], time.monotonic() - at_s)
     rows = [row for section in found.values() for row in section.rows]
     targets = [row for row in rows if row.met is not None]
@@ -67,13 +73,15 @@ def main(argv: list[str]) -> int:
     print(f"{len(targets) - len(missed)} of {len(targets)} targets met, in {duration(time.monotonic() - started_s)}")
     for row in missed:
         print(f"  missed: {row.what}: {row.shown}, target {row.target}")
+    for name in failed:
+        print(f"  failed: {name}")
     if arguments.json:
         record = {
             name: {"skipped": section.skipped, "rows": [row.to_json() for row in section.rows]}
             for name, section in found.items()
         }
         arguments.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    return 0
+    return 1 if failed else 0
 
 
 def _print_section(name: str, section: Section, seconds: float) -> None:

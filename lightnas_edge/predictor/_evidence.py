@@ -8,9 +8,37 @@ import numpy as np
 from scipy import linalg, optimize
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
+from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.base import Array
 
 JITTER = 1e-12  # relative, in variances: against round-off
+_JITTERS = (0.0, JITTER, 1e-10, 1e-8, 1e-6)  # tried in turn, of the mean variance
+
+
+def cholesky(covariance: Array) -> tuple[Array, bool]:
+    """What `linalg.cho_solve` takes, of a covariance that may be singular.
+
+    The optimiser tries scales that are far apart, and tables have equal rows: then round-off makes a covariance indefinite by about
+    n * 1e-16 of its largest eigenvalue. The smallest jitter that a factor exists with is added to the variances.
+
+    Args:
+        covariance: (n, n), symmetric, positive semi-definite but for round-off.
+
+    Raises:
+        PredictorError: numbers that are not finite, or no covariance.
+    """
+    unit = float(np.mean(np.diag(covariance)))
+    if np.isfinite(covariance).all():
+        for jitter in _JITTERS:
+            shifted = covariance + jitter * unit * np.eye(len(covariance)) if jitter else covariance
+            try:
+                return linalg.cho_factor(shifted, lower=True)
+            except linalg.LinAlgError:
+                continue
+    raise PredictorError(
+        "the measurements cannot be fitted: their covariance has no factor",
+        hint="check the table for values that differ by many orders of magnitude",
+    )
 
 
 def fit_prior_scales(
@@ -37,7 +65,7 @@ def fit_prior_scales(
     def loss(log_scales: Array) -> tuple[float, Array]:
         weights = np.exp(2 * log_scales)
         total = (weights @ stack).reshape(count, count) + np.diag(variance + JITTER)
-        factor = linalg.cho_factor(total, lower=True)
+        factor = cholesky(total)
         inverse = linalg.cho_solve(factor, np.eye(count))
         solved = inverse @ residual
         off = (log_scales - centre) / spread

@@ -32,7 +32,7 @@ from scipy import linalg
 import luts
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.measuring.commands import sample_command
-from lightnas_edge.predictor._evidence import JITTER, fit_prior_scales
+from lightnas_edge.predictor._evidence import JITTER, cholesky, fit_prior_scales
 from lightnas_edge.predictor.applicability import UNKNOWN, UNMEASURED, ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
 from lightnas_edge.predictor.calibration import calibrate, leave_one_out, uncalibrated
@@ -371,7 +371,7 @@ def split_difference(space: Space, lut: luts.Lut, observations: Observations) ->
     seen = {name: counts @ root for name, root in roots.items()}
     noise = observations.standard_error**2 + scales["noise"] ** 2
     total = sum((rows @ rows.T for rows in seen.values()), np.diag(noise))
-    factor = linalg.cho_factor(total, lower=True)
+    factor = cholesky(total)
     solved = linalg.cho_solve(factor, observations.value - sums)
     parts = {name: rows @ (rows.T @ solved) for name, rows in seen.items()}
     parts["unexplained"] = noise * solved
@@ -424,7 +424,7 @@ class _Prior:
             return self.mean, covariance
         entries = np.concatenate([scales[name] * part.entries for name, part in self.parts.items()], axis=1)
         seen = entries @ entries.T
-        factor = linalg.cho_factor(seen + JITTER * np.trace(seen) * np.eye(len(seen)), lower=True)
+        factor = cholesky(seen + JITTER * np.trace(seen) * np.eye(len(seen)))
         cross = entries @ costs.T
         gain = linalg.cho_solve(factor, cross)
         covariance = covariance - cross.T @ gain
@@ -629,7 +629,7 @@ def _condition(mean: Array, covariance: Array, counts: Array, value: Array, vari
         rows = slice(start, start + _CHUNK)
         seen = counts[rows]
         cross = seen @ covariance
-        factor = linalg.cho_factor(cross @ seen.T + np.diag(variance[rows]), lower=True)
+        factor = cholesky(cross @ seen.T + np.diag(variance[rows]))
         gain = linalg.cho_solve(factor, cross)
         mean = mean + gain.T @ (value[rows] - seen @ mean)
         covariance = covariance - cross.T @ gain

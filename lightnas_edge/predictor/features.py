@@ -27,7 +27,7 @@ from sklearn.linear_model import BayesianRidge
 from sklearn.neighbors import NearestNeighbors
 
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.predictor._evidence import JITTER, fit_prior_scales
+from lightnas_edge.predictor._evidence import JITTER, cholesky, fit_prior_scales
 from lightnas_edge.predictor.base import Array
 from lightnas_edge.records.predictor import LEAST_DEGREES
 
@@ -35,6 +35,8 @@ ADDITIVE, PRICED, GAUSSIAN, TREES = "additive", "priced work", "gaussian process
 LEAST_ROWS = 20
 _GAUSSIAN_ROWS = 600  # beyond, its cost grows with the cube of the rows
 _TREE_ROWS = 300  # below, trees have too little to split
+_LARGEST_FACTOR = 1e6  # beyond all measured values; an interval that ends there says that nothing is known
+_LEAST_DEVIATION = 0.1  # of a single row, in units of the error of held-out rows
 _SCALES = (0.5, 1.5, 4.0)  # of the smooth parts, in units of the spread of all traits together
 
 
@@ -74,27 +76,42 @@ class FeaturePredictor:
     """
 
     def __init__(
-        self, method: str, errors: dict[str, float], model: _Model, off: Array, relative: bool, seen: Features
+        self,
+        method: str,
+        errors: dict[str, float],
+        model: _Model,
+        off: Array,
+        floor: float,
+        relative: bool,
+        seen: Features,
+        value: Array,
     ):
         self.method = method
         self.errors = errors
         self.relative = relative
         self._model = model
         self._off = np.sort(off)
+        self._floor = floor
+        self._range = (
+            (np.log(value.min() / _LARGEST_FACTOR), np.log(value.max() * _LARGEST_FACTOR)) if relative else None
+        )
         self._domain = _Domain(seen)
 
     def predict(self, features: Features) -> Array:
         """(n,)"""
         centre, _ = self._model.predict(features)
-        return np.exp(centre) if self.relative else centre
+        return self._value(centre)
 
     def interval(self, features: Features, confidence: float = 0.9) -> tuple[Array, Array]:
         """(low (n,), high (n,)): a measurement lies between them with this probability, inside the applicability domain."""
         centre, deviation = self._model.predict(features)
         rank = min(int(np.ceil((len(self._off) + 1) * confidence)), len(self._off)) - 1
-        half = float(self._off[rank]) * deviation
-        low, high = centre - half, centre + half
-        return (np.exp(low), np.exp(high)) if self.relative else (low, high)
+        half = float(self._off[rank]) * np.maximum(deviation, self._floor)
+        return self._value(centre - half), self._value(centre + half)
+
+    def _value(self, found: Array) -> Array:
+        """Of logarithms where errors are relative; far from all rows these may exceed what a number can be."""
+        return found if self._range is None else np.exp(np.clip(found, *self._range))
 
     def extrapolated(self, features: Features) -> NDArray[np.bool_]:
         """(n,): True outside the applicability domain."""
@@ -130,21 +147,24 @@ def fit_features(
         models = {method: models[method]}
     fold_of = np.random.default_rng(seed).permutation(len(value)) % folds
     target = np.log(value) if relative else value
-    errors, off = {}, {}
+    errors, off, floors = dict[str, float](), dict[str, Array](), dict[str, float]()
     for name, make in models.items():
         centre, deviation = np.zeros(len(value)), np.ones(len(value))
         for fold in range(folds):
             held_out, seen = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
             model = make().fit(features.take(seen), value[seen])
             centre[held_out], deviation[held_out] = model.predict(features.take(held_out))
-        off[name] = np.abs(target - centre) / deviation
+        # A model that has nearly as many parameters as rows may be sure of a row and far off: its ratio has no bound.
+        floors[name] = _LEAST_DEVIATION * float(np.sqrt(np.mean((target - centre) ** 2))) or 1e-9
+        off[name] = np.abs(target - centre) / np.maximum(deviation, floors[name])
         errors[name] = (
             float(np.mean(np.abs(np.exp(centre) / value - 1)))
             if relative
             else float(np.sqrt(np.mean((centre - value) ** 2)))
         )
     best = min(errors, key=lambda name: errors[name])
-    return FeaturePredictor(best, errors, models[best]().fit(features, value), off[best], relative, features)
+    model = models[best]().fit(features, value)
+    return FeaturePredictor(best, errors, model, off[best], floors[best], relative, features, value)
 
 
 class _Model(Protocol):
@@ -184,14 +204,12 @@ class _Priced:
         work = features.work / self._size
         self._price, _ = optimize.nnls(work / value[:, None], np.ones(len(value)))
         self._least = 0.1 * float(value.min())  # work of no price at all still takes time
-        self._deviation = float(np.std(np.log(value) - self.predict(features)[0])) if len(value) > 1 else 1.0
         return self
 
-    _deviation = 1.0
-
     def predict(self, features: Features) -> tuple[Array, Array]:
+        """The deviation is one for all rows, so that intervals are as wide as the errors of held-out rows."""
         total = np.log(np.maximum(features.work / self._size @ self._price, self._least))
-        return total, np.full(len(total), max(self._deviation, 1e-9))
+        return total, np.ones(len(total))
 
 
 class _Rest:
@@ -240,7 +258,7 @@ class _Smooth:
         self._scales = fit_prior_scales(
             kernels, rest / self._unit, np.zeros(len(rest)), defaults, [20.0] * len(kernels)
         )
-        self._factor = linalg.cho_factor(_mixed(self._scales, kernels) + JITTER * np.eye(len(rest)), lower=True)
+        self._factor = cholesky(_mixed(self._scales, kernels) + JITTER * np.eye(len(rest)))
         self._solved = linalg.cho_solve(self._factor, rest / self._unit)
 
     def predict(self, features: Features, centre: Array) -> tuple[Array, Array]:
@@ -375,7 +393,7 @@ def fit_transfer(features: Features, known: Array, rows: Sequence[int], value: A
     defaults, factors = zip(*_DIFFERENCE.values(), strict=True)
     scales = fit_prior_scales(seen, difference, np.zeros(len(places)), defaults, factors)
     covariance = _mixed(scales, kernels)
-    factor = linalg.cho_factor(_mixed(scales, seen) + JITTER * np.eye(len(places)), lower=True)
+    factor = cholesky(_mixed(scales, seen) + JITTER * np.eye(len(places)))
     cross = covariance[places]
     centre = np.log(known) + cross.T @ linalg.cho_solve(factor, difference)
     variance = np.diag(covariance) - np.einsum("ij,ij->j", cross, linalg.cho_solve(factor, cross)) + scales[-1] ** 2

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor._evidence import cholesky
+from lightnas_edge.predictor.external_tables import read_external_table
 from lightnas_edge.predictor.features import (
     ADDITIVE,
     GAUSSIAN,
@@ -114,3 +116,55 @@ def test_more_measured_blocks_leave_less_error():
         return mape(fit_transfer(features, here, rows, there[rows]).predict(), there)
 
     assert error(40) < error(10) < error(2)
+
+
+def test_a_covariance_of_equal_rows_has_a_factor():
+    singular = np.full((40, 40), 1e8)
+
+    lower, _ = cholesky(singular)
+
+    lower = np.tril(lower)
+    assert np.allclose(lower @ lower.T, singular, rtol=1e-5)
+
+
+def test_what_is_no_covariance_is_refused_by_name():
+    with pytest.raises(PredictorError, match="no factor"):
+        cholesky(-np.eye(3))
+    with pytest.raises(PredictorError, match="no factor"):
+        cholesky(np.full((2, 2), np.nan))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_few_rows_that_repeat_give_finite_intervals_everywhere(seed):
+    features, value = roofline(400, seed=seed)
+    rows = np.repeat(np.random.default_rng(seed).permutation(400)[:8], 4)
+
+    predictor = fit_features(features.take(rows), value[rows], seed=seed)
+
+    low, high = predictor.interval(features, 0.9)
+    assert np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()
+
+
+def test_a_model_without_residuals_gives_no_endless_interval():
+    """As many kinds of work as rows: fitted exactly, and far off on rows held out."""
+    generator = np.random.default_rng(5)
+    features = Features(generator.uniform(size=(25, 30)), generator.normal(size=(25, 1)))
+    value = np.exp(generator.normal(size=25))
+
+    low, high = fit_features(features, value, method=PRICED).interval(features, 0.9)
+
+    assert (high / low).max() < 1e4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_parts_of_a_published_table_can_be_fitted(shared_data, seed):
+    table = read_external_table(shared_data / "nb201_tx2" / "measurements.csv")
+    generator = np.random.default_rng(seed)
+    (value,) = [values for (_, metric), values in list(table.values.items())[:1] if metric == "latency_ms"]
+    known = np.flatnonzero(np.isfinite(value))
+    rows = generator.permutation(known)[: int(generator.integers(20, 80))]
+
+    predictor = fit_features(table.features.take(rows), value[rows], seed=seed)
+
+    low, high = predictor.interval(table.features, 0.9)
+    assert np.isfinite(low).all() and np.isfinite(high).all()
