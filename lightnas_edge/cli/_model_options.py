@@ -8,8 +8,9 @@ from pathlib import Path
 import devices
 from devices import Connection
 from lightnas_edge.cli._console import UsageError
-from lightnas_edge.cli._options import PRECISIONS, board_settings, count, refuse_impossible
+from lightnas_edge.cli._options import board_settings, count, refuse_impossible
 from lightnas_edge.measuring import ROUND_S, MeasurementProtocol, Settings
+from lightnas_edge.measuring.engines import PRECISIONS
 from lightnas_edge.models import Model, check_readable, depends_on_version, read_model
 
 

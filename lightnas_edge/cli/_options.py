@@ -9,13 +9,13 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from devices import Connection
 from lightnas_edge.cli._console import UsageError, info
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.graph import Precision
 from lightnas_edge.measuring import MeasurementProtocol, Settings
+from lightnas_edge.measuring.engines import PRECISIONS, PRECISIONS_OF, why_impossible
 from lightnas_edge.measuring.tables import ENERGY_ROUNDS
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.space import Space, load_space
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**31 - 1
 LONGEST_BUILD_S = 1e6
-PRECISIONS: tuple[str, ...] = get_args(Precision)
-# As the agent has them; checked here so that nothing is written and sent in vain.
-PRECISIONS_OF: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("fp32", "int8"),
-    "onnxruntime-cuda": ("fp32",),
-    "onnxruntime-tensorrt": ("fp32", "fp16"),
-    "simulated": PRECISIONS,
-    "tensorrt": PRECISIONS,
-}
 
 
 class _StoreOnce(argparse.Action):
@@ -312,14 +303,9 @@ def refuse_impossible(backend: str, precision: str) -> None:
     """Raises UsageError: no such engine, or it has no kernels of that precision."""
     if backend not in PRECISIONS_OF:
         raise UsageError(f"--backend: invalid choice: {unknown_choice(backend, PRECISIONS_OF)}")
-    if precision not in PRECISIONS_OF[backend]:
-        why = (
-            ": a CPU has no fp16 kernels; converting to fp32 and back would mislead" if backend == "onnxruntime" else ""
-        )
-        raise UsageError(
-            f"the backend {backend} measures {' and '.join(PRECISIONS_OF[backend])}, not {precision}{why}",
-            hint=f"use --precision {PRECISIONS_OF[backend][0]}, or measure on a board with TensorRT",
-        )
+    why = why_impossible(backend, precision)
+    if why is not None:
+        raise UsageError(why, hint=f"use --precision {PRECISIONS_OF[backend][0]}, or measure on a board with TensorRT")
 
 
 def board_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 
 from lightnas_edge import graph
-from lightnas_edge.cli._options import PRECISIONS_OF
 from lightnas_edge.graph import writer
+from lightnas_edge.measuring.engines import PRECISIONS_OF
 from lightnas_edge.space import load_space
 from profiler import backends
 from profiler.backends import onnxruntime as ort_backend

@@ -1,0 +1,24 @@
+"""Engines and the precisions that they compute in, as the agent has them: checked here, so that nothing is sent in vain."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from lightnas_edge.graph import Precision
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+PRECISIONS_OF: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("fp32", "int8"),
+    "onnxruntime-cuda": ("fp32",),
+    "onnxruntime-tensorrt": ("fp32", "fp16"),
+    "simulated": PRECISIONS,
+    "tensorrt": PRECISIONS,
+}
+
+
+def why_impossible(backend: str, precision: str) -> str | None:
+    """Why an engine does not compute in a precision; None where it does. `backend`: one of PRECISIONS_OF."""
+    if precision in PRECISIONS_OF[backend]:
+        return None
+    why = ": a CPU has no fp16 kernels; converting to fp32 and back would mislead" if backend == "onnxruntime" else ""
+    return f"the backend {backend} measures {' and '.join(PRECISIONS_OF[backend])}, not {precision}{why}"
