@@ -82,8 +82,11 @@ def show(record: VerificationRecord, line: str) -> None:
         where = "in ONNX Runtime on this machine" if record.simulated else "on the board"
         print_result(
             f"top-1 accuracy{simulated} {percent(accuracy.top1)} ({percent(accuracy.interval[0])} to "
-            f"{percent(accuracy.interval[1])}) {where}, {percent(accuracy.reference_top1)} in {record.reference} (n={accuracy.images})"
+            f"{percent(accuracy.interval[1])}) {where}, {percent(accuracy.reference_top1)} in {record.accuracy_reference} (n={accuracy.images})"
         )
+    ran_in = ran_in_words(record)
+    if ran_in and (record.precision != "fp32" or record.fell_back):
+        print_result(f"{ran_in}{simulated}{_engine_size(record)}")
     if record.sustained is not None:
         load = record.sustained
         print_result(
@@ -96,6 +99,19 @@ def show(record: VerificationRecord, line: str) -> None:
             info(f"  {record.remedy}")
     for warning in dict.fromkeys(record.warnings):
         warn(warning)
+
+
+def ran_in_words(record: VerificationRecord) -> str:
+    """`19 layers ran in int8, 2 in fp32`: convolutions and matrix products; empty where the runtime does not say."""
+    counts = [(count, name) for name, count in (record.ran_in or {}).items() if count]
+    if not counts:
+        return ""
+    first, *others = sorted(counts, reverse=True)
+    return ", ".join([f"{first[0]} layers ran in {first[1]}", *(f"{count} in {name}" for count, name in others)])
+
+
+def _engine_size(record: VerificationRecord) -> str:
+    return "" if record.engine_bytes is None else f"; the engine has {record.engine_bytes / 1e6:.1f} MB"
 
 
 def seconds(text: str) -> float:

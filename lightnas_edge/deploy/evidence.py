@@ -28,6 +28,7 @@ from lightnas_edge.records.deployment import (
 from lightnas_edge.records.lut import Visit
 
 _PART_S = 60.0  # of a sustained load: its first and its last minute
+_MOST_NAMED = 5  # layers that fell back
 _FEW_WINDOWS = 5  # a slope through fewer says nothing
 
 
@@ -171,6 +172,33 @@ def one_of_each_kind(warnings: Sequence[str]) -> list[str]:
     for warning in warnings:
         kinds.setdefault(re.sub(r"[0-9.]+", "#", warning), []).append(warning)
     return [f"{alike[0]}{f' (and {len(alike) - 1} times more)' if len(alike) > 1 else ''}" for alike in kinds.values()]
+
+
+def ran_in(entry: luts.Entry) -> dict[str, int] | None:
+    """Precision -> convolutions and matrix products that ran in it; None where the runtime does not say."""
+    return next((visit.ran_in for visit in entry.visits if visit.ran_in is not None), None)
+
+
+def fell_back(entry: luts.Entry) -> tuple[str, ...]:
+    """Nodes that ran in more bits than the job asked for."""
+    return tuple(dict.fromkeys(node for visit in entry.visits for node in visit.fell_back))
+
+
+def engine_bytes(entry: luts.Entry) -> int | None:
+    return next((visit.engine_bytes for visit in entry.visits if visit.engine_bytes is not None), None)
+
+
+def about_fallbacks(nodes: Sequence[str], precision: str) -> list[str]:
+    """A warning where layers ran in more bits than were asked for, in words."""
+    if not nodes:
+        return []
+    shown = ", ".join(nodes[:_MOST_NAMED])
+    more = len(nodes) - _MOST_NAMED
+    what = f"{len(nodes)} layers fell back and do" if len(nodes) > 1 else "1 layer fell back and does"
+    return [
+        f"{what} not run in {precision}, but in more bits: {shown}{f' and {more} more' if more > 0 else ''}; "
+        "`profile-device --model FILE` shows what that takes"
+    ]
 
 
 def _window(visit: Visit, start_s: float) -> SustainedWindow:

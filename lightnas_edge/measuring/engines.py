@@ -17,8 +17,8 @@ PRECISIONS_OF: dict[str, tuple[str, ...]] = {
 
 
 def why_impossible(backend: str, precision: str) -> str | None:
-    """Why an engine does not compute in a precision; None where it does. `backend`: one of PRECISIONS_OF."""
-    if precision in PRECISIONS_OF[backend]:
+    """Why an engine does not compute in a precision; None where it does. An unknown engine is the agent's to refuse."""
+    if precision in PRECISIONS_OF.get(backend, (precision,)):
         return None
     why = ": a CPU has no fp16 kernels; converting to fp32 and back would mislead" if backend == "onnxruntime" else ""
     return f"the backend {backend} measures {' and '.join(PRECISIONS_OF[backend])}, not {precision}{why}"

@@ -280,6 +280,11 @@ class VerificationRecord(Record):
     simulated: bool
     warnings: tuple[Text, ...]
 
+    @property
+    def accuracy_reference(self) -> str | None:
+        """What the accuracy is compared with. An int8 graph is compared with itself in its outputs, with floats in accuracy."""
+        return self.reference if self.float_outputs is None else "PyTorch in float32"
+
     def budget(self, metric: str) -> BudgetVerdict | None:
         """The verdict about one metric; None where it was not asked."""
         return next((each for each in self.budgets if each.metric == metric), None)

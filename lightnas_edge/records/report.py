@@ -35,6 +35,7 @@ from lightnas_edge.records.deployment import (
 )
 from lightnas_edge.records.job import ProtocolRecord
 from lightnas_edge.records.model_profile import ModelProfileRecord
+from lightnas_edge.records.precision import PrecisionRecord
 from lightnas_edge.records.predictor import FitRecord
 from lightnas_edge.records.run import ChoiceRecord, Confidence, DataRecord, FrontNetwork, Metric, RefinedRecord
 
@@ -206,6 +207,7 @@ class ReportRecord(Record):
     training: TrainingRecord | None
     export: ExportRecord | None
     verification: VerificationRecord | None
+    precision: PrecisionRecord | None  # the network in every precision of a board, where that was measured
     profile: ModelProfileRecord | None  # layers of the model file
     provenance: Provenance
     warnings: tuple[Text, ...]

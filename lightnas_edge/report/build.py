@@ -153,6 +153,7 @@ def _verification_record(
         training=None,
         export=None,
         verification=check,
+        precision=None,
         profile=profile,
         provenance=Provenance(
             fingerprint=dict(check.fingerprint), table=None, config=None, written_by=None, created=None
@@ -194,6 +195,7 @@ def _run_record(snapshot: RunSnapshot) -> ReportRecord:
         training=snapshot.training,
         export=snapshot.export,
         verification=check,
+        precision=snapshot.precision,
         profile=None,
         provenance=Provenance(
             fingerprint=fingerprint,

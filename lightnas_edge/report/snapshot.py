@@ -17,6 +17,7 @@ from lightnas_edge.errors import LightnasEdgeError, PredictorError, RunError, St
 from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, VerificationRecord
 from lightnas_edge.records.metrics import SearchEpoch, SearchStep, TrainingEpoch, read_metrics
 from lightnas_edge.records.plain_text import clean_text
+from lightnas_edge.records.precision import PrecisionRecord
 from lightnas_edge.records.predictor import PredictorRecord
 from lightnas_edge.records.report import BlockReport
 from lightnas_edge.records.run import FoundNetwork, FrontNetwork, RefinedRecord, RunRecord
@@ -62,6 +63,7 @@ class RunSnapshot:
     training: TrainingRecord | None
     export: ExportRecord | None
     verification: VerificationRecord | None
+    precision: PrecisionRecord | None  # the network in every precision; None without a word where that was not measured
     refined: RefinedRecord | None  # of a run that `refine` wrote
     missing: dict[str, str]
     faults: tuple[str, ...]  # damaged lines of files that are read line by line
@@ -69,7 +71,7 @@ class RunSnapshot:
     @property
     def simulated(self) -> bool:
         """Whether any number behind this report was simulated instead of measured."""
-        parts = (self.verification, *self.front)
+        parts = (self.verification, self.precision, *self.front)
         return self.simulated_prediction or any(part.simulated for part in parts if part is not None)
 
     @property
@@ -163,6 +165,7 @@ class _Reader:
             training=training,
             export=self._read("export", lambda: run.export.record),
             verification=self._read("verification", lambda: run.verification),
+            precision=self._precision(),
             refined=self._read("refined", lambda: run.refined) if run.record.refined_from else None,
             missing=self.missing,
             faults=tuple(self.faults),
@@ -180,6 +183,11 @@ class _Reader:
         except OSError as error:
             self.missing[part] = f"not available: {_one_line(str(error))}" + (f"; {remedy}" if remedy else "")
         return None
+
+    def _precision(self) -> PrecisionRecord | None:
+        if not (self.run.precision_folder / "precision.json").exists():
+            return None
+        return self._read("precision", lambda: self.run.precision)
 
     def _front(self) -> tuple[FrontNetwork, ...]:
         front = self.run.front

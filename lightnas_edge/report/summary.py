@@ -232,7 +232,7 @@ def _found(record: VerificationRecord, where: str) -> list[str]:
     if record.accuracy is not None:
         found.append(
             f"top-1 accuracy on the board {wording.percent(record.accuracy.top1)} (n={record.accuracy.images} images), "
-            f"{record.reference or 'the reference'} {wording.percent(record.accuracy.reference_top1)} on the same images"
+            f"{record.accuracy_reference or 'the reference'} {wording.percent(record.accuracy.reference_top1)} on the same images"
         )
     return found
 

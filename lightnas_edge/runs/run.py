@@ -24,6 +24,7 @@ from lightnas_edge.files import sha256_of, sha256_of_file, write_atomic
 from lightnas_edge.records.base import read_bounded
 from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, VerificationRecord
 from lightnas_edge.records.differences import changes
+from lightnas_edge.records.precision import PrecisionRecord
 from lightnas_edge.records.run import (
     ChoiceRecord,
     DataRecord,
@@ -279,6 +280,21 @@ class Run:
         return record
 
     @property
+    def precision(self) -> PrecisionRecord:
+        """The network in every precision of a board, by the last finished `precision`."""
+        remedy = f"`lightnas-edge precision {self._quoted} --host HOST` measures the network in every precision"
+        path = self.precision_folder / "precision.json"
+        record = PrecisionRecord.load(path, error=RunError, remedy=remedy)
+        if record.weights_sha256 != self.weights.record.weights_sha256:
+            raise StaleRecordError(f"{path} is about other weights than those in {self.train_folder}", hint=remedy)
+        return record
+
+    @property
+    def precision_folder(self) -> Path:
+        """precision.json, and a folder for every precision: file, calibration, journal."""
+        return self.folder / "precision"
+
+    @property
     def search_folder(self) -> Path:
         """Metrics and checkpoint of the search."""
         return self.folder / "search"
@@ -349,6 +365,11 @@ class Run:
         """The record, and the journal it was computed from in place of that of the verification before."""
         os.replace(journal, self.verify_folder / "journal.jsonl")
         path = self.verify_folder / "verification.json"
+        record.save(path)
+        return path
+
+    def save_precision(self, record: PrecisionRecord) -> Path:
+        path = self.precision_folder / "precision.json"
         record.save(path)
         return path
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import devices
-from lightnas_edge.deploy import default_host, export_network, run_settings, verify, verify_network
+from lightnas_edge.deploy import default_host, export_network, run_settings, verify_export, verify_network
 from lightnas_edge.errors import DataError, RunError, StaleRecordError, VerifyError
 from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, sentinels, write_profile_job
 from lightnas_edge.predictor import lut_predictor
@@ -56,7 +56,7 @@ def test_the_whole_way_on_this_machine(exported, monkeypatch, tmp_path):
 
 def test_the_record_has_the_fields_of_the_format(exported, monkeypatch, board):
     """359 digits are the fifth of each class that validates."""
-    monkeypatch.setattr(verify, "measure", board())
+    monkeypatch.setattr(verify_export, "measure", board())
 
     record = verify_network(exported, LOCAL, settings=SETTINGS).record.to_json()
 
@@ -75,7 +75,7 @@ def test_the_predictor_of_the_run_says_what_was_predicted(exported, monkeypatch,
     space = Space.from_json(json.loads((exported / "run.json").read_text())["space"])
     lut_predictor(space, luts.read(exported / "lut.jsonl")).save(exported / "predictor.json")
     run_folders.find(Run.open(exported), Run.open(exported).architecture)
-    monkeypatch.setattr(verify, "measure", board())
+    monkeypatch.setattr(verify_export, "measure", board())
 
     found = verify_network(exported, LOCAL, images=40)
 
@@ -102,7 +102,7 @@ def predicted(exported):
 
 def test_a_slower_session_is_corrected_for_the_comparison_and_not_for_the_verdict(predicted, monkeypatch, board):
     """All takes 5 % longer: 0.42 is 0.40 in the reference session. The budget of 0.41 is about the machine as it is."""
-    monkeypatch.setattr(verify, "measure", board(network_ms=0.42, operator_ms=0.105))
+    monkeypatch.setattr(verify_export, "measure", board(network_ms=0.42, operator_ms=0.105))
 
     record = verify_network(predicted, LOCAL, targets={"latency_ms": 0.41}, settings=SETTINGS, images=40).record
 
@@ -112,7 +112,7 @@ def test_a_slower_session_is_corrected_for_the_comparison_and_not_for_the_verdic
 
 
 def test_a_network_of_another_day_differs_by_more_than_its_rounds_say(predicted, monkeypatch, board):
-    monkeypatch.setattr(verify, "measure", board())
+    monkeypatch.setattr(verify_export, "measure", board())
 
     comparison = verify_network(predicted, LOCAL, settings=SETTINGS, images=40).record.comparison
 
@@ -122,7 +122,7 @@ def test_a_network_of_another_day_differs_by_more_than_its_rounds_say(predicted,
 
 
 def test_another_board_than_the_tables_has_no_drift(predicted, monkeypatch, board):
-    monkeypatch.setattr(verify, "measure", board(fingerprint={"board": "another"}))
+    monkeypatch.setattr(verify_export, "measure", board(fingerprint={"board": "another"}))
 
     record = verify_network(predicted, LOCAL, settings=SETTINGS, images=40).record
 
@@ -132,7 +132,7 @@ def test_another_board_than_the_tables_has_no_drift(predicted, monkeypatch, boar
 
 
 def test_a_machine_in_another_state_is_named_and_does_not_change_the_verdict(predicted, monkeypatch, board):
-    monkeypatch.setattr(verify, "measure", board(network_ms=0.48, operator_ms=0.12))
+    monkeypatch.setattr(verify_export, "measure", board(network_ms=0.48, operator_ms=0.12))
 
     record = verify_network(predicted, LOCAL, settings=SETTINGS, images=40).record
 
@@ -141,7 +141,7 @@ def test_a_machine_in_another_state_is_named_and_does_not_change_the_verdict(pre
 
 
 def test_an_engine_that_computes_something_else_keeps_no_budget(exported, monkeypatch, board):
-    monkeypatch.setattr(verify, "measure", board(wrong=True))
+    monkeypatch.setattr(verify_export, "measure", board(wrong=True))
 
     found = verify_network(exported, LOCAL, settings=SETTINGS, images=40)
 
@@ -150,7 +150,7 @@ def test_an_engine_that_computes_something_else_keeps_no_budget(exported, monkey
 
 
 def test_a_network_that_the_board_cannot_run_is_an_error_with_the_boards_own_words(exported, monkeypatch, board):
-    monkeypatch.setattr(verify, "measure", board(fails="no kernel for Conv"))
+    monkeypatch.setattr(verify_export, "measure", board(fails="no kernel for Conv"))
 
     with pytest.raises(VerifyError, match="no kernel for Conv") as caught:
         verify_network(exported, LOCAL, settings=SETTINGS, images=40)
@@ -196,7 +196,7 @@ def test_every_budget_of_the_search_is_judged_or_said_not_to_be(tmp_path, digits
     write_table(run.folder / "lut.jsonl", [shaped.key for shaped in SPACE.shaped_operators()], 0.1)
     run_folders.train(run_folders.find(run, Architecture.from_names(SPACE, FOUND)), network())
     export_network(run)
-    monkeypatch.setattr(verify, "measure", board())
+    monkeypatch.setattr(verify_export, "measure", board())
 
     found = verify_network(run, LOCAL, settings=SETTINGS, targets={"latency_ms": 0.5, "accuracy": 0.999}, images=40)
 
@@ -226,7 +226,7 @@ def test_a_second_verification_measures_again(exported, monkeypatch, board):
         fresh.append(named.pop("fresh"))
         return board()(*arguments, **named)
 
-    monkeypatch.setattr(verify, "measure", measure)
+    monkeypatch.setattr(verify_export, "measure", measure)
     verify_network(exported, LOCAL, settings=SETTINGS, images=40)
     verify_network(exported, LOCAL, settings=SETTINGS, images=40)
 
@@ -239,7 +239,7 @@ def test_an_interrupted_verification_is_resumed(exported, monkeypatch, board):
         table.write_text("")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verify, "measure", interrupted)
+    monkeypatch.setattr(verify_export, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         verify_network(exported, LOCAL, settings=SETTINGS, images=40)
     fresh = []
@@ -248,21 +248,21 @@ def test_an_interrupted_verification_is_resumed(exported, monkeypatch, board):
         fresh.append(named.pop("fresh"))
         return board()(*arguments, **named)
 
-    monkeypatch.setattr(verify, "measure", measure)
+    monkeypatch.setattr(verify_export, "measure", measure)
     verify_network(exported, LOCAL, settings=SETTINGS, images=40)
 
     assert fresh == [False]
 
 
 def test_a_verification_that_cannot_start_keeps_the_one_before(exported, monkeypatch, board):
-    monkeypatch.setattr(verify, "measure", board())
+    monkeypatch.setattr(verify_export, "measure", board())
     verify_network(exported, LOCAL, settings=SETTINGS, images=40)
     before = {path.name: path.read_bytes() for path in (exported / "verify").iterdir()}
 
     def refuses(*arguments, **named):
         raise devices.DeviceError("no jetson_clocks")
 
-    monkeypatch.setattr(verify, "measure", refuses)
+    monkeypatch.setattr(verify_export, "measure", refuses)
     with pytest.raises(devices.DeviceError):
         verify_network(exported, LOCAL, settings=SETTINGS, images=40)
 
@@ -314,7 +314,7 @@ def test_an_unstable_verification_advises_to_verify_again(exported, monkeypatch,
         few = [visit for visit in found.visits if visit.round < 2]
         return dataclasses.replace(found, visits=tuple(few))
 
-    monkeypatch.setattr(verify, "measure", measure)
+    monkeypatch.setattr(verify_export, "measure", measure)
 
     record = verify_network(exported, LOCAL, settings=SETTINGS, images=40).record
 
@@ -323,9 +323,13 @@ def test_an_unstable_verification_advises_to_verify_again(exported, monkeypatch,
     )
 
 
-def test_a_file_in_another_precision_than_the_table_is_not_measured(exported):
-    settings = dataclasses.replace(SETTINGS, precision="fp16")
+def test_a_file_that_the_engine_has_no_kernels_for_is_refused_before_the_board_is_asked(tmp_path, digits, monkeypatch):
+    """The table was measured in TensorRT, so the export is in fp16. ONNX Runtime's CPU has no such kernels."""
+    run = run_folders.begin(tmp_path / "run", SPACE, digits.record, fingerprint={**FINGERPRINT, "precision": "fp16"})
+    run_folders.train(run_folders.find(run, Architecture.from_names(SPACE, FOUND)), network())
+    export_network(run)
+    monkeypatch.setattr(verify_export, "measure", None)
 
-    with pytest.raises(VerifyError, match="is in fp32, the predictor is of fp16") as caught:
-        verify_network(exported, LOCAL, settings=settings)
-    assert f"`lightnas-edge export {exported}`" in caught.value.hint
+    with pytest.raises(VerifyError, match=r"the exported file is in fp16; .* a CPU has no fp16 kernels") as caught:
+        verify_network(run, LOCAL, settings=SETTINGS)
+    assert f"`lightnas-edge export {run.folder} --precision" in caught.value.hint

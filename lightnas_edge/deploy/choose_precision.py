@@ -1,0 +1,179 @@
+"""Which precision to deploy: a pure function of verifications, passes and answers.
+
+The most accurate that keeps all budgets. Of precisions that are equally accurate, as far as a paired comparison on the
+same images shows, the fastest. Of those that are equally fast, the one with most bits: it needs no calibration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightnas_edge.deploy.evidence import paired_interval
+from lightnas_edge.deploy.judge import LABELS
+from lightnas_edge.deploy.statistics import CONFIDENCE
+from lightnas_edge.records.deployment import Interval, VerificationRecord
+from lightnas_edge.records.precision import AccuracyDifference, PrecisionChoice, PrecisionName, Speedup
+
+BITS: dict[PrecisionName, int] = {"fp32": 32, "fp16": 16, "int8": 8}
+_LEAST_PASSES = 3  # with fewer there is no interval of a ratio
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One precision that was measured."""
+
+    precision: PrecisionName
+    record: VerificationRecord
+    passes_ms: tuple[float, ...]  # p50 of each pass; passes of the same number are next to each other in time
+    right: NDArray[np.bool_] | None  # (images,) of the scored images; None where none was
+
+    @property
+    def p50_ms(self) -> float:
+        return self.record.measured.median.latency_ms
+
+    @property
+    def met(self) -> bool:
+        return self.record.verdict == "met"
+
+
+def speedup(ours: Sequence[float], reference: Sequence[float], confidence: float = CONFIDENCE) -> Speedup:
+    """How many times as fast `ours` is as the reference, from p50 by pass: the geometric mean of the ratios.
+
+    Both sides of a ratio are of one pass, so that what slows the machine for minutes slows both.
+    """
+    logs = [math.log(theirs / our) for our, theirs in zip(ours, reference, strict=True)]
+    centre = fmean(logs)
+    if len(logs) < _LEAST_PASSES:
+        return Speedup(ratio=math.exp(centre), interval=None)
+    from scipy import stats  # takes a second to import
+
+    half = float(stats.t.ppf((1 + confidence) / 2, len(logs) - 1)) * stdev(logs) / math.sqrt(len(logs))
+    return Speedup(ratio=math.exp(centre), interval=(math.exp(centre - half), math.exp(centre + half)))
+
+
+def accuracy_difference(
+    ours: NDArray[np.bool_], reference: NDArray[np.bool_], confidence: float = CONFIDENCE
+) -> AccuracyDifference:
+    """Top-1 accuracy of ours less that of the reference. Args: (images,) which images are classified as labelled."""
+    lost, gained, count = int(np.sum(reference & ~ours)), int(np.sum(ours & ~reference)), len(ours)
+    low, high = paired_interval(lost, gained, count, NormalDist().inv_cdf((1 + confidence) / 2))
+    return AccuracyDifference(difference=(gained - lost) / count, interval=(-high, -low), images=count)
+
+
+def choose(contenders: Sequence[Contender], confidence: float = CONFIDENCE) -> PrecisionChoice:
+    """Which of the precisions to deploy, and what else was found. At least one contender."""
+    ordered = sorted(contenders, key=lambda each: -BITS[each.precision])
+    findings = tuple(
+        finding for each in ordered for finding in (*_speed_findings(each, ordered, confidence), *_other_findings(each))
+    )
+    keeping = [each for each in ordered if each.met]
+    if not keeping:
+        reason = "no precision is shown to keep all budgets: " + "; ".join(map(_failing, ordered))
+        return PrecisionChoice(precision=None, reason=reason, findings=findings)
+    alike, reasons = _most_accurate(keeping, confidence)
+    chosen = alike[0]
+    for each in alike[1:]:  # with fewer bits: only where it is faster beyond the error
+        gain = speedup(each.passes_ms, chosen.passes_ms, confidence)
+        if gain.interval is not None and gain.interval[0] > 1:
+            reasons.append(f"it has {_times(gain)} the speed of {chosen.precision}")
+            chosen = each
+        else:
+            reasons.append(f"{each.precision} is not measurably faster ({_times(gain)} its speed)")
+    reasons += [_failing(each) for each in ordered if not each.met]
+    only = "it is the only precision that is shown to keep all budgets" if len(keeping) == 1 else "it keeps all budgets"
+    return PrecisionChoice(precision=chosen.precision, reason="; ".join([only, *reasons]), findings=findings)
+
+
+def _most_accurate(keeping: Sequence[Contender], confidence: float) -> tuple[list[Contender], list[str]]:
+    """Those that no other is more accurate than beyond the error, most bits first, and the reasons."""
+    scored = [(each, each.right) for each in keeping if each.right is not None]
+    if len(scored) < len(keeping) or len(keeping) < 2:
+        unknown = [each.precision for each in keeping if each.right is None]
+        return list(keeping), [f"accuracy is not known for {' and '.join(unknown)}"] if unknown else []
+    best, best_right = max(scored, key=lambda pair: float(pair[1].mean()))
+    alike, reasons = [], []
+    for each, right in scored:
+        loss = accuracy_difference(right, best_right, confidence)
+        if each is best or loss.interval[1] >= 0:
+            alike.append(each)
+        else:
+            reasons.append(f"{each.precision} is less accurate than {best.precision}: {_points(loss)}")
+    if len(alike) > 1:
+        names = " and ".join(each.precision for each in alike)
+        count = len(best_right)
+        reasons.append(f"no significant difference in accuracy between {names} (n={count})")
+    return alike, reasons
+
+
+def _speed_findings(contender: Contender, others: Sequence[Contender], confidence: float) -> list[str]:
+    """Against every precision with more bits: fewer bits are expected to be faster."""
+    found = []
+    for other in others:
+        if BITS[other.precision] <= BITS[contender.precision]:
+            continue
+        slower = speedup(other.passes_ms, contender.passes_ms, confidence)  # its latency over that of the other
+        name = f"{contender.precision} is"
+        if slower.interval is not None and slower.interval[0] > 1:
+            found.append(
+                f"{name} slower than {other.precision} here: {_times(slower)} the latency{_why_slower(contender)}"
+            )
+        elif slower.interval is None or slower.interval[1] >= 1:
+            found.append(f"{name} not measurably faster than {other.precision} here: {_times(slower)} the latency")
+    return found
+
+
+def _why_slower(contender: Contender) -> str:
+    """What the measurement knows of the cause."""
+    record = contender.record
+    causes = []
+    if record.fell_back:
+        causes.append(f"{len(record.fell_back)} layers ran in more bits")
+    if contender.precision == "int8" and record.fingerprint.get("int8_instructions") == "none":
+        causes.append("this CPU has no instructions for int8 products")
+    if record.measured.launch_bound:
+        causes.append("it is launch-bound: the time of an inference is that of handing it over")
+    if causes:
+        return ", because " + " and ".join(causes)
+    none = "; no layer fell back" if record.ran_in is not None else ""
+    return f"{none}; `profile-device --model FILE --precision {contender.precision}` shows the time by layer"
+
+
+def _other_findings(contender: Contender) -> list[str]:
+    record = contender.record
+    found = []
+    if record.fell_back:
+        total = sum(record.ran_in.values()) if record.ran_in else None
+        of = f" of {total} convolutions and matrix products" if total else " layers"
+        found.append(f"{contender.precision}: {len(record.fell_back)}{of} ran in more bits than {contender.precision}")
+    if contender.right is None:
+        found.append(f"{contender.precision}: accuracy is not known, no labelled images were scored")
+    return found
+
+
+def _failing(contender: Contender) -> str:
+    """`int8: p95 latency is missed`"""
+    failing = [each for each in contender.record.budgets if each.verdict != "met"]
+    if not failing:
+        return f"{contender.precision}: {contender.record.verdict}, {contender.record.reason}"
+    return f"{contender.precision}: " + ", ".join(f"{LABELS[each.metric]} is {each.verdict}" for each in failing)
+
+
+def _times(gain: Speedup) -> str:
+    """`1.12x (1.08 to 1.16)`"""
+    return f"{gain.ratio:.2f}x" + _between(gain.interval)
+
+
+def _points(loss: AccuracyDifference) -> str:
+    """`-2.1 percentage points (-3.2 to -1.0, n=359)`"""
+    low, high = loss.interval
+    return f"{100 * loss.difference:+.1f} percentage points ({100 * low:+.1f} to {100 * high:+.1f}, n={loss.images})"
+
+
+def _between(interval: Interval | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
