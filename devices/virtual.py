@@ -20,7 +20,7 @@ from devices.connection import LocalConnection
 from devices.errors import InventoryError
 
 PREFIX = "virtual:"
-SCHEMA = 2  # of the root; another one is replaced
+SCHEMA = 3  # of the root; another one is replaced
 
 
 @dataclass(frozen=True)
@@ -130,18 +130,23 @@ class _Maker:
         rails = self._rails()
         self._tools()
         facts = self._facts
+        release = self._release()
         factors = {"fp32": 1, "fp16": 2, "int8": 4}
         self._write(
             "virtual.json",
             json.dumps({
                 "kind": "virtual-board", "schema": SCHEMA, "name": self._board, "seed": 0,
-                "noise": 0.004, "context": 0.03,
+                "noise": 0.004, "context": 0.03, "tensorrt": {"version": release["tensorrt"], "opset": release["onnx_opset"]},
                 "macs_per_ns": {name: facts.macs_per_ns * factors[name] for name in self._catalogue["precisions"]},
                 "bandwidth_gb_s": facts.bandwidth_gb_s, "launch_us": facts.launch_us, "sync_us": facts.sync_us,
                 "tau_s": self._catalogue["power"]["filter_tau_s"], "thermal": thermal, "rails": rails,
             }, indent=1),
         )  # fmt: skip
         self._write("virtual.state", json.dumps({"now_s": 0.0, "temperature_c": thermal["ambient_c"]}))
+
+    def _release(self) -> dict[str, Any]:
+        """The row of the catalogue about the release that runs on the board."""
+        return next(row for row in self._catalogue["software"] if row["l4t"] == self._facts.l4t)
 
     def _write(self, name: str, text: str) -> None:
         path = self._root / name
@@ -151,7 +156,7 @@ class _Maker:
     def _identity(self) -> None:
         facts = self._facts
         major, _, revision = facts.l4t.partition(".")
-        ubuntu = next(row["ubuntu"] for row in self._catalogue["software"] if row["l4t"] == facts.l4t)
+        ubuntu = self._release()["ubuntu"]
         memory_gb = next(row["memory_gb"] for row in self._catalogue["modules"] if row["part"] == facts.module)
         self._write("proc/device-tree/model", facts.model + "\0")
         self._write("proc/device-tree/compatible", f"nvidia,{facts.module}\0nvidia,{self._catalogue['soc']}\0")

@@ -3,14 +3,14 @@
 import os
 import sys
 import time
-from typing import Dict, NamedTuple, Optional, Sequence
+from typing import Dict, NamedTuple, Optional, Sequence, Set
 
 from profiler import AGENT_VERSION, board, building, energy, footprint, journal, measure, messages, power, setup, state
 from profiler.errors import AgentError, ErrorRecord, Interrupted, JournalError, MeasureError
 from profiler.fields import JsonObject
 from profiler.journal import PastVisit
 from profiler.manifest import Evaluation, Manifest, Measurement, read_manifest
-from profiler.messages import Visited
+from profiler.messages import ReadBack, Visited
 from profiler.plan import Plan, PlannedVisit
 from profiler.status import Lock, StatusFile
 from profiler.supervisor import Stop, Supervisor
@@ -78,6 +78,7 @@ class VisitLine(NamedTuple):
     warnings: Sequence[str]
     error: Optional[ErrorRecord]
     phase: str = journal.ROUNDS
+    read_back: Optional[ReadBack] = None
 
     def to_json(self) -> JsonObject:
         result = self.result
@@ -95,6 +96,9 @@ class VisitLine(NamedTuple):
             "enqueue_ms": None,
             "gpu_ms": None,
             "peak_memory_mb": None,
+            "ran_in": None,
+            "fell_back": [],
+            "engine_bytes": None,
             "energy": None,
             "before": None,
             "after": None,
@@ -112,6 +116,12 @@ class VisitLine(NamedTuple):
                 energy=None if result.energy is None else result.energy.to_json(),
             )
             record.update(result.state.to_json())
+        if self.read_back is not None:
+            record.update(
+                ran_in=self.read_back.ran_in,
+                fell_back=self.read_back.fell_back,
+                engine_bytes=self.read_back.engine_bytes,
+            )
         return record
 
     @property
@@ -167,6 +177,7 @@ class Session:
         self._repeats: Dict[str, int] = {}
         self._failures: Dict[str, int] = {}
         self._unbuilt: Dict[str, MeasureError] = {}  # by model: it is not loaded, because that would build it again
+        self._read_back: Set[str] = set()  # keys of which the engine was read back, or could not be
         self._latency_ms: Dict[str, float] = {}  # of one inference, roughly, by key
         self._visit_s: Dict[str, float] = {}  # how long the last visit to a key took
         self._ended_s: Dict[str, float] = {}  # when the last visit to a key ended
@@ -419,7 +430,18 @@ class Session:
             warnings += result.clock.warnings()
         if result.energy is not None:
             warnings += ["energy: " + warning for warning in result.energy.energy.warnings]
-        return line._replace(result=result, warnings=warnings)
+        line = line._replace(result=result, warnings=warnings)
+        return line if phase == journal.SUSTAINED or visit.key in self._read_back else self._with_read_back(line)
+
+    def _with_read_back(self, line: VisitLine) -> VisitLine:
+        """The line with what the engine runs in. What goes wrong here costs a warning: the visit was measured."""
+        self._read_back.add(line.measurement.key)
+        model = line.measurement.model
+        try:
+            return line._replace(read_back=self._supervisor.read_back(model, self._path("models", model + ".onnx")))
+        except MeasureError as err:
+            log("{}: what it ran in is not known: {}: {}".format(line.measurement.key, err.code, err.message))
+            return line._replace(warnings=list(line.warnings) + ["what it ran in is not known: " + err.message])
 
     def _warmup_ms(self, key: str) -> float:
         """Of a network: two visits are at least `round_s` apart, because they would share one burst of other work.

@@ -6,6 +6,7 @@
     BuildRequest       Done          builds it and keeps it
     LoadRequest        Loaded        gets an engine ready
     VisitRequest       Visited       measures a loaded model once
+    ReadBackRequest    ReadBack      reads from the runtime what a loaded model runs in; unloads others to make room
     RestRequest        Done          leaves the board idle
     CheckRequest       Done          checks a content-addressed file
     EvaluateRequest    Done          runs inputs through a model; appends to the file `output`
@@ -104,6 +105,15 @@ class VisitRequest(NamedTuple):
         )
 
 
+class ReadBackRequest(NamedTuple):
+    model: str  # SHA-256
+    path: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> "ReadBackRequest":
+        return cls(fields.text("model"), fields.text("path"))
+
+
 class RestRequest(NamedTuple):
     seconds: float
 
@@ -158,6 +168,7 @@ Request = Union[
     BuildRequest,
     LoadRequest,
     VisitRequest,
+    ReadBackRequest,
     RestRequest,
     CheckRequest,
     EvaluateRequest,
@@ -169,6 +180,7 @@ _READERS: Dict[str, Callable[[Fields], Request]] = {
     "build": BuildRequest.read,
     "load": LoadRequest.read,
     "visit": VisitRequest.read,
+    "readback": ReadBackRequest.read,
     "rest": RestRequest.read,
     "check": CheckRequest.read,
     "evaluate": EvaluateRequest.read,
@@ -253,6 +265,26 @@ class Visited(NamedTuple):
         return dict(self._asdict(), state=self.state.to_json(), clock=clock, energy=energy)
 
 
+class ReadBack(NamedTuple):
+    ran_in: Optional[Dict[str, int]]  # precision -> convolutions and matrix products; None: the runtime does not say
+    fell_back: List[str]  # nodes of the model that run in more bits than the job asks for
+    engine_bytes: Optional[int]
+    evicted: List[str]  # models that were unloaded to make room
+
+    @classmethod
+    def read(cls, fields: Fields) -> "ReadBack":
+        counts = fields.optional_child("ran_in")
+        return cls(
+            ran_in=None if counts is None else {name: counts.whole(name) for name in counts.names()},
+            fell_back=fields.texts("fell_back"),
+            engine_bytes=fields.optional_whole("engine_bytes", 1, 2**62),
+            evicted=fields.texts("evicted"),
+        )
+
+    def to_json(self) -> JsonObject:
+        return dict(self._asdict())
+
+
 class Done(NamedTuple):
     @classmethod
     def read(cls, fields: Fields) -> "Done":
@@ -273,7 +305,7 @@ class Profiled(NamedTuple):
         return dict(self._asdict())
 
 
-Answer = Union[Configured, Built, Loaded, Visited, Done, Profiled]
+Answer = Union[Configured, Built, Loaded, Visited, ReadBack, Done, Profiled]
 
 
 class Failure(NamedTuple):

@@ -13,6 +13,7 @@ magnitude of the board of that name. Time passes only when an engine runs or the
 import json
 import math
 import os
+import re
 from typing import Callable, Dict, List, NamedTuple, Optional
 
 from profiler import clocks, power
@@ -26,9 +27,12 @@ SAMPLE_S = 0.1  # of the power sampler
 REST_S = 600.0  # between two starts of the agent: the board has cooled
 SHUNT_STEP_UV = 40.0
 LEAKAGE_PER_K = 0.002
-SCHEMA = 2
+SCHEMA = 3
 STATE_FILE = "virtual.state"
 NAMES = ("jetson-agx-xavier", "jetson-nano", "jetson-orin-nano", "jetson-tx2")  # that devices/virtual.py can make
+
+
+_VERSION = re.compile(r"\d{1,3}(?:\.\d+)*")
 
 
 class RailSpec(NamedTuple):
@@ -83,6 +87,22 @@ class ThermalSpec(NamedTuple):
         )
 
 
+class TensorRTSpec(NamedTuple):
+    """The TensorRT of the board's JetPack: a virtual board refuses what it refuses."""
+
+    version: str
+    opset: Optional[int]  # the newest that it reads; None: not known
+
+    @property
+    def by_flag(self) -> bool:
+        """A builder flag permits a precision; from 11 on the graph alone decides."""
+        return int(self.version.partition(".")[0]) < 11
+
+    @classmethod
+    def read(cls, fields: Fields) -> "TensorRTSpec":
+        return cls(fields.text("version", _VERSION, "a version, such as 8.5.2"), fields.optional_whole("opset", 1))
+
+
 class MachineSpec(NamedTuple):
     """virtual.json: the parts of a virtual board."""
 
@@ -90,6 +110,7 @@ class MachineSpec(NamedTuple):
     seed: int
     noise: float
     context: float
+    tensorrt: TensorRTSpec
     macs_per_ns: Dict[str, float]  # by precision
     bandwidth_gb_s: float
     launch_us: float
@@ -108,6 +129,7 @@ class MachineSpec(NamedTuple):
             seed=fields.whole("seed"),
             noise=fields.number("noise", 0, 1),
             context=fields.number("context", 0, 1),
+            tensorrt=TensorRTSpec.read(fields.child("tensorrt")),
             macs_per_ns={precision: speeds.number(precision, 1e-6) for precision in speeds.names()},
             bandwidth_gb_s=fields.number("bandwidth_gb_s", 1e-6),
             launch_us=fields.number("launch_us", 0),
@@ -119,7 +141,10 @@ class MachineSpec(NamedTuple):
 
     def to_json(self) -> JsonObject:
         return dict(
-            self._asdict(), thermal=dict(self.thermal._asdict()), rails=[dict(rail._asdict()) for rail in self.rails]
+            self._asdict(),
+            tensorrt=dict(self.tensorrt._asdict()),
+            thermal=dict(self.thermal._asdict()),
+            rails=[dict(rail._asdict()) for rail in self.rails],
         )
 
 

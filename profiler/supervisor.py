@@ -27,6 +27,8 @@ from profiler.messages import (
     LoadRequest,
     Profiled,
     ProfileLayersRequest,
+    ReadBack,
+    ReadBackRequest,
     Request,
     RestRequest,
     Visited,
@@ -147,6 +149,12 @@ class Supervisor:
     def visit(self, visit: VisitRequest, extra_s: float) -> Visited:
         """Measure a loaded model once, within the job's time limit and `extra_s` more. Raises MeasureError."""
         return self._ask(visit, Visited.read, extra_s)
+
+    def read_back(self, model: str, path: str) -> ReadBack:
+        """What a loaded model runs in. Raises MeasureError."""
+        found = self._ask(ReadBackRequest(model, path), ReadBack.read)
+        self._loaded.difference_update(found.evicted)
+        return found
 
     def rest(self, seconds: float) -> None:
         """Leave the board idle. Raises MeasureError."""

@@ -87,6 +87,8 @@ class Worker:
             return self._bench.load(request)
         if isinstance(request, messages.VisitRequest):
             return self._bench.visit(request)
+        if isinstance(request, messages.ReadBackRequest):
+            return self._bench.read_back(request)
         if isinstance(request, messages.RestRequest):
             return self._bench.rest(request)
         if isinstance(request, messages.ProfileLayersRequest):
@@ -211,6 +213,20 @@ class _Bench:
             return taken[0]
         found = self._energy.measure(engine, request.energy_steady_s, take_samples)
         return taken[0]._replace(energy=found)
+
+    def read_back(self, request: messages.ReadBackRequest) -> messages.ReadBack:
+        """Where it needs a second engine, others make room as when one is loaded."""
+        content = read_checked(request.path, request.model)
+        kept = self._engines.pop(request.model)
+        evicted = self._evict(2 * kept.size) if kept.engine.reads_back_apart else []
+        self._engines[request.model] = kept
+        found = kept.engine.ran_in(content)
+        return messages.ReadBack(
+            ran_in=None if found is None else found.counts,
+            fell_back=[] if found is None else found.fell_back,
+            engine_bytes=kept.engine.engine_bytes(),
+            evicted=evicted,
+        )
 
     def rest(self, request: messages.RestRequest) -> Done:
         self._backend.sleep(request.seconds)

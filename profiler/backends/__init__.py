@@ -4,6 +4,7 @@ import time
 from typing import List, NamedTuple, Optional
 
 from profiler import power
+from profiler.backends.ran_in import RanIn
 from profiler.errors import BackendError
 from profiler.fields import JsonObject
 from profiler.system import THIS_MACHINE, System
@@ -33,6 +34,8 @@ class Engine:
     never with a half-finished inference.
     """
 
+    reads_back_apart = False  # True: `ran_in` loads the model once more, which needs room
+
     def run(self, repeats: int) -> None:
         """`repeats` inferences of one batch, back to back; returns when the last is complete. Copies nothing."""
         raise NotImplementedError
@@ -47,6 +50,21 @@ class Engine:
 
     def peak_memory_mb(self) -> Optional[float]:
         """Memory of the engine while it runs: weights, activations, inputs, outputs; None where its runtime has no number."""
+        return None
+
+    def ran_in(self, model: bytes) -> Optional[RanIn]:
+        """In what its convolutions and matrix products run, from the runtime itself; None: it does not say. Not timed.
+
+        Args:
+            model: that it was loaded from.
+
+        Raises:
+            MeasureError: it could not be read.
+        """
+        return None
+
+    def engine_bytes(self) -> Optional[int]:
+        """The size of the engine that was built; None where the runtime builds none."""
         return None
 
     def evaluate(self, inputs: bytes) -> bytes:

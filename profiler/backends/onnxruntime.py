@@ -6,7 +6,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from profiler import cuda
 from profiler.backends import (
@@ -16,8 +16,10 @@ from profiler.backends import (
     layer_profile,
     onnx_file,
     onnxruntime_failures,
+    onnxruntime_graph,
     onnxruntime_trace,
 )  # fmt: skip
+from profiler.backends.ran_in import RanIn
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
 
@@ -34,6 +36,7 @@ _TYPES = {  # those that numpy has
     "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32", "tensor(uint64)": "uint64",
     "tensor(int8)": "int8", "tensor(int16)": "int16", "tensor(int32)": "int32", "tensor(int64)": "int64",
 }  # fmt: skip
+_Found = TypeVar("_Found")
 PROFILE_WARMUP = 3  # inferences before the layers are timed
 
 
@@ -98,31 +101,42 @@ class OnnxRuntime(Backend):
         """On a GPU the profile has the times of calls, not those of kernels: none."""
         if self.on_gpu:
             return None
-        folder = tempfile.mkdtemp(prefix="lightnas-edge-layers-")
-        try:
-            return self._profile(model, runs, folder)
-        except OSError as err:
-            raise MeasureError(
-                "run", "the layers cannot be timed: {}: {}".format(folder, err), "free space on the board"
-            )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return _in_scratch("the layers cannot be timed", lambda folder: self._profile(model, runs, folder))
 
     def _profile(self, model: bytes, runs: int, folder: str) -> JsonObject:
-        optimised = os.path.join(folder, "optimised.onnx")
         options = self._session_options()
         options.enable_profiling = True
         options.profile_file_prefix = os.path.join(folder, "trace")
-        options.optimized_model_filepath = optimised
-        session = self._session(model, options)
+        session, graph = self._optimised(model, options, folder)
         self._engine(session).run(PROFILE_WARMUP + runs)
         with open(session.end_profiling(), "rb") as file:
             timed = onnxruntime_trace.read_runs(file.read())[PROFILE_WARMUP:]
-        with open(optimised, "rb") as file:
-            graph = onnx_file.read_graph(file.read())
         timed, warnings = onnxruntime_trace.equal_runs(timed)
         layers, more = onnxruntime_trace.layers(timed, onnx_file.read_graph(model), graph)
         return layer_profile.to_json("onnxruntime", len(timed), layers, [run.ms for run in timed], warnings + more)
+
+    def read_back(self, model: bytes) -> Optional[RanIn]:
+        """From the graph as ONNX Runtime optimised it; of TensorRT's provider it has one node alone.
+
+        Raises:
+            MeasureError: the graph cannot be written or read.
+        """
+        if self._provider == "TensorrtExecutionProvider":
+            return None
+
+        def read(folder: str) -> RanIn:
+            _, graph = self._optimised(model, self._session_options(), folder)
+            return onnxruntime_graph.read_back(onnx_file.read_graph(model), graph, self._precision)
+
+        return _in_scratch("the optimised graph cannot be read", read)
+
+    def _optimised(self, model: bytes, options: Any, folder: str) -> Tuple[Any, onnx_file.Graph]:
+        """A session, and the graph that it runs. Not for timing: a session that saves its graph keeps its weights twice."""
+        path = os.path.join(folder, "optimised.onnx")
+        options.optimized_model_filepath = path
+        session = self._session(model, options)
+        with open(path, "rb") as file:
+            return session, onnx_file.read_graph(file.read())
 
     def _session_options(self) -> Any:
         options = self._runtime.SessionOptions()
@@ -168,7 +182,7 @@ class OnnxRuntime(Backend):
                     "the shape of the input {} is not fixed: {}".format(value.name, value.shape),
                     "fix it before the model is sent: --shape {}:1x3x224x224, for example".format(value.name),
                 )
-        return OnnxRuntimeEngine(session, self._runtime, self._numpy, self._place)
+        return OnnxRuntimeEngine(session, self._runtime, self._numpy, self._place, self.read_back)
 
     def _refuse_untyped(self, model: bytes) -> None:
         """The numbers of a model in another precision would bear the wrong name."""
@@ -203,8 +217,18 @@ class OnnxRuntime(Backend):
 
 
 class OnnxRuntimeEngine(Engine):
-    def __init__(self, session: Any, runtime: Any, numpy: Any, place: str) -> None:
+    reads_back_apart = True
+
+    def __init__(
+        self,
+        session: Any,
+        runtime: Any,
+        numpy: Any,
+        place: str,
+        read_back: Callable[[bytes], Optional[RanIn]],
+    ) -> None:
         self._session = session
+        self._read_back = read_back
         self._numpy = numpy
         self._binding = session.io_binding()
         self._values: List[Any] = []  # the binding does not keep its tensors alive
@@ -230,6 +254,9 @@ class OnnxRuntimeEngine(Engine):
                 run(binding)
         except Exception as err:
             raise _failed(err)
+
+    def ran_in(self, model: bytes) -> Optional[RanIn]:
+        return self._read_back(model)
 
     def evaluate(self, inputs: bytes) -> bytes:
         return run_once(self._numpy, self._session, inputs)
@@ -270,6 +297,19 @@ def shapes_by_running(model: bytes, names: List[str]) -> Dict[str, Sequence[int]
     inputs = {value.name: _draw(numpy, random, value.shape, _TYPES[value.type]) for value in session.get_inputs()}
     found = zip(names, session.run(names, inputs))
     return {name: output.shape for name, output in found if isinstance(output, numpy.ndarray)}
+
+
+def _in_scratch(what: str, work: Callable[[str], _Found]) -> _Found:
+    """Give a folder that is gone afterwards. Raises MeasureError: it, or what ONNX Runtime wrote there, cannot be used."""
+    folder = ""
+    try:
+        folder = tempfile.mkdtemp(prefix="lightnas-edge-")
+        return work(folder)
+    except (OSError, ValueError) as err:
+        raise MeasureError("run", "{}: {}: {}".format(what, folder, err), "free space on the board")
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _exchanged(numpy: Any, kind: Any) -> Any:

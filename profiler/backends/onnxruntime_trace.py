@@ -10,19 +10,13 @@ import collections
 import json
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from profiler.backends import fusion
-from profiler.backends.layer_profile import ProfiledLayer, TensorInfo, distinct, precision_name
-from profiler.backends.onnx_file import Graph, Node, Value
+from profiler.backends import fusion, onnxruntime_graph
+from profiler.backends.layer_profile import ProfiledLayer, distinct
+from profiler.backends.onnx_file import Graph, Node
 from profiler.errors import MeasureError
 
 KERNEL = "_kernel_time"
 _RUN = "model_run"
-_CONVERSIONS = ("Cast", "DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear")  # in no one precision
-_WEIGHTS_ONLY = ("MatMulNBits",)  # weights are packed in 8 bits, and computed with in the type of the data
-_EIGHT_BITS = ("int8", "uint8")
-_IN_EIGHT_BITS = ("QAttention", "QGemm", "QLinear")  # how the names of operators begin that compute in them
-# How names of values begin that ONNX Runtime computes in float32 instead of float16; the second in 1.10.
-_IN_FLOAT = ("InsertedPrecisionFreeCast_", "InsertedCast_")
 _TYPES = {"float": "float32", "double": "float64"}  # other types have numpy's names
 
 
@@ -109,18 +103,20 @@ def layers(runs: Sequence[Run], sent: Graph, optimised: Graph) -> Tuple[List[Pro
         sent: the model as it was sent. optimised: as ONNX Runtime runs it.
     """
     first = runs[0].kernels
+    typed = onnxruntime_graph.with_types(optimised)
     nodes = _nodes_of(first, optimised)
     warnings = ["some layers could not be traced back to nodes of the model"] if None in nodes else []
     sources = dict(zip(map(id, optimised.nodes), fusion.origins(sent, optimised)))
     names = distinct([kernel.name if node is None else node.label for kernel, node in zip(first, nodes)])
     found = []
     for at, (kernel, node) in enumerate(zip(first, nodes)):
-        inputs, outputs = _edges(kernel.inputs, node, optimised, 0), _edges(kernel.outputs, node, optimised, 1)
+        inputs = onnxruntime_graph.edges(kernel.inputs, node, typed, 0)
+        outputs = onnxruntime_graph.edges(kernel.outputs, node, typed, 1)
         found.append(
             ProfiledLayer(
                 name=names[at],
                 type=kernel.op_type,
-                precision=_precision(kernel.op_type, inputs, outputs),
+                precision=onnxruntime_graph.precision_of(kernel.op_type, inputs, outputs),
                 times_ms=[run.kernels[at].ms for run in runs],
                 onnx_nodes=[] if node is None else sources[id(node)],
                 is_reformat=None if node is None else fusion.is_move(node, sent),
@@ -150,40 +146,3 @@ def _nodes_of(kernels: Sequence[Kernel], optimised: Graph) -> List[Optional[Node
         else:
             found.append(None)
     return found
-
-
-def _edges(
-    seen: Optional[List[Tuple[str, List[int]]]], node: Optional[Node], graph: Graph, side: int
-) -> List[TensorInfo]:
-    """Name, type and shape of what a kernel reads or writes; the trace leaves out what a node leaves out."""
-    names = [] if node is None else [name for name in (node.inputs, node.outputs)[side] if name]
-    values = [graph.values.get(name, Value("float32" if name.startswith(_IN_FLOAT) else None, None)) for name in names]
-    if seen is None:
-        return [
-            TensorInfo(name, precision_name(value.element), _whole(value.shape)) for name, value in zip(names, values)
-        ]
-    found, at = [], 0
-    for kind, shape in seen:  # weights that a kernel has packed are missing
-        while at < len(names) and _whole(values[at].shape) not in (shape, None):
-            at += 1
-        found.append(TensorInfo(names[at] if at < len(names) else "", precision_name(kind), shape))
-        at += 1
-    return found
-
-
-def _whole(shape: Optional[Sequence[Optional[int]]]) -> Optional[List[int]]:
-    """A shape of which every side is known."""
-    sides = [side for side in shape or () if side is not None]
-    return None if shape is None or len(sides) != len(shape) else sides
-
-
-def _precision(op_type: str, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Optional[str]:
-    """What a kernel computes in: 8 bits where its data or its weights have them, else the type of its data."""
-    if op_type in _CONVERSIONS:
-        return None
-    types = [tensor.type for tensor in inputs[:2] if tensor.type is not None]
-    if op_type.startswith(_IN_EIGHT_BITS):
-        return "int8"
-    if op_type not in _WEIGHTS_ONLY and any(kind in _EIGHT_BITS for kind in types):
-        return "int8"
-    return next(iter(types + [tensor.type for tensor in outputs]), None)

@@ -13,11 +13,14 @@ import random
 import zlib
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from profiler.backends import Backend, DeviceTimes, Engine
+from profiler.backends import Backend, DeviceTimes, Engine, onnx_file, simulated_rules
 from profiler.backends.layer_profile import ProfiledLayer, TensorInfo, to_json
 from profiler.backends.onnxruntime import run_once
 from profiler.backends.onnxruntime_failures import failure
-from profiler.backends.simulated_kernels import Kernels, Tensor, read_kernels
+from profiler.backends.ran_in import RanIn, collect, is_heavy
+from profiler.backends.simulated_halves import in_half_precision
+from profiler.backends.simulated_kernels import Kernel, Kernels, Tensor, read_kernels
+from profiler.backends.tensorrt import rules
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
 from profiler.simulation import IDLE, SCHEMA, TICK_S, Utilisation, VirtualMachine, VirtualSampler
@@ -36,11 +39,13 @@ class Simulated(Backend):
         self._threads = threads
         self._known: Dict[str, Kernels] = {}  # by SHA-256
         speeds = self._machine.spec.macs_per_ns
-        if precision not in speeds:
+        if precision not in VALUE_BYTES:
             raise BackendError(
-                "this virtual board computes in {}, not in {}".format(", ".join(sorted(speeds)), precision),
-                "use --precision fp16, or another board",
+                "a virtual board does not know the precision {!r}".format(precision),
+                "it knows: " + ", ".join(VALUE_BYTES),
             )
+        slow = [name for name in VALUE_BYTES if name not in speeds]
+        rules.refuse_unfit(slow, precision, "virtual:" + self._machine.spec.name)
 
     def fingerprint(self) -> JsonObject:
         found: JsonObject = {
@@ -92,52 +97,56 @@ class Simulated(Backend):
             ProfiledLayer(
                 name=" + ".join(kernel.nodes),
                 type=kernel.type,
-                precision=self._precision,
+                precision=engine.precisions[index],
                 times_ms=[run[index] for run in times_ms],
                 onnx_nodes=list(kernel.nodes),
                 is_reformat=False,
-                inputs=self._tensors(kernel.inputs),
-                outputs=self._tensors(kernel.outputs),
+                inputs=_tensors(kernel.inputs, engine.precisions[index]),
+                outputs=_tensors(kernel.outputs, engine.precisions[index]),
             )
             for index, kernel in enumerate(engine.kernels)
         ]
         return to_json("simulated", runs, layers, total_ms, ["every time is simulated"])
 
-    def _tensors(self, tensors: Sequence[Tensor]) -> List[TensorInfo]:
-        return [
-            TensorInfo(tensor.name, self._precision if tensor.is_float else None, list(tensor.shape))
-            for tensor in tensors
-        ]
-
     def _kernels(self, model: bytes, sha256: str) -> Kernels:
         if sha256 not in self._known:  # an unloaded model is soon loaded again
             try:
-                self._known[sha256] = read_kernels(model, self._batch)
+                self._known[sha256] = self._read(model)
             except ImportError as err:
                 raise MeasureError("load", "a virtual board needs onnx: {}".format(err), "pip install onnx")
         return self._known[sha256]
+
+    def _read(self, model: bytes) -> Kernels:
+        import onnx
+
+        found = read_kernels(model, self._batch)
+        loaded = onnx.load_model_from_string(model)
+        simulated_rules.refuse(loaded, found.computes_in, self._precision, self._machine.spec.tensorrt)
+        return found
 
 
 class SimulatedEngine(Engine):
     def __init__(self, machine: VirtualMachine, kernels: Kernels, precision: str, model: bytes, sha256: str) -> None:
         self._machine = machine
         self._model = model
+        self._precision = precision
         self.kernels = kernels.kernels
+        self.precisions = [_precision_of(kernel, precision, machine) for kernel in self.kernels]
         self._peak_mb = kernels.peak_values * VALUE_BYTES[precision] / 2**20
         self._session: Any = None
         spec = machine.spec
         self._sync_s = spec.sync_us * 1e-6
         self._launch_s = spec.launch_us * 1e-6
-        macs_per_s = spec.macs_per_ns[precision] * 1e9
         bytes_per_s = spec.bandwidth_gb_s * 1e9
         self._times_s: List[Tuple[float, float]] = []  # (arithmetic at full clock, traffic) of each kernel
         before: Optional[Tuple[float, float]] = None
-        for kernel in self.kernels:
+        for kernel, runs_in in zip(self.kernels, self.precisions):
             work = (kernel.macs, kernel.values)
             # The kernel before has an effect, through caches and formats: the part that no sum of operators contains.
             effect = zlib.crc32(repr((before, work)).encode("ascii")) / 2**31 - 1
             factor = 1 + spec.context * effect
-            traffic_s = kernel.values * VALUE_BYTES[precision] / bytes_per_s
+            macs_per_s = spec.macs_per_ns[runs_in] * 1e9
+            traffic_s = kernel.values * VALUE_BYTES[runs_in] / bytes_per_s
             self._times_s.append((factor * kernel.macs / macs_per_s, factor * traffic_s))
             before = work
         self._noise = spec.noise
@@ -172,16 +181,27 @@ class SimulatedEngine(Engine):
     def peak_memory_mb(self) -> float:
         return round(self._peak_mb, 6)
 
+    def ran_in(self, model: bytes) -> RanIn:
+        """By the rule that the latency is computed with: nothing is read back."""
+        sent = onnx_file.read_graph(model)
+        pairs = zip(self.kernels, self.precisions)
+        heavy = [(runs_in, kernel.nodes) for kernel, runs_in in pairs if is_heavy(kernel.type)]
+        return collect(heavy, sent, self._precision)
+
     def evaluate(self, inputs: bytes) -> bytes:
-        """Real outputs, by ONNX Runtime in float32 on this machine."""
+        """Real outputs, by ONNX Runtime on this machine, in the numbers of the precision: docs/virtual-boards.md."""
         try:
             import numpy
             import onnxruntime
         except ImportError as err:
             raise MeasureError("run", "outputs are not available without ONNX Runtime: {}".format(err), "")
         if self._session is None:
+            model = in_half_precision(self._model) if self._precision == "fp16" else self._model
+            options = onnxruntime.SessionOptions()
+            if self._precision == "int8":  # no kernels of its own for 8 bits: on some CPUs their sums saturate
+                options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             try:
-                self._session = onnxruntime.InferenceSession(self._model, providers=["CPUExecutionProvider"])
+                self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             except Exception as err:
                 raise failure(onnxruntime.__version__, str(err), self._model, "CPUExecutionProvider")
         return run_once(numpy, self._session, inputs)
@@ -202,3 +222,14 @@ class SimulatedEngine(Engine):
             memory = sum(traffic_s for _, traffic_s in self._times_s) / latency_s
             self._by_clock[mhz] = (latency_s, Utilisation(gpu, memory) if self._times_s else IDLE)
         return self._by_clock[mhz]
+
+
+def _precision_of(kernel: Kernel, precision: str, machine: VirtualMachine) -> str:
+    """What is not quantised in an int8 job runs in half precision where a flag permits it, else in float32."""
+    if precision != "int8" or kernel.is_quantised:
+        return precision
+    return "fp16" if machine.spec.tensorrt.by_flag and "fp16" in machine.spec.macs_per_ns else "fp32"
+
+
+def _tensors(tensors: Sequence[Tensor], precision: str) -> List[TensorInfo]:
+    return [TensorInfo(tensor.name, precision if tensor.is_float else None, list(tensor.shape)) for tensor in tensors]

@@ -4,9 +4,9 @@ A convolution with its Clip and its Add is one kernel, as in TensorRT. Reshapes,
 cost nothing. An operator without a formula costs its traffic.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
-from profiler.backends import elements, onnxruntime
+from profiler.backends import elements, onnxruntime, ran_in
 from profiler.errors import MeasureError
 
 FUSED = ("Add", "BatchNormalization", "Clip", "HardSigmoid", "Relu", "Sigmoid")  # into the convolution before them
@@ -30,11 +30,13 @@ class Kernel(NamedTuple):
     nodes: Tuple[str, ...]  # names of the model's nodes
     inputs: Tuple[Tensor, ...]
     outputs: Tuple[Tensor, ...]
+    is_quantised: bool  # its data, and its weights where it has some, come from DequantizeLinear
 
 
 class Kernels(NamedTuple):
     kernels: List[Kernel]
     peak_values: int  # weights, and the most values that a node reads and writes
+    computes_in: FrozenSet[str]  # fp16, fp32 or both: convolutions and matrix products; all nodes where there are none
 
 
 def read_kernels(model: bytes, batch: Optional[int]) -> Kernels:
@@ -83,6 +85,7 @@ def _shapes_by_running(model: Any, names: List[str], value_info: Any) -> Dict[st
 class _Reader:
     def __init__(self, graph: Any, types: Any) -> None:
         self._graph = graph
+        self._names = {types.FLOAT: "fp32", types.FLOAT16: "fp16"}
         self._floats = (types.FLOAT, types.FLOAT16, types.DOUBLE, types.BFLOAT16)
         self._shapes: Dict[str, List[Optional[int]]] = {}
         self._kinds: Dict[str, int] = {}
@@ -119,6 +122,7 @@ class _Reader:
                 raise MeasureError("load", "the input has shape {}; this job's batch size is {}".format(first, batch))
         for name in self._inputs:
             self._size(name)
+        dequantised = {name for node in self._graph.node if node.op_type == "DequantizeLinear" for name in node.output}
         kernels: List[Kernel] = []
         made_by: Dict[str, int] = {}  # tensor -> the convolution that it may still be fused into
         for node in self._graph.node:
@@ -140,8 +144,24 @@ class _Reader:
                 made_by[output] = len(kernels)
             values = sum(map(self._size, filter(None, [output, *node.input])))
             inputs, outputs = self._tensors(node.input), self._tensors(node.output)
-            kernels.append(Kernel(self._macs(node), float(values), node.op_type, (label,), inputs, outputs))
-        return Kernels(kernels, self._peak_values())
+            read = node.input[: 2 if ran_in.is_heavy(node.op_type) else 1]
+            kernels.append(
+                Kernel(
+                    self._macs(node),
+                    float(values),
+                    node.op_type,
+                    (label,),
+                    inputs,
+                    outputs,
+                    dequantised.issuperset(read),
+                )
+            )
+        return Kernels(kernels, self._peak_values(), self._computes_in())
+
+    def _computes_in(self) -> FrozenSet[str]:
+        heavy = [node for node in self._graph.node if ran_in.is_heavy(node.op_type)]
+        kinds = {self._kinds.get(name) for node in heavy or self._graph.node for name in node.output}
+        return frozenset(self._names[kind] for kind in kinds if kind in self._names)
 
     def _macs(self, node: Any) -> float:
         if node.op_type in ("Conv", "ConvTranspose"):

@@ -13,6 +13,8 @@ import onnxruntime
 import pytest
 
 from devices import LocalConnection
+from lightnas_edge.graph import Arithmetic, model_bytes, operator_model
+from lightnas_edge.space import load_space
 
 
 def pairs(visits):
@@ -392,3 +394,48 @@ def test_a_runtime_that_takes_its_process_down_is_reported_by_the_probe(agent, t
     assert ended.returncode == 0
     assert answer["runtime"] is None
     assert answer["error"]["message"] == "the measuring process did not start: the measuring process died of SIGSEGV"
+
+
+# What it ran in
+
+
+def operator(arithmetic=None, key="mbconv_k3_e3"):
+    """A block of `tiny` as ONNX."""
+    space = load_space("tiny")
+    shaped = next(each for each in space.shaped_operators() if each.key.startswith(key + "@"))
+    return model_bytes(operator_model(shaped, arithmetic=arithmetic or Arithmetic()))
+
+
+def test_the_first_visit_of_each_key_in_a_session_says_what_it_ran_in(agent, write_job, tools):
+    job = write_job({"a": operator(), "b": write_job.scale_model(2, (1, 8))})
+    agent.run(job)
+    write_job({"a": operator(), "b": write_job.scale_model(2, (1, 8))}, rounds=3)
+    agent.run(job)
+
+    found = {key: [visit["ran_in"] for visit in tools.visits(job) if visit["key"] == key] for key in "ab"}
+
+    assert found == {"a": [{"fp32": 3}, None, {"fp32": 3}], "b": [{}, None, {}]}
+    assert {(tuple(visit["fell_back"]), visit["engine_bytes"]) for visit in tools.visits(job)} == {((), None)}
+
+
+def test_a_quantised_operator_ran_in_int8(agent, write_job, tools):
+    job = write_job({"a": operator(Arithmetic("int8", "ort"))}, precision="int8")
+
+    agent.run(job)
+
+    header, first, _ = tools.lines(job / "journal.jsonl")
+    assert first["ran_in"] == {"int8": 3} and first["fell_back"] == []
+    assert header["fingerprint"]["dialect"] == "ort"
+
+
+def test_a_read_back_that_fails_costs_a_warning_and_not_the_visit(agent, write_job, tools):
+    """No file may grow beyond 8 KB: the optimised graph does, a journal of this size does not."""
+    job = write_job({"a": operator(key="stem"), "b": operator()})
+
+    code, _, log = agent.run(job, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)))
+
+    visits = tools.visits(job)
+    assert code == 0 and {visit["error"] for visit in visits} == {None} and len(visits) == 4
+    warned = [visit for visit in visits if any("what it ran in is not known" in text for text in visit["warnings"])]
+    assert [(visit["key"], visit["ran_in"], visit["round"]) for visit in warned] == [("b", None, 0)]
+    assert "b: what it ran in is not known" in log

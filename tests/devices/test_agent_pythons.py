@@ -10,6 +10,8 @@ import pytest
 
 import lightnas_edge
 import profiler
+from lightnas_edge.graph import Arithmetic, model_bytes, operator_model
+from lightnas_edge.space import load_space
 
 PINNED = ["onnxruntime==1.10.0", "numpy==1.19.5"]
 
@@ -110,6 +112,28 @@ def test_a_model_file_is_timed_under_load_evaluated_and_profiled(
     np.testing.assert_array_equal(np.fromfile(job / "outputs" / "a.f32", "<f4"), np.full(2**18, 2.0))
     profile = json.loads((job / "outputs" / "a.layers.json").read_text())
     assert profile["layers"] and all(min(layer["times_ms"]) > 0 for layer in profile["layers"])
+
+
+def test_what_ran_in_8_bits_and_what_fell_back_is_read_from_the_old_runtime_too(
+    python36_with_runtime, archive, write_job, tools, tmp_path
+):
+    """ONNX Runtime 1.10 has no 8-bit kernel for a linear layer: those of the head run in float32."""
+    space = load_space("tiny")
+    models = {
+        name: model_bytes(operator_model(shaped, arithmetic=Arithmetic("int8", "ort")))
+        for name, shaped in (("stem", space.stem), ("head", space.head))
+    }
+
+    code, _, _ = tools.Agent(archive, tmp_path / "home", python36_with_runtime).run(write_job(models, precision="int8"))
+
+    found = {
+        visit["key"]: (visit["ran_in"], visit["fell_back"])
+        for visit in tools.visits(tmp_path / "job")
+        if visit["ran_in"]
+    }
+    assert code == 0
+    assert found["stem"] == ({"int8": 1}, [])
+    assert found["head"] == ({"int8": 1, "fp32": 2}, ["operator.linear", "operator.classifier"])
 
 
 def test_the_agent_has_the_version_of_the_product():

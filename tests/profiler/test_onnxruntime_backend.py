@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from profiler import backends
-from profiler.backends import fusion, onnx_file, onnxruntime_trace
+from profiler.backends import fusion, onnx_file, onnxruntime_trace, ran_in
 from profiler.errors import MeasureError
 from tests.profiler.tensorrt import standin
 
@@ -282,6 +282,96 @@ def test_a_run_with_other_kernels_than_most_is_left_out_and_counted():
 def test_what_is_no_trace_is_an_error(content):
     with pytest.raises(MeasureError, match="a profile that cannot be read"):
         onnxruntime_trace.read_runs(content)
+
+
+# What it ran in
+
+
+def int8_model():
+    """A chain of two quantised convolutions with an unquantised one between them, in the dialect of ONNX Runtime."""
+    random = np.random.RandomState(0)
+    weights8 = [(name, random.randint(-9, 9, (16, 16, 3, 3)).astype(np.int8)) for name in ("v1", "v2")]
+    constants = [("s", np.array(0.05, np.float32)), ("z", np.array(0, np.uint8)), ("zi", np.array(0, np.int8))]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q1"], name="q1"),
+        helper.make_node("DequantizeLinear", ["q1", "s", "z"], ["d1"], name="d1"),
+        helper.make_node("DequantizeLinear", ["v1", "s", "zi"], ["w1"], name="w1"),
+        conv("d1", "w1", "c1", name="first"),
+        helper.make_node("QuantizeLinear", ["c1", "s", "z"], ["q2"], name="q2"),
+        helper.make_node("DequantizeLinear", ["q2", "s", "z"], ["d2"], name="d2"),
+        helper.make_node("Softplus", ["d2"], ["soft"], name="soft"),
+        conv("soft", "w16", "c2", name="in_float"),
+        helper.make_node("QuantizeLinear", ["c2", "s", "z"], ["q3"], name="q3"),
+        helper.make_node("DequantizeLinear", ["q3", "s", "z"], ["d3"], name="d3"),
+        helper.make_node("DequantizeLinear", ["v2", "s", "zi"], ["w2"], name="w2"),
+        conv("d3", "w2", "y", name="last"),
+    ]
+    return model_of(nodes, [image()], [image("y")], [*constants, *weights8, ("w16", weights())])
+
+
+def test_what_each_convolution_ran_in_is_read_back_from_the_optimised_graph():
+    """`last` has no QuantizeLinear behind it, so ONNX Runtime has no 8-bit kernel for it; `in_float` does not ask for one."""
+    model = int8_model()
+
+    found = open_backend("int8").load(model).ran_in(model)
+
+    assert found.counts == {"int8": 1, "fp32": 2}
+    assert found.fell_back == ["last"]
+
+
+def test_a_model_in_float32_ran_in_float32_and_nothing_fell_back():
+    model = residual_model()
+    found = open_backend().load(model).ran_in(model)
+    assert (found.counts, found.fell_back) == ({"fp32": 3}, [])
+
+
+def test_matrix_products_count_and_other_nodes_do_not():
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"], name="product"), helper.make_node("Erf", ["m"], ["y"])]
+    tensors = [("w", np.ones((8, 4), np.float32))]
+    model = model_of(nodes, [("x", TensorProto.FLOAT, [6, 8])], [("y", TensorProto.FLOAT, [6, 4])], tensors)
+    assert open_backend().load(model).ran_in(model).counts == {"fp32": 1}
+
+
+def test_a_read_back_leaves_nothing_on_the_disk_and_a_full_disk_is_an_error(monkeypatch, tmp_path):
+    model = residual_model()
+    engine = open_backend().load(model)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    engine.ran_in(model)
+    assert not os.listdir(str(tmp_path))
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(MeasureError, match="the optimised graph cannot be read"):
+        engine.ran_in(model)
+
+
+def graph_of(content):
+    return onnx_file.read_graph(content)
+
+
+def test_a_node_asks_for_8_bits_by_its_data_and_its_weights():
+    assert ran_in.asking(graph_of(int8_model()), "int8") == {"first", "last"}
+
+
+def test_a_job_of_fp16_asks_for_it_of_every_node_or_of_those_with_half_weights():
+    kind = TensorProto.FLOAT16
+    nodes = [
+        conv("x", "w", "a", name="half"),
+        helper.make_node("Cast", ["a"], ["b"], to=TensorProto.FLOAT),
+        conv("b", "v", "y", name="single"),
+    ]
+    tensors = [("w", weights(kind=np.float16)), ("v", weights())]
+    mixed = graph_of(model_of(nodes, [image(kind=kind)], [image("y")], tensors))
+    assert ran_in.asking(mixed, "fp16") == {"half"}
+    assert ran_in.asking(graph_of(residual_model()), "fp16") == {"a", "c", "f"}
+    assert ran_in.asking(mixed, "fp32") == set()
+
+
+def test_more_bits_than_asked_are_a_fall_back_and_fewer_or_unknown_ones_are_not():
+    sent = graph_of(int8_model())
+    for precision, fell_back in (("fp32", True), ("fp16", True), ("int8", False), ("uint8", False), (None, False)):
+        found = ran_in.collect([(precision, ["first", "in_float"])], sent, "int8")
+        assert found.counts == {precision or "unknown": 1}
+        assert found.fell_back == (["first"] if fell_back else [])
 
 
 # What the runtime lacks

@@ -93,7 +93,11 @@ def test_a_job_with_a_real_engine_writes_no_table(agent, tmp_path):
     [
         ({"noise": "loud"}, 'noise: expected a number from 0 to 1, found "loud"'),
         ({"rails": [{}]}, "rails[0].label: missing"),
-        ({"schema": 1}, "schema: expected a whole number from 2 to 2, found 1"),
+        ({"schema": 1}, "schema: expected a whole number from 3 to 3, found 1"),
+        (
+            {"tensorrt": {"version": "new", "opset": 13}},
+            'tensorrt.version: expected a version, such as 8.5.2, found "new"',
+        ),
     ],
 )
 def test_a_damaged_virtual_board_is_refused_with_the_path_of_the_fault(virtual, tmp_path, change, fault):

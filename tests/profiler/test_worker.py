@@ -6,6 +6,7 @@ import tracemalloc
 import pytest
 
 from profiler import backends, messages, worker
+from profiler.backends.ran_in import RanIn
 from profiler.errors import MeasureError
 
 MB = 2**20
@@ -18,9 +19,21 @@ class Engine(backends.Engine):
     def memory_bytes(self):
         return self.size
 
+    def ran_in(self, model):
+        return RanIn({"int8": 2, "fp32": 1}, ["head"])
+
+    def engine_bytes(self):
+        return 7
+
+
+class ApartEngine(Engine):
+    reads_back_apart = True
+
 
 class Backend(backends.Backend):
     """Engines of a few MB, from models of a few bytes: the model is the engine's size."""
+
+    engine = Engine
 
     def fingerprint(self):
         return {"backend": "sized"}
@@ -29,7 +42,7 @@ class Backend(backends.Backend):
         return {}
 
     def load(self, model):
-        return Engine(int(model) * MB or None)
+        return self.engine(int(model) * MB or None)
 
 
 def configuration(folder, **changes):
@@ -50,6 +63,11 @@ def loads(tmp_path, monkeypatch):
     process = worker.Worker()
     process.answer(configuration(tmp_path))
 
+    def read_back(size):
+        content = str(size).encode()
+        name = hashlib.sha256(content).hexdigest()
+        return process.answer(messages.ReadBackRequest(name, str(tmp_path / f"{size}.onnx")))
+
     def load(*sizes):
         names, evicted = {}, []
         for size in sizes:
@@ -61,6 +79,7 @@ def loads(tmp_path, monkeypatch):
             evicted.append([names[model] for model in answer.evicted])
         return evicted
 
+    load.read_back = read_back
     return load
 
 
@@ -88,6 +107,23 @@ def test_an_engine_larger_than_the_room_is_loaded_alone(loads):
 
 def test_without_a_number_the_size_of_the_model_decides(loads):
     assert loads(0, 99, 20) == [[], [], [0, 99]]
+
+
+def test_what_an_engine_runs_in_is_answered_with_its_size(loads):
+    loads(40)
+    found = loads.read_back(40)
+    assert (found.ran_in, found.fell_back, found.engine_bytes) == ({"int8": 2, "fp32": 1}, ["head"], 7)
+    assert found.evicted == []
+
+
+def test_a_second_engine_for_the_read_back_gets_room_from_others_and_the_first_stays(loads, monkeypatch):
+    monkeypatch.setattr(Backend, "engine", ApartEngine)
+    loads(20, 21, 45)  # 86 of 100 MB; a second one of 45 MB has no room
+
+    found = loads.read_back(45)
+
+    assert [len(name) for name in found.evicted] == [64, 64]
+    assert loads(45, 20) == [[], []]
 
 
 def test_inputs_are_checked_without_being_in_memory_as_a_whole(tmp_path):

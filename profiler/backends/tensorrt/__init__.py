@@ -1,6 +1,7 @@
 """TensorRT on an NVIDIA GPU, from 8.0 (JetPack 4.6) to 11: one code path that checks for features, never for versions.
 
 builder.py     from an ONNX model to a serialized engine
+rules.py       what it refuses, for virtual boards too
 network.py     what a parsed network computes in, and the formats of its edges
 cache.py       engines on the board's card
 engine.py      a loaded engine: latency, enqueue time, GPU time, CUDA graph
@@ -202,8 +203,9 @@ class TensorRT(Backend):
         types = {name: value.element for name, value in _graph(model).values.items()}
         try:
             return TensorRTEngine(
-                self._trt, self._log, self._cuda, engine, self._batch, plan_size, self._cuda_graph, types
-            )
+                self._trt, self._log, self._cuda, engine, self._settings.precision, self._batch, plan_size,
+                self._cuda_graph, types,
+            )  # fmt: skip
         except MeasureError:
             raise
         except Exception as err:

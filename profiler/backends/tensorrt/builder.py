@@ -12,9 +12,8 @@ import time
 from typing import Any, Callable, List, NamedTuple, Optional
 
 from profiler.backends import onnx_file
-from profiler.backends.tensorrt import adaptors, cache, network
+from profiler.backends.tensorrt import adaptors, cache, network, rules
 from profiler.backends.tensorrt.failures import failure
-from profiler.errors import BackendError
 from profiler.fields import JsonObject
 
 WORKSPACE_BYTES = 512 * 2**20  # enough for one block of a mobile network, and small on a board of 4 GB
@@ -73,12 +72,9 @@ def _verbosity(trt: Any) -> str:
 
 def refuse_unfit(trt: Any, builder: Any, precision: str, device: str) -> None:
     """Refuse a board that would compute in another precision than requested, before hours are spent."""
-    for name, fast in (("fp16", "platform_has_fast_fp16"), ("int8", "platform_has_fast_int8")):
-        if precision == name and hasattr(builder, fast) and not getattr(builder, fast):
-            raise BackendError(
-                "{} has no fast {}".format(device, name),
-                "use --precision fp16" if name == "int8" else "use --precision fp32",
-            )
+    flags = (("fp16", "platform_has_fast_fp16"), ("int8", "platform_has_fast_int8"))
+    slow = [name for name, fast in flags if hasattr(builder, fast) and not getattr(builder, fast)]
+    rules.refuse_unfit(slow, precision, device)
 
 
 def build(

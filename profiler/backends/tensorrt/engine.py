@@ -5,7 +5,8 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from profiler import cuda as cuda_layer
-from profiler.backends import DeviceTimes, Engine, elements
+from profiler.backends import DeviceTimes, Engine, elements, onnx_file
+from profiler.backends.ran_in import RanIn
 from profiler.backends.tensorrt import adaptors, bindings, layers, values
 from profiler.backends.tensorrt.failures import failure
 from profiler.errors import MeasureError
@@ -21,6 +22,7 @@ class TensorRTEngine(Engine):
 
     Args:
         engine: what TensorRT deserialised.
+        precision: that the engine was built for.
         plan_size: bytes of the serialized engine.
         cuda_graph: inferences are launches of one CUDA graph.
         types: of inputs and outputs in the model sent, where they are known: values are exchanged in them.
@@ -32,6 +34,7 @@ class TensorRTEngine(Engine):
         log: Any,
         cuda: cuda_layer.Cuda,
         engine: Any,
+        precision: str,
         batch: Optional[int],
         plan_size: int,
         cuda_graph: bool,
@@ -39,6 +42,7 @@ class TensorRTEngine(Engine):
     ) -> None:
         self._trt = trt
         self._log = log
+        self._precision = precision
         self._plan_size = plan_size
         self._types = types
         self._cuda = cuda
@@ -129,6 +133,14 @@ class TensorRTEngine(Engine):
         """As `memory_bytes`: everything is allocated when the engine is loaded."""
         size = self.memory_bytes()
         return None if size is None else round(size / 2**20, 6)
+
+    def engine_bytes(self) -> int:
+        """Of the plan."""
+        return self._plan_size
+
+    def ran_in(self, model: bytes) -> Optional[RanIn]:
+        """From the inspector."""
+        return layers.read_back(self.inspect(), onnx_file.read_graph(model), self._precision)
 
     def evaluate(self, inputs: bytes) -> bytes:
         if not all(port.is_linear for port in self.ports):

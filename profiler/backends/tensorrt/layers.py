@@ -16,15 +16,17 @@ import json
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from profiler.backends import ran_in
 from profiler.backends.layer_profile import ProfiledLayer, TensorInfo, distinct, to_json
 from profiler.backends.onnx_file import Graph
 from profiler.errors import MeasureError
 from profiler.fields import JsonObject
 
-CONVOLUTION, REFORMAT, POINTWISE, OTHER = "convolution", "reformat", "pointwise", "other"
-UNKNOWN = "unknown"
+CONVOLUTION, PRODUCT, REFORMAT, POINTWISE, OTHER = "convolution", "matrix product", "reformat", "pointwise", "other"
+UNKNOWN = ran_in.UNKNOWN
 
 _POINTWISE = {"pointwise", "pointwisev2", "elementwise", "activation", "scale", "unary"}
+_PRODUCT = re.compile("gemm|matrixmultiply|matmul|fullyconnected")
 _MOVES = re.compile(r"__myl_(?:Move|Tran|Resh|Slic|Conc|Cast)+_")  # a generated kernel that only moves or casts
 _REFORMAT_NAME = "Reformatting CopyNode"  # what TensorRT calls them
 _ONNX_LAYER = re.compile("\\[ONNX Layer: (.*?)\\](?=$|[\x1e\x1f;\\[])")
@@ -43,7 +45,7 @@ class Layer(NamedTuple):
     """One layer; None: TensorRT does not say."""
 
     name: str
-    kind: Optional[str]  # convolution, reformat, pointwise or other
+    kind: Optional[str]  # convolution, matrix product, reformat, pointwise or other
     precision: Optional[str]  # fp32, fp16, int8, ...
     ms: Optional[float]
     tactic: Optional[str]
@@ -132,6 +134,21 @@ def profile(
     if any(layer.type is None for layer in layers):
         warnings.append("TensorRT does not say what some layers are, nor in which precision they run")
     return to_json("tensorrt", len(runs_ms), found, [round(ms, 6) for ms in total_ms], warnings)
+
+
+def read_back(information: Optional[Dict[str, Any]], sent: Graph, precision: str) -> Optional[ran_in.RanIn]:
+    """In what the convolutions and matrix products of an engine run; None where TensorRT does not say: before 8.5.2.
+
+    Args:
+        information: of `parse`. sent: the model that the engine was built from. precision: of the job.
+    """
+    found = _described(information)
+    heavy = [layer for layer in found if layer.kind in (CONVOLUTION, PRODUCT)]
+    is_silent = any(layer.kind is None for layer in found)
+    if is_silent or (not heavy and any(ran_in.is_heavy(node.op_type) for node in sent.nodes)):
+        return None
+    nodes = dict(zip(map(id, found), origins(found, sent)))
+    return ran_in.collect([(layer.precision, nodes[id(layer)]) for layer in heavy], sent, precision)
 
 
 def origins(layers: Sequence[Layer], sent: Graph) -> List[List[str]]:
@@ -253,15 +270,17 @@ def _kind(content: Dict[str, Any]) -> Optional[str]:
     text = written.lower()
     if text == "reformat" or (text == "kgen" and _MOVES.match(str(content.get("Name")))):
         return REFORMAT
-    if text == "correlation" or ("conv" in text and "deconv" not in text):
+    if text == "correlation" or "conv" in text:
         return CONVOLUTION
+    if _PRODUCT.search(text):
+        return PRODUCT
     return POINTWISE if text in _POINTWISE else OTHER
 
 
 def _precision(content: Dict[str, Any], kind: Optional[str]) -> Optional[str]:
-    """A convolution's: that of its data and weights, if they agree. Another layer's: if all in and out have one type."""
+    """Of a convolution or product: that of its data and weights, if they agree. Of others: if all in and out have one type."""
     inputs, outputs = _tensors(content, "Inputs"), _tensors(content, "Outputs")
-    if kind == CONVOLUTION:
+    if kind in (CONVOLUTION, PRODUCT):
         weights = content.get("Weights")
         found = set(inputs[:1] + _tensors(content, "Constants")[:1])
         if isinstance(weights, dict) and "Type" in weights:

@@ -3,7 +3,7 @@
 from typing import Any, List, Set
 
 from profiler.backends import onnx_file
-from profiler.errors import MeasureError
+from profiler.backends.tensorrt import rules
 
 # Key in an ONNX model's metadata. Its value: the names, separated by spaces, of inputs and outputs that are activations
 # inside a network, in whatever format suits its kernels.
@@ -18,31 +18,8 @@ def refuse_other_precision(trt: Any, network: Any, precision: str) -> None:
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     quantised = any(layer.type in (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE) for layer in layers)
-    if precision == "int8" and not quantised:
-        raise MeasureError(
-            "load",
-            "the model has no QuantizeLinear or DequantizeLinear: INT8 needs its scales in the graph",
-            "quantise it at export (Q/DQ), or use --precision fp16",
-        )
-    if precision != "int8" and quantised:
-        raise MeasureError(
-            "load",
-            "the model is quantised (QuantizeLinear or DequantizeLinear): it would not compute in " + precision,
-            "export it in {}, or use --precision int8".format(precision),
-        )
-    if precision == "int8":
-        return
-    found = _precisions(trt, layers)
     by_flag = hasattr(trt.BuilderFlag, "FP16")
-    if found - {precision} - ({"fp32"} if by_flag else set()):  # where there is a flag, it makes fp16 of fp32
-        text = "this model computes in {}, not in {}".format(" and ".join(sorted(found)), precision)
-        if not by_flag:
-            text = "TensorRT {} takes the precision from the model, and {}".format(trt.__version__, text)
-        other = (found - {precision}).pop()
-        remedy = "export it in {}".format(precision)
-        if found == {other}:
-            remedy += ", or use --precision " + other
-        raise MeasureError("load", text, remedy)
+    rules.refuse_other_precision(quantised, _precisions(trt, layers), precision, trt.__version__, by_flag)
 
 
 def _precisions(trt: Any, layers: List[Any]) -> Set[str]:

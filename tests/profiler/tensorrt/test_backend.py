@@ -375,6 +375,21 @@ def test_each_layer_has_its_kind_precision_and_time_where_tensorrt_says_so(bench
     assert (conv.kind, conv.precision) == (("convolution", "fp32") if known else (None, None))
 
 
+def test_what_an_engine_ran_in_is_known_from_8_5_2_on_and_its_size_always(bench):
+    """The stand-in's convolution runs in float32: in a job of fp16, where the model is in float32, it fell back."""
+    by_flag = bench.version not in STRONGLY_TYPED
+    engine = bench.open(precision="fp16" if by_flag else "fp32").load(standin.conv_model())
+
+    found = engine.ran_in(standin.conv_model())
+
+    plans = [os.path.getsize(path) for path in engines(bench)]
+    assert [engine.engine_bytes()] == plans
+    if bench.version in ("8.0.1", "8.2.1"):
+        assert found is None
+    else:
+        assert (found.counts, found.fell_back) == ({"fp32": 1}, ["conv"] if by_flag else [])
+
+
 def test_a_layer_profile_has_each_layer_in_each_run_with_its_nodes(bench):
     profile = bench.open().layer_profile(standin.conv_model(), 3)
 

@@ -244,3 +244,62 @@ def test_a_layer_that_the_inspector_does_not_list_is_in_the_profile_without_a_ty
 def test_runs_of_other_layers_are_an_error(runs):
     with pytest.raises(MeasureError, match="did not report the same layers"):
         layers.profile(None, runs, [1.0] * len(runs), graph_of())
+
+
+# What it ran in
+
+
+def sent_block():
+    """The block that the builder for RTX was given: three quantised convolutions."""
+    nodes, names = [], ("expand", "depthwise", "project")
+    for index, name in enumerate(names):
+        source = f"{name}.in"
+        nodes.append(Node(f"{name}.dequantise", "DequantizeLinear", "", (f"q{index}", "s"), (source,), ()))
+        nodes.append(Node(f"{name}.weight.dequantise", "DequantizeLinear", "", (f"w{index}", "s"), (f"{name}.w",), ()))
+        nodes.append(Node(f"operator.{name}", "Conv", "", (source, f"{name}.w"), (f"{name}.out",), ()))
+    return Graph(tuple(nodes), ("q0",), ("project.out",), (), {}, {"": 13})
+
+
+def information(precision):
+    return layers.parse((HERE / "inspector" / f"rtx-1.7.1-{precision}.json").read_text())
+
+
+def test_what_the_convolutions_ran_in_is_read_from_the_inspector():
+    found = layers.read_back(information("int8"), sent_block(), "int8")
+    assert (found.counts, found.fell_back) == ({"int8": 3}, [])
+
+
+def test_a_quantised_convolution_in_half_precision_fell_back_and_its_node_is_named():
+    found = layers.read_back(information("fp16"), sent_block(), "int8")
+    assert found.counts == {"fp16": 3}
+    assert found.fell_back == ["operator.expand", "operator.depthwise", "operator.project"]
+
+
+def test_a_matrix_product_counts_by_its_data_and_weights():
+    """As the builder for RTX lists a linear layer."""
+    gemm = {
+        "Name": "linear_myl0_53", "LayerType": "gemm", "Inputs": [{"Name": "a", "Datatype": "Int8"}],
+        "Constants": [{"Name": "w", "Datatype": "Int8"}], "Outputs": [{"Name": "b", "Datatype": "Float"}],
+        "Metadata": "[ONNX Layer: linear]",
+    }  # fmt: skip
+    sent = Graph((Node("linear", "Gemm", "", ("a", "w"), ("b",), ()),), ("a",), ("b",), (), {}, {"": 13})
+    assert layers.read_back({"Layers": [gemm]}, sent, "int8").counts == {"int8": 1}
+    (layer,) = layers.read({"Layers": [dict(gemm, LayerType="CaskGemmMatrixMultiply")]}, [])
+    assert (layer.kind, layer.precision) == ("matrix product", "int8")
+
+
+def test_names_alone_and_no_inspector_say_nothing_about_what_it_ran_in():
+    names = {"Layers": [layer["Name"] for layer in RESNET18["Layers"]]}
+    assert layers.read_back(names, sent_block(), "int8") is None
+    assert layers.read_back(None, sent_block(), "int8") is None
+
+
+def test_convolutions_that_no_layer_shows_are_not_known():
+    """One node of Myelin may hold a whole network."""
+    whole = {
+        "Name": "{ForeignNode[operator.expand...operator.project]}",
+        "LayerType": "Myelin",
+        "Inputs": [],
+        "Outputs": [],
+    }
+    assert layers.read_back({"Layers": [whole]}, sent_block(), "int8") is None
