@@ -21,7 +21,7 @@ Dialect = Literal["tensorrt", "ort"]
 Range = tuple[float, float]
 
 QUANTISED_OPSET = 13  # QuantizeLinear takes an axis since then: per-channel weights
-_SMALLEST_SCALE = 1e-12  # of a tensor that is zero everywhere
+SMALLEST_SCALE = 1e-12  # of a tensor that is zero everywhere
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,15 @@ class Scale:
             raise ExportError(f"an activation's range is [low, high] with finite ends, found {found}")
         low, high = min(low, 0.0), max(high, 0.0)  # zero must be exact: padding is zero
         if dialect == "tensorrt":
-            return cls(_float32(max(-low, high, _SMALLEST_SCALE) / 127), 0)
-        scale = _float32(max(high - low, _SMALLEST_SCALE) / 255)
+            return cls(_float32(max(-low, high, SMALLEST_SCALE) / 127), 0)
+        scale = _float32(max(high - low, SMALLEST_SCALE) / 255)
         return cls(scale, int(np.clip(round(-low / scale), 0, 255)))
 
 
 def weight_scales(weight: np.ndarray) -> np.ndarray:
     """(C,) float32: symmetric, one for each output channel (axis 0)."""
     largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
-    scales: np.ndarray = (np.maximum(largest, _SMALLEST_SCALE) / 127).astype(np.float32)
+    scales: np.ndarray = (np.maximum(largest, SMALLEST_SCALE) / 127).astype(np.float32)
     return scales
 
 

@@ -9,7 +9,8 @@ from lightnas_edge.space import SE_REDUCTION, Architecture, Operator, ShapedOper
 def named_chain(space: Space, architecture: Architecture) -> list[tuple[str, ShapedOperator]]:
     """The blocks of a network with the names that prefix their nodes, in order."""
     chain = list(space.chain(architecture))
-    names = ["stem", "first", *(f"layers.{layer}" for layer in range(len(space.layers))), "head"]
+    ends = ["stem"] if space.first is None else ["stem", "first"]
+    names = [*ends, *(f"layers.{layer}" for layer in range(len(space.layers))), "head"]
     return list(zip(names, chain, strict=True))
 
 
@@ -18,26 +19,32 @@ def add_block(graph: GraphWriter, name: str, shaped: ShapedOperator, x: str) -> 
     c_in, c_out = shaped.in_channels, shaped.out_channels
     if shaped.is_identity:
         return x
+
+    def activate(after: str, x: str) -> str:
+        return graph.activate(after, x, shaped.activation)
+
     if shaped.block in ("stem", "skip"):
         kernel = 3 if shaped.block == "stem" else 1
         x = graph.conv(f"{name}.conv", x, c_in, c_out, kernel=kernel, stride=shaped.stride)
-        return graph.clip(f"{name}.conv", x)
+        return activate(f"{name}.conv", x)
     if shaped.block == "head":
-        wide, features = shaped.hidden_channels
-        x = graph.clip(f"{name}.conv", graph.conv(f"{name}.conv", x, c_in, wide))
+        wide, *features = shaped.hidden_channels
+        x = activate(f"{name}.conv", graph.conv(f"{name}.conv", x, c_in, wide))
         x = graph.node("GlobalAveragePool", f"{name}.pool", [graph.read(x)])
         x = graph.node("Flatten", f"{name}.flatten", [graph.between(x)], axis=1)
-        x = graph.clip(f"{name}.linear", graph.linear(f"{name}.linear", x, wide, features))
-        return graph.linear(f"{name}.classifier", x, features, c_out)
+        for width in features:
+            x = activate(f"{name}.linear", graph.linear(f"{name}.linear", x, wide, width))
+            wide = width
+        return graph.linear(f"{name}.classifier", x, wide, c_out)
     operator = Operator.parse(shaped.block)
     hidden = c_in * operator.expansion
     block_input = x
     if operator.expansion > 1:
-        x = graph.clip(f"{name}.expand", graph.conv(f"{name}.expand", x, c_in, hidden))
+        x = activate(f"{name}.expand", graph.conv(f"{name}.expand", x, c_in, hidden))
     x = graph.conv(f"{name}.depthwise", x, hidden, hidden, kernel=operator.kernel, stride=shaped.stride, groups=hidden)
     if operator.squeeze_excite:
         x = _add_squeeze_excite(graph, f"{name}.squeeze", graph.between(x), hidden)
-    x = graph.clip(f"{name}.depthwise", x)
+    x = activate(f"{name}.depthwise", x)
     x = graph.conv(f"{name}.project", x, hidden, c_out, gain=1.0)  # no clip after it
     if not shaped.keeps_shape:
         return x

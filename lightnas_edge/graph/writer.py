@@ -17,6 +17,7 @@ from lightnas_edge.graph.arithmetic import (
     quantise_weight,
     weight_scales,
 )
+from lightnas_edge.space import Activation
 
 DEFAULT_OPSET = 13  # read by every runtime of lightnas_edge/graph/opsets.py, JetPack 4.6 included
 MIN_OPSET = 11  # Clip takes its bounds as inputs since 11; before, the graph would need other nodes
@@ -55,9 +56,8 @@ class GraphWriter:
         self._ranges = dict(ranges or {})
         self._nodes: list[onnx.NodeProto] = []
         self._float = _NUMPY[arithmetic.float_type]
-        self._initializers: list[onnx.TensorProto] = [
-            numpy_helper.from_array(np.array(bound, self._float), name) for name, bound in (("zero", 0), ("six", 6))
-        ]
+        self._initializers: list[onnx.TensorProto] = []
+        self._has_bounds = False  # of Clip
         self._dequantised: dict[str, str] = {}  # tensor -> the same after quantising and back
         self._input_type = TensorProto.FLOAT
 
@@ -107,16 +107,24 @@ class GraphWriter:
         """What any other operator reads: quantised where every activation is."""
         return self.read(x) if self.arithmetic.everywhere else x
 
-    def clip(self, name: str, x: str) -> str:
-        """ReLU6, in the spelling that all runtimes fuse into the convolution before it.
+    def activate(self, name: str, x: str, activation: Activation) -> str:
+        """ReLU6 or ReLU, in the spelling that all runtimes fuse into the convolution before it; nothing where it is linear.
 
-        Where every activation is quantised it needs no node: quantised values end at the range's ends, 0 and at most 6.
-        ONNX Runtime fuses no convolution with a Clip before QuantizeLinear; its own quantiser leaves them out as well.
+        Where every activation is quantised it needs no node: quantised values end at the range's ends, 0 and, of a ReLU6,
+        at most 6. ONNX Runtime fuses no convolution with a Clip before QuantizeLinear; its own quantiser leaves them out as well.
         """
-        if self.arithmetic.everywhere:
-            low, high = self._range(f"{name}.relu6.out")
-            self._ranges[x] = max(low, 0.0), min(high, 6.0)
+        if activation == "linear":
             return x
+        if self.arithmetic.everywhere:
+            low, high = self._range(f"{name}.{activation}.out")
+            self._ranges[x] = max(low, 0.0), min(high, 6.0) if activation == "relu6" else max(high, 0.0)
+            return x
+        if activation == "relu":
+            return self.node("Relu", f"{name}.relu", [x])
+        if not self._has_bounds:
+            self._has_bounds = True
+            for bound, value in (("zero", 0), ("six", 6)):
+                self._initializer(bound, np.array(value, self._float))
         return self.node("Clip", f"{name}.relu6", [x, "zero", "six"])
 
     def conv(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightnas_edge.space import SE_REDUCTION, Operator, ShapedOperator
+from lightnas_edge.space import SE_REDUCTION, Activation, Operator, ShapedOperator
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,20 @@ class _ReLU6(torch.autograd.Function):
         return cast(Tensor, torch.ops.aten.hardtanh_backward(gradients[0], result, 0.0, 6.0))
 
 
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """In place, as `relu6`."""
+    if activation == "linear":
+        return x
+    return relu6(x) if activation == "relu6" else F.relu(x, inplace=True)
+
+
 class ConvBlock(nn.Module):
-    """Convolution, batch norm, ReLU6: the stem, and the skip where the shape changes."""
+    """Convolution, batch norm, activation: the stem, and the skip where the shape changes."""
 
     def __init__(self, shaped: ShapedOperator, norms: Norms) -> None:
         super().__init__()
         stem = shaped.block == "stem"
+        self.activation = shaped.activation
         # A 1x1 convolution with a stride is one without on every second pixel. Written so because oneDNN 3.12 (torch
         # 2.13, CPU) writes beyond its buffers in the gradient of the strided one in channels-last: 4 to 8 channels on
         # 8 pixels crash.
@@ -85,7 +93,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.step > 1:
             x = x[:, :, :: self.step, :: self.step]
-        return relu6(self.conv_norm(self.conv(x)))
+        return activate(self.conv_norm(self.conv(x)), self.activation)
 
 
 class SqueezeExcite(nn.Module):
@@ -104,14 +112,14 @@ class SqueezeExcite(nn.Module):
 
 class MBConv(nn.Module):
     """MobileNetV2's inverted residual. Squeeze-and-excitation stands after the depthwise batch norm, before its
-    ReLU6.
+    activation.
     """
 
     def __init__(self, shaped: ShapedOperator, norms: Norms) -> None:
         super().__init__()
         operator = Operator.parse(shaped.block)
         hidden = shaped.in_channels * operator.expansion
-        self.residual = shaped.keeps_shape
+        self.residual, self.activation = shaped.keeps_shape, shaped.activation
         self.expand: nn.Conv2d | None = None
         if operator.expansion > 1:
             self.expand = conv(shaped.in_channels, hidden)
@@ -128,39 +136,45 @@ class MBConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x
         if self.expand is not None:
-            y = relu6(self.expand_norm(self.expand(y)))
+            y = activate(self.expand_norm(self.expand(y)), self.activation)
         y = self.depthwise_norm(self.depthwise(y))
         if self.squeeze is not None:
             y = self.squeeze(y)
-        y = cast(Tensor, self.project_norm(self.project(relu6(y))))
+        y = cast(Tensor, self.project_norm(self.project(activate(y, self.activation))))
         return x + y if self.residual else y
 
 
 class Head(nn.Module):
-    """1x1 convolution, global average, linear without bias, ReLU6, dropout, linear to the classes."""
+    """1x1 convolution, global average, linear without bias, activation, dropout, linear to the classes; or only the last."""
 
     def __init__(self, shaped: ShapedOperator, norms: Norms, dropout: float) -> None:
         super().__init__()
-        wide, features = shaped.hidden_channels
+        self.activation = shaped.activation
+        wide, *features = shaped.hidden_channels
         self.conv = conv(shaped.in_channels, wide)
         self.conv_norm = norms.over(wide)
-        self.linear = nn.Linear(wide, features, bias=False)
-        # Published: PyTorch's own eps (1e-5) here; only the two-dimensional norms are set to 1e-3.
-        self.linear_norm = nn.BatchNorm1d(features) if norms.after_features else None
+        self.linear: nn.Linear | None = None
+        self.linear_norm: nn.BatchNorm1d | None = None
+        if features:
+            self.linear = nn.Linear(wide, features[0], bias=False)
+            # Published: PyTorch's own eps (1e-5) here; only the two-dimensional norms are set to 1e-3.
+            self.linear_norm = nn.BatchNorm1d(features[0]) if norms.after_features else None
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(features, shaped.out_channels)
+        self.classifier = nn.Linear((wide, *features)[-1], shaped.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = relu6(self.conv_norm(self.conv(x))).mean((2, 3))
-        x = self.linear(x)
-        if self.linear_norm is not None:
-            x = self.linear_norm(x)
-        return cast(Tensor, self.classifier(self.dropout(relu6(x))))
+        x = activate(self.conv_norm(self.conv(x)), self.activation).mean((2, 3))
+        if self.linear is not None:
+            x = self.linear(x)
+            if self.linear_norm is not None:
+                x = self.linear_norm(x)
+            x = activate(x, self.activation)
+        return cast(Tensor, self.classifier(self.dropout(x)))
 
 
-def build_block(shaped: ShapedOperator, norms: Norms, *, dropout: float = 0.0) -> nn.Module:
-    """The module of an operator at a shape; `dropout` is for the head."""
-    if shaped.is_identity:
+def build_block(shaped: ShapedOperator | None, norms: Norms, *, dropout: float = 0.0) -> nn.Module:
+    """The module of an operator at a shape; `dropout` is for the head. None, a first block that is not there, is the identity."""
+    if shaped is None or shaped.is_identity:
         return nn.Identity()
     if shaped.block in ("stem", "skip"):
         return ConvBlock(shaped, norms)

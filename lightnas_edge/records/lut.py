@@ -164,6 +164,7 @@ class OperatorFacts(Record):
     stride: Positive | None = None
     input_size: Positive | None = None
     hidden_channels: tuple[Positive, ...] | None = None
+    activation: Key | None = None  # relu or linear; null: ReLU6
 
 
 class Visit(Record):

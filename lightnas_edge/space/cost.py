@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from lightnas_edge.space.architecture import Architecture
 from lightnas_edge.space.operators import SE_REDUCTION, Operator, ShapedOperator
 from lightnas_edge.space.space import Space
@@ -30,9 +32,9 @@ def operator_cost(shaped: ShapedOperator) -> tuple[int, int]:
     if shaped.block == "skip":
         return c_in * c_out * pixels_out, c_in * c_out + 2 * c_out
     if shaped.block == "head":
-        wide, features = shaped.hidden_channels
-        linear = wide * features + features * c_out
-        return c_in * wide * pixels_in + linear, c_in * wide + 2 * wide + linear + 2 * features + c_out
+        wide, *features = shaped.hidden_channels
+        linear = sum(before * after for before, after in pairwise([wide, *features, c_out]))
+        return c_in * wide * pixels_in + linear, c_in * wide + 2 * wide + linear + 2 * sum(features) + c_out
     operator = Operator.parse(shaped.block)
     hidden = c_in * operator.expansion
     expand = c_in * hidden if operator.expansion > 1 else 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from lightnas_edge.errors import SpaceError
 
 _NAME = re.compile(r"mbconv_k(\d+)_e(\d+)(_se)?")
 _PAPER_NAME = re.compile(r"MBK(\d+)E(\d+)(SE)?")
+Activation = Literal["relu6", "relu", "linear"]  # linear: none
 SE_REDUCTION = 4  # of the expanded width: LightNAS evaluation/evaluate.py
 
 
@@ -80,13 +82,21 @@ class ShapedOperator:
     out_channels: int
     stride: int
     input_size: int  # side of the square input, pixels
-    hidden_channels: tuple[int, ...] = ()  # head only: channels of the 1x1 convolution, of the first linear layer
+    hidden_channels: tuple[
+        int, ...
+    ] = ()  # head only: of the 1x1 convolution; of the first linear layer where there are two
+    activation: Activation = "relu6"
 
     @property
     def key(self) -> str:
-        """For example `mbconv_k5_e6@16x112-24s2`: input channels x side - output channels, stride."""
+        """For example `mbconv_k5_e6@16x112-24s2`: input channels x side - output channels, stride; another activation than
+        ReLU6 follows, `-relu`.
+        """
         hidden = "".join(f"-{channels}" for channels in self.hidden_channels)
-        return f"{self.block}@{self.in_channels}x{self.input_size}{hidden}-{self.out_channels}s{self.stride}"
+        activation = "" if self.activation == "relu6" else f"-{self.activation}"
+        return (
+            f"{self.block}@{self.in_channels}x{self.input_size}{hidden}-{self.out_channels}s{self.stride}{activation}"
+        )
 
     @property
     def output_size(self) -> int:
@@ -112,4 +122,6 @@ class ShapedOperator:
         }
         if self.hidden_channels:
             record["hidden_channels"] = list(self.hidden_channels)
+        if self.activation != "relu6":
+            record["activation"] = self.activation
         return record

@@ -13,7 +13,7 @@ from typing import Any
 
 from lightnas_edge.errors import SpaceError
 from lightnas_edge.space.architecture import Architecture
-from lightnas_edge.space.operators import Operator, ShapedOperator
+from lightnas_edge.space.operators import Activation, Operator, ShapedOperator
 
 SCHEMA = 1
 _BUILT_IN = Path(__file__).parent / "built_in"
@@ -37,8 +37,14 @@ class Layer:
 class Space:
     """A chain: stem, fixed first block, L searchable layers with K candidates each, head.
 
-    Stem: 3x3 convolution, batch norm, ReLU6. Head: 1x1 convolution, batch norm, ReLU6, global average pool,
-    linear without bias, batch norm, ReLU6, dropout, linear to the classes (LightNAS models/network.py).
+    Stem: 3x3 convolution, batch norm, activation. Head: 1x1 convolution, batch norm, activation, global average pool,
+    linear without bias, batch norm, activation, dropout, linear to the classes (LightNAS models/network.py).
+
+    Args:
+        first_block: None: the searchable layers follow the stem.
+        feature_channels: of the head's first linear layer; None: its only linear layer follows the pool.
+        activation: of every block.
+        skip_activation: whether a skip that changes the shape, a 1x1 convolution, has it.
     """
 
     name: str
@@ -46,13 +52,15 @@ class Space:
     classes: int
     stem_channels: int
     stem_stride: int
-    first_block: Operator
-    first_channels: int
+    first_block: Operator | None
+    first_channels: int  # of what the first searchable layer reads
     layers: tuple[Layer, ...]
     operators: tuple[Operator, ...]
     head_channels: int
-    feature_channels: int
+    feature_channels: int | None
     dropout: float = 0.2
+    activation: Activation = "relu6"
+    skip_activation: bool = True
 
     @property
     def size(self) -> int:
@@ -72,11 +80,14 @@ class Space:
 
     @property
     def stem(self) -> ShapedOperator:
-        return ShapedOperator("stem", 3, self.stem_channels, self.stem_stride, self.input_size)
+        return ShapedOperator("stem", 3, self.stem_channels, self.stem_stride, self.input_size, (), self.activation)
 
     @property
-    def first(self) -> ShapedOperator:
-        return ShapedOperator(self.first_block.name, self.stem_channels, self.first_channels, 1, self.stem.output_size)
+    def first(self) -> ShapedOperator | None:
+        if self.first_block is None:
+            return None
+        channels, side = (self.stem_channels, self.first_channels), self.stem.output_size
+        return ShapedOperator(self.first_block.name, *channels, 1, side, (), self.activation)
 
     @property
     def head(self) -> ShapedOperator:
@@ -87,18 +98,25 @@ class Space:
             self.classes,
             1,
             -(-last.input_size // last.stride),
-            (self.head_channels, self.feature_channels),
+            (self.head_channels,) if self.feature_channels is None else (self.head_channels, self.feature_channels),
+            self.activation,
         )
 
     @property
-    def fixed(self) -> tuple[ShapedOperator, ShapedOperator, ShapedOperator]:
-        """Stem, first block, head: in every network of the space."""
-        return self.stem, self.first, self.head
+    def fixed(self) -> tuple[ShapedOperator, ...]:
+        """Stem, first block if there is one, head: in every network of the space."""
+        first = self.first
+        return (self.stem, self.head) if first is None else (self.stem, first, self.head)
 
     def at(self, layer: int, operator: Operator) -> ShapedOperator:
         """The operator at the shape of searchable layer `layer` (0 is the first)."""
         place = self.layers[layer]
-        return ShapedOperator(operator.name, place.in_channels, place.out_channels, place.stride, place.input_size)
+        activation = "linear" if operator.kind == "skip" and not self.skip_activation else self.activation
+        if operator.kind == "skip" and place.keeps_shape:
+            activation = "relu6"  # an identity has none: one spelling
+        return ShapedOperator(
+            operator.name, place.in_channels, place.out_channels, place.stride, place.input_size, (), activation
+        )
 
     def shaped_operators(self) -> list[ShapedOperator]:
         """Every distinct operator at a shape in the networks of the space; fixed ones first, identities left out."""
@@ -113,8 +131,7 @@ class Space:
     def chain(self, architecture: Architecture) -> Iterator[ShapedOperator]:
         """The operators of a network from input to output, identities included."""
         architecture.indices(self)
-        yield self.stem
-        yield self.first
+        yield from self.fixed[:-1]
         for layer, operator in enumerate(architecture.operators):
             yield self.at(layer, operator)
         yield self.head
@@ -129,12 +146,22 @@ class Space:
             "input_size": self.input_size,
             "classes": self.classes,
             "stem": {"channels": self.stem_channels, "stride": self.stem_stride},
-            "first": {"operator": self.first_block.name, "channels": self.first_channels},
+            **self._first_to_json(),
             "operators": [operator.name for operator in self.operators],
             "layers": [{"channels": layer.out_channels, "stride": layer.stride} for layer in self.layers],
-            "head": {"channels": self.head_channels, "features": self.feature_channels},
+            "head": {
+                "channels": self.head_channels,
+                **({} if self.feature_channels is None else {"features": self.feature_channels}),
+            },
             "dropout": self.dropout,
+            **({} if self.activation == "relu6" else {"activation": self.activation}),
+            **({} if self.skip_activation else {"skip_activation": False}),
         }
+
+    def _first_to_json(self) -> dict[str, Any]:
+        if self.first_block is None:
+            return {}
+        return {"first": {"operator": self.first_block.name, "channels": self.first_channels}}
 
     @classmethod
     def from_json(cls, record: Any, *, source: str = "space") -> Space:
@@ -156,13 +183,17 @@ class Space:
         stem = reader.table("stem", record)
         stem_channels = reader.whole_number("channels", stem, where="stem", least=1)
         stem_stride = reader.stride(stem, where="stem")
-        first = reader.table("first", record)
-        first_block = reader.operator(first.get("operator"), "first.operator")
-        first_channels = reader.whole_number("channels", first, where="first", least=1)
+        first_block, first_channels = None, stem_channels
+        if "first" in record:
+            first = reader.table("first", record)
+            first_block = reader.operator(first.get("operator"), "first.operator")
+            first_channels = reader.whole_number("channels", first, where="first", least=1)
         head = reader.table("head", record)
         head_channels = reader.whole_number("channels", head, where="head", least=1)
-        feature_channels = reader.whole_number("features", head, where="head", least=1)
+        feature_channels = reader.whole_number("features", head, where="head", least=1) if "features" in head else None
         dropout = reader.fraction("dropout", record, default=0.2)
+        activation = reader.activation(record)
+        skip_activation = reader.truth("skip_activation", record, default=True)
         operators = tuple(
             reader.operator(operator, f"operators[{index}]")
             for index, operator in enumerate(reader.rows("operators", record))
@@ -187,7 +218,7 @@ class Space:
             layers.append(layer)
             channels, size = layer.out_channels, -(-size // layer.stride)
         reader.unknown(record, _FIELDS)
-        if first_block.kind == "skip":
+        if first_block is not None and first_block.kind == "skip":
             reader.faults.append("first.operator: the first block cannot be a skip")
         if reader.faults:
             listed = "\n".join(f"  {fault}" for fault in reader.faults)
@@ -197,12 +228,13 @@ class Space:
             )
         return cls(
             name, input_size, classes, stem_channels, stem_stride, first_block, first_channels,
-            tuple(layers), operators, head_channels, feature_channels, dropout,
+            tuple(layers), operators, head_channels, feature_channels, dropout, activation, skip_activation,
         )  # fmt: skip
 
 
 _FIELDS = {
-    "kind", "schema", "name", "input_size", "classes", "stem", "first", "operators", "layers", "head", "dropout",
+    "kind", "schema", "name", "input_size", "classes", "stem", "first", "operators", "layers", "head", "dropout", "activation",
+    "skip_activation",
 }  # fmt: skip
 
 
@@ -265,6 +297,21 @@ class _Reader:
             self._fault(field, "", "expected a number from 0 up to 1", True, value)
             return default
         return float(value)
+
+    def activation(self, record: dict[str, Any]) -> Activation:
+        value = record.get("activation", "relu6")
+        if value == "relu":
+            return "relu"
+        if value != "relu6":
+            self._fault("activation", "", "expected 'relu6' or 'relu'", True, value)
+        return "relu6"
+
+    def truth(self, field: str, table: dict[str, Any], *, default: bool) -> bool:
+        value = table.get(field, default)
+        if not isinstance(value, bool):
+            self._fault(field, "", "expected true or false", True, value)
+            return default
+        return value
 
     def text(self, field: str, table: dict[str, Any]) -> str:
         value = table.get(field)
