@@ -15,7 +15,7 @@ from luts.journal import Fault, checksum
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, NETWORK_METRICS, Quantity
 from luts.remedies import measuring_options
 from luts.statistics import needed_inferences
-from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, read
+from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, counted, read
 
 __all__ = [
     "HOW_TO_MEASURE",
@@ -36,6 +36,7 @@ __all__ = [
     "Repeatability",
     "Visit",
     "checksum",
+    "counted",
     "drift_ratio",
     "measuring_options",
     "merge",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -178,6 +178,25 @@ class Entry:
         """Median time of one inference on the device while many are queued; None where the engine has no such number."""
         return _median(visit.gpu_ms for visit in self.visits)
 
+    @property
+    def ran_in(self) -> dict[str, int] | None:
+        """Precision -> convolutions and matrix products that ran in it, as last read back; None where it is not known."""
+        return None if self._read_back is None else self._read_back.ran_in
+
+    @property
+    def fell_back(self) -> tuple[str, ...]:
+        """Nodes of its graph that ran in more bits than they ask for, as last read back."""
+        return () if self._read_back is None else self._read_back.fell_back
+
+    @property
+    def engine_bytes(self) -> int | None:
+        """Of the engine that was built; None where the runtime builds none."""
+        return next((visit.engine_bytes for visit in reversed(self.visits) if visit.engine_bytes is not None), None)
+
+    @property
+    def _read_back(self) -> Visit | None:
+        return next((visit for visit in reversed(self.visits) if visit.ran_in is not None), None)
+
     @cached_property
     def energy_mj(self) -> Energy | None:
         """Gross and net of one batch, with intervals; None when it was not measured."""
@@ -311,6 +330,16 @@ class Lut:
         """Whole networks by key, in the order of their first visit."""
         return {key: entry for key, entry in self._all.items() if entry.is_network}
 
+    @property
+    def precision(self) -> str:
+        """That was asked for; `fallbacks` ran in more bits."""
+        return str(self.fingerprint.get("precision", "fp32"))
+
+    @cached_property
+    def fallbacks(self) -> dict[str, tuple[str, ...]]:
+        """Operators and networks by key of which nodes ran in more bits than they ask for, with the nodes."""
+        return {key: entry.fell_back for key, entry in self._all.items() if entry.fell_back}
+
     @cached_property
     def failed(self) -> dict[str, VisitFailure]:
         """Keys of which no visit succeeded, with their last error."""
@@ -397,6 +426,9 @@ class Lut:
                 "enqueue_ms": entry.enqueue_ms,
                 "gpu_ms": entry.gpu_ms,
                 "peak_memory_mb": None if (peak := entry.quantity("peak_memory_mb")) is None else peak.value,
+                "ran_in": None if entry.ran_in is None else counted(entry.ran_in),
+                "fell_back": "; ".join(entry.fell_back),
+                "engine_bytes": entry.engine_bytes,
                 "visits": len(entry.visits),
                 "samples": len(entry.samples_ms),
                 "unstable": entry.unstable,
@@ -444,7 +476,7 @@ _OPERATOR_COLUMNS = ("block", "in_channels", "out_channels", "stride", "input_si
 _FRAME_COLUMNS = [
     "key", "kind", *_OPERATOR_COLUMNS, "latency_ms", "standard_error_ms", "spread", "mean_ms", "p95_ms", "p99_ms",
     "robust_ms", "repeats", "energy_gross_mj", "energy_net_mj",
-    "enqueue_ms", "gpu_ms", "peak_memory_mb",
+    "enqueue_ms", "gpu_ms", "peak_memory_mb", "ran_in", "fell_back", "engine_bytes",
     "visits", "samples", "unstable", "warnings", "error",
 ]  # fmt: skip
 
@@ -480,6 +512,11 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def _operator_columns(visit: Visit) -> dict[str, Any]:
     return {} if visit.operator is None else {name: getattr(visit.operator, name) for name in _OPERATOR_COLUMNS}
+
+
+def counted(ran_in: Mapping[str, int]) -> str:
+    """`int8 3, fp32 1`"""
+    return ", ".join(f"{precision} {count}" for precision, count in ran_in.items())
 
 
 def _listed(keys: Sequence[str], most: int = 8) -> str:

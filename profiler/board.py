@@ -145,6 +145,22 @@ def cpu_name(proc: str) -> Optional[str]:
     return "ARM part " + part.group(1) if part else None
 
 
+# What ONNX Runtime's kernels for 8-bit products use where the processor has it, as Linux names it. Without, they add pairs
+# of products in 16 bits (x86), or multiply and add in separate steps (Arm).
+_INT8_INSTRUCTIONS = {"flags": ("amx_int8", "avx512_vnni", "avx_vnni"), "Features": ("i8mm", "asimddp")}
+
+
+def int8_instructions(proc: str) -> Optional[str]:
+    """Those that every core has, or `none`; None where the kernel does not list them."""
+    text = clocks.read_text(os.path.join(proc, "cpuinfo")) or ""
+    for field, wanted in _INT8_INSTRUCTIONS.items():
+        cores = [set(line.split()) for line in re.findall(r"^{}\s*:(.*)$".format(field), text, re.MULTILINE)]
+        if cores:
+            common = set.intersection(*cores)
+            return ", ".join(name for name in wanted if name in common) or "none"
+    return None
+
+
 def memory_mb(proc: str, field: str) -> Optional[float]:
     """A line of /proc/meminfo in megabytes (2**20 bytes)."""
     found = re.search(r"^{}:\s*(\d+) kB$".format(field), clocks.read_text(os.path.join(proc, "meminfo")) or "", re.M)

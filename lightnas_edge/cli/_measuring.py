@@ -12,6 +12,7 @@ from pathlib import Path
 import luts
 from devices import Connection, Status
 from lightnas_edge.cli._console import Bar, duration, info, percent, print_result, progress, warn
+from lightnas_edge.cli._fallbacks import warn_fallbacks
 from lightnas_edge.measuring import Job, Settings, measure
 
 # One visit without its warm-up and samples: handing over, reading the board's state. Seconds, on an idle workstation.
@@ -178,6 +179,7 @@ def report_table(
     measured = [entries[key] for key in job.keys if key in entries]
     if energy:
         _report_energy(measured, lut, show)
+    warn_fallbacks(lut, job.keys)
     unstable = [entry for entry in measured if entry.unstable]
     if len(unstable) > max(5, len(measured) // 4):
         _warn_unstable_host(measured, unstable)

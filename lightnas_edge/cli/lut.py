@@ -10,6 +10,7 @@ from pathlib import Path
 
 import luts
 from lightnas_edge.cli._console import UsageError, info, ms, percent, print_json, print_result, print_table, warn
+from lightnas_edge.cli._fallbacks import warn_fallbacks
 from lightnas_edge.cli._options import add_json
 from lightnas_edge.space import Space, load_space
 
@@ -47,11 +48,12 @@ def _show(arguments: argparse.Namespace) -> int:
     entries = sorted(lut.entries.values(), key=_place) + list(lut.networks.values())
     if arguments.json:
         print_json({
-            "kind": "lut-summary", "fingerprint": lut.fingerprint,
+            "kind": "lut-summary", "fingerprint": lut.fingerprint, "simulated": lut.simulated,
             "entries": [
                 {"key": entry.key, "latency_ms": entry.latency_ms, "standard_error_ms": entry.standard_error_ms,
                  "mean_ms": entry.mean_ms, "p95_ms": entry.p95_ms, "p99_ms": entry.p99_ms, "robust_ms": entry.robust_ms,
                  "repeats": entry.repeats, "spread": entry.spread, "samples": len(entry.samples_ms), "unstable": entry.unstable,
+                 "ran_in": entry.ran_in, "fell_back": list(entry.fell_back), "engine_bytes": entry.engine_bytes,
                  "energy_mj": None if entry.energy_mj is None else asdict(entry.energy_mj)}
                 for entry in entries
             ],
@@ -64,16 +66,20 @@ def _show(arguments: argparse.Namespace) -> int:
             entry.key, ms(entry.latency_ms), f"± {ms(entry.standard_error_ms)}",
             *((ms(entry.mean_ms), ms(entry.p95_ms), ms(entry.p99_ms)) if entry.is_network else ("", "", "")),
             percent(entry.spread), str(len(entry.samples_ms)), str(entry.repeats), str(entry.energy_mj or ""),
-            "unstable" if entry.unstable else "",
+            "" if entry.engine_bytes is None else f"{entry.engine_bytes / 2**20:.2f}", luts.counted(entry.ran_in or {}),
+            ", ".join(filter(None, ("fell back" if entry.fell_back else "", "unstable" if entry.unstable else ""))),
         ]
         for entry in entries
     ]  # fmt: skip
     columns = [
-        "key", "latency ms", "error ms", "mean ms", "p95 ms", "p99 ms", "spread", "samples", "inferences per sample", "energy", "",
+        "key", "latency ms", "error ms", "mean ms", "p95 ms", "p99 ms", "spread", "samples", "inferences per sample", "energy",
+        "engine MB", "ran in", "",
     ]  # fmt: skip
     lacking = [
         *([] if lut.networks else ["mean ms", "p95 ms", "p99 ms"]),
         *([] if any(entry.energy_mj for entry in entries) else ["energy"]),
+        *([] if any(entry.engine_bytes for entry in entries) else ["engine MB"]),
+        *([] if lut.precision != "fp32" and any(entry.ran_in for entry in entries) else ["ran in"]),
     ]
     shown = [index for index, column in enumerate(columns) if column not in lacking]
     print_table([columns[index] for index in shown], [[row[index] for index in shown] for row in rows])
@@ -81,6 +87,8 @@ def _show(arguments: argparse.Namespace) -> int:
         info("latency ms: of an operator the robust cost (first decile), of a network the median of its inferences")
     if lut.sustained:
         info(f"{len(lut.sustained)} visits under sustained load are kept apart")
+    warn_fallbacks(lut, list(lut.entries))
+    warn_fallbacks(lut, list(lut.networks))
     _warn_faults(lut)
     return 0
 

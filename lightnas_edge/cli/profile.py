@@ -90,7 +90,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({
             "kind": "profile", "lut": str(table), "found": len(coverage.found), "missing": list(coverage.missing),
-            "failed": list(coverage.failed), "repeatability": repeatability.operators,
+            "failed": list(coverage.failed), "fell_back": {key: lut.fallbacks[key] for key in job.keys if key in lut.fallbacks},
+            "repeatability": repeatability.operators,
             "fingerprint": lut.fingerprint, "simulated": lut.simulated,
         })  # fmt: skip
     else:

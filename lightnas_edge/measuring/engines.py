@@ -20,5 +20,6 @@ def why_impossible(backend: str, precision: str) -> str | None:
     """Why an engine does not compute in a precision; None where it does. An unknown engine is the agent's to refuse."""
     if precision in PRECISIONS_OF.get(backend, (precision,)):
         return None
-    why = ": a CPU has no fp16 kernels; converting to fp32 and back would mislead" if backend == "onnxruntime" else ""
+    is_half_on_cpu = (backend, precision) == ("onnxruntime", "fp16")
+    why = ": a CPU has no fp16 kernels; ONNX Runtime converts to float32 and would time that" * is_half_on_cpu
     return f"the backend {backend} measures {' and '.join(PRECISIONS_OF[backend])}, not {precision}{why}"

@@ -188,5 +188,5 @@ def open_backend(
     if name in names():
         from profiler.backends.onnxruntime import OnnxRuntime
 
-        return OnnxRuntime(precision, batch, threads, name)
+        return OnnxRuntime(precision, batch, threads, name, system)
     raise BackendError("this agent has no backend {!r}".format(name), "it has: " + ", ".join(names()))

@@ -8,7 +8,7 @@ import sysconfig
 import tempfile
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
-from profiler import cuda
+from profiler import board, cuda
 from profiler.backends import (
     Backend,
     Engine,
@@ -22,6 +22,7 @@ from profiler.backends import (
 from profiler.backends.ran_in import RanIn
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
+from profiler.system import THIS_MACHINE, System
 
 # Name of the backend -> its provider, where its tensors live, its precisions, and the dialect of its int8 graphs.
 KINDS = {
@@ -41,7 +42,14 @@ PROFILE_WARMUP = 3  # inferences before the layers are timed
 
 
 class OnnxRuntime(Backend):
-    def __init__(self, precision: str, batch: Optional[int], threads: int, name: str = "onnxruntime") -> None:
+    def __init__(
+        self,
+        precision: str,
+        batch: Optional[int],
+        threads: int,
+        name: str = "onnxruntime",
+        system: System = THIS_MACHINE,
+    ) -> None:
         try:
             import numpy
             import onnxruntime
@@ -51,6 +59,7 @@ class OnnxRuntime(Backend):
                 _how_to_install(),
             )
         self._name = name
+        self._system = system
         self._provider, self._place, precisions, self._dialect = KINDS[name]
         self.on_gpu = self._place != "cpu"
         if precision not in precisions:
@@ -74,7 +83,7 @@ class OnnxRuntime(Backend):
         self._threads = threads
 
     def fingerprint(self) -> JsonObject:
-        found = {
+        found: JsonObject = {
             "backend": self._name,
             "backend_version": self._runtime.__version__,
             "provider": self._provider,
@@ -84,6 +93,8 @@ class OnnxRuntime(Backend):
         }
         if self._precision == "int8":
             found["dialect"] = self._dialect
+            if not self.on_gpu:  # they decide the speed of 8 bits, and on x86 whether sums saturate
+                found["int8_instructions"] = board.int8_instructions(self._system.proc)
         return found
 
     def runtime(self) -> JsonObject:

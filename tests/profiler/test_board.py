@@ -2,7 +2,7 @@
 
 import pytest
 
-from profiler import board, clocks
+from profiler import backends, board, clocks
 from profiler.state import StateReader, warnings_about
 from profiler.system import System
 
@@ -160,3 +160,64 @@ def test_a_warning_has_the_size_of_what_happened_within_a_visit_and_a_remedy(tmp
         "throttled for heat by gpu-balanced; cool the board",
         "swap grew by 2 MB during this visit; free memory on the board",
     ]
+
+
+# Lines of /proc/cpuinfo as these machines have them.
+SAPPHIRE_RAPIDS = (
+    "flags\t\t: fpu vme de pse tsc msr pae cx8 apic sep pge mca cmov pat pse36 clflush dts mmx fxsr sse sse2 ss ht syscall nx "
+    "pdpe1gb rdtscp lm avx f16c rdrand hypervisor fsgsbase bmi1 hle avx2 smep bmi2 erms invpcid rtm avx512f avx512dq rdseed adx "
+    "smap avx512ifma clflushopt clwb avx512cd sha_ni avx512bw avx512vl xsaveopt xsavec xgetbv1 xsaves avx_vnni avx512_bf16 "
+    "wbnoinvd arat avx512vbmi umip pku ospke waitpkg avx512_vbmi2 shstk gfni vaes vpclmulqdq avx512_vnni avx512_bitalg "
+    "avx512_vpopcntdq la57 rdpid cldemote movdiri movdir64b fsrm serialize amx_bf16 avx512_fp16 amx_tile amx_int8 flush_l1d\n"
+)
+CORE_13900 = (
+    "flags\t\t: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss ht fma cx16 "
+    "avx f16c rdrand bmi1 avx2 smep bmi2 erms invpcid rdseed adx smap clflushopt clwb intel_pt sha_ni xsaveopt xsavec xgetbv1 "
+    "xsaves split_lock_detect user_shstk avx_vnni dtherm ida arat pln pts hwp hfi vnmi umip pku ospke waitpkg gfni vaes\n"
+)
+EPYC_7003 = (
+    "flags\t\t: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ht syscall nx "
+    "avx f16c rdrand hypervisor lahf_lm bmi1 avx2 smep bmi2 erms invpcid rdseed adx smap clflushopt clwb sha_ni xsaveopt xsavec "
+    "xgetbv1 xsaves clzero xsaveerptr wbnoinvd arat umip pku ospke vaes vpclmulqdq rdpid fsrm\n"
+)
+ORIN = (
+    "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp uscat "
+    "ilrcpc flagm paca pacg\n"
+)
+CORTEX_X925 = (
+    "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 sm3 "
+    "sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm sb paca pacg dcpodp sve2 svei8mm svebf16 i8mm bf16 dgh bti ecv\n"
+)
+NANO = "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32\n"
+ARM_WITH_SVE_ALONE = ORIN.replace("asimddp", "svei8mm")
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [
+        ([SAPPHIRE_RAPIDS], "amx_int8, avx512_vnni, avx_vnni"),
+        ([CORE_13900], "avx_vnni"),
+        ([EPYC_7003], "none"),
+        ([ORIN], "asimddp"),
+        ([CORTEX_X925], "i8mm, asimddp"),
+        ([NANO], "none"),
+        ([ARM_WITH_SVE_ALONE], "none"),
+        ([ORIN, CORTEX_X925], "asimddp"),  # cores of two kinds: what both have
+        (["model name\t: something\n"], None),
+    ],
+)
+def test_the_instructions_for_8_bits_are_read_from_the_processor_s_list(tmp_path, cores, expected):
+    text = "".join(f"processor\t: {index}\n{core}\n" for index, core in enumerate(cores))
+    write(tmp_path, {"cpuinfo": text})
+    assert board.int8_instructions(str(tmp_path)) == expected
+
+
+def test_the_instructions_for_8_bits_are_unknown_without_the_list(tmp_path):
+    assert board.int8_instructions(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("int8", "avx_vnni"), ("fp32", "absent")])
+def test_a_table_of_int8_on_a_cpu_depends_on_them(tmp_path, precision, expected):
+    write(tmp_path, {"proc/cpuinfo": f"processor\t: 0\n{CORE_13900}"})
+    backend = backends.open_backend("onnxruntime", precision, 1, 1, "/nowhere", System(str(tmp_path)))
+    assert backend.fingerprint().get("int8_instructions", "absent") == expected
