@@ -129,9 +129,17 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
 
 
 def test_biases_and_norms_are_not_decayed(tmp_path):
-    from lightnas_edge.train.train import _Training
+    from lightnas_edge.nn import Network
+    from lightnas_edge.train.training import Training
 
-    training = _Training(tmp_path, SPACE.with_classes(2), FOUND, data(), CONFIG, lambda event: None)
+    training = Training(
+        tmp_path,
+        lambda: Network(SPACE.with_classes(2), FOUND),
+        data(),
+        CONFIG,
+        identity={},
+        on_event=lambda event: None,
+    )
     decayed, others = training.optimiser.param_groups
 
     assert {weight.dim() for weight in others["params"]} == {1} and others["weight_decay"] == 0

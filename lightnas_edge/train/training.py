@@ -1,0 +1,245 @@
+"""The loop of a training: the published recipe, checkpoints, and the weights of the best epoch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightnas_edge.data import DataSet, Loader, normalise
+from lightnas_edge.errors import DivergedError
+from lightnas_edge.nn.cost import seconds_of, trial_batch
+from lightnas_edge.nn.device import choose_device, undo_of_forward
+from lightnas_edge.nn.loop import TrainingLoop
+from lightnas_edge.records.metrics import TrainingEpoch, TrainingStep
+from lightnas_edge.train.config import TrainConfig
+
+SCHEMA = 1
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The weights of the best epoch, of equals the first, and the accuracies of all."""
+
+    weights: dict[str, Tensor]
+    accuracies: tuple[float, ...]  # on the validation images, by epoch
+    elapsed_s: float
+
+    @property
+    def best_accuracy(self) -> float:
+        return max(self.accuracies)
+
+    @property
+    def best_epoch(self) -> int:
+        return self.accuracies.index(self.best_accuracy)
+
+
+class Training:
+    """State of a running training; all that a checkpoint must hold is in `state`, and `_restore` sets it.
+
+    Args:
+        build: the network to train. It is called with PyTorch's random numbers seeded by the configuration.
+        identity: what a checkpoint belongs to, in addition to the images and the configuration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        build: Callable[[], nn.Module],
+        data: DataSet,
+        config: TrainConfig,
+        *,
+        identity: dict[str, Any],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.data, self.config, self.on_event = data, config, on_event
+        self.device = choose_device(config.device)
+        self.train_batches = data.train_loader(config.batch, augment=config.augment)
+        self.validation_batches = data.validation_loader(config.batch)
+        torch.manual_seed(config.seed)
+        self.network = build().to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+        decayed = [weight for weight in self.network.parameters() if weight.dim() > 1]
+        others = [weight for weight in self.network.parameters() if weight.dim() == 1]  # biases and batch norm
+        self.optimiser = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.peak_lr,
+            momentum=config.momentum,
+            fused=True,
+        )
+        self.epoch, self.step = 0, 0  # what comes next
+        self.totals = [0.0, 0.0, 0]  # loss * images, correct, images, of this epoch
+        self.accuracies: list[float] = []  # on the validation images, by epoch
+        self.best: dict[str, Tensor] = {}
+        self.pending: list[tuple[Event, Tensor, Tensor, int]] = []
+        recipe = {name: value for name, value in asdict(config).items() if name != "checkpoint_s"}
+        self.loop = TrainingLoop(
+            self,
+            folder,
+            what=f"the training in {folder}",
+            schema=SCHEMA,
+            identity={**identity, "data": data.sha256, "data_seed": data.seed, **recipe},
+            device=self.device,
+            checkpoint_s=config.checkpoint_s,
+            on_event=on_event,
+        )
+
+    def run(self, *, resume: bool) -> Trained:
+        state = self.loop.open(resume=resume)
+        if state is not None:
+            self._restore(state)
+        self.on_event(
+            {
+                "kind": "start",
+                "epochs": self.config.epochs,
+                "steps": len(self.train_batches),
+                "epoch": self.epoch,
+                "step": self.step,
+                "resumed": state is not None,
+            }
+        )
+        with self.loop:
+            left = len(self.train_batches) * (self.config.epochs - self.epoch) - self.step
+            self.loop.estimate(left, lambda: self._seconds_for(left))
+            while self.epoch < self.config.epochs:
+                self._train_epoch()
+                self._finish_epoch()
+        return Trained(self.best, tuple(self.accuracies), self.loop.elapsed_s)
+
+    def _train_epoch(self) -> None:
+        self.network.train()
+        for pixels, labels in self.loop.steps(self.train_batches.batches(self.epoch, start=self.step)):
+            self._train_step(normalise(pixels.to(self.device)), labels.to(self.device))
+            self.step += 1
+            self.loop.tick(self.step)
+
+    def _train_step(self, images: Tensor, labels: Tensor) -> None:
+        lr = self.config.lr_at(self.epoch + (self.step + 1) / len(self.train_batches))
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.zero_grad(set_to_none=True)
+        with self.loop.abandonable():
+            logits, loss = self._pass(self.network, images, labels)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.optimiser.step()
+        line = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "lr": lr,
+            "elapsed_s": self.loop.elapsed_s,
+        }
+        self.pending.append((line, loss.detach(), _correct(logits, labels), len(labels)))
+
+    def _pass(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and loss; the gradients are in the parameters."""
+        logits = network(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        torch.autograd.backward(loss)
+        return logits, loss
+
+    def _seconds_for(self, steps: int) -> float:
+        """From steps on a copy; an image of the validation takes a third of one of the training."""
+        pixels, labels, wait_s = trial_batch(self.train_batches)
+        images, labels = normalise(pixels.to(self.device)), labels.to(self.device)
+        network = copy.deepcopy(self.network).train()
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=self.config.momentum)
+
+        def train() -> None:
+            self._pass(network, images, labels)
+            optimiser.step()
+
+        train()  # memory is allocated and kernels are chosen at the first pass
+        step_s = seconds_of(train, self.device) + wait_s
+        validation_share = len(self.data.validation) / 3 / (len(self.train_batches) * self.config.batch)
+        return steps * step_s * (1 + validation_share)
+
+    def flush(self) -> None:
+        """Read the losses of the last steps from the device, check and write them."""
+        pending, self.pending = self.pending, []
+        lines = []
+        for line, loss_tensor, correct_tensor, images in pending:
+            loss, right = float(loss_tensor), float(correct_tensor)
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"the loss became {loss} at epoch {line['epoch']}, step {line['step']} of the training",
+                    hint=f"begin again with --fresh and a smaller learning rate, now {self.config.peak_lr:g} at its top",
+                )
+            self.totals[0] += loss * images
+            self.totals[1] += right
+            self.totals[2] += images
+            lines.append(TrainingStep(**line, loss=loss, accuracy=right / images, images=images))
+        self.loop.write(lines)
+
+    def _finish_epoch(self) -> None:
+        self.loop.flush()
+        with self.loop.abandonable():
+            validation_loss, accuracy = self._validate()
+        self.accuracies.append(accuracy)
+        if accuracy == max(self.accuracies) and self.accuracies.count(accuracy) == 1:  # of equals, the first
+            self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+        loss, right, images = self.totals
+        record = TrainingEpoch(
+            epoch=self.epoch,
+            train_loss=loss / images,
+            train_accuracy=right / images,
+            validation_loss=validation_loss,
+            validation_accuracy=accuracy,
+            best_accuracy=max(self.accuracies),
+            elapsed_s=self.loop.elapsed_s,
+        )
+        self.loop.write([record])
+        self.totals = [0.0, 0.0, 0]
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loop.end_epoch(last=self.epoch == self.config.epochs)
+
+    def _validate(self) -> tuple[float, float]:
+        loss, accuracy = score(self.network, self.validation_batches, self.device)
+        if not math.isfinite(loss):
+            raise DivergedError(f"the validation loss became {loss} in epoch {self.epoch} of the training")
+        return loss, accuracy
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "best": self.best,
+            "accuracies": self.accuracies,
+            "totals": self.totals,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        self.accuracies, self.totals = state["accuracies"], state["totals"]
+
+    def undo(self) -> Callable[[], None]:
+        return undo_of_forward(self.network, self.device)
+
+
+@torch.inference_mode()
+def score(network: nn.Module, batches: Loader, device: torch.device) -> tuple[float, float]:
+    """Mean loss and top-1 accuracy, in evaluation mode."""
+    network.eval()
+    loss, right, count = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    for pixels, labels in batches.batches(0):
+        labels = labels.to(device)
+        logits = network(normalise(pixels.to(device)))
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        right += _correct(logits, labels)
+        count += len(labels)
+    return float(loss) / count, float(right) / count
+
+
+def _correct(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.detach().argmax(-1) == labels).sum().float()
