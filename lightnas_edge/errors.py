@@ -15,6 +15,7 @@
     ├── ModelError            an ONNX file that cannot be read, given shapes or sent   (ValueError)
     ├── DivergedError         training left the finite numbers
     ├── ExportError           the exported graph is wrong or unsupported
+    │   └── CalibrationError  images that give no ranges, or a layer that 8 bits cannot hold
     └── VerifyError           the verification could not be carried out
 
 `luts.LutError` and `devices.DeviceError` are branches of the same tree, in the packages that raise them.
@@ -102,6 +103,10 @@ class DivergedError(LightnasEdgeError):
 
 class ExportError(LightnasEdgeError):
     """An ONNX file that could not be written, or does not compute what PyTorch computes."""
+
+
+class CalibrationError(ExportError):
+    """Images from which no ranges can be read, a range without an end, or a layer that is zero in 8 bits."""
 
 
 class VerifyError(LightnasEdgeError):

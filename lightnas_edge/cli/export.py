@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lightnas_edge.cli._console import print_result
+from lightnas_edge.cli._calibration import add_calibration, calibration_options
+from lightnas_edge.cli._console import percent, print_result, warn
 from lightnas_edge.cli._options import add_json, count
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
+from lightnas_edge.measuring.engines import PRECISIONS
 from lightnas_edge.records.deployment import ExportRecord
 from lightnas_edge.runs import Run
 
@@ -25,6 +27,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--batch", type=count, metavar="N", help="images per inference (default: as the table was measured)"
     )
     parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: that of the run's table")
+    add_calibration(parser)
     add_json(parser)
     parser.set_defaults(run=_run)
 
@@ -38,12 +42,29 @@ def _run(arguments: argparse.Namespace) -> int:
 def _exported(run: Run, arguments: argparse.Namespace) -> ExportRecord:
     from lightnas_edge.deploy import DEFAULT_TARGET, export_network
 
-    export = export_network(run, target=arguments.target or DEFAULT_TARGET, batch=arguments.batch, data=arguments.data)
+    export = export_network(
+        run, precision=arguments.precision, target=arguments.target or DEFAULT_TARGET, batch=arguments.batch,
+        data=arguments.data, **calibration_options(arguments, run.space.input_size),
+    )  # fmt: skip
     record = export.record
+    for warning in export.warnings:
+        warn(warning)
     if not arguments.json:
-        agreement = record.agreement
         print_result(
             f"exported {export.path} ({record.precision}, opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch "
-            f"{record.batch}); maximum difference from PyTorch {agreement.max_abs_difference:.1e} (n={agreement.images})"
+            f"{record.batch}); {_agreement(record)}"
         )
     return record
+
+
+def _agreement(record: ExportRecord) -> str:
+    """How far the file is from PyTorch in float32. In int8 that is the price of rounding, and no fault."""
+    agreement = record.agreement
+    if record.quantisation is None:
+        return f"maximum difference from PyTorch {agreement.max_abs_difference:.1e} (n={agreement.images})"
+    how = record.quantisation
+    made = "fine-tuned" if how.fine_tuned else f"calibrated on {how.images} images, {how.method}"
+    return (
+        f"{made}; rounding to 8 bits changes the class of {percent(1 - (agreement.top1_agreement or 0.0))} of "
+        f"{agreement.images} images, lowest cosine of logits {agreement.cosine:.3f}; `verify` measures the accuracy"
+    )

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from lightnas_edge.data.images import ArrayImages, FileImages, Images
+from lightnas_edge.data.images import ArrayImages, FileImages, Images, smaller_than
 from lightnas_edge.data.loader import MEAN, STANDARD_DEVIATION, Loader, normalise
 from lightnas_edge.errors import DataError
 from lightnas_edge.records.run import DataRecord, Normalisation
 from lightnas_edge.space import Space
 
 DIGITS = "digits"
-_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _LAYOUT = "expected train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg alone, which is split; or the word 'digits'"
 _Labels = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -67,11 +67,11 @@ class DataSet:
 
     def validation_arrays(self, limit: int | None = None) -> tuple[np.ndarray[Any, np.dtype[np.float32]], _Labels]:
         """(N, 3, S, S) float32 as a network takes them, and (N,) labels; `limit` takes evenly spaced ones."""
-        count = len(self.validation)
-        chosen = np.arange(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).astype(int)
-        loader = Loader(_Subset(self.validation, chosen), batch=64, seed=0, shuffle=False, augment=False)
-        parts = [normalise(pixels).contiguous().numpy() for pixels, _ in loader.batches(0)]
-        return np.ascontiguousarray(np.concatenate(parts)), self.validation.labels[chosen]
+        return _arrays(self.validation, limit)
+
+    def training_arrays(self, limit: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """(N, 3, S, S) as `validation_arrays`, of training images without augmentation."""
+        return _arrays(self.train, limit)[0]
 
     @property
     def record(self) -> DataRecord:
@@ -97,6 +97,41 @@ class _Subset(Images):
 
     def image(self, index: int, generator: np.random.Generator | None) -> Any:
         return self._images.image(int(self._chosen[index]), generator)
+
+
+def _arrays(images: Images, limit: int | None) -> tuple[np.ndarray[Any, np.dtype[np.float32]], _Labels]:
+    count = len(images)
+    chosen = np.arange(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).astype(int)
+    loader = Loader(_Subset(images, chosen), batch=64, seed=0, shuffle=False, augment=False)
+    parts = [normalise(pixels).contiguous().numpy() for pixels, _ in loader.batches(0)]
+    return np.ascontiguousarray(np.concatenate(parts)), images.labels[chosen]
+
+
+def load_images(
+    folder: str | Path, size: int, limit: int | None = None
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+    """(N, 3, S, S) normalised pixels of the images below a folder, without labels, and how many of them were enlarged.
+
+    Raises:
+        DataError: no such folder, or an image that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"the folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}",
+            hint="name a folder with images",
+        )
+    paths = sorted(
+        path for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )  # fmt: skip
+    if not paths:
+        return np.empty((0, 3, size, size), np.float32), 0
+    if limit is not None and limit < len(paths):
+        paths = [paths[index] for index in np.linspace(0, len(paths) - 1, limit).astype(int)]
+    images = FileImages(paths, np.zeros(len(paths), np.int64), size)
+    pixels, _ = _arrays(images, None)
+    return pixels, sum(smaller_than(path, size) for path in paths)
 
 
 def load_data(
@@ -239,7 +274,7 @@ def _scan(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
         entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
     ):
         files = [path for path in class_folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        images = sorted(path for path in files if path.suffix.lower() in _SUFFIXES)
+        images = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             others = f" ({len(files)} other files)" if files else ""
             faults.append(f"class {class_folder.name!r} has no images in {class_folder}{others}")

@@ -99,6 +99,12 @@ class FileImages(Images):
         return np.asarray(prepared)
 
 
+def smaller_than(path: Path, size: int) -> bool:
+    """Whether a readable image has a side below `size`."""
+    with Image.open(path) as image:
+        return min(image.size) < size
+
+
 def _validation_view(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to 256/224 of the size, centre cut out; one resampling."""
     width, height = image.size

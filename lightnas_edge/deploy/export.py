@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import cast, get_args
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from lightnas_edge import graph
 from lightnas_edge.data import DataSet, load_data
@@ -19,96 +22,247 @@ from lightnas_edge.deploy.compare import compare_outputs
 from lightnas_edge.deploy.targets import DEFAULT_TARGET, opset_for
 from lightnas_edge.errors import DataError, ExportError
 from lightnas_edge.files import sha256_of
+from lightnas_edge.graph import Precision
 from lightnas_edge.nn import Network, folded_weights
-from lightnas_edge.records.deployment import Agreement, ExportRecord
+from lightnas_edge.quantise.calibration import (
+    DEFAULT_IMAGES,
+    DEFAULT_METHOD,
+    CalibrationImages,
+    calibrate_network,
+    quantised_network_model,
+)
+from lightnas_edge.records.deployment import Agreement, ExportRecord, Quantisation
+from lightnas_edge.records.quantisation import CalibrationMethod, CalibrationRecord, Dialect
 from lightnas_edge.runs import Export, Run
 from lightnas_edge.train import load_network
 
 IMAGES = 64
+_WITHOUT_INT8 = ("onnxruntime-cuda", "onnxruntime-tensorrt")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far an exported graph may be from PyTorch in float32 before it is refused."""
+
+    relative_difference: float  # largest difference over the largest logit
+    cosine: float  # of the worst image
+
+
 # Folding batch norm and another order of sums cost about 1e-6 of the largest logit in float32. A wrong padding or a
 # swapped weight costs more than 1e-1. The limit stands well clear of both. Half precision keeps 11 bits, and every layer
-# rounds once. Relative to the largest logit.
-MAX_DIFFERENCE = {"fp32": 1e-3, "fp16": 3e-2}
+# rounds once. In 8 bits the difference is that of rounding: whether it is small enough is a question of accuracy, which `verify`
+# answers. The limit there is against ranges that do not belong to the network.
+LIMITS = {"fp32": Limits(1e-3, 0.999), "fp16": Limits(3e-2, 0.99), "int8": Limits(2.0, 0.5)}
+
+
+@dataclass(frozen=True)
+class BuiltExport:
+    """An ONNX file that was checked, its record, and the calibration of an int8 one."""
+
+    record: ExportRecord
+    content: bytes
+    calibration: CalibrationRecord | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def export_network(
     run: Run | Path,
     *,
+    precision: Precision | None = None,
+    dialect: Dialect | None = None,
     target: str = DEFAULT_TARGET,
     batch: int | None = None,
     data: str | Path | None = None,
     images: int = IMAGES,
+    calibration: CalibrationImages | int | None = None,
+    method: CalibrationMethod = DEFAULT_METHOD,
+    fine_tuned: bool | None = None,
 ) -> Export:
-    """Write `export/model.onnx` and `export/export.json` of a trained run.
+    """Write `export/model.onnx` and `export/export.json` of a trained run, and `calibration.json` of an int8 file.
 
-    Args:
-        target: the runtime it is for, `tensorrt-8.2` or the like; decides the opset.
-        batch: images per inference, fixed in the graph; that of the run's predictor when None.
-        data: where the training's images are now, if they have moved.
-        images: how many validation images are run through both PyTorch and ONNX Runtime.
+    Args: as `build_export`.
 
     Raises:
-        ExportError: the graph is invalid or computes something else than PyTorch, or has no such precision; nothing is
-            written then.
+        ExportError: as `build_export`; nothing is written then.
         RunError: the run has no trained network, or another process writes there.
         DataError: the images are missing, or are not those of the training.
     """
     run = run if isinstance(run, Run) else Run.open(run)
+    with run.writing("export"):
+        built = build_export(
+            run, precision=precision, dialect=dialect, target=target, batch=batch, data=data, images=images,
+            calibration=calibration, method=method, fine_tuned=fine_tuned,
+        )  # fmt: skip
+        path = run.save_export(built.record, built.content, built.calibration)
+        return Export(built.record, path, built.content, built.warnings)
+
+
+def build_export(
+    run: Run,
+    *,
+    precision: Precision | None = None,
+    dialect: Dialect | None = None,
+    target: str = DEFAULT_TARGET,
+    batch: int | None = None,
+    data: str | Path | None = None,
+    images: int = IMAGES,
+    calibration: CalibrationImages | int | None = None,
+    method: CalibrationMethod = DEFAULT_METHOD,
+    fine_tuned: bool | None = None,
+) -> BuiltExport:
+    """The ONNX file of a trained run, in any precision. Nothing is written.
+
+    Args:
+        precision: that of the run's table when None.
+        dialect: of int8; that of the target's runtime when None, or else of the runtime that the table was measured with.
+        target: the runtime it is for, `tensorrt-8.2` or the like; decides the opset.
+        batch: images per inference, fixed in the graph; that of the run's predictor when None.
+        data: where the training's images are now, if they have moved.
+        images: how many validation images are run through both PyTorch and ONNX Runtime.
+        calibration: of int8: images, or how many training images; DEFAULT_IMAGES when None.
+        method: that finds ranges in them.
+        fine_tuned: with the weights of `train --quantize int8`: True, False, or when None if the run has them for this dialect
+            and no calibration was asked.
+
+    Raises:
+        CalibrationError: images or activations from which no ranges can be read.
+        ExportError: the graph is invalid or too far from PyTorch, the engine has no such precision, or nothing was fine-tuned.
+        RunError: the run has no trained network.
+        DataError: the images are missing, or are not those of the training.
+    """
     opset = opset_for(target)
     batch = _batch_of(run) if batch is None else batch
-    precision = exported_precision(run)
-    with run.writing("export"):
-        weights = run.weights.record
-        network = load_network(run)
-        data_set = load_training_data(run, data)
-        inputs, _ = data_set.validation_arrays(images)
+    precision = exported_precision(run) if precision is None else precision
+    arithmetic = _arithmetic(run, precision, dialect, target)
+    weights = run.weights.record
+    network = load_network(run)
+    data_set = load_training_data(run, data)
+    inputs, _ = data_set.validation_arrays(images)
+    calibrated, quantisation, warnings = None, None, tuple[str, ...]()
+    if arithmetic.quantised:
+        floats, calibrated, warnings = _quantised_weights(
+            run, network, arithmetic, data_set, calibration, method, fine_tuned
+        )
+        model = quantised_network_model(
+            network.space, network.architecture, floats, arithmetic, calibrated.ranges, batch=batch, opset=opset
+        )
+        quantisation = Quantisation(
+            dialect=calibrated.dialect,
+            method=calibrated.method,
+            images=calibrated.images,
+            calibration_sha256=calibrated.sha256,
+            fine_tuned=calibrated.weights_sha256 != weights.weights_sha256,
+        )
+    else:
         model = graph.network_model(
             network.space, network.architecture, batch=batch, opset=opset, weights=folded_weights(network),
-            arithmetic=graph.Arithmetic(precision),
+            arithmetic=arithmetic,
         )  # fmt: skip
-        normalisation = weights.data.normalisation
-        notes = {"classes": weights.data.classes, "normalisation": normalisation.to_json(), "layout": "NCHW, RGB"}
-        for name, value in notes.items():
-            graph.add_property(model, name, json.dumps(value))
-        content = graph.model_bytes(model)
-        agreement = _check(model, content, network, inputs, batch, MAX_DIFFERENCE[precision])
-        record = ExportRecord(
-            target=target,
-            opset=opset,
-            ir_version=model.ir_version,
-            batch=batch,
-            precision=precision,
-            input_size=network.space.input_size,
-            classes=weights.data.classes,
-            normalisation=normalisation,
-            operators=network.architecture.names,
-            space_sha256=network.space.sha256,
-            weights_sha256=weights.weights_sha256,
-            data_sha256=data_set.sha256,
-            sha256=sha256_of(content),
-            size_bytes=len(content),
-            checked_with={"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
-            max_relative_difference=MAX_DIFFERENCE[precision],
-            agreement=agreement,
-        )
-        return Export(record, run.save_export(record, content), content)
+    normalisation = weights.data.normalisation
+    notes = {"classes": weights.data.classes, "normalisation": normalisation.to_json(), "layout": "NCHW, RGB"}
+    for name, value in notes.items():
+        graph.add_property(model, name, json.dumps(value))
+    content = graph.model_bytes(model)
+    limits = LIMITS[precision]
+    agreement = _check(model, content, network, inputs, batch, limits)
+    record = ExportRecord(
+        target=target,
+        opset=opset,
+        ir_version=model.ir_version,
+        batch=batch,
+        precision=precision,
+        quantisation=quantisation,
+        input_size=network.space.input_size,
+        classes=weights.data.classes,
+        normalisation=normalisation,
+        operators=network.architecture.names,
+        space_sha256=network.space.sha256,
+        weights_sha256=weights.weights_sha256,
+        data_sha256=data_set.sha256,
+        sha256=sha256_of(content),
+        size_bytes=len(content),
+        checked_with={"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        max_relative_difference=limits.relative_difference,
+        agreement=agreement,
+    )
+    return BuiltExport(record, content, calibrated, warnings)
 
 
-def exported_precision(run: Run) -> Literal["fp32", "fp16"]:
+def exported_precision(run: Run) -> Precision:
     """That of the run's table: another one's latency would say nothing about the network.
 
     Raises:
-        ExportError: no network is written in that precision yet.
+        ExportError: an unknown one.
     """
-    precision = run.record.fingerprint.get("precision")
-    if precision in (None, "fp32"):
-        return "fp32"
-    if precision == "fp16":
-        return "fp16"
-    raise ExportError(
-        f"the run's table is of {precision}, and a trained network is not written in {precision} yet",
-        hint="search with a table of --precision fp32 or fp16",
+    precision = run.record.fingerprint.get("precision") or "fp32"
+    if precision not in get_args(Precision):
+        raise ExportError(f"the run's table is of the unknown precision {precision!r}")
+    return cast(Precision, precision)
+
+
+def _arithmetic(run: Run, precision: Precision, dialect: Dialect | None, target: str) -> graph.Arithmetic:
+    """Raises ExportError: the engine of the run's table has no such precision."""
+    if precision != "int8":
+        return graph.Arithmetic(precision)
+    backend = run.record.fingerprint.get("backend")
+    if dialect is None and target != DEFAULT_TARGET:
+        dialect = "tensorrt" if target.lower().startswith("tensorrt") else "ort"
+    if dialect is not None:
+        return graph.Arithmetic("int8", dialect)
+    if backend in _WITHOUT_INT8:
+        raise ExportError(
+            f"the run's table was measured with {backend}, which has no int8",
+            hint="name a runtime that has it: --target onnxruntime or --target tensorrt",
+        )
+    return graph.Arithmetic.for_backend(str(backend or "onnxruntime"), "int8")
+
+
+def _quantised_weights(
+    run: Run,
+    network: Network,
+    arithmetic: graph.Arithmetic,
+    data: DataSet,
+    calibration: CalibrationImages | int | None,
+    method: CalibrationMethod,
+    fine_tuned: bool | None,
+) -> tuple[Mapping[str, np.ndarray], CalibrationRecord, tuple[str, ...]]:
+    """Weights with batch norm folded in, the ranges of their activations, and warnings."""
+    if fine_tuned or (fine_tuned is None and calibration is None):
+        found = _fine_tuned_weights(run, arithmetic)
+        if found is not None:
+            return *found, ()
+        if fine_tuned:
+            raise ExportError(
+                f"no weights are fine-tuned in {arithmetic}",
+                hint=f"`lightnas-edge train {shlex.quote(str(run.folder))} --quantize int8` trains them",
+            )
+    images = calibration
+    if images is None or isinstance(images, int):
+        images = CalibrationImages.from_training(data, DEFAULT_IMAGES if images is None else images)
+    weights = folded_weights(network)
+    record = calibrate_network(
+        network.space, network.architecture, weights, arithmetic, images, run.weights.record.weights_sha256, method
     )
+    return weights, record, images.warnings
+
+
+def _fine_tuned_weights(
+    run: Run, arithmetic: graph.Arithmetic
+) -> tuple[Mapping[str, np.ndarray], CalibrationRecord] | None:
+    """Of `train --quantize int8` in this dialect, with the ranges at its end; None where there are none."""
+    found = run.quantised
+    if found is None or found.record.quantised is None or found.record.quantised.dialect != arithmetic.dialect:
+        return None
+    try:
+        weights = load_file(found.path)
+    except (OSError, SafetensorError) as error:
+        raise ExportError(
+            f"the weights {found.path} cannot be used: {str(error).splitlines()[0]}",
+            hint=f"`lightnas-edge train {shlex.quote(str(run.folder))} --quantize int8 --fresh` trains them again",
+        ) from error
+    training = found.record.quantised
+    update = {"ranges": training.ranges, "weights_sha256": found.record.weights_sha256}
+    return weights, training.calibration.model_copy(update=update)
 
 
 def load_training_data(run: Run, source: str | Path | None = None) -> DataSet:
@@ -146,7 +300,7 @@ def pytorch_outputs(network: Network, inputs: np.ndarray) -> np.ndarray:
 
 
 def _check(
-    model: onnx.ModelProto, content: bytes, network: Network, inputs: np.ndarray, batch: int, limit: float
+    model: onnx.ModelProto, content: bytes, network: Network, inputs: np.ndarray, batch: int, limits: Limits
 ) -> Agreement:
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -155,11 +309,15 @@ def _check(
         raise ExportError(f"the exported graph is invalid: {error}") from error
     parts = [session.run(["output"], {"input": chunk})[0] for chunk in _chunks(_filled(inputs, batch), batch)]
     agreement = compare_outputs(pytorch_outputs(network, inputs), np.concatenate(parts)[: len(inputs)])
-    if not agreement.relative_difference <= limit:
+    if not (agreement.relative_difference <= limits.relative_difference and agreement.cosine >= limits.cosine):
+        quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
         raise ExportError(
             f"the exported graph does not compute what PyTorch computes: on {agreement.images} images the logits "
-            f"differ by up to {agreement.relative_difference:.2g} of the largest (limit {limit:g})",
-            hint="nothing was written; this is a fault of lightnas-edge, or the weights hold huge values",
+            f"differ by up to {agreement.relative_difference:.2g} of the largest (limit {limits.relative_difference:g}), the lowest "
+            f"cosine is {agreement.cosine:.3f} (limit {limits.cosine:g})",
+            hint="nothing was written; try another --calibration-method or other images, or `lightnas-edge train RUN --quantize int8`"
+            if quantised
+            else "nothing was written; this is a fault of lightnas-edge, or the weights hold huge values",
         )
     return agreement
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -26,6 +28,11 @@ class CalibrationRecord(Record):
     weights_sha256: Sha256  # of the weights that the ranges belong to
     runtime: Name  # that computed the activations, with its version
     ranges: dict[Name, ActivationRange]
+
+    @property
+    def sha256(self) -> str:
+        """Identity of what it says."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _one_hash_per_image(self) -> Self:

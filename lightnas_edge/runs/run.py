@@ -25,6 +25,7 @@ from lightnas_edge.records.base import read_bounded
 from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, VerificationRecord
 from lightnas_edge.records.differences import changes
 from lightnas_edge.records.precision import PrecisionRecord
+from lightnas_edge.records.quantisation import CalibrationRecord
 from lightnas_edge.records.run import (
     ChoiceRecord,
     DataRecord,
@@ -58,6 +59,7 @@ class Export:
     record: ExportRecord
     path: Path
     content: bytes
+    warnings: tuple[str, ...] = ()  # about the images of a calibration; known when it is made
 
 
 class Run:
@@ -253,6 +255,28 @@ class Run:
         return Weights(record, path)
 
     @property
+    def quantised(self) -> Weights | None:
+        """The weights that were trained with rounding to 8 bits, batch norm folded in; None where there are none.
+
+        Raises:
+            StaleRecordError: also where they were trained from other float weights than those of the run.
+        """
+        folder = self.quantised_folder
+        if not (folder / "result.json").exists():
+            return None
+        again = f"`lightnas-edge train {self._quoted} --quantize int8 --fresh` trains them again"
+        record = TrainingRecord.load(folder / "result.json", error=RunError, remedy=again)
+        path = folder / "weights.safetensors"
+        floats = self.weights.record.weights_sha256
+        if record.quantised is None or record.quantised.float_weights_sha256 != floats:
+            raise StaleRecordError(f"the int8 weights in {folder} were trained from other float weights", hint=again)
+        if not path.exists():
+            raise RunError(f"{path} is missing", hint=again)
+        if sha256_of_file(path) != record.weights_sha256:
+            raise StaleRecordError(f"{path} is not the file that result.json describes", hint=again)
+        return Weights(record, path)
+
+    @property
     def export(self) -> Export:
         """The ONNX file of these weights."""
         remedy = f"`lightnas-edge export {self._quoted}` writes it"
@@ -305,6 +329,11 @@ class Run:
         return self.folder / "train"
 
     @property
+    def quantised_folder(self) -> Path:
+        """As `train_folder`, of a training with rounding to 8 bits."""
+        return self.folder / "train-int8"
+
+    @property
     def verify_folder(self) -> Path:
         """The journal of the last finished verification, and that of an interrupted one."""
         return self.folder / "verify"
@@ -350,14 +379,20 @@ class Run:
         """The weights first: a power cut between the files leaves weights that no record describes."""
         if sha256_of(weights) != record.weights_sha256:
             raise ValueError("the record describes other weights")
-        path = self.train_folder / "weights.safetensors"
+        folder = self.train_folder if record.quantised is None else self.quantised_folder
+        path = folder / "weights.safetensors"
         write_atomic(path, weights, durable=True)
-        record.save(self.train_folder / "result.json")
+        record.save(folder / "result.json")
         return path
 
-    def save_export(self, record: ExportRecord, model: bytes) -> Path:
+    def save_export(self, record: ExportRecord, model: bytes, calibration: CalibrationRecord | None = None) -> Path:
+        """The file, its record, and the ranges of an int8 one; those of an earlier one are removed."""
         path = self.folder / "export" / record.model
         write_atomic(path, model)
+        if calibration is None:
+            path.with_name("calibration.json").unlink(missing_ok=True)
+        else:
+            calibration.save(path.with_name("calibration.json"))
         record.save(path.with_name("export.json"))
         return path
 

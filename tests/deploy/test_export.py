@@ -124,9 +124,14 @@ def test_the_file_is_in_the_precision_of_the_runs_table(run_folder):
     assert {each.data_type for each in graph.initializer} == {onnx.TensorProto.FLOAT16}
 
 
-def test_a_precision_that_no_network_is_written_in_is_refused(run_folder):
+def test_a_run_with_a_table_of_int8_is_calibrated_and_written_in_int8(run_folder):
     in_precision(run_folder, "int8")
 
-    with pytest.raises(ExportError, match="the run's table is of int8") as caught:
-        export_network(run_folder)
-    assert "--precision fp32 or fp16" in caught.value.hint
+    export = export_network(run_folder)
+
+    record = export.record
+    assert (record.precision, record.quantisation.dialect, record.quantisation.images) == ("int8", "ort", 512)
+    assert record.agreement.top1_agreement > 0.9
+    properties = {prop.key: prop.value for prop in onnx.load(export.path).metadata_props}
+    assert properties["lightnas_edge.arithmetic"] == "int8 ort"
+    assert json.loads(properties["classes"]) == list(record.classes)
