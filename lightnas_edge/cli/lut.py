@@ -60,7 +60,7 @@ def _show(arguments: argparse.Namespace) -> int:
         })  # fmt: skip
         return 0
     described = ", ".join(f"{name} {value}" for name, value in lut.fingerprint.items() if value not in (None, False))
-    print_result(f"{arguments.lut}: {described}{'  SIMULATED' if lut.simulated else ''}")
+    print_result(f"{'SIMULATED: ' if lut.simulated else ''}{arguments.lut}: {described}")
     rows = [
         [
             entry.key, ms(entry.latency_ms), f"± {ms(entry.standard_error_ms)}",

@@ -22,7 +22,8 @@ from lightnas_edge.cli._options import (
     settings,
     sudo_password,
 )
-from lightnas_edge.measuring import select_operators, write_profile_job
+from lightnas_edge.measuring import Settings, select_operators, write_profile_job
+from lightnas_edge.measuring.engines import why_board_lacks
 from lightnas_edge.measuring.tables import table_path
 
 DESCRIPTION = (
@@ -76,6 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
     password = sudo_password(arguments)
     connection = devices.connect(arguments.host)
     chosen = settings(arguments, connection)
+    _refuse_lacking(connection, chosen)
     table = arguments.out or table_path(arguments.host, space.name, chosen)
     began_s = time.monotonic()
     job, lut = measure_with_progress(
@@ -100,6 +102,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if all(key in lut.entries for key in job.keys) else 1
 
 
+def _refuse_lacking(connection: devices.Connection, chosen: Settings) -> None:
+    """Before models are written and sent. Raises UsageError: the board does not compute in this precision."""
+    why = why_board_lacks(connection, chosen.backend, chosen.precision)
+    if why is not None:
+        raise UsageError(why, hint="use --precision fp16, or a board that has it")
+
+
 def _profile_model(arguments: argparse.Namespace) -> int:
     from lightnas_edge.cli._model_profile import default_folder, show_profile
     from lightnas_edge.deploy.profile_model import profile_model
@@ -116,6 +125,7 @@ def _profile_model(arguments: argparse.Namespace) -> int:
     password = sudo_password(arguments)
     connection = devices.connect(arguments.host)
     chosen = model_settings(arguments, connection, model, arguments.rounds or _MODEL_ROUNDS)
+    _refuse_lacking(connection, chosen)
     folder = arguments.out or default_folder(model.facts.name)
     announce_estimate(0, chosen, networks=1)
     with campaign_progress(f"measuring {model.facts.name} on {arguments.host}", chosen.protocol.rounds) as bars:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import get_args
 
+import devices
+from devices import Connection
+from devices.catalogue import load_catalogue
 from lightnas_edge.graph import Precision
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -15,6 +18,8 @@ PRECISIONS_OF: dict[str, tuple[str, ...]] = {
     "tensorrt": PRECISIONS,
 }
 
+_ON_GPU = ("onnxruntime-cuda", "onnxruntime-tensorrt", "simulated", "tensorrt")
+
 
 def why_impossible(backend: str, precision: str) -> str | None:
     """Why an engine does not compute in a precision; None where it does. An unknown engine is the agent's to refuse."""
@@ -23,3 +28,20 @@ def why_impossible(backend: str, precision: str) -> str | None:
     is_half_on_cpu = (backend, precision) == ("onnxruntime", "fp16")
     why = ": a CPU has no fp16 kernels; ONNX Runtime converts to float32 and would time that" * is_half_on_cpu
     return f"the backend {backend} measures {' and '.join(PRECISIONS_OF[backend])}, not {precision}{why}"
+
+
+def why_board_lacks(connection: Connection, backend: str, precision: str) -> str | None:
+    """Why the hardware of a board does not compute in a precision; None where it does, or where that is not known.
+
+    The board is asked what it is only where some board lacks the precision.
+
+    Raises:
+        DeviceError: the board is out of reach.
+    """
+    gpus = {name: board for name, board in load_catalogue().items() if board.compute_capability is not None}
+    if backend not in _ON_GPU or all(precision in board.precisions for board in gpus.values()):
+        return None
+    found = gpus.get(devices.probe(connection, backend).board.name.removeprefix("virtual:"))
+    if found is None or precision in found.precisions:
+        return None
+    return f"{found.title} computes in {' and '.join(found.precisions)}, not in {precision}"
