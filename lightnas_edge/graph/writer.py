@@ -204,18 +204,20 @@ class GraphWriter:
             names = [self._initializer(f"{name}.weight", weight.astype(self._float))]
             names += [self._initializer(f"{name}.bias", values.astype(self._float)) for values in biases]
             return [x, *names]
-        scales = weight_scales(weight)
-        if self.arithmetic.dialect == "ort" and biases:  # a channel of tiny weights must not cut its bias off
+        dialect = self.arithmetic.dialect
+        assert dialect is not None
+        scales = weight_scales(weight, dialect)
+        if dialect == "ort" and biases:  # a channel of tiny weights must not cut its bias off
             unit = np.float32(Scale.of(self._range(x), "ort").scale)
             scales = np.maximum(scales, np.abs(biases[0]) / unit / LARGEST_BIAS).astype(np.float32)
         scale = self._initializer(f"{name}.weight.scale", scales)
         zero = self._initializer(f"{name}.weight.zero_point", np.zeros(len(scales), np.int8))
-        if self.arithmetic.dialect == "tensorrt":  # float weights with Q/DQ: versions before 10 fold no int8 weights
+        if dialect == "tensorrt":  # float weights with Q/DQ: versions before 10 fold no int8 weights
             stored = self._initializer(f"{name}.weight", weight)
             quantised = self.node("QuantizeLinear", f"{name}.weight.quantise", [stored, scale, zero], axis=0)
             weights = self.node("DequantizeLinear", f"{name}.weight.dequantise", [quantised, scale, zero], axis=0)
             return [self.read(x), weights, *(self._initializer(f"{name}.bias", values) for values in biases)]
-        stored = self._initializer(f"{name}.weight", quantise_weight(weight, scales))
+        stored = self._initializer(f"{name}.weight", quantise_weight(weight, scales, dialect))
         weights = self.node("DequantizeLinear", f"{name}.weight.dequantise", [stored, scale, zero], axis=0)
         return [self.read(x), weights, *(self._int32_bias(name, x, values, scales) for values in biases)]
 

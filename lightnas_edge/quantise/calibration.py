@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lightnas_edge import graph
 from lightnas_edge.data import DataSet, load_images
 from lightnas_edge.errors import CalibrationError
-from lightnas_edge.graph import Arithmetic, Range
+from lightnas_edge.graph import Arithmetic, Dialect, Range
 from lightnas_edge.graph.arithmetic import quantise_weight, weight_scales
 from lightnas_edge.records.quantisation import CalibrationMethod, CalibrationRecord
 from lightnas_edge.space import Architecture, Space
@@ -206,11 +206,13 @@ def quantised_network_model(
     model = graph.network_model(
         space, architecture, batch=batch, opset=opset, weights=weights, arithmetic=arithmetic, ranges=ranges
     )
+    dialect = arithmetic.dialect
+    assert dialect is not None
     stored = {each.name: each for each in model.graph.initializer}
     zero = [
         _layer_of(name)
         for name in graph.weight_shapes(space, architecture)
-        if name.endswith(".weight") and f"{name}.scale" in stored and not _in_int8(stored[name]).any()
+        if name.endswith(".weight") and f"{name}.scale" in stored and not _in_int8(stored[name], dialect).any()
     ]
     if zero:
         raise CalibrationError(
@@ -265,9 +267,9 @@ def _ends(found: Any) -> Range:
     return low, high
 
 
-def _in_int8(weight: onnx.TensorProto) -> NDArray[np.int8]:
+def _in_int8(weight: onnx.TensorProto, dialect: Dialect) -> NDArray[np.int8]:
     values = onnx.numpy_helper.to_array(weight)
-    return values if values.dtype == np.int8 else quantise_weight(values, weight_scales(values))
+    return values if values.dtype == np.int8 else quantise_weight(values, weight_scales(values, dialect), dialect)
 
 
 def _layer_of(tensor: str) -> str:

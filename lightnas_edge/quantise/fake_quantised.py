@@ -14,12 +14,11 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from lightnas_edge.graph import Arithmetic, Dialect, Range, network_model, weight_shapes
-from lightnas_edge.graph.arithmetic import SMALLEST_SCALE
+from lightnas_edge.graph.arithmetic import LARGEST_WEIGHT, SMALLEST_SCALE
 from lightnas_edge.graph.writer import LARGEST_BIAS
 from lightnas_edge.nn.interruption import interruptible_backward
 from lightnas_edge.space import Architecture, Space
 
-_LARGEST_WEIGHT = 127
 Parameters = Mapping[str, Tensor]
 
 
@@ -54,7 +53,7 @@ class FakeQuantised(nn.Module):
         self.ranges = dict(ranges)
         for name in weight_shapes(space, architecture):
             _add_parameter(self, name, torch.tensor(weights[name], dtype=torch.float32))
-        self._steps = _steps_of(model)
+        self._steps = _steps_of(model, dialect)
         self._last_reads = _last_reads(self._steps)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -102,31 +101,32 @@ class _Weighted(_Step):
     """A convolution or linear layer.
 
     Args:
-        rounds_weight: not in squeeze-and-excitation.
+        largest_weight: of the rounded weights; None in squeeze-and-excitation, which stays in float.
         bias_unit: the scale of what the layer reads, where the bias is rounded.
     """
 
     weight: str
     bias: str | None
-    rounds_weight: bool
+    largest_weight: int | None
     bias_unit: float | None
 
     def __call__(self, parameters: Parameters, *inputs: Tensor) -> Tensor:
         weight, bias = parameters[self.weight], None if self.bias is None else parameters[self.bias]
-        if self.rounds_weight:
-            scales = self._scales(weight.detach(), bias)
+        if self.largest_weight is not None:
+            most = self.largest_weight
+            scales = self._scales(weight.detach(), bias, most)
             zeros = torch.zeros_like(scales, dtype=torch.int32)
             if bias is not None and self.bias_unit is not None:
                 bias = _rounded_bias(bias, scales * self.bias_unit)
-            weight = torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
+            weight = torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -most, most)
         return self.apply(inputs[0], weight, bias)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
 
-    def _scales(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _scales(self, weight: Tensor, bias: Tensor | None, most: int) -> Tensor:
         """(C,): as `graph.arithmetic.weight_scales`, and the writer where it rounds the bias."""
-        scales = weight.abs().flatten(1).amax(1).clamp(min=SMALLEST_SCALE) / _LARGEST_WEIGHT
+        scales = weight.abs().flatten(1).amax(1).clamp(min=SMALLEST_SCALE) / most
         if bias is None or self.bias_unit is None:
             return scales
         return torch.maximum(scales, bias.detach().abs() / self.bias_unit / LARGEST_BIAS)
@@ -176,7 +176,7 @@ def _rounded_bias(bias: Tensor, units: Tensor) -> Tensor:
 # -- from a graph ---------------------------------------------------------------------------------------------
 
 
-def _steps_of(model: onnx.ModelProto) -> tuple[_Step, ...]:
+def _steps_of(model: onnx.ModelProto, dialect: Dialect) -> tuple[_Step, ...]:
     """In the order of the graph."""
     constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     stored: dict[str, str] = {}  # tensor -> the weight or bias whose rounded values it holds
@@ -201,13 +201,14 @@ def _steps_of(model: onnx.ModelProto) -> tuple[_Step, ...]:
             bias = biases[0] if biases else None
             names = stored.get(weight, weight), None if bias is None else stored.get(bias, bias)
             unit = scales[first] if bias in stored else None
+            most = LARGEST_WEIGHT[dialect] if weight in stored else None
             if node.op_type == "Gemm":
-                steps.append(_Weighted((first,), output, *names, weight in stored, unit))
+                steps.append(_Weighted((first,), output, *names, most, unit))
                 continue
             given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
             steps.append(
                 _Convolution(
-                    (first,), output, *names, weight in stored, unit,
+                    (first,), output, *names, most, unit,
                     stride=given["strides"][0], padding=given["pads"][0], groups=given["group"],
                 )
             )  # fmt: skip
