@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -125,14 +127,14 @@ def calibrate(floats: onnx.ModelProto, pixels: Pixels, method: CalibrationMethod
     with tempfile.TemporaryDirectory(prefix="lightnas-edge-calibration-") as folder:
         path = Path(folder) / "floats.onnx"
         onnx.save(_for_any_batch(floats), path)
-        with np.errstate(all="ignore"):  # numbers that are not finite have an error of their own below
+        _refuse_not_finite(floats, pixels)
+        with redirect_stdout(io.StringIO()):  # it reports every step there
             calibrator = quantization.create_calibrator(
                 path,
                 augmented_model_path=str(Path(folder) / "observed.onnx"),
                 calibrate_method=getattr(Methods, chosen.name),
                 extra_options={**chosen.settings, "symmetric": False},
             )
-            _refuse_not_finite(floats, pixels)
             for start in range(0, len(pixels), _CHUNK):  # the calibrator keeps all activations of what it is given
                 calibrator.collect_data(_OneRun({"input": pixels[start : start + _CHUNK]}))
             found = calibrator.compute_data()

@@ -67,7 +67,7 @@ class Quantisation(Record):
     dialect: Dialect
     method: CalibrationMethod
     images: Positive  # that the ranges were read from
-    calibration_sha256: Sha256  # of calibration.json
+    calibration_sha256: Sha256  # of the content of calibration.json
     fine_tuned: bool  # the weights were trained with rounding: `train --quantize int8`
 
 

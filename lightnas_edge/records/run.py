@@ -22,9 +22,11 @@ from lightnas_edge.records.base import (
     Share,
     Text,
 )
+from lightnas_edge.records.quantisation import Dialect
 
 Metric = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Operators = Annotated[tuple[Name, ...], Field(min_length=1, max_length=10_000)]
+PrecisionName = Literal["fp32", "fp16", "int8"]
 Confidence = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -142,11 +144,35 @@ class PredictedRecord(Record):
         return self.metrics.get("latency_ms")
 
 
+class DeployedScore(Record):
+    """The same images and weights in the network's own precision, executed by ONNX Runtime on this machine.
+
+    Without a loss, `fault` says why the network cannot be computed in that precision.
+    """
+
+    precision: Literal["fp16", "int8"]
+    dialect: Dialect | None
+    loss: float | None
+    accuracy: Share | None
+    penalty: float | None  # mean over the images of this loss less that in float32
+    penalty_error: NonNegativeFloat | None  # standard error of that mean
+    fault: Text | None
+
+
 class SupernetScore(Record):
-    """Of a network on held-out images with the supernet's weights; null where it was not scored."""
+    """Of a network on held-out images with the supernet's weights, in float32; null where it was not scored."""
 
     loss: float | None
     accuracy: Share | None
+    deployed: DeployedScore | None = None  # null in fp32, and where the network was not scored
+    # What the search compares: the loss as the held-out images and the operator scores estimate it, with the penalty of the
+    # precision. Up to a constant of the search; lower is better. Null where the network was not scored.
+    estimate: float | None = None
+
+    @property
+    def deployed_accuracy(self) -> float | None:
+        """Top-1 in the precision of the network."""
+        return self.accuracy if self.deployed is None else self.deployed.accuracy
 
 
 class CandidateRecord(NetworkPrediction):
@@ -194,6 +220,7 @@ class FrontNetwork(Record):
     name: Name
     folder: Text
     board: Text | None
+    precision: PrecisionName | None  # null where the board of the predictors names none
     simulated: bool
     operators: Operators
     metrics: dict[Metric, MetricPrediction]
@@ -201,13 +228,31 @@ class FrontNetwork(Record):
     confidence: Confidence | None
     supernet: SupernetScore | None
 
+    @property
+    def targets(self) -> dict[str, float]:
+        """Metric -> budget."""
+        return {metric: prediction.target for metric, prediction in self.metrics.items()}
+
+
+class BestNetwork(Record):
+    """The network that is handed over for one budget of one board: the best of all precisions, and why."""
+
+    board: Text | None
+    targets: dict[Metric, PositiveFloat]
+    network: Name  # of the front
+    folder: Text
+    precision: PrecisionName | None
+    compared: Positive  # networks of this budget, in whatever precision
+    reason: Text
+
 
 class FrontRecord(Record):
-    """front.json: all networks of a search, in the order of board and target."""
+    """front.json: all networks of a search, in the order of board and target, and the best one of every budget."""
 
     kind: Literal["front"] = "front"
-    schema_: Literal[2] = Field(default=2, alias="schema")
+    schema_: Literal[3] = Field(default=3, alias="schema")
     networks: tuple[FrontNetwork, ...]
+    best: tuple[BestNetwork, ...]
 
 
 class RefinedRecord(Record):
