@@ -28,15 +28,15 @@ LATENCY_STATISTICS: dict[str, float | None] = {
     "latency_ms": 0.5, "mean_ms": None, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99,
 }  # fmt: skip
 LEAST_ROUNDS = 12  # of any statistic: in fewer a correlation between rounds does not differ visibly from chance
-MEAN_ROUNDS = 36  # an event that hits one round in ten stays unseen in fewer with more than 2.5 %
+MEAN_ROUNDS = 72  # an event that hits one round in twenty stays unseen in fewer with more than 2.5 %
 LOW_QUANTILE = 0.1
 DAY_DEVIATION = (
     0.01  # of one network between two days, beyond what all have in common; known before any sentinel was seen
 )
 _PRIOR_SENTINELS = 4  # the weight of DAY_DEVIATION, in sentinels
-_WAVES = 0.7  # times the number of rounds to the power of 2/3
+_WAVES = 0.4  # times the number of rounds to the power of 2/3: Lazarus, Lewis, Stock and Watson (2018)
 _LEAST_WAVES = 3
-_MOST_ADDED = 2.0  # rounds
+_MOST_ADDED = 3.0  # rounds: an event that n rounds do not show may hit three in n (Hanley and Lippman-Hand 1983)
 
 
 @dataclass(frozen=True)
@@ -213,12 +213,9 @@ def _surely_differs(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether the share of inferences within a threshold is surely above `quantile`, or surely below it.
 
-    An exact binomial test (Clopper and Pearson 1934) of the number of inferences that would be as informative if they were
-    independent: the rounds over the design effect, with Student's correction for the error of the effect (Korn and
-    Graubard 1998). Where all lies on one side of the threshold, whole rounds could lie on the other: as many as rounds.
-
-    "Above" decides that a budget is met. A sample with too few of the slow rounds has too few beyond the threshold and too
-    small a design effect at once, so there the test with further rounds at the extreme must agree.
+    "Above" decides that a budget is met. A sample with too few of the slow rounds has too few inferences beyond the
+    threshold and too small a design effect at once, so it is tested with further rounds at the extreme. Fay and Feuer
+    (1997) add one such event to a sum of events of different weights, for the same reason.
 
     Args:
         within: (rows, rounds) share of each round's inferences within the threshold, the rounds in the order of time.
@@ -229,31 +226,39 @@ def _surely_differs(
     """
     from scipy import special  # takes a while to import
 
-    count = within.shape[1]
+    count = np.full(len(within), float(within.shape[1]))
     share = within.mean(axis=1)
-    one_sided = (share <= 0) | (share >= 1)
     variance, degrees = _variance_of_rounds(within)
-    t = _t(confidence, degrees)
     level = (1 - confidence) / 2
-    whole = np.where(one_sided, 1.0, share * (1 - share))
-    correction = (NormalDist().inv_cdf(1 - level) / t) ** 2
-    independent = np.where(one_sided, count, correction * count * whole / np.maximum(variance, 1e-9 * whole))
-    independent = np.clip(independent, 1.0, samples)
+    correction = (NormalDist().inv_cdf(1 - level) / _t(confidence, degrees)) ** 2
+    lower, spread, rounds = _with_extreme_rounds(within, variance, -1)
+    independent = _independent(lower, spread, rounds, correction, samples)
+    hits = independent * lower
+    above = special.betainc(np.maximum(hits, 1e-9), independent - hits + 1, quantile) < level
+    independent = _independent(share, variance, count, correction, samples)
     hits = independent * share
-    with np.errstate(invalid="ignore"):
-        as_many = special.betainc(np.maximum(hits, 1e-9), independent - hits + 1, quantile)
-        as_few = special.betaincc(hits + 1, np.maximum(independent - hits, 1e-9), quantile)
-    above = (as_many < level) & (share > quantile)
-    below = (as_few < level) & (share < quantile)
-    shifted, spread, rounds_then = _with_extreme_rounds(within, variance, -1)
-    agreed = shifted - quantile > t * np.sqrt(spread / rounds_then)
-    return above & (agreed | one_sided), below
+    below = special.betaincc(hits + 1, np.maximum(independent - hits, 1e-9), quantile) < level
+    return above & (lower > quantile), below & (share < quantile)
+
+
+def _independent(share: Array, variance: Array, rounds: Array, correction: float, samples: int) -> Array:
+    """(rows,) independent inferences that would say as much about the share: the rounds over the design effect.
+
+    For an exact binomial test (Clopper and Pearson 1934), with Student's correction for the error of the design effect
+    (Korn and Graubard 1998). Where all lies on one side of the threshold, whole rounds could lie on the other: as many as
+    rounds.
+    """
+    whole = share * (1 - share)
+    one_sided = whole <= 0
+    found = correction * rounds * whole / np.where(one_sided, 1.0, np.maximum(variance, 1e-9 * whole))
+    clipped: Array = np.clip(np.where(one_sided, rounds, found), 1.0, samples)
+    return clipped
 
 
 def _with_extreme_rounds(values: Array, variance: Array, side: Literal[-1, 1]) -> tuple[Array, Array, Array]:
     """(rows,) mean, variance of a round and number of rounds, with further rounds at the extreme of the skewed side.
 
-    As Agresti and Coull (1998) add two successes and two failures to a share: up to two rounds, as many as the skewness.
+    As many as the skewness, up to _MOST_ADDED; as Agresti and Coull (1998) add two successes and two failures to a share.
     """
     count = values.shape[1]
     centre = values.mean(axis=1)
