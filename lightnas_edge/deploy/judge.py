@@ -277,7 +277,8 @@ def _after_a_miss(metric: str, command: str) -> str:
     if metric in ("accuracy", "accuracy_drop"):
         return "train for longer, or choose a larger network"
     if " --model " in command:
-        return "`profile-device --model FILE` on that board shows the slowest layers; or choose another precision or a smaller network"
+        profile = command.replace("lightnas-edge verify", "profile-device", 1)
+        return f"`{profile}` shows the slowest layers; or choose another precision or a smaller network"
     return "search again with this network in the predictor's samples, or with a tighter target"
 
 

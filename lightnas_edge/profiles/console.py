@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -29,6 +30,7 @@ _VARIATION = re.compile(rf"GPU compute time is unstable, with coefficient of var
 _OPTION = re.compile(r"^([A-Za-z][A-Za-z0-9 /()]{0,60}): ?(.*)$")
 _OPTIONS = ("Model", "Precision", "DLACore", "CUDA Graph", "Spin-wait", "Data transfers", "Selected Device", "TensorRT version",
             "Compute Capability", "Save engine", "Load engine", "Inference Streams", "Streams")  # fmt: skip
+_MODEL = re.compile(r"--onnx=(\S+)")
 _KINDS: dict[str, TimeKind] = {
     "Latency": "latency", "Enqueue Time": "enqueue", "H2D Latency": "h2d", "GPU Compute Time": "gpu", "D2H Latency": "d2h",
 }  # fmt: skip
@@ -126,7 +128,7 @@ def read(text: str, source: str) -> Log:
         elif body:
             _information(log, body)
     if failed:
-        raise RecordError(f"{source}: trtexec failed: {_causes(errors)}", hint=_remedy(errors))
+        raise RecordError(f"{source}: trtexec failed: {_causes(errors)}", hint=_remedy(errors, log.command))
     if not log.statistics and not log.layers and log.build_s is None:
         if passed:
             raise RecordError(
@@ -202,12 +204,15 @@ def _causes(errors: list[str]) -> str:
     return "; ".join(clean_text(error, 300) for error in named[:3]) or "the output names no error"
 
 
-def _remedy(errors: list[str]) -> str:
+def _remedy(errors: list[str], command: str) -> str:
     text = " ".join(errors).lower()
     if "out of memory" in text or "outofmemory" in text:
         return "free memory on the board, or build with a smaller --memPoolSize=workspace:N"
     if "unsupported" in text or "no importer" in text or "plugin" in text:
-        return "`lightnas-edge profile --model FILE` names the operators that a runtime lacks"
+        model = _MODEL.search(command)
+        if model is None:
+            return "profile the ONNX file with `profile-device --model`: it names the operators that a runtime lacks"
+        return f"`profile-device --model {shlex.quote(model[1])}` names the operators that a runtime lacks"
     if "could not find any implementation" in text:
         return "give the builder more workspace (--memPoolSize), or let it use another precision"
     return "run trtexec with --verbose for the cause"
