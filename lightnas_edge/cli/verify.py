@@ -137,7 +137,7 @@ def _verified_model(arguments: argparse.Namespace) -> Verification:
             on_progress=bars.measuring, sudo_password=password,
             command=command_for(model, arguments.host, dict(arguments.shape)),
         )  # fmt: skip
-    report = build_verification_report(found.record, folder)
+    report = build_verification_report(found.record, folder, found.profile)
     if not arguments.json:
         show(found.record, found.line)
         info(f"report: {report.html}")

@@ -59,7 +59,7 @@ def profile_model(
             reason, remedy = (failure.message, failure.remedy) if failure else ("the journal holds no visit of it", "")
             journal.unlink(missing_ok=True)  # or the failure would be resumed
             raise ProfileError(f"{connection.name} could not measure {model.path.name}: {reason}", hint=remedy)
-        layers = _layers(outputs / f"{key}.layers.json")
+        layers = timed_layers(outputs, key)
     entry = table.networks[key]
     warnings = [*evidence.one_of_each_kind(entry.warnings), *model.facts.changes]
     if layers is None:
@@ -74,7 +74,7 @@ def profile_model(
         precision=settings.precision,
         fingerprint=table.fingerprint,
         simulated=table.simulated,
-        groups=_groups(model),
+        groups=convolution_groups(model),
         energy=evidence.energy(entry),
         peak_memory_mb=None if memory is None else memory.value,
         warnings=warnings,
@@ -83,7 +83,13 @@ def profile_model(
     return record
 
 
-def _layers(path: Path) -> LayerProfileFile | None:
+def timed_layers(outputs: Path, key: str) -> LayerProfileFile | None:
+    """What the agent wrote of the layers; None where its runtime times none.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
+    path = outputs / f"{key}.layers.json"
     if not path.exists():
         return None
     try:
@@ -95,7 +101,7 @@ def _layers(path: Path) -> LayerProfileFile | None:
         ) from error
 
 
-def _groups(model: Model) -> dict[str, int]:
+def convolution_groups(model: Model) -> dict[str, int]:
     """Groups of the convolutions, by the name of the node."""
     graph = onnx.load_model_from_string(model.content).graph
     return {

@@ -5,22 +5,33 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from devices import Connection, Status
 from lightnas_edge.deploy import evidence as parts
 from lightnas_edge.deploy.judge import Evidence, check_targets, judge
+from lightnas_edge.deploy.profile_model import convolution_groups, timed_layers
 from lightnas_edge.deploy.references import Arrays, Reference, compare
 from lightnas_edge.deploy.statistics import CONFIDENCE
-from lightnas_edge.deploy.verify import Verification, why_not_measured
-from lightnas_edge.errors import ModelError, VerifyError
+from lightnas_edge.deploy.verify import Verification
+from lightnas_edge.deploy.verify_export import why_not_measured
+from lightnas_edge.errors import ModelError, RecordError, VerifyError
 from lightnas_edge.measuring import Settings, measure, write_model_job
 from lightnas_edge.models import Model, inputs_bytes, outputs_from_bytes
+from lightnas_edge.profiles import profile_record
 from lightnas_edge.records.deployment import AccuracyRecord, VerificationRecord
+from lightnas_edge.records.model_profile import LayerProfileFile, ModelProfileRecord
 
 RECORD = "verification.json"
+
+
+@dataclass(frozen=True)
+class VerifiedModel(Verification):
+    """With the times of its layers, where the board's runtime times them."""
+
+    profile: ModelProfileRecord | None = None
 
 
 def verify_model(
@@ -35,8 +46,10 @@ def verify_model(
     on_progress: Callable[[Status], None] | None = None,
     sudo_password: str | None = None,
     command: str = "lightnas-edge verify --model FILE",
-) -> Verification:
+) -> VerifiedModel:
     """Measure a model on the board of the connection and judge it; writes verification.json and journal.jsonl to `folder`.
+
+    The layers are timed after everything that is judged, in a run of their own.
 
     An interrupted verification of the same model is resumed; the last finished one stays until this one is finished.
 
@@ -59,7 +72,7 @@ def verify_model(
     with tempfile.TemporaryDirectory(prefix="lightnas-edge-job-") as scratch:
         job = write_model_job(
             Path(scratch) / "job", settings, model.content, model.facts.to_json(),
-            inputs=inputs_bytes(model, reference.inputs), runs=reference.runs,
+            inputs=inputs_bytes(model, reference.inputs), runs=reference.runs, layer_profile=True,
         )  # fmt: skip
         (key,) = job.keys
         outputs_folder = Path(scratch) / "outputs"
@@ -69,6 +82,7 @@ def verify_model(
         )  # fmt: skip
         output = outputs_folder / f"{key}.f32"
         returned = output.read_bytes() if output.exists() else None
+        layers, why_no_layers = _layers(outputs_folder, key)
 
     if key not in table.networks:
         failure = table.failed.get(key)
@@ -77,6 +91,8 @@ def verify_model(
         raise VerifyError(f"{connection.name} could not measure {model.path.name}: {reason}", hint=remedy)
     entry = replace(table.networks[key], run=command.removeprefix("lightnas-edge verify "))
     warnings = [*parts.one_of_each_kind(entry.warnings), *model.facts.changes]
+    if why_no_layers:
+        warnings.append(why_no_layers)
     outputs, agreement = None, None
     if returned is None:
         warnings.append("the outputs were not compared: the board returned none")
@@ -138,7 +154,15 @@ def verify_model(
     journal.replace(folder / "journal.jsonl")
     path = folder / RECORD
     record.save(path)
-    return Verification(judgement, record, path)
+    profile = None
+    if layers is not None:
+        profile = profile_record(
+            layers, record.measured, model=model.facts, host=connection.name,
+            source="simulated" if table.simulated else settings.backend, precision=settings.precision,
+            fingerprint=table.fingerprint, simulated=table.simulated, groups=convolution_groups(model),
+            energy=record.energy, peak_memory_mb=record.peak_memory_mb, warnings=(),
+        )  # fmt: skip
+    return VerifiedModel(judgement, record, path, profile)
 
 
 def command_for(model: Model, host: str, shapes: Mapping[str, object]) -> str:
@@ -146,6 +170,14 @@ def command_for(model: Model, host: str, shapes: Mapping[str, object]) -> str:
     named = [f"--shape {shlex.quote(f'{name}:{shape}')}" for name, shape in shapes.items()]
     command = f"lightnas-edge verify --model {shlex.quote(str(model.path))} --host {shlex.quote(host)}"
     return " ".join([command, *named])
+
+
+def _layers(outputs: Path, key: str) -> tuple[LayerProfileFile | None, str]:
+    """The layers, or why there are none. They are not judged, so that their faults cost a warning."""
+    try:
+        return timed_layers(outputs, key), ""
+    except RecordError as error:
+        return None, f"the layers are not shown: {'; '.join(line.strip() for line in str(error).splitlines())}"
 
 
 def _accuracy(reference: Reference, outputs: Arrays | None, confidence: float) -> AccuracyRecord | None:
