@@ -170,7 +170,7 @@ class _Reader:
             missing=self.missing,
             faults=tuple(self.faults),
         )
-        self._name_the_networks_below(snapshot)
+        self._leave_out_what_is_of_networks(snapshot)
         return snapshot
 
     def _read(self, part: str, read: Callable[[], _T], *, remedy: str = "") -> _T | None:
@@ -273,19 +273,18 @@ class _Reader:
         if len(faults) > MAX_FAULTS:
             self.faults.append(f"and {len(faults) - MAX_FAULTS} more damaged lines in the same file")
 
-    def _name_the_networks_below(self, snapshot: RunSnapshot) -> None:
-        """A search with several networks has none of its own: its parts are in their folders."""
-        below = sorted(path.parent for path in (self.run.folder / NETWORKS).glob("*/architecture.json"))
+    def _leave_out_what_is_of_networks(self, snapshot: RunSnapshot) -> None:
+        """A search with several networks has none of its own: its parts are in their folders, and none is missing here."""
+        below = any((self.run.folder / NETWORKS).glob("*/architecture.json"))
         if not below or (self.run.folder / "architecture.json").exists():
             return
-        text = f"not available: each of the {len(below)} networks has its own, for example {below[0]}"
         for part, value in (
             ("network", snapshot.architecture), ("predictor", snapshot.predictor), ("table", snapshot.lut),
             ("epochs", snapshot.epochs), ("training", snapshot.training), ("export", snapshot.export),
             ("verification", snapshot.verification),
         ):  # fmt: skip
             if not value:
-                self.missing[part] = text
+                self.missing.pop(part, None)
 
 
 def _first_fingerprint(record: RunRecord) -> object:

@@ -52,6 +52,19 @@ def test_every_network_has_its_page_and_the_overview_links_to_it(tmp_path):
     assert found.overview.line == "2 networks of one search: 1 met, 1 missed"
 
 
+def test_the_overview_does_not_miss_what_every_network_has_for_itself(tmp_path):
+    """A search of several networks has no table, export or verification of its own: only its plots may be absent."""
+    found = build_all_reports(write_search(tmp_path / "search"))
+
+    page = found.overview.html.read_text()
+    of_networks = {"network", "predictor", "table", "epochs", "training", "export", "verification"}
+    assert not of_networks & set(found.overview.missing)
+    for heading in ("The network found", "Latency of each block", "The predictor", "Training", "The file to deploy"):
+        assert f"<h2>{heading}" not in page
+        assert f"<h2>{heading}" in found.networks["slow"].html.read_text()
+    assert of_networks & set(found.networks["slow"].missing), "a page of one network does name its missing table"
+
+
 def test_a_page_that_is_not_written_is_not_linked(tmp_path):
     page = build_report(write_search(tmp_path / "search")).html.read_text()
 
