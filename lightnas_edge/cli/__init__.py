@@ -44,6 +44,7 @@ def all_commands() -> argparse.ArgumentParser:
         fit,
         import_,
         lut,
+        precision,
         probe,
         profile,
         pull,
@@ -67,7 +68,7 @@ def all_commands() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     # In the order of the work.
     for command in (
-        demo, space, boards, probe, profile, pull, lut, sample, fit, import_, range, search, refine, train, export, verify, report,
+        demo, space, boards, probe, profile, pull, lut, sample, fit, import_, range, search, refine, train, export, verify, precision, report,
     ):  # fmt: skip
         command.add_parser(commands)
     profile.add_arguments(commands.add_parser("profile-device", description=profile.DESCRIPTION))  # not listed twice

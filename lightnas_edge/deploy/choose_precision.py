@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightnas_edge.deploy.evidence import paired_interval
-from lightnas_edge.deploy.judge import LABELS
+from lightnas_edge.deploy.judge import LABELS, MIN_COSINE
 from lightnas_edge.deploy.statistics import CONFIDENCE
 from lightnas_edge.records.deployment import Interval, VerificationRecord
 from lightnas_edge.records.precision import AccuracyDifference, PrecisionChoice, PrecisionName, Speedup
@@ -158,10 +158,11 @@ def _other_findings(contender: Contender) -> list[str]:
 
 def _failing(contender: Contender) -> str:
     """`int8: p95 latency is missed`"""
-    failing = [each for each in contender.record.budgets if each.verdict != "met"]
-    if not failing:
-        return f"{contender.precision}: {contender.record.verdict}, {contender.record.reason}"
-    return f"{contender.precision}: " + ", ".join(f"{LABELS[each.metric]} is {each.verdict}" for each in failing)
+    record = contender.record
+    failing = [f"{LABELS[each.metric]} is {each.verdict}" for each in record.budgets if each.verdict != "met"]
+    if record.outputs is not None and record.outputs.cosine < MIN_COSINE:
+        failing.insert(0, f"the engine does not compute what the file says (cosine {record.outputs.cosine:.4f})")
+    return f"{contender.precision}: {', '.join(failing)}"
 
 
 def _times(gain: Speedup) -> str:

@@ -22,6 +22,7 @@ from lightnas_edge.deploy.verify_export import (
 )
 from lightnas_edge.errors import VerifyError
 from lightnas_edge.measuring import ROUND_S, MeasurementProtocol, Settings
+from lightnas_edge.predictor import load_predictor
 from lightnas_edge.records.deployment import LATENCY_FIELDS, VerificationRecord
 from lightnas_edge.runs import Export, Run
 from lightnas_edge.train import load_network
@@ -138,7 +139,8 @@ def verify_network(
         settings = replace(settings, precision=export.record.precision)
         network = load_network(run)
         scored = ScoredImages.of(run, network, data, images, settings.batch)
-        predicted = predictions(run, list(run.predictors.values()), arithmetic_of(export.record), confidence)
+        predictors = {path: load_predictor(path, run.space) for path in run.predictors.values()}
+        predicted = predictions(run, predictors, arithmetic_of(export.record), confidence=confidence)
         journal = _unfinished_journal(run, export)
         measured = measure_export(
             run, network, export.content, connection, journal, settings, scored,

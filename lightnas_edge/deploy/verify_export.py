@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from lightnas_edge.graph import Arithmetic
 from lightnas_edge.measuring import Job, Settings, measure, network_key, sentinels, write_verify_job
 from lightnas_edge.measuring.engines import why_impossible
 from lightnas_edge.nn import Network
-from lightnas_edge.predictor import load_predictor
+from lightnas_edge.predictor import Predictor
 from lightnas_edge.predictor.counted import CountedPredictor
 from lightnas_edge.records.deployment import (
     LATENCY_FIELDS,
@@ -40,7 +40,7 @@ from lightnas_edge.records.deployment import (
 from lightnas_edge.runs import Run
 
 MAX_DRIFT = 0.10  # beyond it the sentinels no longer represent the network: caches and clocks differ, not speed alone
-SAME_FILE = "the same int8 file in ONNX Runtime on this machine"
+SAME_FILE = "the same int8 file in ONNX Runtime on this machine, node by node"
 Array = np.ndarray
 
 
@@ -145,46 +145,48 @@ def measure_export(
             connection, job, journal, fresh=not journal.exists(), on_progress=on_progress, outputs=folder,
             sudo_password=sudo_password,
         )  # fmt: skip
-        outputs = read_outputs(folder / f"{network_key(run.architecture)}.f32", len(images))
-    return Measured(table, measured_entry(run, connection, table, journal), outputs)
-
-
-def measured_entry(run: Run, connection: Connection, table: luts.Lut, journal: Path) -> luts.Entry:
-    """Of the run's network. Raises VerifyError where the board could not run it; the journal is removed then."""
-    key = network_key(run.architecture)
+        key = network_key(run.architecture)
+        path = folder / f"{key}.f32"
+        outputs = outputs_of(path.read_bytes() if path.exists() else None, len(images))
     if key not in table.networks:
         failure = table.failed.get(key)
         reason, remedy = (failure.message, failure.remedy) if failure else ("the journal holds no visit of it", "")
         journal.unlink(missing_ok=True)  # or the failure would be resumed
         raise VerifyError(f"{connection.name} could not measure the network: {reason}", hint=remedy)
-    return table.networks[key]
+    return Measured(table, table.networks[key], outputs)
 
 
-def read_outputs(path: Path, images: int) -> Array | None:
+def outputs_of(content: bytes | None, images: int) -> Array | None:
     """(images, classes), or None where the board returned nothing that fits."""
-    if not images or not path.exists():
+    if not images or not content or len(content) % (4 * images):
         return None
-    values = np.fromfile(path, dtype="<f4")
-    if not len(values) or len(values) % images:
-        return None
-    return values.reshape(images, -1)
+    return np.frombuffer(content, dtype="<f4").reshape(images, -1)
 
 
-def predictions(run: Run, files: Sequence[Path], arithmetic: Arithmetic, confidence: float = CONFIDENCE) -> Predictions:
-    """What predictor files say about a network in this arithmetic; a later file replaces an earlier one of its metric.
+def predictions(
+    run: Run,
+    predictors: Mapping[Path, Predictor],
+    arithmetic: Arithmetic,
+    *,
+    board: object = None,
+    confidence: float = CONFIDENCE,
+) -> Predictions:
+    """What predictors say about a network in this arithmetic; a later one replaces an earlier one of its metric.
 
-    Raises:
-        PredictorError: a file cannot be read, or is of another space.
+    Args:
+        board: those of other boards are not used; None: of any board.
     """
     one_hot = run.architecture.one_hot(run.space)[None]
     values, used, unused = {}, {}, []
-    for path in files:
-        predictor = load_predictor(path, run.space)
+    for path, predictor in predictors.items():
         if predictor.metric not in UNITS:
             continue
-        found = arithmetic_in_words(predictor.fingerprint)
+        found, its_board = arithmetic_in_words(predictor.fingerprint), predictor.fingerprint.get("board")
         if found != str(arithmetic):
             unused.append(f"{path.name} ({found})")
+            continue
+        if board is not None and its_board not in (None, board):
+            unused.append(f"{path.name} ({found} on {its_board})")
             continue
         low, high = predictor.interval(one_hot, confidence)
         values[predictor.metric] = Predicted(float(predictor.predict(one_hot)[0]), (float(low[0]), float(high[0])))
@@ -237,10 +239,13 @@ def judge_export(
     warnings += _about_drift(drift)
     if predicted.unused and not predicted.values:
         warnings.append(
-            f"there is no prediction in {arithmetic}: {', '.join(predicted.unused)} predicts another precision and is not used"
+            f"there is no prediction in {arithmetic}: {', '.join(predicted.unused)} predicts something else and is not used"
         )
     warnings += parts.about_fallbacks(parts.fell_back(entry), export.precision)
-    warnings += [f"{entry.key}: {warning}" for warning in parts.one_of_each_kind(entry.warnings)]
+    again = f"lightnas-edge verify {named}"  # of the warnings of an entry
+    warnings += [
+        f"{entry.key}: {warning.replace(again, command)}" for warning in parts.one_of_each_kind(entry.warnings)
+    ]
     if agreement is None:
         warnings.append("the outputs were not compared: the board returned none")
     latencies = predicted.latencies
@@ -297,8 +302,14 @@ def why_not_measured(table: luts.Lut, key: str) -> dict[str, str]:
 
 
 def onnxruntime_outputs(content: bytes, inputs: Array, batch: int) -> Array:
-    """(N, classes) of a file on this machine; N is a multiple of the batch size."""
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    """(N, classes) of what a file says, on this machine: its nodes one by one in float, without kernels for 8 bits.
+
+    N is a multiple of the batch size.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3  # without its remarks on constants that no node uses
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     chunks = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
     return np.concatenate([session.run(["output"], {"input": chunk})[0] for chunk in chunks])
 

@@ -1,0 +1,235 @@
+"""`lightnas-edge precision`: one network in every precision of a board, and which one to deploy."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import devices
+from devices import Status
+from lightnas_edge.cli._console import info, percent, print_json, print_result, print_table, warn
+from lightnas_edge.cli._measuring import CampaignProgress, announce_estimate
+from lightnas_edge.cli._options import (
+    add_board,
+    add_host,
+    add_json,
+    board_settings,
+    count,
+    refuse_impossible,
+    sudo_password,
+)
+from lightnas_edge.cli._verdicts import add_budgets, asked_budgets, ran_in_words
+from lightnas_edge.measuring import Settings, sentinels
+from lightnas_edge.measuring.engines import PRECISIONS, PRECISIONS_OF
+from lightnas_edge.records.precision import PrecisionRecord, PrecisionRow
+from lightnas_edge.runs import Run
+
+if TYPE_CHECKING:
+    from lightnas_edge.quantise.calibration import CalibrationImages
+    from lightnas_edge.records.precision import PrecisionName
+
+COLUMNS = 100  # of the terminal that the result is written for
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "precision", help="the network in fp32, fp16 and int8 on the board, and which one to deploy",
+        description="Export a trained network in every precision of a board, measure all of them in turns, compare latency, accuracy, "
+        "energy and size, judge every budget, and choose the precision to deploy.",
+        epilog="exit code 0: the chosen precision keeps every budget; 3: none does. examples: "
+        "lightnas-edge precision runs/first --host localhost; "
+        "lightnas-edge precision runs/first --host jetson.local --precision fp16,int8 --p95-ms 12 --max-accuracy-drop 1",
+    )  # fmt: skip
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    add_host(parser, default=None, shown="the board of the run's table")
+    parser.add_argument(
+        "--precision", type=precisions, metavar="LIST", help="for example fp16,int8 (default: all that the board has)"
+    )
+    parser.add_argument(
+        "--predictor", type=Path, action="append", default=[], metavar="FILE",
+        help="of a further precision; the run has that of its own table. May be repeated",
+    )  # fmt: skip
+    add_budgets(parser, "default: those of the search; one that is given is added, or replaces that of the search")
+    parser.add_argument(
+        "--rounds", type=count, metavar="N",
+        help="visits of the network in each precision (default: as many as the budgets' statistics need)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibrate", metavar="DIR|N",
+        help="of int8: images of a folder, or N training images (default: 512 training images)",
+    )  # fmt: skip
+    parser.add_argument("--backend", metavar="NAME", help="engine (default: that of the run's table)")
+    add_board(parser)
+    parser.add_argument("--data", metavar="DIR", help="labelled images (default: the data of the search)")
+    add_json(parser)
+    parser.set_defaults(run=_run)
+
+
+def precisions(text: str) -> tuple[str, ...]:
+    """argparse type: `fp16,int8`."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in PRECISIONS]:
+        raise argparse.ArgumentTypeError(f"no such precision: {unknown[0]!r}; choose from {', '.join(PRECISIONS)}")
+    return tuple(names)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.deploy import default_host, run_settings
+    from lightnas_edge.deploy.judge import check_targets
+    from lightnas_edge.deploy.precision import measure_precisions
+
+    run = Run.open(arguments.run_folder)
+    run.found  # noqa: B018  # first: of a search with several networks, one has to be named
+    asked = {**run.targets, **asked_budgets(arguments)}
+    check_targets(asked)
+    host = arguments.host or default_host(run, "precision")
+    password = sudo_password(arguments)
+    settings = run_settings(run, asked, rounds=arguments.rounds)
+    if arguments.backend is not None:
+        refuse_impossible(arguments.backend, "fp32")
+        settings = replace(settings, backend=arguments.backend)
+    board = board_settings(arguments)
+    settings = replace(settings, **{**board, "energy_rounds": max(board["energy_rounds"], settings.energy_rounds)})
+    wanted: Sequence[PrecisionName] | None = arguments.precision
+    _announce(run, settings, len(wanted or PRECISIONS_OF.get(settings.backend, PRECISIONS)))
+    with _Progress() as progress:
+        found = measure_precisions(
+            run, devices.connect(host), targets=asked, precisions=wanted, predictors=arguments.predictor,
+            settings=settings, data=arguments.data, calibration=_calibration(arguments, run),
+            on_progress=progress, sudo_password=password,
+        )  # fmt: skip
+    if arguments.json:
+        print_json(found.record.to_json())
+    else:
+        show(found.record)
+        info(f"record: {found.path}; `lightnas-edge report` shows it")
+    return 0 if found.record.choice.precision is not None else 3
+
+
+def show(record: PrecisionRecord) -> None:
+    """The table for people, one line of details for each precision, the choice, what else was found."""
+    mark = "SIMULATED " if record.simulated else ""
+    columns = ("precision", "p50 ms", "p95 ms", "speed", "top-1", "to fp32", "verdict")
+    rows = [_cells(row) for row in record.measured]
+    title = f"{mark}{record.name} on {record.host}, measured in turns ({record.passes} passes); predictions in brackets"
+    print_table(columns, rows, title=title)
+    for row in record.rows:
+        _print_wrapped(f"{row.precision}: {mark if row.verification else ''}{_details(row)}")
+        if row.unavailable is not None and row.remedy:
+            info(f"  {row.remedy}")
+    choice = record.choice
+    _print_wrapped(
+        f"{mark}deploy {choice.precision}: {choice.reason}" if choice.precision else f"{mark}{choice.reason}"
+    )
+    for finding in choice.findings:
+        _print_wrapped(f"{mark}{finding}")
+    warnings = [
+        (row.precision, text) for row in record.measured if row.verification for text in row.verification.warnings
+    ]
+    for precision, text in dict.fromkeys(warnings):
+        warn(f"{precision}: {text}")
+
+
+def _cells(row: PrecisionRow) -> tuple[str, ...]:
+    check = row.verification
+    assert check is not None
+    difference, accuracy = row.accuracy_difference, check.accuracy
+    to_fp32 = ""
+    if difference is not None:
+        low, high = difference.interval
+        to_fp32 = f"{100 * difference.difference:+.1f} ({100 * low:+.1f}, {100 * high:+.1f}) %"
+    return (
+        row.precision,
+        _statistic(row, "latency_ms"),
+        _statistic(row, "p95_ms"),
+        "" if row.speedup is None else f"{row.speedup.ratio:.2f}x",
+        "not scored" if accuracy is None else percent(accuracy.top1),
+        to_fp32,
+        check.verdict,
+    )
+
+
+def _statistic(row: PrecisionRow, metric: str) -> str:
+    """`0.0925 (0.0890)`: measured, and predicted where a predictor of this precision was given."""
+    from lightnas_edge.deploy.judge import decimals
+
+    assert row.verification is not None
+    measured_ms = row.verification.measured.statistic(metric).latency_ms
+    digits = decimals(measured_ms)
+    predicted = row.predicted.get(metric)
+    return f"{measured_ms:.{digits}f}" + ("" if predicted is None else f" ({predicted.latency_ms:.{digits}f})")
+
+
+def _details(row: PrecisionRow) -> str:
+    check = row.verification
+    if check is None:
+        return f"not available: {row.unavailable}"
+    parts = []
+    if row.speedup is not None and row.speedup.interval is not None:
+        low, high = row.speedup.interval
+        parts.append(f"{row.speedup.ratio:.2f}x the speed of fp32 ({low:.2f} to {high:.2f})")
+    sizes = [f"file {row.model_bytes / 1e6:.2f} MB"] if row.model_bytes else []
+    sizes += [f"engine {check.engine_bytes / 1e6:.2f} MB"] if check.engine_bytes else []
+    sizes += [f"memory {check.peak_memory_mb:.1f} MB"] if check.peak_memory_mb else []
+    parts += [", ".join(sizes)] if sizes else []
+    if check.energy is not None:
+        parts.append(f"energy {check.energy.gross_mj:.3g} mJ")
+    floats = check.float_outputs or check.outputs
+    if floats is not None:
+        parts.append(f"cosine {floats.cosine:.4f} with float32")
+    if row.calibrated_on is not None:
+        parts.append(f"{'fine-tuned' if row.fine_tuned else 'calibrated'} ({row.calibrated_on} images)")
+    parts.append(ran_in_words(check))
+    return "; ".join(part for part in parts if part)
+
+
+def _print_wrapped(text: str) -> None:
+    for line in textwrap.wrap(text, COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False):
+        print_result(line)
+
+
+def _calibration(arguments: argparse.Namespace, run: Run) -> CalibrationImages | int | None:
+    from lightnas_edge.quantise.calibration import CalibrationImages
+
+    given: str | None = arguments.calibrate
+    if given is None or given.isdecimal():
+        return None if given is None else count(given)
+    return CalibrationImages.from_folder(Path(given), run.space.input_size, None)
+
+
+class _Progress:
+    """A bar for each turn of a precision."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._title = ""
+        self._bars: CampaignProgress | None = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __call__(self, title: str, status: Status) -> None:
+        if self._bars is None or title != self._title:
+            self._stack.close()
+            self._title, self._bars = title, CampaignProgress(self._stack, title)
+        self._bars.measuring(status)
+
+
+def _announce(run: Run, settings: Settings, precisions: int) -> None:
+    """For each precision of those that the engine has."""
+    from lightnas_edge.deploy import IMAGES
+
+    predicted = run.found.predicted.metrics.get("latency_ms")
+    info(f"in each of up to {precisions} precisions:")
+    announce_estimate(
+        len(sentinels(run.space)), settings, networks=1, batch_ms=predicted.value if predicted else 0.0,
+        images=min(IMAGES, run.data.validation_images),
+    )  # fmt: skip
