@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from lightnas_edge.cli._console import info, print_json, print_result, warn
+from lightnas_edge.records.model import ModelRecord
 from lightnas_edge.records.model_profile import ModelProfileRecord
 from lightnas_edge.records.plain_text import clean_text
 
@@ -22,9 +23,16 @@ def show_profile(record: ModelProfileRecord, folder: Path | None, *, as_json: bo
         for finding in record.findings:
             mark = "SIMULATED: " if record.simulated else ""
             print_result(f"- {finding.title}. {mark}{finding.text}\n  {finding.remedy}")
+        show_changes(record.model)
         for warning in record.warnings:
             warn(warning)
     info(f"report: {report.html}")
+
+
+def show_changes(model: ModelRecord | None) -> None:
+    """What differs between the file and what is sent: the result is about the latter."""
+    for change in model.changes if model else ():
+        info(f"note: before it is sent, {clean_text(change)}")
 
 
 def default_folder(name: str) -> Path:

@@ -11,6 +11,7 @@ import devices
 from lightnas_edge.cli._console import UsageError, info
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
 from lightnas_edge.cli._model_options import add_model, add_model_measuring, chosen_model, model_settings
+from lightnas_edge.cli._model_profile import show_changes
 from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, sudo_password
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.cli._verdicts import (
@@ -140,6 +141,7 @@ def _verified_model(arguments: argparse.Namespace) -> Verification:
     report = build_verification_report(found.record, folder, found.profile)
     if not arguments.json:
         show(found.record, found.line)
+        show_changes(found.record.model)
         info(f"report: {report.html}")
     return found
 

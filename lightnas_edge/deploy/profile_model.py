@@ -61,7 +61,7 @@ def profile_model(
             raise ProfileError(f"{connection.name} could not measure {model.path.name}: {reason}", hint=remedy)
         layers = timed_layers(outputs, key)
     entry = table.networks[key]
-    warnings = [*evidence.one_of_each_kind(entry.warnings), *model.facts.changes]
+    warnings = list(evidence.one_of_each_kind(entry.warnings))
     if layers is None:
         warnings.append("the runtime of the board timed no layers; the agent's log says why")
     memory = entry.quantity("peak_memory_mb")

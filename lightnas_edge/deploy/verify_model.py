@@ -90,7 +90,7 @@ def verify_model(
         journal.unlink(missing_ok=True)  # or the failure would be resumed
         raise VerifyError(f"{connection.name} could not measure {model.path.name}: {reason}", hint=remedy)
     entry = replace(table.networks[key], run=command.removeprefix("lightnas-edge verify "))
-    warnings = [*parts.one_of_each_kind(entry.warnings), *model.facts.changes]
+    warnings = list(parts.one_of_each_kind(entry.warnings))
     if why_no_layers:
         warnings.append(why_no_layers)
     outputs, agreement = None, None
