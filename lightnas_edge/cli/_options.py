@@ -149,7 +149,7 @@ def percentage(text: str) -> float:
 def add_space(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     parser.add_argument(
         "--space", required=required, metavar="NAME|FILE",
-        help="search space: lightnas, lightnas-se, tiny, tiny-se, or your own .toml or .json file",
+        help="search space: lightnas, lightnas-se, nasbench-macro, tiny, tiny-se, or your own .toml or .json file",
     )  # fmt: skip
 
 

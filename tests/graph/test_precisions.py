@@ -16,7 +16,7 @@ from lightnas_edge.space import Architecture, load_space
 FP32, FP16 = Arithmetic(), Arithmetic("fp16")
 TENSORRT, ORT = Arithmetic("int8", "tensorrt"), Arithmetic("int8", "ort")
 ALL = [FP32, FP16, TENSORRT, ORT]
-SPACES = ["tiny", "tiny-se"]
+SPACES = ["nasbench-macro", "tiny", "tiny-se"]
 FLOAT, HALF, INT8, UINT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8
 
 
@@ -245,16 +245,20 @@ def test_onnx_runtime_gets_quantised_values_on_both_sides_of_a_sum(unsigned):
             assert graph.kinds_after(node.output[0]) == {"QuantizeLinear"}
 
 
-def test_the_end_of_an_unsigned_range_replaces_the_relu6(unsigned):
+def test_the_end_of_an_unsigned_range_replaces_the_activation(space, unsigned):
+    largest = 6 if space.activation == "relu6" else np.inf
     for graph in unsigned:
-        assert not graph.of("Clip")
+        assert not graph.of("Clip") and not [node for node in graph.of("Relu") if ".squeeze." not in node.name]
         for node in graph.of("Conv"):
             gated = any(other.name == f"{node.name.removesuffix('.depthwise')}.squeeze.scale" for other in graph.nodes)
-            if in_squeeze(node) or node.name.endswith(".project") or gated:
+            is_linear_skip = (
+                not space.skip_activation and node.name.startswith("layers.") and node.name.endswith(".conv")
+            )
+            if in_squeeze(node) or node.name.endswith(".project") or gated or is_linear_skip:
                 continue
             (quantise,) = graph.readers[node.output[0]]
             scale, zero = (graph.arrays[name] for name in quantise.input[1:])
-            assert zero == 0 and 255 * float(scale) <= 6
+            assert zero == 0 and 255 * float(scale) <= largest
 
 
 def test_every_convolution_runs_in_int8_in_onnx_runtime(space, tmp_path):
@@ -268,7 +272,7 @@ def test_every_convolution_runs_in_int8_in_onnx_runtime(space, tmp_path):
 
         assert kinds["QLinearConv"] == sum(node.op_type == "Conv" for node in model.graph.node) - floats
         assert kinds["Conv"] + kinds["FusedConv"] == floats
-        assert kinds["QGemm"] == 2 and not kinds["Gemm"]
+        assert kinds["QGemm"] == len(space.head.hidden_channels) and not kinds["Gemm"]
 
 
 # -- scales -----------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def trained_like(network):
     return network.eval()
 
 
-@pytest.mark.parametrize("name", ["lightnas", "lightnas-se", "tiny"])
+@pytest.mark.parametrize("name", ["lightnas", "lightnas-se", "nasbench-macro", "tiny"])
 def test_parameters_are_those_the_plain_data_count(name):
     space = load_space(name)
     architecture = Architecture.random(space, np.random.default_rng(0))
@@ -62,14 +62,19 @@ def test_a_squeeze_stands_between_depthwise_norm_and_its_relu6():
     assert block.squeeze.reduce.out_channels == 8 * 6 // 4
 
 
+BARE = {"activation": "relu", "skip_activation": False, "head": {"channels": 24}, "first": None}
+
+
+@pytest.mark.parametrize("changed", [{}, BARE, {"activation": "relu"}, {"skip_activation": False}])
 @pytest.mark.parametrize("indices", [[0, 2], [1, 1], [2, 0], [2, 2]])
-def test_the_deployed_graph_with_folded_weights_computes_the_same(indices):
-    """Skip at both places, residual or not, squeeze-and-excitation: ONNX Runtime against PyTorch."""
+def test_the_deployed_graph_with_folded_weights_computes_the_same(indices, changed):
+    """Skip at both places, residual or not, squeeze-and-excitation, all fields of a space: ONNX Runtime against PyTorch."""
     import onnxruntime
 
     from lightnas_edge.graph import model_bytes, network_model, weight_shapes
 
-    space = small_space("mbconv_k5_e3", "mbconv_k3_e6_se", "skip")
+    record = {**small_space("mbconv_k5_e3", "mbconv_k3_e6_se", "skip").to_json(), **changed}
+    space = Space.from_json({name: value for name, value in record.items() if value is not None})
     architecture = Architecture.from_indices(space, indices)
     network = trained_like(Network(space, architecture))
     weights = folded_weights(network)

@@ -48,6 +48,17 @@ def test_equal_shapes_share_one_cost():
     assert len(Terms.of(load_space("lightnas")).keys) == 85
 
 
+def test_networks_whose_identities_move_within_a_stage_are_the_same_network():
+    """NAS-Bench-Macro: 6,561 names, 3,969 networks."""
+    terms = Terms.of(load_space("nasbench-macro"))
+
+    def counts(digits):
+        return terms.counts(np.array([[int(digit) for digit in digits]])).tolist()
+
+    assert counts("12102201") == counts("12120201") == counts("12120210")
+    assert counts("12102201") != counts("12012201"), "a skip that changes the shape stays where it is"
+
+
 def test_a_table_with_holes_is_refused_with_every_key_it_lacks(tmp_path):
     part = {key: cost for key, cost in TABLE_MS.items() if not key.startswith(("skip@8", "head"))}
 

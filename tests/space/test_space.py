@@ -1,12 +1,13 @@
 """Search spaces: the published one, and users' own files with their faults."""
 
 import json
+import lzma
 from dataclasses import replace
 
 import pytest
 
 from lightnas_edge.errors import SpaceError
-from lightnas_edge.space import SKIP, Operator, Space, built_in_spaces, load_space
+from lightnas_edge.space import SKIP, Architecture, Operator, Space, built_in_spaces, load_space, macs_m, parameters_m
 
 
 def test_the_published_space_has_85_distinct_searchable_operators_and_three_fixed_ones():
@@ -133,3 +134,47 @@ def test_spaces_are_values():
     assert load_space("tiny") == load_space("tiny")
     assert isinstance(hash(load_space("tiny")), int)
     assert Space.from_json(load_space("tiny").to_json()) == load_space("tiny")
+
+
+def test_the_networks_of_nas_bench_macro_have_the_published_parameters_and_multiplications(shared_data):
+    """A sample of the 6,561; the digits of a name are the positions of its operators."""
+    path = shared_data / "nasbench_macro" / "nas-bench-macro_cifar10.json.xz"
+    published = json.loads(lzma.decompress(path.read_bytes()))
+    space = load_space("nasbench-macro")
+    assert space.size == len(published)
+
+    for name in sorted(published)[::41]:
+        architecture = Architecture.from_indices(space, [int(digit) for digit in name])
+        facts = published[name]["params"], published[name]["flops"]
+        assert (parameters_m(space, architecture) * 1e6, macs_m(space, architecture) * 1e6) == pytest.approx(
+            facts, rel=1e-12
+        )
+
+
+def test_optional_fields_of_a_space_change_its_identity_and_its_keys():
+    record = load_space("tiny").to_json()
+    plain = Space.from_json(record)
+    variants = {
+        "activation": {**record, "activation": "relu"},
+        "skip": {**record, "skip_activation": False},
+        "first": {name: value for name, value in record.items() if name != "first"},
+        "features": {**record, "head": {"channels": 320}},
+    }
+
+    spaces = {name: Space.from_json(variant) for name, variant in variants.items()}
+
+    assert len({plain.sha256, *(space.sha256 for space in spaces.values())}) == 5
+    assert spaces["activation"].stem.key == "stem@3x32-16s2-relu"
+    assert spaces["skip"].at(0, SKIP).key == "skip@16x16-24s2-linear"
+    assert spaces["skip"].at(1, SKIP).is_identity
+    assert [shaped.block for shaped in spaces["first"].fixed] == ["stem", "head"]
+    assert spaces["features"].head.key == "head@80x2-320-10s1"
+    assert all(Space.from_json(space.to_json()) == space for space in spaces.values())
+
+
+def test_faults_of_optional_fields_are_named():
+    record = {**load_space("tiny").to_json(), "activation": "swish", "skip_activation": "no"}
+
+    with pytest.raises(SpaceError, match="'relu6' or 'relu', found 'swish'") as found:
+        Space.from_json(record)
+    assert "skip_activation: expected true or false, found 'no'" in str(found.value)
