@@ -209,9 +209,10 @@ class Campaign:
             status = self._status()
             if status is None and time.monotonic() - begun_s > patience_s:
                 return
-            if status is not None and (status.final or not self._connection.signal(status.pid, 0)):
+            # Its last status precedes the end of its process, which holds the board's lock.
+            if status is not None and not self._connection.signal(status.pid, 0):
                 return
-            if status is not None and not signalled:
+            if status is not None and not status.final and not signalled:
                 signalled = self._connection.signal(status.pid, signal.SIGINT)
             time.sleep(self._connection.poll_s)
 
