@@ -30,11 +30,14 @@ def calibration_options(arguments: argparse.Namespace, size: int) -> dict[str, A
     Raises:
         CalibrationError, DataError: a folder without usable images.
     """
+    from lightnas_edge.quantise.calibration import DEFAULT_IMAGES
+
     found: dict[str, Any] = {}
     if arguments.calibrate is not None:
         found["calibration"] = calibration_images(arguments.calibrate, size)
     if arguments.calibration_method is not None:
         found["method"] = arguments.calibration_method
+        found.setdefault("calibration", DEFAULT_IMAGES)  # calibrated, also where the run has fine-tuned weights
     return found
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from lightnas_edge.cli._calibration import add_calibration, calibration_options
-from lightnas_edge.cli._console import percent, print_result, warn
+from lightnas_edge.cli._console import UsageError, percent, print_result, warn
 from lightnas_edge.cli._options import add_json, count
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.measuring.engines import PRECISIONS
@@ -22,7 +22,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     add_all(parser, "export")
-    parser.add_argument("--target", metavar="RUNTIME", help="sets the opset (default: one that all runtimes read)")
+    parser.add_argument(
+        "--target",
+        metavar="RUNTIME",
+        help="sets the opset and the dialect of int8 (default: an opset that all runtimes read, the dialect of the table's engine)",
+    )
     parser.add_argument(
         "--batch", type=count, metavar="N", help="images per inference (default: as the table was measured)"
     )
@@ -34,6 +38,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.precision in ("fp32", "fp16") and (arguments.calibrate or arguments.calibration_method):
+        raise UsageError(f"--calibrate and --calibration-method are for int8, not for {arguments.precision}")
     records, code = for_each(chosen_runs(arguments), lambda run: _exported(run, arguments))
     print_records(arguments, records)
     return code
@@ -58,13 +64,13 @@ def _exported(run: Run, arguments: argparse.Namespace) -> ExportRecord:
 
 
 def _agreement(record: ExportRecord) -> str:
-    """How far the file is from PyTorch in float32. In int8 that is the price of rounding, and no fault."""
+    """How far the file is from PyTorch in float32. In int8 that is what rounding changes, and no fault."""
     agreement = record.agreement
     if record.quantisation is None:
         return f"maximum difference from PyTorch {agreement.max_abs_difference:.1e} (n={agreement.images})"
     how = record.quantisation
-    made = "fine-tuned" if how.fine_tuned else f"calibrated on {how.images} images, {how.method}"
+    made = "fine-tuned in int8" if how.fine_tuned else f"calibrated on {how.images} images ({how.method})"
     return (
-        f"{made}; rounding to 8 bits changes the class of {percent(1 - (agreement.top1_agreement or 0.0))} of "
-        f"{agreement.images} images, lowest cosine of logits {agreement.cosine:.3f}; `verify` measures the accuracy"
+        f"{made}; rounding to 8 bits keeps PyTorch's class on {percent(agreement.top1_agreement)} of {agreement.images} images, "
+        f"lowest cosine of logits {agreement.cosine:.3f}; `verify` measures the accuracy"
     )

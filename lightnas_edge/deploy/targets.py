@@ -1,11 +1,11 @@
-"""Which ONNX opset to write for a runtime."""
+"""Which ONNX opset, and which int8, to write for a runtime."""
 
 from __future__ import annotations
 
 import re
 
 from lightnas_edge.errors import ExportError
-from lightnas_edge.graph import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from lightnas_edge.graph import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, Dialect
 from lightnas_edge.graph.opsets import READS, readable_opset
 
 DEFAULT_TARGET = "any"
@@ -37,3 +37,11 @@ def opset_for(target: str) -> int:
         raise ExportError(f"{target} is older than the oldest supported: {name} {oldest}")
     assert readable.opset >= MIN_OPSET
     return min(readable.opset, MAX_OPSET)
+
+
+def dialect_for(target: str) -> Dialect | None:
+    """In which int8 the runtime of a target reads a graph; None for `any`."""
+    name = target.strip().lower()
+    if name == DEFAULT_TARGET:
+        return None
+    return "tensorrt" if name.startswith("tensorrt") else "ort"

@@ -21,7 +21,7 @@ from lightnas_edge import graph
 from lightnas_edge.data import DataSet, load_images
 from lightnas_edge.errors import CalibrationError
 from lightnas_edge.graph import Arithmetic, Dialect, Range
-from lightnas_edge.graph.arithmetic import quantise_weight, weight_scales
+from lightnas_edge.graph.arithmetic import SMALLEST_SCALE, quantise_weight, weight_scales
 from lightnas_edge.records.quantisation import CalibrationMethod, CalibrationRecord
 from lightnas_edge.space import Architecture, Space
 
@@ -29,7 +29,10 @@ Pixels = NDArray[np.float32]
 DEFAULT_METHOD: CalibrationMethod = "percentile"
 DEFAULT_IMAGES = 512
 FEW_IMAGES = 100
-_CHUNK = 32  # images whose activations are in memory at a time
+MOST_IMAGES = 4096  # 2.5 GB of pixels at 224 px; ranges settle with a few hundred
+_CHUNK_PIXELS = (
+    2**17
+)  # of the images that are computed at a time: 128 of 32 px, 2 of 224 px; all their activations are in memory
 
 
 class Method(NamedTuple):
@@ -42,7 +45,8 @@ class Method(NamedTuple):
 METHODS: Mapping[CalibrationMethod, Method] = MappingProxyType(
     {
         "minmax": Method("MinMax", {}),
-        # With the library's own 128 bins the largest value is the only candidate for the threshold: nothing is clipped.
+        # Bins and levels of TensorRT's entropy calibration. With the library's own 128 bins the largest value is the only
+        # candidate for the threshold: nothing is clipped.
         "entropy": Method("Entropy", {"num_bins": 2048, "num_quantized_bins": 128}),
         "percentile": Method("Percentile", {"num_bins": 2048, "percentile": 99.999}),
     }
@@ -63,13 +67,19 @@ class CalibrationImages:
         """Training images, evenly spaced, without augmentation.
 
         Raises:
-            CalibrationError: none, or all alike.
+            CalibrationError: none, all alike, or more than fit into memory.
             DataError: an image cannot be read.
         """
-        if count < 1:
-            raise CalibrationError("calibration needs images", hint=f"give at least {FEW_IMAGES}: --calibrate N")
+        if not 1 <= count <= MOST_IMAGES:
+            raise CalibrationError(
+                f"calibration on {count} images is not possible: expected 1 to {MOST_IMAGES}",
+                hint=f"ranges settle with a few hundred images: the default is {DEFAULT_IMAGES}",
+            )
+        warnings: tuple[str, ...] = ()
+        if count > len(data.train):
+            warnings = (f"{count} calibration images were requested; the training has {len(data.train)}, all are used",)
         pixels = data.training_arrays(count)
-        return cls._of(pixels, f"{len(pixels)} training images of {data.source}", ())
+        return cls._of(pixels, f"{len(pixels)} training images of {data.source}", warnings)
 
     @classmethod
     def from_folder(cls, folder: str | Path, size: int, limit: int | None = None) -> CalibrationImages:
@@ -77,23 +87,23 @@ class CalibrationImages:
 
         Args:
             size: of the network's input.
-            limit: evenly spaced images are taken beyond it.
+            limit: evenly spaced images are taken beyond it; MOST_IMAGES when None.
 
         Raises:
             CalibrationError: none, or all alike.
             DataError: no such folder, or an image that cannot be read.
         """
-        pixels, enlarged = load_images(folder, size, limit)
+        pixels, enlarged = load_images(folder, size, MOST_IMAGES if limit is None else limit)
         if not len(pixels):
             raise CalibrationError(
                 f"{folder} holds no images to calibrate on",
-                hint="name a folder with images as the network will see them",
+                hint="name a folder with images as the network meets them in use (.jpg, .png, ...), or a number of training images",
             )
         warnings: tuple[str, ...] = ()
         if enlarged:
             warnings = (
-                f"{enlarged} of {len(pixels)} calibration images are smaller than the {size} pixels that the network reads, and "
-                "were enlarged: ranges of such images may be too narrow",
+                f"{enlarged} of {len(pixels)} calibration images have a side below the {size} pixels of the network's input: "
+                "they are enlarged, and ranges of enlarged images may be too narrow",
             )
         return cls._of(pixels, f"{len(pixels)} images of {folder}", warnings)
 
@@ -103,53 +113,50 @@ class CalibrationImages:
         if len(set(sha256)) == 1 and len(pixels) > 1:
             raise CalibrationError(
                 f"the {len(pixels)} calibration images ({source}) are all alike",
-                hint="calibrate on images as the network will see them",
+                hint="calibrate on images as the network meets them in use",
             )
         if len(pixels) < FEW_IMAGES:
-            warnings = (*warnings, f"{len(pixels)} calibration images are few: ranges settle with {FEW_IMAGES} or more")
+            warnings = (
+                *warnings,
+                f"only {len(pixels)} calibration image{'s' * (len(pixels) > 1)}: ranges settle with {FEW_IMAGES} or more",
+            )
         return cls(pixels, sha256, source, warnings)
 
 
 def calibrate(floats: onnx.ModelProto, pixels: Pixels, method: CalibrationMethod = DEFAULT_METHOD) -> dict[str, Range]:
-    """The range of every activation of a float32 graph, by the names of the writer's tensors.
+    """The range of every activation of a float32 graph, by the names of the writer's tensors, in the order of the graph.
+
+    Ranges are not made symmetric: the dialect `tensorrt` takes the larger end of each.
 
     Args:
         floats: as `graph.network_model` writes it, of any batch size.
         pixels: (N, 3, S, S).
 
     Raises:
-        CalibrationError: a range without an end, or an activation that is zero for every image; all of them in one message.
+        CalibrationError: an activation that is not finite.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.calibrate import CalibrationMethod as Methods
 
     chosen = METHODS[method]
-    with tempfile.TemporaryDirectory(prefix="lightnas-edge-calibration-") as folder:
+    model = _for_any_batch(floats)
+    chunks = _chunks(pixels)
+    _refuse_not_finite(model, chunks)
+    with tempfile.TemporaryDirectory(prefix="lightnas-edge-calibration-") as folder, redirect_stdout(io.StringIO()):
         path = Path(folder) / "floats.onnx"
-        onnx.save(_for_any_batch(floats), path)
-        _refuse_not_finite(floats, pixels)
-        with redirect_stdout(io.StringIO()):  # it reports every step there
-            calibrator = quantization.create_calibrator(
-                path,
-                augmented_model_path=str(Path(folder) / "observed.onnx"),
-                calibrate_method=getattr(Methods, chosen.name),
-                extra_options={**chosen.settings, "symmetric": False},
-            )
-            for start in range(0, len(pixels), _CHUNK):  # the calibrator keeps all activations of what it is given
-                calibrator.collect_data(_OneRun({"input": pixels[start : start + _CHUNK]}))
-            found = calibrator.compute_data()
-    ranges = {name: _ends(each) for name, each in found.items()}
-    ranges[f"{floats.graph.node[-1].name}.out"] = ranges["output"]  # under its own name in a graph that continues
-    faults = [
-        f"{name} of layer {_layer_of(name)}: {low:g} to {high:g}"
-        for name, (low, high) in ranges.items()
-        if name != "output" and (not np.isfinite((low, high)).all() or low == high == 0)
-    ]
-    if faults:
-        raise CalibrationError(
-            "ranges of activations that cannot be quantised:\n" + "\n".join(f"  {fault}" for fault in faults),
-            hint="a layer whose output is always zero, or without an end, was not trained well: train the network again",
+        onnx.save(model, path)
+        calibrator = quantization.create_calibrator(
+            path,
+            augmented_model_path=str(Path(folder) / "observed.onnx"),
+            calibrate_method=getattr(Methods, chosen.name),
+            extra_options={**chosen.settings, "symmetric": False},
         )
+        for chunk in chunks:  # one at a time: the calibrator keeps all activations of what it is given
+            calibrator.collect_data(_OneRun({"input": chunk}))
+        found = calibrator.compute_data()
+    names = ["input", *(node.output[0] for node in model.graph.node)]
+    ranges = {name: _ends(found[name]) for name in names}
+    ranges[f"{model.graph.node[-1].name}.out"] = ranges["output"]  # under its own name in a graph that continues
     return ranges
 
 
@@ -202,26 +209,40 @@ def quantised_network_model(
     """`graph.network_model` in int8.
 
     Raises:
-        CalibrationError: a layer whose weights are zero in int8: it would compute nothing.
+        CalibrationError: a layer whose weights or outputs are all zero in int8: it would compute nothing. All of them in one
+            message.
         ExportError: weights or ranges do not fit the architecture.
     """
     model = graph.network_model(
         space, architecture, batch=batch, opset=opset, weights=weights, arithmetic=arithmetic, ranges=ranges
     )
-    dialect = arithmetic.dialect
-    assert dialect is not None
-    stored = {each.name: each for each in model.graph.initializer}
-    zero = [
-        _layer_of(name)
-        for name in graph.weight_shapes(space, architecture)
-        if name.endswith(".weight") and f"{name}.scale" in stored and not _in_int8(stored[name], dialect).any()
-    ]
-    if zero:
+    assert arithmetic.dialect is not None
+    faults = _zeros(model, arithmetic.dialect)
+    if faults:
         raise CalibrationError(
-            f"the weights of {', '.join(zero)} are zero in int8",
-            hint="train the network again; a layer without weights computes nothing in any precision",
+            f"{len(faults)} layer{'s' * (len(faults) > 1)} would be zero in int8\n"
+            + "\n".join(f"  {each}" for each in faults),
+            hint="a range of zero: give other images, or --calibration-method minmax; where the layer is zero in float32 too, "
+            "train the network again",
         )
     return model
+
+
+def _zeros(model: onnx.ModelProto, dialect: Dialect) -> list[str]:
+    """Layers that compute nothing in an int8 graph, and why."""
+    stored = {each.name: each for each in model.graph.initializer}
+    faults = []
+    for node in model.graph.node:
+        weight = f"{node.name}.weight"
+        if f"{weight}.scale" in stored and not _in_int8(stored[weight], dialect).any():
+            faults.append(f"{node.name}: all weights are zero")
+    for name, scale in stored.items():
+        is_activation = name.endswith((".out.scale", "input.scale"))
+        if is_activation and float(onnx.numpy_helper.to_array(scale)) <= SMALLEST_SCALE:
+            faults.append(
+                f"{_layer_of(name)}: its output {name.removesuffix('.scale')} is zero for every calibration image"
+            )
+    return faults
 
 
 class _OneRun:
@@ -242,25 +263,32 @@ def _for_any_batch(floats: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _refuse_not_finite(floats: onnx.ModelProto, pixels: Pixels) -> None:
-    """The calibrator passes over values that are not a number, and histograms of endless ones fail without a name."""
-    model = _for_any_batch(floats)
+def _chunks(pixels: Pixels) -> list[Pixels]:
+    """Parts of few images, each spread over all of them: histograms begin with the values of the first."""
+    size = max(1, _CHUNK_PIXELS // (pixels.shape[-1] * pixels.shape[-2]))
+    count = -(-len(pixels) // size)
+    return [np.ascontiguousarray(pixels[start::count]) for start in range(count)]
+
+
+def _refuse_not_finite(model: onnx.ModelProto, chunks: list[Pixels]) -> None:
+    """The calibrators pass over values that are not a number, and fail without a name on infinite ones."""
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
     names = [node.output[0] for node in model.graph.node]
-    known = {value.name for value in model.graph.output}
-    model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known
+    observed.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name != "output"
     )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    for start in range(0, len(pixels), _CHUNK):
-        for name, value in zip(names, session.run(names, {"input": pixels[start : start + _CHUNK]}), strict=True):
+    session = onnxruntime.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    for chunk in chunks:
+        for name, value in zip(names, session.run(names, {"input": chunk}), strict=True):
             if not np.isfinite(value).all():
                 raise CalibrationError(
-                    f"the activation {name} of layer {_layer_of(name)} is not finite for a calibration image: "
-                    f"{float(np.nanmin(value)):g} to {float(np.nanmax(value)):g}",
-                    hint="the float32 network overflows: train it again with a smaller learning rate",
+                    f"the range of activation {name} of layer {_layer_of(name)} is not finite: the float32 network computes "
+                    f"{'NaN' if np.isnan(value).any() else 'infinity'} for a calibration image",
+                    hint="it overflows: train it again, with a lower --lr",
                 )
 
 
@@ -275,6 +303,6 @@ def _in_int8(weight: onnx.TensorProto, dialect: Dialect) -> NDArray[np.int8]:
 
 
 def _layer_of(tensor: str) -> str:
-    """`layers.3.expand` of `layers.3.expand.relu6.out` or `layers.3.expand.weight`."""
-    parts = [part for part in tensor.split(".") if part not in ("out", "relu6", "relu", "weight", "bias")]
+    """`layers.3.expand` of `layers.3.expand.relu6.out` or `layers.3.expand.out.scale`."""
+    parts = [part for part in tensor.split(".") if part not in ("out", "relu6", "relu", "scale")]
     return ".".join(parts)

@@ -59,6 +59,7 @@ class Export:
     record: ExportRecord
     path: Path
     content: bytes
+    calibration: CalibrationRecord | None = None  # of an int8 file
     warnings: tuple[str, ...] = ()  # about the images of a calibration; known when it is made
 
 
@@ -290,7 +291,16 @@ class Run:
             raise StaleRecordError(
                 f"{path} is not the file that export.json describes: it has changed since", hint=remedy
             )
-        return Export(record, path, content)
+        return Export(record, path, content, self._calibration_of(record, remedy))
+
+    def _calibration_of(self, export: ExportRecord, remedy: str) -> CalibrationRecord | None:
+        if export.quantisation is None:
+            return None
+        path = self.folder / "export" / "calibration.json"
+        record = CalibrationRecord.load(path, error=RunError, remedy=remedy)
+        if record.sha256 != export.quantisation.calibration_sha256:
+            raise StaleRecordError(f"{path} is not the calibration that export.json describes", hint=remedy)
+        return record
 
     @property
     def verification(self) -> VerificationRecord:
