@@ -152,7 +152,11 @@ class Supervisor:
 
     def read_back(self, model: str, path: str) -> ReadBack:
         """What a loaded model runs in. Raises MeasureError."""
-        found = self._ask(ReadBackRequest(model, path), ReadBack.read)
+        try:
+            found = self._ask(ReadBackRequest(model, path), ReadBack.read)
+        except MeasureError:
+            self._loaded.clear()  # room was made for it, as for a load
+            raise
         self._loaded.difference_update(found.evicted)
         return found
 

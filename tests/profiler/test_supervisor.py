@@ -3,7 +3,7 @@
 import pytest
 
 from profiler.errors import MeasureError
-from profiler.messages import Loaded, LoadRequest
+from profiler.messages import Loaded, LoadRequest, ReadBackRequest
 from profiler.supervisor import Supervisor
 
 
@@ -18,6 +18,9 @@ class Process(Supervisor):
         pass
 
     def _ask(self, request, read, extra_s=0.0, alive=None):
+        if isinstance(request, ReadBackRequest):
+            self.held = [request.model]
+            raise MeasureError("run", "the disk is full")
         assert isinstance(request, LoadRequest)
         self.asked.append(request.model)
         if request.model in self.held:
@@ -47,3 +50,14 @@ def test_a_loaded_engine_is_not_asked_for_again():
     process.load("good", "good.onnx")
 
     assert process.asked == ["good"]
+
+
+def test_an_engine_that_made_room_for_a_read_back_that_failed_is_loaded_again():
+    process = Process()
+    process.load("other", "other.onnx")
+    with pytest.raises(MeasureError):
+        process.read_back("good", "good.onnx")
+
+    process.load("other", "other.onnx")
+
+    assert process.held == ["other"]
