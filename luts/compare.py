@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,9 @@ class Ratio:
     interval: tuple[float, float]
     confidence: float
     per_key: dict[str, float]
+    errors: dict[str, float] = field(
+        default_factory=dict
+    )  # relative standard error of each; not finite where it is not known
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,10 @@ def drift_ratio(
         (_exp(centre - half), _exp(centre + half)),
         confidence,
         {key: _exp(log) for key, log in zip(pairs, logs, strict=True)},
+        {
+            key: math.hypot(before.standard_error / before.value, after.standard_error / after.value)
+            for key, (before, after) in pairs.items()
+        },
     )
 
 

@@ -78,7 +78,8 @@ def comparison(
     quantity = entry.quantity(metric)
     if drift is not None and quantity is not None:
         centre_ms = quantity.value / drift.value
-        deviation = day_deviation(drift.per_key.values())
+        known = bool(drift.errors) and all(map(math.isfinite, drift.errors.values()))
+        deviation = day_deviation(drift.per_key.values(), drift.errors.values() if known else None)
         std_ms = quantity.standard_error / drift.value
         interval = corrected_interval(centre_ms, std_ms, drift.interval, drift.confidence, deviation, confidence)
         corrected = LatencyEstimate(latency_ms=centre_ms, interval_ms=interval)

@@ -5,6 +5,7 @@ import pytest
 
 import luts
 from lightnas_edge.deploy import evidence
+from lightnas_edge.records.deployment import LatencyEstimate
 from lightnas_edge.records.lut import MachineState
 
 
@@ -34,6 +35,21 @@ def test_the_verdicts_numbers_are_not_corrected_for_drift():
     drifted = luts.Entry(plain.key, plain.visits, (2.0,) * 10)
 
     assert evidence.measured_latency(drifted).median.latency_ms == pytest.approx(1.0)
+
+
+def test_the_noise_of_the_sentinels_is_no_deviation_by_day():
+    """Ratios that scatter by 2 %: all of it noise, or, with exact ratios, all of it the networks' own."""
+    network = entry([[1.0, 1.01]] * 12)
+    measured = evidence.measured_latency(network)
+    per_key = {f"s{index}": 1.0 + 0.02 * (-1) ** index for index in range(12)}
+    predicted = LatencyEstimate(latency_ms=1.0, interval_ms=None)
+
+    def deviation(error):
+        drift = luts.Ratio(1.0, (0.99, 1.01), 0.95, per_key, dict.fromkeys(per_key, error))
+        return evidence.comparison(network, "latency_ms", measured, predicted, drift).day_deviation
+
+    assert deviation(0.03) < 0.01 < 0.015 < deviation(0.0)
+    assert deviation(float("nan")) == deviation(0.0), "an error that is not known explains nothing"
 
 
 def test_means_of_several_inferences_are_counted():
