@@ -15,17 +15,35 @@ Result = TypeVar("Result")
 
 
 def add_all(parser: argparse.ArgumentParser, verb: str) -> None:
-    parser.add_argument("--all", action="store_true", help=f"{verb} every network of a search that found several")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--all", action="store_true", help=f"{verb} every network of a search that found several")
+    group.add_argument(
+        "--best",
+        action="store_true",
+        help=f"{verb} the best network of every budget: a search may find one in each precision",
+    )
 
 
 def chosen_runs(arguments: argparse.Namespace) -> list[Run]:
-    """The named run, or with --all every network of its search.
+    """The named run; with --all every network of its search, with --best the best one of every budget.
 
     Raises:
         RunError: the folder is no run, or holds no network.
     """
     run = Run.open(arguments.run_folder)
-    return run.with_network if arguments.all else [run]
+    return best_runs(run) if arguments.best else run.with_network if arguments.all else [run]
+
+
+def best_runs(run: Run) -> list[Run]:
+    """The networks that a search hands over.
+
+    Raises:
+        RunError: it holds none.
+    """
+    if run.front is None:
+        _ = run.found  # says why there is none
+        return [run]
+    return [Run.open(run.folder / best.folder) for best in run.front.best]
 
 
 def for_each(runs: list[Run], act: Callable[[Run], Result]) -> tuple[list[Result], int]:
@@ -49,7 +67,7 @@ def for_each(runs: list[Run], act: Callable[[Run], Result]) -> tuple[list[Result
 
 
 def print_records(arguments: argparse.Namespace, records: Sequence[Record]) -> None:
-    """With --json: the record of the network, or with --all a list of those of all that did not fail."""
+    """With --json: the record of the network, or with --all or --best a list of those that did not fail."""
     if arguments.json:
         documents = [record.to_json() for record in records]
-        print_json(documents if arguments.all else documents[0])
+        print_json(documents if arguments.all or arguments.best else documents[0])

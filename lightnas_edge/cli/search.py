@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lightnas_edge.cli._budgets import add_limits, add_sources, named_limits, named_sources
 from lightnas_edge.cli._console import UsageError, info, ms, percent, print_json, print_result, print_table, warn
 from lightnas_edge.cli._learning import learning_progress, read_data, tensorboard
 from lightnas_edge.cli._measuring import campaign_progress
 from lightnas_edge.cli._options import (
-    PRECISIONS,
     add_classes,
     add_device,
     add_fresh,
@@ -27,6 +26,7 @@ from lightnas_edge.cli._options import (
     whole,
 )
 from lightnas_edge.errors import BudgetError
+from lightnas_edge.graph import Precision
 from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.measuring.tables import complete_table
 from lightnas_edge.runs import NETWORKS, Run
@@ -34,6 +34,7 @@ from lightnas_edge.space import Space, load_space
 
 if TYPE_CHECKING:
     from lightnas_edge.data import DataSet
+    from lightnas_edge.records.run import FrontRecord
     from lightnas_edge.search import Budget, SearchResult, Sources
     from lightnas_edge.search.sources import BoardPredictors
 
@@ -48,19 +49,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "search", help="search for networks within one budget or several",
         description="Search a space for the network that is most accurate on your data and keeps every budget under its predictor. "
-        "Several targets or boards share one search. After Ctrl-C the same command continues.",
+        "Several targets, boards or precisions share one search. After Ctrl-C the same command continues.",
         epilog="examples: lightnas-edge search --predictor tiny.predictor.json --latency-ms 0.9 --data digits; "
         "lightnas-edge search --lut xavier-lightnas-b8 --targets 20:30:2 --data DIR; "
+        "lightnas-edge search --predictor orin-fp16.predictor.json --predictor orin-int8.predictor.json --latency-ms 10 --data DIR; "
         "lightnas-edge search --from runs/lightnas-search --latency-ms 25",
     )  # fmt: skip
     add_space(parser, required=False)
     add_sources(parser)
     add_classes(parser, "of the table of --lut or --host; sets the head (default: the space's own)")
     parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="of the table that --host fetches or measures (default: the board's, or fp32)",
-    )
+        "--precision", type=_precisions, default=(), metavar="LIST",
+        help=f"one of {', '.join(get_args(Precision))}, or several to be compared, such as fp32,int8: of the tables that --host fetches or "
+        "measures (default: the board's, or fp32), and of the predictors that are used (default: all that are given)",
+    )  # fmt: skip
     parser.add_argument(
         "--from", dest="earlier", type=Path, metavar="RUN",
         help="add networks to a finished search, for further targets or boards; nothing is trained",
@@ -140,8 +142,6 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     from lightnas_edge.nn.device import choose_device
     from lightnas_edge.search import SearchConfig, begin_run, check_budgets, run_search
 
-    if arguments.precision and not (arguments.host or arguments.boards):
-        raise UsageError("--precision describes the table that --host fetches or measures: add --host or --boards")
     if arguments.classes and not (arguments.lut or arguments.host or arguments.boards):
         raise UsageError(
             "--classes describes a table's head, and a predictor has its own: add --lut, --host or --boards"
@@ -157,12 +157,13 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     )  # fmt: skip
     boards, budgets = _boards_and_budgets(arguments)
     space = boards[0].space
-    check_budgets(space, budgets, config)  # before anything else is read or written
+    budgets = _keepable(space, budgets, config.confidence)  # before anything else is read or written
+    check_budgets(space, budgets, config)
     _check_binding(budgets, force=arguments.force)
     if arguments.data is None:
         raise BudgetError("a search needs images", hint="add --data DIR, or --data digits for a first try")
     data = read_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
-    _warn(boards, space, data, force=arguments.force)
+    _warn(boards, space, data)
     default = budgets[0].name if len(budgets) == 1 else "search"
     run = arguments.out or Path("runs") / f"{space.name}-{default}"
     ranks = Ranks()
@@ -213,6 +214,7 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         device=arguments.device, **{name: value for name, value in given_now.items() if value is not None},
     )  # fmt: skip
     boards, budgets = _boards_and_budgets(arguments, space, run)
+    budgets = _keepable(space, budgets, config.confidence)
     earlier = [budget.name for budget in budgets if found_before(opened, budget, config.confidence)]
     budgets = [budget for budget in budgets if budget.name not in earlier]
     for name in earlier:
@@ -223,7 +225,7 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     ranks.wait()  # before the first one writes them
     source = arguments.data or record.data.source
     data = read_data(source, space=space, seed=record.data.seed, workers=arguments.workers)
-    _warn(boards, space, data, force=arguments.force)
+    _warn(boards, space, data)
     with _progress(budgets) as draw:
         results = add_budgets(run, space, data, budgets, config, sources=_sources(boards, budgets), on_event=draw)
     return run, results
@@ -233,16 +235,35 @@ def _sources(boards: Sequence[BoardPredictors], budgets: Sequence[Budget]) -> So
     """Of every budget, the predictors and the table of its board: what `verify` compares with."""
     found = {}
     for budget in budgets:
-        board = boards[0] if len(boards) == 1 else next(each for each in boards if (each.name or None) == budget.board)
+        board = next(
+            (each for each in boards if each.is_board_of(budget)),
+            next(each for each in boards if len(boards) == 1 or (each.name or None) == budget.board),
+        )
         found[budget.name] = (list(board.predictors.values()), board.table)
     return found
+
+
+def _keepable(space: Space, budgets: Sequence[Budget], confidence: float | None) -> list[Budget]:
+    """Without those that no network keeps in their precision, where another precision keeps them."""
+    from lightnas_edge.search.sources import keepable
+
+    kept, impossible = keepable(space, budgets, confidence)
+    for error in impossible:
+        warn(f"{error}\n  left out; another precision keeps this budget")
+    return kept
 
 
 def _boards_and_budgets(
     arguments: argparse.Namespace, space: Space | None = None, run: Path | None = None
 ) -> tuple[list[BoardPredictors], list[Budget]]:
     """Those that the arguments name; the boards of a finished run where they name none."""
-    from lightnas_edge.search.sources import boards_of_run, make_budgets, merge_with_run, read_boards
+    from lightnas_edge.search.sources import (
+        boards_of_run,
+        make_budgets,
+        merge_with_run,
+        read_boards,
+        select_precisions,
+    )
 
     limits = named_limits(arguments)
     metrics = list(limits[0])
@@ -251,20 +272,34 @@ def _boards_and_budgets(
         space = space if arguments.classes is None else space.with_classes(arguments.classes)
     with campaign_progress("measuring the table") as draw:
 
-        def complete(host: str, of: Space) -> Path:
+        def complete(host: str, of: Space, precision: Precision | None) -> Path:
             return complete_table(
-                host, of, precision=arguments.precision, energy=any("energy" in metric for metric in metrics),
+                host, of, precision=precision, energy=any("energy" in metric for metric in metrics),
                 on_preparing=draw.preparing, on_progress=draw.measuring,
             )  # fmt: skip
 
-        boards = read_boards(named_sources(arguments), metrics, space, complete_table=complete)
+        boards = read_boards(
+            named_sources(arguments), metrics, space, complete_table=complete, precisions=arguments.precision
+        )
     if run is not None:
         boards = merge_with_run(boards, boards_of_run(run))
     if not boards:
         raise BudgetError(
             "no latency source given", hint="add --predictor FILE, --lut FILE, --host HOST or --boards A,B"
         )
-    return boards, make_budgets(boards, limits, name_boards=run is not None or len(boards) > 1)
+    boards = select_precisions(boards, arguments.precision)
+    several = len({board.name for board in boards}) > 1
+    return boards, make_budgets(boards, limits, name_boards=run is not None or several)
+
+
+def _precisions(text: str) -> tuple[Precision, ...]:
+    """argparse type: `int8` or `fp16,int8`."""
+    found = tuple(precision for part in text.split(",") for precision in get_args(Precision) if precision == part)
+    if len(found) != len(text.split(",")):
+        raise argparse.ArgumentTypeError(
+            f"expected one of {', '.join(get_args(Precision))}, or several: fp16,int8; not {text!r}"
+        )
+    return tuple(dict.fromkeys(found))
 
 
 def _check_binding(budgets: Sequence[Budget], *, force: bool) -> None:
@@ -275,18 +310,12 @@ def _check_binding(budgets: Sequence[Budget], *, force: bool) -> None:
         warn(str(slack))
 
 
-def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet, *, force: bool) -> None:
+def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet) -> None:
     if space.classes != len(data.classes):
         warn(
             f"the table's head has {space.classes} classes, the data has {len(data.classes)}: predictions include the "
             f"table's head; `lightnas-edge profile --space {space.name} --classes {len(data.classes)}` measures the right one"
         )
-    fingerprints = [predictor.fingerprint for board in boards for predictor in board.predictors.values()]
-    if any(fingerprint.get("precision") == "int8" for fingerprint in fingerprints):
-        text = "a table is of int8: a trained network cannot be exported in int8 yet, so that its latency cannot be verified"
-        if not force:
-            raise BudgetError(text, hint="search with a table of fp32 or fp16, or repeat with --force")
-        warn(text)
     if any(board.simulated for board in boards):
         warn("a predictor comes from a SIMULATED board: the results are not measurements")
 
@@ -307,8 +336,10 @@ def _print(folder: Path, results: Sequence[SearchResult], arguments: argparse.Na
         print_json({**front.to_json(), "run": str(folder)})
     elif len(results) == 1:
         _print_one(folder, results[0], arguments.earlier is not None)
+        _print_best(front, results)
     elif results:
         _print_many(folder, results)
+        _print_best(front, results)
     else:
         print_result(f"nothing to add; {len(front.networks)} networks from this search: {folder / 'front.json'}")
     for result in results:
@@ -363,7 +394,7 @@ def _print_many(folder: Path, results: Sequence[SearchResult]) -> None:
         for metric in metrics:
             row += [ms((result.upper or result.predicted)[metric]), f"{result.budget.targets[metric]:g}"]
         row += [
-            result.binding, percent(result.used[result.binding]), percent(result.chosen.accuracy),
+            result.binding, percent(result.used[result.binding]), percent(_accuracy(result)),
             str(Path(NETWORKS) / result.budget.name),
         ]  # fmt: skip
         rows.append(row)
@@ -372,3 +403,19 @@ def _print_many(folder: Path, results: Sequence[SearchResult]) -> None:
     if any(result.simulated for result in results):
         print_result("SIMULATED: at least one board is virtual; the predictions do not come from measurements")
     print_result(f"{len(results)} networks from one search{bound}: {folder / 'front.json'}, {folder / 'front.svg'}")
+
+
+def _accuracy(result: SearchResult) -> float | None:
+    """In the precision of the network."""
+    chosen = result.chosen
+    return chosen.accuracy if chosen.penalty is None else chosen.penalty.accuracy
+
+
+def _print_best(front: FrontRecord, results: Sequence[SearchResult]) -> None:
+    """Of every budget with several networks, in several precisions: which one to train, and why."""
+    found = {result.budget.name for result in results}
+    for best in front.best:
+        names = {each.name for each in front.networks if (each.board, each.targets) == (best.board, best.targets)}
+        if best.compared > 1 and found & names:
+            limits = ", ".join(f"{metric} {target:g}" for metric, target in best.targets.items())
+            print_result(f"best within {limits}: {best.network}: {best.reason}")

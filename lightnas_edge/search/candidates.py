@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from lightnas_edge.data import DataSet, normalise
-from lightnas_edge.nn import Supernet
+from lightnas_edge.graph import FP32, Arithmetic
+from lightnas_edge.nn import Supernet, folded_path_weights
 from lightnas_edge.search.config import SearchConfig
 from lightnas_edge.search.constraints import Budget
+from lightnas_edge.search.deployed import Penalty, ScoredImages, penalty_of
 from lightnas_edge.search.execution import PLAIN, Execution
 from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection, select
@@ -22,6 +23,7 @@ from lightnas_edge.space import Space
 # Share of what the budgets allow, with a two-sided budget; the published result may deviate from its target by 0.7 %.
 MIN_UTILISATION = 0.995
 CALIBRATION_IMAGES = 512  # training images whose statistics normalise a candidate
+RANGE_IMAGES = 256  # of them, whose activations give the ranges of an int8 graph
 HELD_OUT_IMAGES = 2000  # at most, evenly spaced
 
 
@@ -29,12 +31,15 @@ HELD_OUT_IMAGES = 2000  # at most, evenly spaced
 class Candidate:
     """A network within the budget, and how the supernet scores it on held-out images.
 
-    `loss` and `accuracy` are None when there was nothing to compare it with.
+    `loss` and `accuracy` are of float32 and None when the network was not scored; `penalty` is that of its precision, None
+    in float32. `estimate`: see `estimated_losses`.
     """
 
     selection: Selection
     loss: float | None = None
     accuracy: float | None = None
+    penalty: Penalty | None = None
+    estimate: float | None = None
 
 
 def shortlist(
@@ -68,6 +73,7 @@ def compare(
     space: Space,
     config: SearchConfig,
     *,
+    arithmetic: Arithmetic = FP32,
     execution: Execution = PLAIN,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Candidate]:
@@ -75,6 +81,9 @@ def compare(
 
     The images are the validation images, and the operator scores were fitted to them too: this ranks candidates and is
     no estimate of an accuracy.
+
+    Args:
+        arithmetic: of the board. Other than in float32, the network with the supernet's weights is executed in it too.
     """
     device = next(supernet.parameters()).device
     loader = data.train_loader(min(config.batch, CALIBRATION_IMAGES), augment=False)
@@ -87,50 +96,77 @@ def compare(
     found = []
     for done, selection in enumerate(selections):
         path = [int(index) for index in selection.architecture.indices(space)]
-        loss = correct = torch.zeros((), device=device)
+        logits = []
         with supernet.calibrated(path, calibration), torch.no_grad(), execution.context(device):
             for start in range(0, len(images), config.batch):
                 some = torch.from_numpy(images[start : start + config.batch]).to(device)
-                truth = torch.from_numpy(labels[start : start + config.batch]).to(device)
-                logits = supernet(some.contiguous(memory_format=execution.memory_format), path).float()
-                loss = loss + F.cross_entropy(logits, truth, reduction="sum")
-                correct = correct + (logits.argmax(-1) == truth).sum()
-        found.append(Candidate(selection, float(loss) / len(images), float(correct) / len(images)))
+                logits.append(supernet(some.contiguous(memory_format=execution.memory_format), path).float().cpu())
+            weights = folded_path_weights(supernet, path)
+        scored = ScoredImages.of(torch.cat(logits), torch.from_numpy(labels))
+        penalty = None
+        if arithmetic != FP32:
+            some_images = torch.cat(calibration)[:RANGE_IMAGES].cpu().contiguous().numpy()
+            penalty = penalty_of(
+                supernet.space, selection.architecture, weights, arithmetic,
+                calibration=some_images, images=images, labels=labels, floats=scored,
+            )  # fmt: skip
+        found.append(Candidate(selection, float(scored.losses.mean()), float(scored.correct.mean()), penalty))
         if on_progress is not None:
             on_progress(done + 1, len(selections))
     return found
 
 
-def combined_losses(space: Space, posterior: OperatorPosterior, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
-    """(C,) smaller is better: a candidate's loss on held-out images minus the sum of its operator scores.
+def estimated_losses(
+    space: Space, posterior: OperatorPosterior, candidates: Sequence[Candidate]
+) -> NDArray[np.float64]:
+    """(C,) smaller is better: the loss in the network's own precision, up to a constant of the search.
 
-    Two estimates of the same loss with about equal weight: the candidate's own loss contains interactions of its operators,
-    the posterior rests on the losses of hundreds of paths. With the first alone, the benchmark with known truth ends no better
-    than without any comparison, rather worse (docs/search.md).
+    In float32 there are two estimates of about equal weight: the candidate's own loss contains interactions of its
+    operators, the posterior rests on the losses of hundreds of paths. With the first alone, the benchmark with known truth
+    ends no better than without any comparison, rather worse (docs/search.md). Their mean is the estimate.
+
+    The posterior knows nothing of the precision, so the penalty is measured alone, and counts in full: within the mean it
+    would count by half, and int8 would look half as bad as it is. A network that its precision cannot compute is infinite.
 
     The candidate's loss is without label smoothing, since it is reported; the paths' losses have it, as in training. Losses
     with smoothing differ 0.75 to 0.81 times as much between networks, at a correlation above 0.995. With smoothing in both,
     choices among 8 networks of that benchmark had an accuracy 0.06, 0.04 and -0.46 points higher in three searches.
     """
-    score = [
+    scores = np.array([
         posterior.mean[np.arange(len(space.layers)), each.selection.architecture.indices(space)].sum()
         for each in candidates
-    ]
-    scores: NDArray[np.float64] = np.array([each.loss for each in candidates], dtype=np.float64) - np.array(score)
-    return scores
+    ])  # fmt: skip
+    losses = np.array([each.loss for each in candidates], dtype=np.float64)
+    penalties = np.array([_penalty(each) for each in candidates], dtype=np.float64)
+    estimates: NDArray[np.float64] = (losses - scores) / 2 + penalties
+    return estimates
 
 
-def affordable(config: SearchConfig, data: DataSet, warmup_epochs: int, operators: int, share: float) -> int:
+def _penalty(candidate: Candidate) -> float:
+    if candidate.penalty is None:
+        return 0.0
+    return float("inf") if candidate.penalty.mean is None else candidate.penalty.mean
+
+
+def affordable(
+    config: SearchConfig, data: DataSet, warmup_epochs: int, operators: int, share: float, images_each: int
+) -> int:
     """How many candidates can be compared for this share of the search's own arithmetic.
 
     Counted in forward passes of an image: a weight step is three (there and back), a validation path one.
+
+    Args:
+        images_each: of one candidate: `images_of_candidate`.
     """
     train, validation = len(data.train), len(data.validation)
     searching = config.epochs - warmup_epochs
     whole = 3 * train * (operators * warmup_epochs + searching) + config.paths * validation * searching
-    return min(config.candidates, int(share * whole / images_of_candidate(data)))
+    return min(config.candidates, int(share * whole / images_each))
 
 
-def images_of_candidate(data: DataSet) -> int:
-    """Forward passes of an image that comparing one candidate takes."""
-    return min(len(data.train), CALIBRATION_IMAGES) + min(len(data.validation), HELD_OUT_IMAGES)
+def images_of_candidate(data: DataSet, arithmetic: Arithmetic = FP32) -> int:
+    """Forward passes of an image that comparing one candidate takes, those in the precision of the board included."""
+    calibration, held_out = min(len(data.train), CALIBRATION_IMAGES), min(len(data.validation), HELD_OUT_IMAGES)
+    if arithmetic == FP32:
+        return calibration + held_out
+    return calibration + 2 * held_out + (min(calibration, RANGE_IMAGES) if arithmetic.quantised else 0)

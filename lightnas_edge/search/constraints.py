@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, get_args
 
 from lightnas_edge.errors import BudgetError
+from lightnas_edge.graph import FP32, Arithmetic, Precision
 from lightnas_edge.predictor import Predictor
+
+# Fields of a fingerprint that follow from the precision: predictors that differ in these alone are of one board.
+_PRECISION_FIELDS = ("precision", "dialect", "int8_instructions")
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,24 @@ class Budget:
         """Metric -> target, as run.json holds it."""
         return {constraint.metric: float(constraint.target) for constraint in self.constraints}
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the board that the budget holds on; empty where every metric is counted."""
+        return next((each.predictor.fingerprint for each in self.constraints if each.predictor.fingerprint), {})
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """In which the network computes on that board; float32 where the board names no precision."""
+        precision = precision_of(self.fingerprint)
+        return FP32 if precision is None else Arithmetic.for_backend(str(self.fingerprint.get("backend")), precision)
+
+    @property
+    def question(self) -> str:
+        """Equal for budgets of the same limits on the same board, whatever the precision: the best of their networks is
+        handed over.
+        """
+        return question_of(self.board, self.fingerprint, self.targets)
+
     def __str__(self) -> str:
         return ", ".join(map(str, self.constraints))
 
@@ -81,3 +105,20 @@ def require_one_space(constraints: Sequence[Constraint]) -> None:
             f"the predictors are of different spaces: {spaces}",
             hint="one search is of one space: fit every predictor for it",
         )
+
+
+def precision_of(fingerprint: Mapping[str, Any]) -> Precision | None:
+    """The precision that a board was measured in; None where its fingerprint names none that we know."""
+    found = fingerprint.get("precision")
+    return found if found in get_args(Precision) else None
+
+
+def board_of(fingerprint: Mapping[str, Any]) -> str:
+    """Equal for predictors of one board in one state, in any precision."""
+    kept = {name: value for name, value in fingerprint.items() if name not in _PRECISION_FIELDS}
+    return json.dumps(kept, sort_keys=True)
+
+
+def question_of(board: str | None, fingerprint: Mapping[str, Any], targets: Mapping[str, float]) -> str:
+    """See `Budget.question`."""
+    return json.dumps([board, board_of(fingerprint), dict(targets)], sort_keys=True)

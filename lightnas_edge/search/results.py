@@ -15,9 +15,11 @@ from lightnas_edge.data import DataSet
 from lightnas_edge.errors import RunError
 from lightnas_edge.predictor import CountedPredictor, Predictor
 from lightnas_edge.records.run import (
+    BestNetwork,
     BudgetRecord,
     CandidateRecord,
     ChoiceRecord,
+    DeployedScore,
     FrontNetwork,
     FrontRecord,
     MetricPrediction,
@@ -28,7 +30,7 @@ from lightnas_edge.records.run import (
 from lightnas_edge.runs import NETWORKS, Run, write_lock
 from lightnas_edge.search.candidates import Candidate
 from lightnas_edge.search.config import SearchConfig
-from lightnas_edge.search.constraints import Budget, Constraint
+from lightnas_edge.search.constraints import Budget, precision_of, question_of
 from lightnas_edge.space import Architecture, Space
 
 # Budget -> further predictors of its board, and the board's table.
@@ -211,28 +213,86 @@ def write_results(
     return runs
 
 
+def run_question(run: Run) -> str:
+    """`Budget.question` of the network of a run."""
+    return question_of(run.record.board, run.record.fingerprint, run.targets)
+
+
 def read_front(run: Run) -> FrontRecord:
-    """The networks of a run and of those below it, in the order of board and target."""
-    rows = []
+    """The networks of a run and of those below it, in the order of board and target, and the best one of every budget."""
+    rows: list[tuple[FrontNetwork, str]] = []
     for place in [run, *run.networks]:
         if not (place.folder / "architecture.json").exists():
             continue
         found = place.found
-        rows.append(
-            FrontNetwork(
-                name=found.choice.budget if found.choice else place.folder.name,
-                folder=str(place.folder.relative_to(run.folder)),
-                board=place.record.board or _board(place.record.fingerprint),
-                simulated=found.predicted.simulated,
-                operators=found.operators,
-                metrics=found.predicted.metrics,
-                binding=found.predicted.binding,
-                confidence=found.predicted.confidence,
-                supernet=found.choice.supernet if found.choice else None,
-            )
+        row = FrontNetwork(
+            name=found.choice.budget if found.choice else place.folder.name,
+            folder=str(place.folder.relative_to(run.folder)),
+            board=place.record.board or _board(place.record.fingerprint),
+            precision=precision_of(place.record.fingerprint),
+            simulated=found.predicted.simulated,
+            operators=found.operators,
+            metrics=found.predicted.metrics,
+            binding=found.predicted.binding,
+            confidence=found.predicted.confidence,
+            supernet=found.choice.supernet if found.choice else None,
         )
-    rows.sort(key=lambda row: (str(row.board), [metric.target for metric in row.metrics.values()]))
-    return FrontRecord(networks=tuple(rows))
+        rows.append((row, run_question(place)))
+    rows.sort(key=lambda each: (str(each[0].board), [metric.target for metric in each[0].metrics.values()]))
+    by_question: dict[str, list[FrontNetwork]] = {}
+    for row, question in rows:
+        by_question.setdefault(question, []).append(row)
+    return FrontRecord(
+        networks=tuple(row for row, _ in rows), best=tuple(_best(several) for several in by_question.values())
+    )
+
+
+def _best(networks: Sequence[FrontNetwork]) -> BestNetwork:
+    """Of the networks of one budget in one or several precisions: the one with the lowest estimated loss.
+
+    Of equal ones, the more precise one. One that was not scored stands behind those that were.
+    """
+    order = sorted(networks, key=lambda each: (_estimate(each), -_BITS.get(each.precision or "", 0)))
+    best, others = order[0], order[1:]
+    if not others:
+        reason = "the only network of this budget"
+    elif not math.isfinite(_estimate(best)):
+        reason = f"none of {len(networks)} networks has a score on held-out images; this one is the most precise"
+    else:
+        reason = "; ".join(_why_better(best, other) for other in others)
+    return BestNetwork(
+        board=best.board,
+        targets=best.targets,
+        network=best.name,
+        folder=best.folder,
+        precision=best.precision,
+        compared=len(networks),
+        reason=reason,
+    )
+
+
+_BITS = {"fp32": 32, "fp16": 16, "int8": 8}
+
+
+def _estimate(network: FrontNetwork) -> float:
+    known = network.supernet is not None and network.supernet.estimate is not None
+    return network.supernet.estimate if known else math.inf  # type: ignore[union-attr, return-value]  # checked in `known`
+
+
+def _why_better(best: FrontNetwork, other: FrontNetwork) -> str:
+    if not math.isfinite(_estimate(other)):
+        deployed = other.supernet.deployed if other.supernet else None
+        why = deployed.fault if deployed and deployed.fault else "it has no score on held-out images"
+        return f"{other.name} is left out: {why}"
+    difference = _estimate(other) - _estimate(best)
+    if difference == 0:
+        return f"as good as {other.name} by the estimated loss, and no less precise"
+    text = f"estimated loss {difference:.3g} lower than that of {other.name}"
+    accuracies = [each.supernet.deployed_accuracy for each in (best, other) if each.supernet]
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    if len(known) < 2:
+        return text
+    return f"{text} (top-1 accuracy on held-out images {100 * known[0]:.1f} % and {100 * known[1]:.1f} %)"
 
 
 def found_before(run: Run, budget: Budget, confidence: float | None) -> bool:
@@ -283,19 +343,13 @@ def _question(space: Space, data: DataSet, config: SearchConfig) -> dict[str, An
 
 def _budget_fields(budgets: Sequence[Budget]) -> dict[str, Any]:
     if len(budgets) == 1:
-        return {"targets": budgets[0].targets, "fingerprint": _fingerprint(budgets[0].constraints)}
+        return {"targets": budgets[0].targets, "fingerprint": budgets[0].fingerprint}
     return {
         "targets": {},
         "budgets": tuple(
-            BudgetRecord(name=budget.name, targets=budget.targets, fingerprint=_fingerprint(budget.constraints))
-            for budget in budgets
+            BudgetRecord(name=budget.name, targets=budget.targets, fingerprint=budget.fingerprint) for budget in budgets
         ),
     }
-
-
-def _fingerprint(constraints: Sequence[Constraint]) -> dict[str, Any]:
-    """The board's; counted metrics have none."""
-    return next((each.predictor.fingerprint for each in constraints if each.predictor.fingerprint), {})
 
 
 def _board(fingerprint: Mapping[str, Any]) -> str | None:
@@ -308,4 +362,27 @@ def _named(budget: Budget, values: Sequence[float]) -> dict[str, float]:
 
 
 def _score(candidate: Candidate) -> SupernetScore:
-    return SupernetScore(loss=candidate.loss, accuracy=candidate.accuracy)
+    estimate = candidate.estimate
+    return SupernetScore(
+        loss=candidate.loss,
+        accuracy=candidate.accuracy,
+        deployed=_deployed(candidate),
+        estimate=estimate if estimate is not None and math.isfinite(estimate) else None,
+    )
+
+
+def _deployed(candidate: Candidate) -> DeployedScore | None:
+    penalty = candidate.penalty
+    if penalty is None:
+        return None
+    precision = penalty.arithmetic.precision
+    assert precision != "fp32"  # has no penalty
+    return DeployedScore(
+        precision=precision,
+        dialect=penalty.arithmetic.dialect,
+        loss=penalty.loss,
+        accuracy=penalty.accuracy,
+        penalty=penalty.mean,
+        penalty_error=penalty.error,
+        fault=penalty.fault,
+    )

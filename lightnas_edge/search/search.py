@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,15 @@ from lightnas_edge.runs import Run
 from lightnas_edge.search.candidates import (
     Candidate,
     affordable,
-    combined_losses,
     compare,
+    estimated_losses,
     images_of_candidate,
     shortlist,
 )
 from lightnas_edge.search.config import LIGHTNAS, PUBLISHED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, require_one_space
 from lightnas_edge.search.execution import Execution, fastest_execution
-from lightnas_edge.search.results import SearchResult, Sources, begin_run, write_results
+from lightnas_edge.search.results import SearchResult, Sources, begin_run, run_question, write_results
 from lightnas_edge.search.selection import check_budget
 from lightnas_edge.search.steps import Outcome, path_losses, weight_step
 from lightnas_edge.search.strategies import LightNasStrategy, SearchContext, SearchStrategy, SharedStrategy, predicted
@@ -390,13 +390,18 @@ class _Search:
         """Forward passes of an image that comparing the candidates of all budgets takes."""
         if self.config.method == LIGHTNAS:
             return 0
-        return len(self.strategy.budgets) * self._candidates(2) * images_of_candidate(self.data)
+        return len(self.strategy.budgets) * self._candidates(2) * self._images_of_candidate()
+
+    def _images_of_candidate(self) -> int:
+        """Of the costliest budget: all get as many candidates, so that no precision has more tries than another."""
+        return max(images_of_candidate(self.data, budget.arithmetic) for budget in self.strategy.budgets)
 
     def _candidates(self, minimum: int) -> int:
         """How many candidates of a budget are compared."""
         within_share = affordable(
-            self.config, self.data, self.schedule.warmup_epochs, len(self.space.operators), COMPARISON_SHARE
-        )
+            self.config, self.data, self.schedule.warmup_epochs, len(self.space.operators), COMPARISON_SHARE,
+            self._images_of_candidate(),
+        )  # fmt: skip
         return max(min(minimum, self.config.candidates), within_share)
 
     # -- what is written ------------------------------------------------------------------------------------
@@ -516,27 +521,37 @@ class _Search:
         """Choose a network for every budget; the first rank writes them."""
         # A search compares at least two networks; an added budget must stay cheap and may do without a comparison.
         minimum = 1 if added else 2
-        results = [self._choose(index, budget, minimum) for index, budget in enumerate(self.strategy.budgets)]
+        budgets = self.strategy.budgets
+        # Networks of one budget in several precisions are compared by their scores, so that even a single candidate needs one.
+        found = [self.run_record, *self.run_record.networks] if added else []
+        questions = [*(budget.question for budget in budgets), *map(run_question, found)]
+        results = [
+            self._choose(index, budget, minimum, contested=questions.count(budget.question) > 1)
+            for index, budget in enumerate(budgets)
+        ]
         if self.ranks.first:
             write_results(self.run_record, results, sources=sources, added=added)
         self.ranks.wait()
         return results
 
-    def _choose(self, index: int, budget: Budget, minimum: int) -> SearchResult:
+    def _choose(self, index: int, budget: Budget, minimum: int, *, contested: bool) -> SearchResult:
         began_s = time.monotonic()
         count = 1 if self.config.method == LIGHTNAS else self._candidates(minimum)
         posterior = self.strategy.posterior()
         selections = shortlist(self.space, posterior, budget, self.config, count)
         candidates = [Candidate(selection) for selection in selections]
-        if len(candidates) > 1:
+        if len(candidates) > 1 or contested:
             candidates = compare(
-                self.supernet, self.data, selections, self.space, self.config, execution=self.context.execution,
+                self.supernet, self.data, selections, self.space, self.config,
+                arithmetic=budget.arithmetic, execution=self.context.execution,
                 on_progress=lambda done, total: self.on_event(
                     {"kind": "candidate", "budget": budget.name, "done": done, "total": total}
                 ),
             )  # fmt: skip
-            losses = self.ranks.from_first(torch.from_numpy(combined_losses(self.space, posterior, candidates)))
-            candidates = [candidates[int(place)] for place in losses.argsort(stable=True)]
+            losses = self.ranks.from_first(torch.from_numpy(estimated_losses(self.space, posterior, candidates)))
+            candidates = [
+                replace(candidates[int(place)], estimate=float(losses[place])) for place in losses.argsort(stable=True)
+            ]
         return SearchResult(
             budget,
             candidates[0],

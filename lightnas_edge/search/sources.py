@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import luts
-from lightnas_edge.errors import BudgetError, PredictorError, RunError, SpaceError
+from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, PredictorError, RunError, SpaceError
+from lightnas_edge.graph import Precision
 from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.predictor import (
     CountedPredictor,
@@ -19,27 +21,31 @@ from lightnas_edge.predictor import (
     reference_predictor,
 )
 from lightnas_edge.runs import Run
-from lightnas_edge.search.constraints import Budget, Constraint
+from lightnas_edge.search.constraints import Budget, Constraint, board_of, precision_of
+from lightnas_edge.search.selection import check_budget
 from lightnas_edge.space import Space
 
 Limits = Mapping[str, float]  # metric -> target; the first one orders networks by cost
-# Makes the table of a host complete for a space: `lightnas_edge.measuring.tables.complete_table` or the like.
-CompleteTable = Callable[[str, Space], Path]
+# Makes the table of a host complete for a space, in a precision (None: that of the board's table):
+# `lightnas_edge.measuring.tables.complete_table` or the like.
+CompleteTable = Callable[[str, Space, Precision | None], Path]
 
 _SUFFIXES = (".predictor.json", ".lut.jsonl", ".json", ".jsonl")
 
 
 @dataclass
 class BoardPredictors:
-    """A board as the search knows it: predictors by metric, and the table behind them where it is known.
+    """A board in one precision as the search knows it: predictors by metric, and the table behind them where it is known.
 
     `name` distinguishes its networks from those of another board; empty where a finished search had one board alone.
+    `precision` distinguishes them from those of the same board in another precision; None where there is no other.
     """
 
     name: str
     predictors: dict[str, Predictor] = field(default_factory=dict)
     table: Path | None = None
     folder: str = ""  # of its file
+    precision: Precision | None = None
 
     @property
     def space(self) -> Space:
@@ -47,8 +53,23 @@ class BoardPredictors:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for predictors of one board in one state."""
+        """Equal for predictors of one board in one state and one precision."""
         return _identity(next(iter(self.predictors.values())))
+
+    @property
+    def board(self) -> str:
+        """Equal for one board in one state, in any precision."""
+        return board_of(next(iter(self.predictors.values())).fingerprint)
+
+    @property
+    def measured_in(self) -> Precision | None:
+        """The precision of its fingerprint."""
+        return precision_of(next(iter(self.predictors.values())).fingerprint)
+
+    def is_board_of(self, budget: Budget) -> bool:
+        """Whether a budget holds on this board, in this precision."""
+        mine = [id(predictor) for predictor in self.predictors.values()]
+        return any(id(constraint.predictor) in mine for constraint in budget.constraints)
 
     @property
     def simulated(self) -> bool:
@@ -84,8 +105,12 @@ def read_boards(
     space: Space | None = None,
     *,
     complete_table: CompleteTable | None = None,
+    precisions: Sequence[Precision] = (),
 ) -> list[BoardPredictors]:
-    """The boards behind predictor files, tables and hosts. Files of equal fingerprint belong to one board.
+    """The boards behind predictor files, tables and hosts, each in every precision that is given.
+
+    Files of equal fingerprint belong to one board in one precision; those that differ in the precision alone are of one
+    board.
 
     Args:
         sources: a Path is a file; a str is a file, or else a host.
@@ -93,15 +118,18 @@ def read_boards(
         space: of all of them; None: that of the first predictor.
         complete_table: called for a host; without it a host is an error. Networks of the host that were sampled into the
             file next to its table are fitted too.
+        precisions: the tables of a host that are wanted; empty: the one that it has.
 
     Raises:
         SpaceError: a table or a host without a space.
-        PredictorError: two files for the same metric of one board.
+        PredictorError: two files for the same metric of one board in one precision.
         BudgetError: boards of equal names.
     """
     boards: dict[str, BoardPredictors] = {}
-    for source in sources:
-        found = _read(source, space, metrics, complete_table)
+    wanted: Sequence[Precision | None] = precisions or (None,)
+    tables = [(each, precision) for each in sources for precision in (wanted if _is_host(each) else (None,))]
+    for source, precision in tables:
+        found = _read(source, space, metrics, complete_table, precision)
         space = space or found.space
         known = boards.setdefault(found.fingerprint, found)
         if known is not found:
@@ -113,8 +141,36 @@ def read_boards(
                 )
             known.predictors = found.predictors | known.predictors  # a fitted predictor goes before a table's sum
             known.table = known.table or found.table
-    _make_names_unique(list(boards.values()))
-    return list(boards.values())
+    distinct = list(boards.values())
+    _name_precisions(distinct)
+    _make_names_unique(distinct)
+    return distinct
+
+
+def select_precisions(boards: Sequence[BoardPredictors], precisions: Sequence[Precision]) -> list[BoardPredictors]:
+    """Of every board the named precisions, in their order; all where none is named.
+
+    Raises:
+        PredictorError: a board has no predictor in a precision.
+    """
+    if not precisions:
+        return list(boards)
+    by_board: dict[str, list[BoardPredictors]] = {}
+    for board in boards:
+        by_board.setdefault(board.board, []).append(board)
+    chosen = []
+    for several in by_board.values():
+        for precision in precisions:
+            found = [each for each in several if each.measured_in == precision]
+            if not found:
+                known = ", ".join(each.measured_in or "a precision that its file does not name" for each in several)
+                raise PredictorError(
+                    f"{several[0].name or 'the board of the run'} has no predictor of {precision}; predictors: {known}",
+                    hint=f"`lightnas-edge profile-device --host HOST --space {several[0].space.name} --precision {precision}` "
+                    "measures a table, `lightnas-edge fit` makes a predictor of it; add it with --predictor FILE",
+                )
+            chosen += found
+    return chosen
 
 
 def boards_of_run(folder: Path) -> list[BoardPredictors]:
@@ -133,19 +189,25 @@ def boards_of_run(folder: Path) -> list[BoardPredictors]:
             board.table = board.table or run.table
     if not boards:
         raise RunError(f"{folder} holds no predictor", hint="name one with --predictor FILE")
-    return list(boards.values())
+    found = list(boards.values())
+    _name_precisions(found)
+    return found
 
 
 def merge_with_run(boards: Sequence[BoardPredictors], known: Sequence[BoardPredictors]) -> list[BoardPredictors]:
     """Boards for further budgets of a finished search: those given, or all of the run when none is given.
 
-    A board that the run knows keeps its name there, and gets the run's predictors of other metrics.
+    A board that the run knows keeps its name there, and gets the run's predictors of other metrics. It may be given in
+    another precision than the run has: then its networks are named after their precisions.
     """
     for board in boards:
         for same in known:
             if same.fingerprint == board.fingerprint:
-                board.name, board.table = same.name, board.table or same.table
+                board.table = board.table or same.table
                 board.predictors = same.predictors | board.predictors
+            if same.board == board.board:
+                board.name = same.name
+    _name_precisions([*boards, *known])
     return list(boards or known)
 
 
@@ -162,16 +224,43 @@ def make_budgets(boards: Sequence[BoardPredictors], limits: Sequence[Limits], *,
     for board in boards:
         for limit in limits:
             board.require_metrics(list(limit))
+            if board.precision and not set(limit) & set(luts.METRICS):
+                raise BudgetError(
+                    f"no limit depends on the precision: {', '.join(limit)}",
+                    hint="add a limit that is measured, for example --latency-ms, or give the predictors of one precision",
+                )
             constraints = tuple(
                 Constraint(board.predictors.get(metric) or CountedPredictor(board.space, metric), target)
                 for metric, target in limit.items()
             )
-            name = f"{constraints[0].target:g}{constraints[0].unit}"
-            if name_boards and board.name:
-                budgets.append(Budget(f"{board.name}-{name}", constraints, board.name))
-            else:
-                budgets.append(Budget(name, constraints))
+            named = board.name if name_boards else ""
+            parts = [named, board.precision or "", f"{constraints[0].target:g}{constraints[0].unit}"]
+            budgets.append(Budget("-".join(filter(None, parts)), constraints, named or None))
     return budgets
+
+
+def keepable(
+    space: Space, budgets: Sequence[Budget], confidence: float | None
+) -> tuple[list[Budget], list[InfeasibleBudgetError]]:
+    """The budgets that some network keeps, and why the others have none.
+
+    A budget may be impossible in one precision and possible in another of the same board.
+
+    Raises:
+        InfeasibleBudgetError: a budget that no network keeps in any of its precisions.
+    """
+    kept, errors = [], {}
+    for budget in budgets:
+        try:
+            check_budget(space, budget.constraints, confidence)
+            kept.append(budget)
+        except InfeasibleBudgetError as error:
+            errors[budget.name] = error
+    possible = {budget.question for budget in kept}
+    for budget in budgets:
+        if budget.question not in possible:
+            raise errors[budget.name]
+    return kept, [InfeasibleBudgetError(f"{name}: {error}") for name, error in errors.items()]
 
 
 @dataclass(frozen=True)
@@ -206,6 +295,8 @@ def slack_constraints(budgets: Sequence[Budget]) -> list[SlackConstraint]:
 def require_binding(budgets: Sequence[Budget]) -> list[SlackConstraint]:
     """Refuse budgets that exclude no network at all: their search would choose by accuracy alone.
 
+    One that binds in another precision of the same board is not refused.
+
     Returns:
         The constraints without effect in budgets that other constraints bind.
 
@@ -216,6 +307,8 @@ def require_binding(budgets: Sequence[Budget]) -> list[SlackConstraint]:
     idle = [
         budget for budget in budgets if sum(each.budget == budget.name for each in slack) == len(budget.constraints)
     ]
+    binding = {budget.question for budget in budgets if budget not in idle}
+    idle = [budget for budget in idle if budget.question not in binding]
     if idle:
         names = {budget.name for budget in idle}
         raise BudgetError(
@@ -225,13 +318,47 @@ def require_binding(budgets: Sequence[Budget]) -> list[SlackConstraint]:
     return slack
 
 
+def _name_precisions(boards: Sequence[BoardPredictors]) -> None:
+    """Mark what differs in the precision alone, and give it one name.
+
+    Raises:
+        PredictorError: two states of one board in one precision that only int8 tells apart.
+    """
+    by_board: dict[str, dict[str, BoardPredictors]] = {}
+    for board in boards:
+        if board.measured_in is not None:
+            by_board.setdefault(board.board, {}).setdefault(board.fingerprint, board)
+    for several in by_board.values():
+        precisions = [each.measured_in for each in several.values()]
+        if len(set(precisions)) < len(precisions):
+            twice = next(precision for precision in precisions if precisions.count(precision) > 1)
+            raise PredictorError(
+                f"two predictors of {twice} of one board differ in its int8 instructions or in the dialect of the graphs",
+                hint="measure both tables on the board as it is now",
+            )
+        if len(precisions) > 1:
+            first = next(iter(several.values()))
+            name = _without_precision(first.name)
+            for board in boards:
+                if board.fingerprint in several:
+                    board.name, board.precision = name, board.measured_in
+
+
+def _without_precision(name: str) -> str:
+    """`orin` of `orin-int8`; the name itself where nothing would be left."""
+    kept = [part for part in name.split("-") if part not in get_args(Precision)]
+    return "-".join(kept) or name
+
+
 def _make_names_unique(boards: Sequence[BoardPredictors]) -> None:
     """Files of the same name (every run holds a predictor.json) are named after their folders too."""
-    names = [board.name for board in boards]
+    first = {board.board if board.precision else board.fingerprint: board for board in reversed(boards)}
+    names = [board.name for board in first.values()]
     for board in boards:
         if names.count(board.name) > 1 and board.folder:
             board.name = f"{board.folder}-{board.name}"
-    names = [board.name for board in boards]
+    _name_precisions(boards)
+    names = [board.name for board in first.values()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BudgetError(
@@ -240,7 +367,11 @@ def _make_names_unique(boards: Sequence[BoardPredictors]) -> None:
 
 
 def _read(
-    source: str | Path, space: Space | None, metrics: Sequence[str], complete_table: CompleteTable | None
+    source: str | Path,
+    space: Space | None,
+    metrics: Sequence[str],
+    complete_table: CompleteTable | None,
+    precision: Precision | None,
 ) -> BoardPredictors:
     path, name = Path(source), Path(source).name
     for suffix in _SUFFIXES:
@@ -252,10 +383,10 @@ def _read(
     if space is None:
         raise SpaceError("a table does not name the space to search", hint="add --space NAME or --space FILE")
     table = path
-    if not isinstance(source, Path) and not path.is_file():
+    if _is_host(source):
         if complete_table is None:
             raise PredictorError(f"{source} is neither a predictor nor a table", hint="name a file")
-        table = complete_table(source, space)
+        table = complete_table(str(source), space, precision)
     lut = luts.read(table)
     samples = [lut, *(_sampled(lut) if table != path else [])]
     wanted = {"latency_ms", *(metric for metric in metrics if metric in luts.METRICS)}
@@ -282,6 +413,11 @@ def _table_of(predictor: Predictor, path: Path) -> Path | None:
         return None
     table = path.parent / predictor.fit.lut
     return table if table.is_file() else None
+
+
+def _is_host(source: str | Path) -> bool:
+    """A str is a file where there is one, and a host elsewhere."""
+    return not isinstance(source, Path) and not Path(source).is_file() and not _is_predictor(source)
 
 
 def _is_predictor(source: str | Path) -> bool:

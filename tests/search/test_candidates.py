@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightnas_edge.search.candidates import Candidate, combined_losses, images_of_candidate
+from lightnas_edge.search.candidates import Candidate, estimated_losses, images_of_candidate
 from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection
 from lightnas_edge.space import Architecture
@@ -19,11 +19,11 @@ def test_the_measured_loss_and_the_posterior_about_the_operators_count_alike():
     mean[0] = [0.3, 0.1, -0.4]
     posterior = OperatorPosterior(mean, np.zeros((12, 1)))
 
-    scores = combined_losses(
+    scores = estimated_losses(
         SPACE, posterior, [candidate([0, 1, 1, 1], 1.0), candidate([1, 1, 1, 1], 0.9), candidate([2, 1, 1, 1], 0.2)]
     )
 
-    assert scores == pytest.approx([0.7, 0.8, 0.6])  # loss minus score; the smallest is taken
+    assert scores == pytest.approx([0.35, 0.4, 0.3])  # the mean of the loss and the negative score
 
 
 def test_comparing_a_candidate_costs_its_calibration_and_its_held_out_images():

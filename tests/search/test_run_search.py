@@ -1,7 +1,9 @@
 """The search as a whole: within the budget, refused early, resumable to the bit."""
 
 import dataclasses
+import gc
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -305,3 +307,15 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path):
 def test_all_faults_of_a_configuration_come_in_one_message():
     with pytest.raises(ConfigError, match=r"epochs.*\n.*weight_lr.*\n.*confidence: expected a number from 0.5"):
         SearchConfig(epochs=1, weight_lr=-1.0, confidence=0.4)
+
+
+def test_the_processes_that_decode_images_end_with_the_search(tmp_path):
+    """Left to the garbage collector, each of them may keep the program waiting for 5 s."""
+    gc.disable()
+    try:
+        search(tmp_path, images=dataclasses.replace(data(), workers=1))
+        remaining = multiprocessing.active_children()
+    finally:
+        gc.enable()
+
+    assert remaining == []

@@ -112,7 +112,7 @@ def test_the_networks_of_a_host_are_fitted_where_they_were_sampled_with_its_sett
     table = profile(tmp_path / "nano.lut.jsonl", space).path
     networks = random_architectures(space, 20)
 
-    def complete(host, of):
+    def complete(host, of, precision):
         return table
 
     sentinels = dict(list(truth.items())[:6])
