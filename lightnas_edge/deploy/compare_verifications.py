@@ -6,7 +6,11 @@ import math
 from pathlib import Path
 from statistics import NormalDist, median
 
-from lightnas_edge.deploy.judge import AT_LEAST, LABELS, UNITS, decimals
+import numpy as np
+from numpy.typing import NDArray
+
+from lightnas_edge.deploy.evidence import paired_interval
+from lightnas_edge.deploy.judge import AT_LEAST, COUNTED, LABELS, UNITS, decimals
 from lightnas_edge.deploy.statistics import DAY_DEVIATION
 from lightnas_edge.errors import VerifyError
 from lightnas_edge.records.comparison import (
@@ -17,7 +21,7 @@ from lightnas_edge.records.comparison import (
     MachineSpeed,
     MetricChange,
 )
-from lightnas_edge.records.deployment import LATENCY_FIELDS, Interval, VerificationRecord
+from lightnas_edge.records.deployment import LATENCY_FIELDS, AccuracyRecord, Interval, VerificationRecord
 from lightnas_edge.records.differences import fingerprint_differences
 from lightnas_edge.records.plain_text import clean_text
 
@@ -90,6 +94,8 @@ def describe_change(change: MetricChange) -> str:
         "better": "more than day-to-day differences, better",
         "unknown": "no interval, so it is not known whether this is noise",
     }
+    if change.metric in COUNTED:
+        meaning["unknown"] = "the runtime counts it once, so that it has no interval"
     if change.ratio is None:
         meaning |= {"worse": "more than noise, worse", "better": "more than noise, better"}
     return f"{text}: {meaning.get(change.finding, change.finding)}"
@@ -134,7 +140,7 @@ def _changes(old: VerificationRecord, new: VerificationRecord) -> tuple[tuple[Me
     elif old.peak_memory_mb or new.peak_memory_mb:
         not_compared.append("peak memory: only one verification has it")
     if old.accuracy and new.accuracy:
-        if old.data_sha256 is None or old.data_sha256 != new.data_sha256 or old.accuracy.images != new.accuracy.images:
+        if not _same_images(old, new):
             not_compared.append("top-1 accuracy: the verifications do not name the same images")
         else:
             changes.append(_accuracy(old, new))
@@ -170,20 +176,51 @@ def _ratio(
     )
 
 
+def _same_images(old: VerificationRecord, new: VerificationRecord) -> bool:
+    was, now = old.accuracy, new.accuracy
+    assert was is not None and now is not None
+    if was.images_sha256 is not None and was.images_sha256 == now.images_sha256:
+        return True
+    return old.data_sha256 is not None and old.data_sha256 == new.data_sha256 and was.images == now.images
+
+
 def _accuracy(old: VerificationRecord, new: VerificationRecord) -> MetricChange:
-    """The difference, as if the images were independent: on the same images the interval is too wide, never too narrow."""
+    """The difference, image by image where both records have that.
+
+    Else as if the images were independent: on the same images that interval is too wide, never too narrow.
+    """
     was, now = old.accuracy, new.accuracy
     assert was is not None and now is not None
     amount = now.top1 - was.top1
-    down = math.hypot(now.top1 - now.interval[0], was.interval[1] - was.top1)
-    up = math.hypot(now.interval[1] - now.top1, was.top1 - was.interval[0])
-    interval = (amount - down, amount + up)
+    interval = _paired(was, now, min(old.confidence, new.confidence))
+    if interval is None:
+        down = math.hypot(now.top1 - now.interval[0], was.interval[1] - was.top1)
+        up = math.hypot(now.interval[1] - now.top1, was.top1 - was.interval[0])
+        interval = (amount - down, amount + up)
     finding: Finding = "within noise"
     if not interval[0] <= 0 <= interval[1]:
         finding = "better" if amount > 0 else "worse"
     return MetricChange(
         metric="accuracy", unit="share", old=was.top1, new=now.top1, ratio=None, interval=interval, finding=finding
     )
+
+
+def _paired(was: AccuracyRecord, now: AccuracyRecord, confidence: float) -> Interval | None:
+    if was.images_sha256 is None or was.images_sha256 != now.images_sha256:
+        return None
+    before, after = _right(was), _right(now)
+    if before is None or after is None or len(before) != len(after):
+        return None
+    gained, lost = int(np.sum(after & ~before)), int(np.sum(before & ~after))
+    return paired_interval(gained, lost, len(before), NormalDist().inv_cdf((1 + confidence) / 2))
+
+
+def _right(accuracy: AccuracyRecord) -> NDArray[np.bool_] | None:
+    """(images,) whether the engine was right; None where the record does not say it of every image."""
+    if accuracy.right is None or len(accuracy.right) != 2 * math.ceil(accuracy.images / 8):
+        return None
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(accuracy.right), dtype=np.uint8))
+    return bits[: accuracy.images].astype(bool)
 
 
 def _machine(old: VerificationRecord, new: VerificationRecord) -> MachineSpeed | None:

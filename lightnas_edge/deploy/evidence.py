@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import NormalDist, median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,11 +109,14 @@ def accuracy(
     outputs: NDArray[np.float32],
     reference: NDArray[np.float32],
     confidence: float = CONFIDENCE,
+    *,
+    inputs: NDArray[Any] | None = None,
 ) -> AccuracyRecord:
     """Top-1 accuracy of the engine and of the reference on the same images.
 
     Args:
         labels: (N,). outputs, reference: (N, classes).
+        inputs: the images; with them, later verifications on the same ones can be compared image by image.
     """
     ours = outputs.argmax(axis=1) == labels
     theirs = reference.argmax(axis=1) == labels
@@ -124,7 +129,15 @@ def accuracy(
         reference_top1=float(theirs.mean()),
         drop=(lost - gained) / count,
         drop_interval=paired_interval(lost, gained, count, z),
+        images_sha256=None if inputs is None else _images_sha256(inputs, labels),
+        right=None if inputs is None else np.packbits(ours).tobytes().hex(),
     )
+
+
+def _images_sha256(inputs: NDArray[Any], labels: NDArray[np.int64]) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(inputs))
+    digest.update(np.ascontiguousarray(labels))
+    return digest.hexdigest()
 
 
 def wilson_interval(successes: int, count: int, z: float) -> Interval:
@@ -173,20 +186,6 @@ def one_of_each_kind(warnings: Sequence[str]) -> list[str]:
     for warning in warnings:
         kinds.setdefault(re.sub(r"[0-9.]+", "#", warning), []).append(warning)
     return [f"{alike[0]}{f' (and {len(alike) - 1} times more)' if len(alike) > 1 else ''}" for alike in kinds.values()]
-
-
-def ran_in(entry: luts.Entry) -> dict[str, int] | None:
-    """Precision -> convolutions and matrix products that ran in it; None where the runtime does not say."""
-    return next((visit.ran_in for visit in entry.visits if visit.ran_in is not None), None)
-
-
-def fell_back(entry: luts.Entry) -> tuple[str, ...]:
-    """Nodes that ran in more bits than the job asked for."""
-    return tuple(dict.fromkeys(node for visit in entry.visits for node in visit.fell_back))
-
-
-def engine_bytes(entry: luts.Entry) -> int | None:
-    return next((visit.engine_bytes for visit in entry.visits if visit.engine_bytes is not None), None)
 
 
 def about_fallbacks(nodes: Sequence[str], precision: str) -> list[str]:

@@ -223,7 +223,9 @@ def judge_export(
     agreement, float_agreement, reference = _agreements(export, content, measured.outputs, images)
     evidence = _evidence(run, table, entry, predicted.values, confidence)
     if measured.outputs is not None:
-        accuracy = parts.accuracy(images.labels, measured.outputs, images.float_outputs, confidence)
+        accuracy = parts.accuracy(
+            images.labels, measured.outputs, images.float_outputs, confidence, inputs=images.inputs
+        )
         evidence = replace(evidence, accuracy=accuracy)
     judgement = judge(
         asked, evidence, agreement=agreement, command=command,
@@ -241,7 +243,7 @@ def judge_export(
         warnings.append(
             f"there is no prediction in {arithmetic}: {', '.join(predicted.unused)} predicts something else and is not used"
         )
-    warnings += parts.about_fallbacks(parts.fell_back(entry), export.precision)
+    warnings += parts.about_fallbacks(entry.fell_back, export.precision)
     again = f"lightnas-edge verify {named}"  # of the warnings of an entry
     warnings += [
         f"{entry.key}: {warning.replace(again, command)}" for warning in parts.one_of_each_kind(entry.warnings)
@@ -279,9 +281,9 @@ def judge_export(
         macs_m=evidence.macs_m,
         batch=settings.batch,
         precision=settings.precision,
-        ran_in=parts.ran_in(entry),
-        fell_back=parts.fell_back(entry),
-        engine_bytes=parts.engine_bytes(entry),
+        ran_in=entry.ran_in,
+        fell_back=entry.fell_back,
+        engine_bytes=entry.engine_bytes,
         fingerprint=table.fingerprint,
         simulated=table.simulated,
         warnings=tuple(warnings),

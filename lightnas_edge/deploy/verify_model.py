@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import luts
 from devices import Connection, Status
 from lightnas_edge.deploy import evidence as parts
-from lightnas_edge.deploy.judge import Evidence, check_targets, judge
+from lightnas_edge.deploy.judge import Evidence, Judgement, check_targets, judge
 from lightnas_edge.deploy.profile_model import convolution_groups, timed_layers
 from lightnas_edge.deploy.references import Arrays, Reference, compare
 from lightnas_edge.deploy.statistics import CONFIDENCE
 from lightnas_edge.deploy.verify import Verification
 from lightnas_edge.deploy.verify_export import why_not_measured
 from lightnas_edge.errors import ModelError, RecordError, VerifyError
-from lightnas_edge.measuring import Settings, measure, write_model_job
+from lightnas_edge.measuring import Settings, measure, model_key, write_model_job
 from lightnas_edge.models import Model, inputs_bytes, outputs_from_bytes
 from lightnas_edge.profiles import profile_record
 from lightnas_edge.records.deployment import AccuracyRecord, VerificationRecord
@@ -89,24 +90,68 @@ def verify_model(
         reason, remedy = (failure.message, failure.remedy) if failure else ("the journal holds no visit of it", "")
         journal.unlink(missing_ok=True)  # or the failure would be resumed
         raise VerifyError(f"{connection.name} could not measure {model.path.name}: {reason}", hint=remedy)
+    judgement, record = judge_model(
+        model, table, returned, reference, targets, settings, connection.name, confidence=confidence, command=command,
+        also=(why_no_layers,) if why_no_layers else (),
+    )  # fmt: skip
+    journal.replace(folder / "journal.jsonl")
+    path = folder / RECORD
+    record.save(path)
+    profile = None
+    if layers is not None:
+        profile = profile_record(
+            layers, record.measured, model=model.facts, host=connection.name,
+            source="simulated" if table.simulated else settings.backend, precision=settings.precision,
+            fingerprint=table.fingerprint, simulated=table.simulated, groups=convolution_groups(model),
+            energy=record.energy, peak_memory_mb=record.peak_memory_mb, warnings=(),
+        )  # fmt: skip
+    return VerifiedModel(judgement, record, path, profile)
+
+
+def judge_model(
+    model: Model,
+    table: luts.Lut,
+    returned: bytes | None,
+    reference: Reference,
+    targets: Mapping[str, float],
+    settings: Settings,
+    host: str,
+    *,
+    floats: Reference | None = None,
+    confidence: float = CONFIDENCE,
+    command: str = "lightnas-edge verify --model FILE",
+    also: Sequence[str] = (),
+) -> tuple[Judgement, VerificationRecord]:
+    """The verdict about a model file that was measured, and its record.
+
+    Args:
+        table: holds the model.
+        returned: all outputs of the board for the inputs of the reference; None where it returned none.
+        floats: the same inputs with the outputs of the float32 file, where the model is a rounded one.
+        also: further warnings.
+    """
+    key = model_key(model.content)
     entry = replace(table.networks[key], run=command.removeprefix("lightnas-edge verify "))
-    warnings = list(parts.one_of_each_kind(entry.warnings))
-    if why_no_layers:
-        warnings.append(why_no_layers)
-    outputs, agreement = None, None
+    warnings = [
+        *parts.about_fallbacks(entry.fell_back, settings.precision),
+        *parts.one_of_each_kind(entry.warnings),
+        *also,
+    ]
+    outputs, agreement, float_agreement = None, None, None
     if returned is None:
         warnings.append("the outputs were not compared: the board returned none")
     else:
         try:
             outputs = outputs_from_bytes(model, returned, reference.runs)
             agreement = compare(reference, outputs)
+            float_agreement = None if floats is None else compare(floats, outputs)
         except ModelError as error:
             warnings.append(f"the outputs were not compared: {error}")
     memory = entry.quantity("peak_memory_mb")
     evidence = Evidence(
         measured=parts.measured_latency(entry, confidence),
         energy=parts.energy(entry),
-        accuracy=_accuracy(reference, outputs, confidence),
+        accuracy=_accuracy(floats or reference, outputs, confidence),
         peak_memory_mb=None if memory is None else memory.value,
         params_m=None if model.facts.parameters is None else model.facts.parameters / 1e6,
         macs_m=None if model.facts.macs is None else model.facts.macs / (model.facts.batch or 1) / 1e6,
@@ -123,7 +168,7 @@ def verify_model(
     sustained_s = settings.protocol.sustained_s
     record = VerificationRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        host=connection.name,
+        host=host,
         model=model.facts,
         model_sha256=model.facts.sha256,
         weights_sha256=None,
@@ -140,6 +185,7 @@ def verify_model(
         sustained=parts.sustained(table.sustained, sustained_s) if sustained_s else None,
         outputs=agreement,
         reference=None if agreement is None else reference.name,
+        float_outputs=float_agreement,
         accuracy=evidence.accuracy,
         energy=evidence.energy,
         peak_memory_mb=evidence.peak_memory_mb,
@@ -147,22 +193,14 @@ def verify_model(
         macs_m=evidence.macs_m,
         batch=model.facts.batch,
         precision=settings.precision,
+        ran_in=entry.ran_in,
+        fell_back=entry.fell_back,
+        engine_bytes=entry.engine_bytes,
         fingerprint=table.fingerprint,
         simulated=table.simulated,
         warnings=tuple(warnings),
     )
-    journal.replace(folder / "journal.jsonl")
-    path = folder / RECORD
-    record.save(path)
-    profile = None
-    if layers is not None:
-        profile = profile_record(
-            layers, record.measured, model=model.facts, host=connection.name,
-            source="simulated" if table.simulated else settings.backend, precision=settings.precision,
-            fingerprint=table.fingerprint, simulated=table.simulated, groups=convolution_groups(model),
-            energy=record.energy, peak_memory_mb=record.peak_memory_mb, warnings=(),
-        )  # fmt: skip
-    return VerifiedModel(judgement, record, path, profile)
+    return judgement, record
 
 
 def command_for(model: Model, host: str, shapes: Mapping[str, object]) -> str:
@@ -187,5 +225,6 @@ def _accuracy(reference: Reference, outputs: Arrays | None, confidence: float) -
     name, expected = next(iter(reference.outputs.items()))
     classes = expected.shape[-1]
     return parts.accuracy(
-        reference.labels, outputs[name].reshape(-1, classes), expected.reshape(-1, classes), confidence
-    )
+        reference.labels, outputs[name].reshape(-1, classes), expected.reshape(-1, classes), confidence,
+        inputs=next(iter(reference.inputs.values())),
+    )  # fmt: skip

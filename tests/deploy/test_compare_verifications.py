@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 
+from lightnas_edge.deploy import evidence
 from lightnas_edge.deploy.compare_verifications import compare_verifications, read_verification
 from lightnas_edge.deploy.judge import Evidence
 from lightnas_edge.errors import VerifyError
@@ -9,8 +11,8 @@ from tests.run_folders import measured, verification
 
 
 def of_latency(median_ms, *, seed=0, spread=0.002, rounds=60, **changed):
-    evidence = Evidence(measured(median_ms, seed=seed, spread=spread, rounds=rounds))
-    return verification({"latency_ms": 0.5}, evidence, **changed)
+    found = Evidence(measured(median_ms, seed=seed, spread=spread, rounds=rounds))
+    return verification({"latency_ms": 0.5}, found, **changed)
 
 
 def change(report, metric="latency_ms"):
@@ -84,6 +86,35 @@ def test_accuracy_is_compared_on_the_same_images_only():
     assert change(same, "accuracy").finding == "worse"
     assert all(each.metric != "accuracy" for each in other.changes)
     assert any("same images" in text for text in other.not_compared)
+
+
+def test_accuracy_on_the_same_images_is_compared_image_by_image():
+    """20 of 1000 images are lost and none gained: certain when paired, within noise as two independent shares."""
+    rng = np.random.default_rng(0)
+    labels, inputs = np.zeros(1000, dtype=np.int64), rng.standard_normal((1000, 4), dtype=np.float32)
+
+    def score(wrong, inputs=inputs):
+        outputs = np.tile(np.float32([1, 0]), (1000, 1))
+        outputs[:wrong] = [0, 1]
+        return evidence.accuracy(labels, outputs, outputs, inputs=inputs)
+
+    def compared(old, new):
+        return change(compare_verifications(of_latency(0.4, accuracy=old), of_latency(0.4, accuracy=new)), "accuracy")
+
+    paired, apart = compared(score(100), score(120)), compared(score(100, None), score(120, None))
+
+    assert len(score(100).right) == 250
+    assert (paired.finding, apart.finding) == ("worse", "within noise")
+    assert paired.interval[0] < -0.02 < paired.interval[1] < 0
+    cut = score(120).model_copy(update={"right": "ff"})
+    assert compared(score(100), cut).interval == apart.interval, "a record that does not say it of every image"
+
+
+def test_peak_memory_has_no_interval_and_says_why():
+    report = compare_verifications(of_latency(0.4, peak_memory_mb=10.0), of_latency(0.4, peak_memory_mb=11.0))
+
+    (line,) = [text for text in report.findings if text.startswith("peak memory")]
+    assert line.endswith("the runtime counts it once, so that it has no interval")
 
 
 def test_a_budget_that_is_lost_and_what_differs_of_the_board_are_named():
