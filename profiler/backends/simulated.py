@@ -198,7 +198,7 @@ class SimulatedEngine(Engine):
         if self._session is None:
             model = in_half_precision(self._model) if self._precision == "fp16" else self._model
             options = onnxruntime.SessionOptions()
-            if self._precision == "int8":  # no kernels of its own for 8 bits: on some CPUs their sums saturate
+            if self._precision == "int8":  # node by node: in a CPU's kernels for 8 bits sums may saturate
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             try:
                 self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
