@@ -1,39 +1,74 @@
-"""`lightnas-edge train`: the network that was found, from scratch."""
+"""`lightnas-edge train`: the network that was found, from scratch, and its fine-tuning in 8 bits."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
-from lightnas_edge.cli._console import percent, print_result, warn
+from lightnas_edge.cli._calibration import add_calibration, calibration_images
+from lightnas_edge.cli._console import UsageError, info, percent, print_result, warn
 from lightnas_edge.cli._learning import learning_progress, read_data
 from lightnas_edge.cli._options import add_device, add_fresh, add_json, add_workers, count, positive
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.records.deployment import TrainingRecord
+from lightnas_edge.records.quantisation import Dialect
 from lightnas_edge.runs import Run
+
+if TYPE_CHECKING:
+    from lightnas_edge.data import DataSet
+
+_EPOCHS, _FINE_TUNING_EPOCHS = 360, 10
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "train", help="train the network that was found, from scratch",
-        description="Train the network of a run from scratch. After Ctrl-C the same command continues.",
-        epilog="example: lightnas-edge train runs/tiny-0.9ms --epochs 30",
+        "train", help="train the network that was found, from scratch; fine-tune it in 8 bits",
+        description="Train the network of a run from scratch, or with --quantize fine-tune the trained network for 8 bits. After "
+        "Ctrl-C the same command continues.",
+        epilog="examples: lightnas-edge train runs/tiny-0.9ms --epochs 30; "
+        "lightnas-edge train runs/tiny-0.9ms --quantize int8 --epochs 3",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     add_all(parser, "train")
-    parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
-    parser.add_argument("--epochs", type=count, default=360, metavar="N", help="default: 360, as published")
+    parser.add_argument(
+        "--data", metavar="DIR", help="default: the data of the search; with --quantize, of the training"
+    )
+    parser.add_argument(
+        "--epochs", type=count, metavar="N",
+        help=f"default: {_EPOCHS}, as published; with --quantize {_FINE_TUNING_EPOCHS}",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=count, default=128, metavar="N", help="default: 128")
-    parser.add_argument("--lr", type=positive, metavar="R", help="default: 0.5 * batch / 1024, at least 0.05")
+    parser.add_argument(
+        "--lr", type=positive, metavar="R",
+        help="default: 0.5 * batch / 1024, at least 0.05; with --quantize a hundredth of that",
+    )  # fmt: skip
     add_workers(parser)
     add_device(parser)
     add_fresh(parser, "train from the beginning")
     add_json(parser)
+    group = parser.add_argument_group("fine-tuning in 8 bits")
+    group.add_argument(
+        "--quantize", choices=("int8",),
+        help="train the weights that are trained already further, with weights and activations rounded to 8 bits",
+    )  # fmt: skip
+    add_calibration(group)
+    group.add_argument(
+        "--dialect", choices=get_args(Dialect),
+        help="of the int8 graph (default: that of the engine that the run's table was measured with)",
+    )  # fmt: skip
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    records, code = for_each(chosen_runs(arguments), lambda run: _trained(run, arguments))
+    if arguments.quantize is None:
+        for name in ("calibrate", "calibration_method", "dialect"):
+            if getattr(arguments, name) is not None:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} belongs to a fine-tuning in 8 bits", hint="add --quantize int8"
+                )
+    act = _trained if arguments.quantize is None else _fine_tuned
+    records, code = for_each(chosen_runs(arguments), lambda run: act(run, arguments))
     print_records(arguments, records)
     return code
 
@@ -41,15 +76,14 @@ def _run(arguments: argparse.Namespace) -> int:
 def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
     from lightnas_edge.train import TrainConfig, train_network
 
-    source = arguments.data or run.data.source
-    data = read_data(source, space=run.space, seed=run.record.seed, workers=arguments.workers)
+    data = _data(run, arguments.data or run.data.source, arguments)
     if data.classes != run.data.classes:
         warn(
             f"{data.source} has {len(data.classes)} classes, the data of the search {len(run.data.classes)}; the weights and "
             "the export are for the former, the predicted latency is for the latter"
         )
     config = TrainConfig(
-        epochs=arguments.epochs,
+        epochs=arguments.epochs or _EPOCHS,
         batch=arguments.batch_size,
         lr=arguments.lr,
         seed=run.record.seed,
@@ -58,8 +92,64 @@ def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
     with learning_progress("training") as draw:
         record = train_network(run, data, config, resume=not arguments.fresh, on_event=draw).record
     if not arguments.json:
+        print_result(f"trained {record.epochs} epochs: {_accuracy(record, data)}")
+    return record
+
+
+def _fine_tuned(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
+    from lightnas_edge.quantise.calibration import DEFAULT_IMAGES, DEFAULT_METHOD, CalibrationImages
+    from lightnas_edge.train import dialect_of, fine_tune_quantised, fine_tuning_config
+
+    dialect = arguments.dialect or dialect_of(run)
+    data = _data(run, arguments.data or run.weights.record.data.source, arguments)
+    images = (
+        DEFAULT_IMAGES if arguments.calibrate is None else calibration_images(arguments.calibrate, run.space.input_size)
+    )
+    if isinstance(images, int):
+        images = CalibrationImages.from_training(data, images)
+    for warning in images.warnings:
+        warn(warning)
+    config = fine_tuning_config(
+        epochs=arguments.epochs or _FINE_TUNING_EPOCHS,
+        batch=arguments.batch_size,
+        lr=arguments.lr,
+        seed=run.record.seed,
+        device=arguments.device,
+    )
+    with learning_progress("fine-tuning") as draw:
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event["kind"] == "calibrated":
+                floats, calibrated = percent(event["float_accuracy"]), percent(event["calibrated_accuracy"])
+                info(f"top-1 accuracy before the fine-tuning: {floats} in float32, {calibrated} in int8")
+            else:
+                draw(event)
+
+        record = fine_tune_quantised(
+            run, data, config, images, dialect=dialect, method=arguments.calibration_method or DEFAULT_METHOD,
+            resume=not arguments.fresh, on_event=on_event,
+        ).record  # fmt: skip
+    quantised = record.quantised
+    assert quantised is not None
+    if not arguments.json:
         print_result(
-            f"trained {record.epochs} epochs: top-1 accuracy {percent(record.best_accuracy)} (n={len(data.validation)}; best epoch "
-            f"{record.best_epoch + 1}, chosen on these same images; last epoch {percent(record.last_accuracy)})"
+            f"fine-tuned {record.epochs} epochs in int8 ({quantised.dialect}): {_accuracy(record, data)}; without fine-tuning "
+            f"{percent(quantised.calibrated_accuracy)}, in float32 {percent(quantised.float_accuracy)}"
+        )
+    if record.best_accuracy < quantised.calibrated_accuracy:
+        warn(
+            "the fine-tuning lost accuracy: `export` takes its weights unless --calibrate is given; "
+            "try a smaller --lr with --fresh"
         )
     return record
+
+
+def _data(run: Run, source: str, arguments: argparse.Namespace) -> DataSet:
+    return read_data(source, space=run.space, seed=run.record.seed, workers=arguments.workers)
+
+
+def _accuracy(record: TrainingRecord, data: DataSet) -> str:
+    return (
+        f"top-1 accuracy {percent(record.best_accuracy)} (n={len(data.validation)}; best epoch {record.best_epoch + 1}, chosen on "
+        f"these same images; last epoch {percent(record.last_accuracy)})"
+    )

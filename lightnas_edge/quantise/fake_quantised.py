@@ -53,13 +53,13 @@ class FakeQuantised(nn.Module):
         self.ranges = dict(ranges)
         for name in weight_shapes(space, architecture):
             _add_parameter(self, name, torch.tensor(weights[name], dtype=torch.float32))
-        self._steps = _steps_of(model, dialect)
-        self._last_reads = _last_reads(self._steps)
+        self.steps = _steps_of(model, dialect)
+        self._last_reads = _last_reads(self.steps)
 
     def forward(self, images: Tensor) -> Tensor:
         parameters = dict(self.named_parameters())
         values = {"input": images}
-        for step, done_with in zip(self._steps, self._last_reads, strict=True):
+        for step, done_with in zip(self.steps, self._last_reads, strict=True):
             values[step.output] = step(parameters, *(values[name] for name in step.inputs))
             for name in done_with:
                 del values[name]
