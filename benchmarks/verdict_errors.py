@@ -2,6 +2,7 @@
 
     python -m benchmarks.verdict_errors            the full table, about five minutes on one core
     python -m benchmarks.verdict_errors --quick    a fifth of the verifications
+    python -m benchmarks.verdict_errors --only mean_ms --times 4    one statistic, four times the verifications, other seeds
 
 A verification is a number of rounds about 0.4 s apart, each with 20 inferences within 10 ms. "Wrong met" is the share of
 verifications that say "met" of a target immediately below the true statistic. A burst, or a change of mode, is a random event: the
@@ -177,18 +178,26 @@ WORLDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a fifth of the verifications")
-    part = 5 if parser.parse_args(argv).quick else 1
+    parser.add_argument("--only", choices=tuple(LATENCY_STATISTICS), help="this statistic, without the other tables")
+    parser.add_argument("--times", type=int, default=1, metavar="N", help="as many verifications")
+    arguments = parser.parse_args(argv)
+    part = 5 if arguments.quick else 1
+    cells = [
+        (metric, rounds, count * arguments.times) for metric, rounds, count in CELLS if arguments.only in (None, metric)
+    ]
     rows = []
     with progress("simulating") as bar:
         for number, world in enumerate(WORLDS):
-            for index, (metric, rounds, verifications) in enumerate(CELLS):
-                bar(number * len(CELLS) + index, len(WORLDS) * len(CELLS), f"{world.name}, {metric}", None)
+            for index, (metric, rounds, verifications) in enumerate(cells):
+                bar(number * len(cells) + index, len(WORLDS) * len(cells), f"{world.name}, {metric}", None)
                 rows.append([world.name, metric, str(rounds), *errors(world, metric, rounds, verifications // part)])
     print_table(
         ["machine", "statistic", "rounds", "wrong met", "wrong missed", "interval holds", "wanted"],
         rows,
         title="95 % intervals; wrong met at most 2.5 %, intervals that hold 93 to 97 %",
     )
+    if arguments.only is not None:
+        return 0
     print_result("")
     print_table(["1 % of noise, 15 rounds", "share", "wanted"], power(2000 // part))
     print_result("")
