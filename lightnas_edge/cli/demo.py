@@ -14,7 +14,8 @@ from lightnas_edge.cli._options import add_json
 from lightnas_edge.errors import RunError
 
 SPACE = "tiny"
-_STEPS = 9
+_STEPS = 10
+_PRECISION_ROUNDS = 16  # of each precision, for the median; `verify` has judged the tail already
 _TAIL = 1.3  # budget of the 95th percentile, over that of the median
 
 
@@ -22,7 +23,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "demo", help="all steps in one run, on this machine",
         description="Measure the operators of a small space on this machine, search under a budget on scikit-learn's handwritten "
-        "digits, train, export, verify, report. Each step is a command that is printed before it runs.",
+        "digits, train, export, verify, compare the precisions, report. Each step is a command that is printed before it runs.",
         epilog="exit code 0 when all steps ran, whatever the verdict. example: lightnas-edge demo --out demo",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: demo")
@@ -69,12 +70,13 @@ class _Demo:
         budget_ms = _budget_ms(predictor)
         self._run(
             "search", "--predictor", predictor, "--latency-ms", f"{budget_ms:g}", "--data", "digits", "--out", run,
-            "--fresh", "--epochs", "18", "--batch-size", "64", "--confidence", "0.95",
+            "--fresh", "--epochs", "14", "--batch-size", "64", "--confidence", "0.95",
         )  # fmt: skip
-        self._run("train", run, "--epochs", "20", "--batch-size", "64")
+        self._run("train", run, "--epochs", "12", "--batch-size", "64")
         self._run("export", run)
         tail_ms = f"{_TAIL * budget_ms:.3g}"
         verdict = self._run("verify", run, "--host", "localhost", "--p95-ms", tail_ms, may_miss=True)
+        self._run("precision", run, "--host", "localhost", "--rounds", str(_PRECISION_ROUNDS), may_miss=True)
         self._run("report", run)
         return verdict == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import textwrap
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import devices
 from devices import Status
-from lightnas_edge.cli._console import info, percent, print_json, print_result, print_table, warn
+from lightnas_edge.cli._calibration import add_calibration, calibration_images, calibration_options
+from lightnas_edge.cli._console import UsageError, info, percent, print_json, print_result, print_table, warn
 from lightnas_edge.cli._measuring import CampaignProgress, announce_estimate
+from lightnas_edge.cli._model_options import add_model, chosen_model, model_settings
 from lightnas_edge.cli._options import (
     add_board,
     add_host,
@@ -30,8 +33,9 @@ from lightnas_edge.records.precision import PrecisionRecord, PrecisionRow
 from lightnas_edge.runs import Run
 
 if TYPE_CHECKING:
-    from lightnas_edge.quantise.calibration import CalibrationImages
-    from lightnas_edge.records.precision import PrecisionName
+    from lightnas_edge.deploy.precision import PrecisionTable
+    from lightnas_edge.deploy.precision_model import CalibrationInputs
+    from lightnas_edge.models import Model
 
 COLUMNS = 100  # of the terminal that the result is written for
 
@@ -39,14 +43,15 @@ COLUMNS = 100  # of the terminal that the result is written for
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "precision", help="the network in fp32, fp16 and int8 on the board, and which one to deploy",
-        description="Export a trained network in every precision of a board, measure all of them in turns, compare latency, accuracy, "
-        "energy and size, judge every budget, and choose the precision to deploy.",
+        description="Export a trained network, or convert a float32 ONNX file, to every precision of a board; measure all of them in "
+        "turns, compare latency, accuracy, energy and size, judge every budget, and choose the precision to deploy.",
         epilog="exit code 0: the chosen precision keeps every budget; 3: none does. examples: "
         "lightnas-edge precision runs/first --host localhost; "
-        "lightnas-edge precision runs/first --host jetson.local --precision fp16,int8 --p95-ms 12 --max-accuracy-drop 1",
+        "lightnas-edge precision runs/first --host jetson.local --precision fp16,int8 --p95-ms 12 --max-accuracy-drop 1; "
+        "lightnas-edge precision --model net.onnx --host jetson.local --latency-ms 20 --data val --calibrate train",
     )  # fmt: skip
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
-    add_host(parser, default=None, shown="the board of the run's table")
+    parser.add_argument("run_folder", type=Path, nargs="?", metavar="RUN")
+    add_host(parser, default=None, shown="the board of the run's table; with --model this machine")
     parser.add_argument(
         "--precision", type=precisions, metavar="LIST", help="for example fp16,int8 (default: all that the board has)"
     )
@@ -59,13 +64,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--rounds", type=count, metavar="N",
         help="visits of the network in each precision (default: as many as the budgets' statistics need)",
     )  # fmt: skip
-    parser.add_argument(
-        "--calibrate", metavar="DIR|N",
-        help="of int8: images of a folder, or N training images (default: 512 training images)",
-    )  # fmt: skip
+    add_calibration(parser)
     parser.add_argument("--backend", metavar="NAME", help="engine (default: that of the run's table)")
     add_board(parser)
     parser.add_argument("--data", metavar="DIR", help="labelled images (default: the data of the search)")
+    group = add_model(parser)
+    group.add_argument("--threads", type=count, metavar="N", help="CPU threads of the engine (default: 1)")
+    group.add_argument("--cuda-graph", action="store_true", help="launch each inference as one CUDA graph (TensorRT)")
+    group.add_argument("--out", type=Path, metavar="DIR", help="record, page and files (default: precision-NAME)")
     add_json(parser)
     parser.set_defaults(run=_run)
 
@@ -79,10 +85,23 @@ def precisions(text: str) -> tuple[str, ...]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if (arguments.run_folder is None) == (arguments.model is None):
+        raise UsageError("precision takes a run directory, or a float32 ONNX file with --model")
+    found = _of_run(arguments) if arguments.model is None else _of_model(arguments)
+    if arguments.json:
+        print_json(found.record.to_json())
+    else:
+        show(found.record)
+        info(f"record: {found.path}")
+    return 0 if found.record.choice.precision is not None else 3
+
+
+def _of_run(arguments: argparse.Namespace) -> PrecisionTable:
     from lightnas_edge.deploy import default_host, run_settings
     from lightnas_edge.deploy.judge import check_targets
     from lightnas_edge.deploy.precision import measure_precisions
 
+    _refuse(arguments, ("--shape", "--threads", "--cuda-graph", "--out"), "only with --model")
     run = Run.open(arguments.run_folder)
     run.found  # noqa: B018  # first: of a search with several networks, one has to be named
     asked = {**run.targets, **asked_budgets(arguments)}
@@ -91,24 +110,104 @@ def _run(arguments: argparse.Namespace) -> int:
     password = sudo_password(arguments)
     settings = run_settings(run, asked, rounds=arguments.rounds)
     if arguments.backend is not None:
-        refuse_impossible(arguments.backend, "fp32")
+        refuse_impossible(arguments.backend, PRECISIONS_OF.get(arguments.backend, PRECISIONS)[0])
         settings = replace(settings, backend=arguments.backend)
-    board = board_settings(arguments)
-    settings = replace(settings, **{**board, "energy_rounds": max(board["energy_rounds"], settings.energy_rounds)})
-    wanted: Sequence[PrecisionName] | None = arguments.precision
-    _announce(run, settings, len(wanted or PRECISIONS_OF.get(settings.backend, PRECISIONS)))
+    settings = _measured_so(settings, arguments)
+    predicted = run.found.predicted.metrics.get("latency_ms")
+    _announce(arguments, settings, len(sentinels(run.space)), predicted.value if predicted else 0.0)
     with _Progress() as progress:
-        found = measure_precisions(
-            run, devices.connect(host), targets=asked, precisions=wanted, predictors=arguments.predictor,
-            settings=settings, data=arguments.data, calibration=_calibration(arguments, run),
-            on_progress=progress, sudo_password=password,
+        return measure_precisions(
+            run, devices.connect(host), targets=asked, precisions=arguments.precision, predictors=arguments.predictor,
+            settings=settings, data=arguments.data, on_progress=progress, sudo_password=password,
+            **calibration_options(arguments, run.space.input_size),
         )  # fmt: skip
-    if arguments.json:
-        print_json(found.record.to_json())
+
+
+def _of_model(arguments: argparse.Namespace) -> PrecisionTable:
+    from lightnas_edge.deploy import IMAGES, references
+    from lightnas_edge.deploy.judge import check_targets
+    from lightnas_edge.deploy.precision_model import measure_model_precisions
+    from lightnas_edge.deploy.verify import energy_rounds_for, rounds_for
+    from lightnas_edge.quantise.calibration import DEFAULT_METHOD
+    from lightnas_edge.report.precision_page import build_precision_page
+
+    _refuse(arguments, ("--predictor",), "only with a run, of which a predictor knows the space")
+    asked = asked_budgets(arguments)
+    check_targets(asked)
+    if arguments.host is None:
+        arguments.host = "localhost"
+        info("no --host given: measuring on this machine (localhost)")
+    model = chosen_model(arguments)
+    password = sudo_password(arguments)
+    connection = devices.connect(arguments.host)
+    one = argparse.Namespace(**{**vars(arguments), "precision": "fp32"})  # each precision gets its own later
+    settings = model_settings(one, connection, model, arguments.rounds or rounds_for(asked))
+    settings = _measured_so(replace(settings, energy_rounds=energy_rounds_for(asked)), arguments)
+    if arguments.data is None:
+        reference = references.from_this_machine(model)
     else:
-        show(found.record)
-        info(f"record: {found.path}; `lightnas-edge report` shows it")
-    return 0 if found.record.choice.precision is not None else 3
+        reference = references.from_images(model, arguments.data, IMAGES)
+    folder = arguments.out or Path(f"precision-{model.facts.name}")
+    _announce(arguments, settings, 0, 0.0)
+    with _Progress() as progress:
+        found = measure_model_precisions(
+            model, connection, folder, asked, settings, reference, precisions=arguments.precision,
+            calibration=_calibration_inputs(arguments, model), method=arguments.calibration_method or DEFAULT_METHOD,
+            on_progress=progress, sudo_password=password,
+            command=f"lightnas-edge precision --model {shlex.quote(str(model.path))} --host {shlex.quote(arguments.host)}",
+        )  # fmt: skip
+    info(f"page: {build_precision_page(found.record, folder)}")
+    return found
+
+
+def _calibration_inputs(arguments: argparse.Namespace, model: Model) -> CalibrationInputs | None:
+    """Images of --calibrate DIR, or N of --data; None where neither was given.
+
+    Raises:
+        UsageError: a number of images and no --data, or a model that does not take images.
+        CalibrationError: images that cannot be used.
+    """
+    from lightnas_edge.deploy.precision_model import CalibrationInputs
+    from lightnas_edge.quantise.calibration import DEFAULT_IMAGES, CalibrationImages
+
+    if arguments.calibrate is None and arguments.data is None:
+        return None
+    shapes = [value.shape for value in model.facts.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or shapes[0][2] != shapes[0][3]:
+        raise UsageError(
+            f"{model.path} does not take one batch of square colour images, so that images cannot calibrate it",
+            hint="leave --calibrate out: fp32 and fp16 need none",
+        )
+    batch, _, size, _ = (side or 0 for side in shapes[0])
+    given = arguments.calibrate or str(DEFAULT_IMAGES)
+    found = calibration_images(given, size)
+    if not isinstance(found, CalibrationImages):
+        if arguments.data is None:
+            raise UsageError(
+                f"--calibrate {given} takes images of --data", hint="add --data DIR, or name a folder: --calibrate DIR"
+            )
+        found = CalibrationImages.from_folder(arguments.data, size, found)
+    for text in found.warnings:
+        warn(text)
+    runs = len(found.pixels) // batch
+    if not runs:
+        raise UsageError(
+            f"{given} has fewer images than one batch of the model, which is {batch}", hint="give more images"
+        )
+    pixels = found.pixels[: runs * batch].reshape(runs, batch, *found.pixels.shape[1:])
+    return CalibrationInputs({model.facts.inputs[0].name: pixels}, runs * batch)
+
+
+def _refuse(arguments: argparse.Namespace, options: Sequence[str], why: str) -> None:
+    given = [option for option in options if getattr(arguments, option[2:].replace("-", "_"))]
+    if given:
+        raise UsageError(f"{' and '.join(given)}: {why}")
+
+
+def _measured_so(settings: Settings, arguments: argparse.Namespace) -> Settings:
+    """With the board's state that was asked, and energy where a budget needs it."""
+    board = board_settings(arguments)
+    return replace(settings, **{**board, "energy_rounds": max(board["energy_rounds"], settings.energy_rounds)})
 
 
 def show(record: PrecisionRecord) -> None:
@@ -116,8 +215,10 @@ def show(record: PrecisionRecord) -> None:
     mark = "SIMULATED " if record.simulated else ""
     columns = ("precision", "p50 ms", "p95 ms", "speed", "top-1", "to fp32", "verdict")
     rows = [_cells(row) for row in record.measured]
-    title = f"{mark}{record.name} on {record.host}, measured in turns ({record.passes} passes); predictions in brackets"
-    print_table(columns, rows, title=title)
+    _print_wrapped(
+        f"{mark}{record.name} on {record.host}, measured in turns ({record.passes} passes); predictions in brackets"
+    )
+    print_table(columns, rows)
     for row in record.rows:
         _print_wrapped(f"{row.precision}: {mark if row.verification else ''}{_details(row)}")
         if row.unavailable is not None and row.remedy:
@@ -193,15 +294,6 @@ def _print_wrapped(text: str) -> None:
         print_result(line)
 
 
-def _calibration(arguments: argparse.Namespace, run: Run) -> CalibrationImages | int | None:
-    from lightnas_edge.quantise.calibration import CalibrationImages
-
-    given: str | None = arguments.calibrate
-    if given is None or given.isdecimal():
-        return None if given is None else count(given)
-    return CalibrationImages.from_folder(Path(given), run.space.input_size, None)
-
-
 class _Progress:
     """A bar for each turn of a precision."""
 
@@ -223,13 +315,10 @@ class _Progress:
         self._bars.measuring(status)
 
 
-def _announce(run: Run, settings: Settings, precisions: int) -> None:
+def _announce(arguments: argparse.Namespace, settings: Settings, operators: int, batch_ms: float) -> None:
     """For each precision of those that the engine has."""
     from lightnas_edge.deploy import IMAGES
 
-    predicted = run.found.predicted.metrics.get("latency_ms")
-    info(f"in each of up to {precisions} precisions:")
-    announce_estimate(
-        len(sentinels(run.space)), settings, networks=1, batch_ms=predicted.value if predicted else 0.0,
-        images=min(IMAGES, run.data.validation_images),
-    )  # fmt: skip
+    most = len(arguments.precision or PRECISIONS_OF.get(settings.backend, PRECISIONS))
+    info(f"in each of up to {most} precisions:")
+    announce_estimate(operators, settings, networks=1, batch_ms=batch_ms, images=IMAGES if batch_ms else 0)

@@ -95,7 +95,7 @@ def _most_accurate(keeping: Sequence[Contender], confidence: float) -> tuple[lis
     scored = [(each, each.right) for each in keeping if each.right is not None]
     if len(scored) < len(keeping) or len(keeping) < 2:
         unknown = [each.precision for each in keeping if each.right is None]
-        return list(keeping), [f"accuracy is not known for {' and '.join(unknown)}"] if unknown else []
+        return list(keeping), [f"accuracy is not known for {_listed(unknown)}"] if unknown else []
     best, best_right = max(scored, key=lambda pair: float(pair[1].mean()))
     alike, reasons = [], []
     for each, right in scored:
@@ -105,7 +105,7 @@ def _most_accurate(keeping: Sequence[Contender], confidence: float) -> tuple[lis
         else:
             reasons.append(f"{each.precision} is less accurate than {best.precision}: {_points(loss)}")
     if len(alike) > 1:
-        names = " and ".join(each.precision for each in alike)
+        names = _listed([each.precision for each in alike])
         count = len(best_right)
         reasons.append(f"no significant difference in accuracy between {names} (n={count})")
     return alike, reasons
@@ -163,6 +163,11 @@ def _failing(contender: Contender) -> str:
     if record.outputs is not None and record.outputs.cosine < MIN_COSINE:
         failing.insert(0, f"the engine does not compute what the file says (cosine {record.outputs.cosine:.4f})")
     return f"{contender.precision}: {', '.join(failing)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`fp32, fp16 and int8`"""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _times(gain: Speedup) -> str:

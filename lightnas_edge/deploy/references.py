@@ -139,6 +139,12 @@ def from_images(model: Model, folder: str, images: int) -> Reference:
     )
 
 
+def logits_of(reference: Reference) -> NDArray[Any]:
+    """(images, classes): the first output of all runs, of a classifier."""
+    outputs = next(iter(reference.outputs.values()))
+    return outputs.reshape(-1, outputs.shape[-1])
+
+
 def compare(reference: Reference, outputs: Mapping[str, NDArray[Any]]) -> Agreement:
     """The worst of all outputs; top-1 agreement where the first output is a table of logits.
 

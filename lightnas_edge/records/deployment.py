@@ -197,6 +197,9 @@ class AccuracyRecord(Record):
     reference_top1: Share  # of PyTorch, or of the other reference that the verification names
     drop: float  # of PyTorch's, less the board's
     drop_interval: Interval  # paired: both on the same images
+    images_sha256: Sha256 | None = None  # of the inputs and labels, in their order
+    # A bit for each image, in hexadecimal; of a byte, the first image has the highest bit.
+    right: Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$")] | None = None
 
 
 class EnergyRecord(Record):
@@ -283,7 +286,9 @@ class VerificationRecord(Record):
     @property
     def accuracy_reference(self) -> str | None:
         """What the accuracy is compared with. An int8 graph is compared with itself in its outputs, with floats in accuracy."""
-        return self.reference if self.float_outputs is None else "PyTorch in float32"
+        if self.float_outputs is None:
+            return self.reference
+        return "PyTorch in float32" if self.model is None else "the float32 file"
 
     def budget(self, metric: str) -> BudgetVerdict | None:
         """The verdict about one metric; None where it was not asked."""

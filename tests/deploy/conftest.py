@@ -74,7 +74,7 @@ def board() -> Callable[..., Any]:
 
     def make(
         network_ms: float = 0.4, operator_ms: float = 0.1, *, wrong: bool = False, fails: str = "",
-        fingerprint: dict[str, Any] = FINGERPRINT,
+        fingerprint: dict[str, Any] = FINGERPRINT, rounds: int = 12,
     ) -> Callable[..., luts.Lut]:  # fmt: skip
         def measure(connection: Connection, job: Job, table: Path, *, outputs: Path, **_: Any) -> luts.Lut:
             manifest = json.loads((job.folder / "manifest.json").read_text())
@@ -88,7 +88,9 @@ def board() -> Callable[..., Any]:
                 result = np.concatenate([session.run(None, {"input": chunk})[0] for chunk in chunks])
                 outputs.mkdir(parents=True, exist_ok=True)
                 (result[:, ::-1].copy() if wrong else result).tofile(outputs / f"{row['key']}.f32")
-            return write_table(table, job.keys, operator_ms, network_ms, fails=fails, fingerprint=fingerprint)
+            return write_table(
+                table, job.keys, operator_ms, network_ms, fails=fails, fingerprint=fingerprint, rounds=rounds
+            )
 
         return measure
 
@@ -103,6 +105,7 @@ def write_table(
     *,
     fails: str = "",
     fingerprint: dict[str, Any] = FINGERPRINT,
+    rounds: int = 12,
 ) -> luts.Lut:
     generator = np.random.default_rng(1)
     lines: list[dict[str, Any]] = [{
@@ -115,7 +118,7 @@ def write_table(
         },
         "sentinels": [], "energy": {"available": False, "reason": ""},
     }]  # fmt: skip
-    for round_ in range(12):
+    for round_ in range(rounds):
         for key in keys:
             count = 10 if key.startswith("net-") else 5
             whole = key.startswith("net-")

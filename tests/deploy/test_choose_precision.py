@@ -34,7 +34,7 @@ def test_of_equally_accurate_precisions_the_fastest_is_deployed():
     found = choose([floats, half, eight])
 
     assert found.precision == "int8"
-    assert "no significant difference in accuracy between fp32 and fp16 and int8 (n=1000)" in found.reason
+    assert "no significant difference in accuracy between fp32, fp16 and int8 (n=1000)" in found.reason
     assert "1.20x (1.20 to 1.20) the speed of fp16" in found.reason
 
 
