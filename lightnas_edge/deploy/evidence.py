@@ -135,8 +135,8 @@ def accuracy(
 
 
 def _images_sha256(inputs: NDArray[Any], labels: NDArray[np.int64]) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(inputs))
-    digest.update(np.ascontiguousarray(labels))
+    digest = hashlib.sha256(np.ascontiguousarray(inputs).data)
+    digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()
 
 
