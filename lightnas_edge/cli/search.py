@@ -235,10 +235,9 @@ def _sources(boards: Sequence[BoardPredictors], budgets: Sequence[Budget]) -> So
     """Of every budget, the predictors and the table of its board: what `verify` compares with."""
     found = {}
     for budget in budgets:
-        board = next(
-            (each for each in boards if each.is_board_of(budget)),
-            next(each for each in boards if len(boards) == 1 or (each.name or None) == budget.board),
-        )
+        mine = [each for each in boards if each.is_board_of(budget)]
+        mine += [each for each in boards if (each.name or None) == budget.board]  # every limit is counted
+        board = (mine or boards)[0]
         found[budget.name] = (list(board.predictors.values()), board.table)
     return found
 

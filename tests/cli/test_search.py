@@ -12,6 +12,7 @@ from lightnas_edge.cli._budgets import targets
 from lightnas_edge.predictor.files import load_predictor
 from tests.search.problems import predictor
 from tests.search.test_many_budgets import other_board
+from tests.search.test_precisions import measured
 
 QUICK = ["--data", "digits", "--epochs", "2", "--batch-size", "64", "--workers", "0"]
 
@@ -236,3 +237,95 @@ def two_processes(boards, out):
         *QUICK, "--device", "cpu",
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def precisions(tmp_path_factory):
+    """Predictor files of one board in two precisions, and a search in both."""
+    folder = tmp_path_factory.mktemp("precisions")
+    for name, found in (
+        ("near-fp32", measured("fp32")),
+        ("near-int8", measured("int8", 0.5, dialect="ort")),
+    ):
+        found.save(folder / f"{name}.predictor.json")
+    both = [part for name in ("fp32", "int8") for part in ("--predictor", str(folder / f"near-{name}.predictor.json"))]
+    code = main(["search", *both, "--latency-ms", "6", "--out", str(folder / "run"), "--device", "cpu", *QUICK])
+    return folder, both, code
+
+
+def test_a_search_in_two_precisions_names_the_best_network_and_why(precisions, capsys):
+    folder, both, code = precisions
+
+    assert code == 0
+    front = json.loads((folder / "run" / "front.json").read_text())
+    assert {(row["name"], row["precision"]) for row in front["networks"]} == {
+        ("fp32-6ms", "fp32"),
+        ("int8-6ms", "int8"),
+    }
+    (best,) = front["best"]
+    assert main(["search", "--from", str(folder / "run"), *both, "--latency-ms", "7"]) == 0
+    printed = capsys.readouterr().out
+    assert "best within latency_ms 7: " in printed and "estimated loss" in printed
+    assert best["network"] in ("fp32-6ms", "int8-6ms") and "estimated loss" in best["reason"]
+
+
+def test_the_best_network_of_every_budget_is_trained_with_best(precisions, capsys):
+    folder, _, _ = precisions
+    front = json.loads((folder / "run" / "front.json").read_text())
+    capsys.readouterr()
+
+    assert main(["train", str(folder / "run"), "--best", "--epochs", "1", "--batch-size", "64", "--json"]) == 0
+
+    assert len(json.loads(capsys.readouterr().out)) == len(front["best"])
+    for best in front["best"]:
+        assert (folder / "run" / best["folder"] / "train" / "weights.safetensors").exists()
+    assert main(["train", str(folder / "run"), "--best", "--all"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "answer"),
+    [
+        (["--precision", "int8"], 2, "no latency source given"),
+        (["--precision", "int4", "--predictor", "FP32"], 2, "expected one of fp32, fp16, int8, or several"),
+        (
+            ["--precision", "fp16,int8", "--predictor", "INT8"],
+            1,
+            "near-int8 has no predictor of fp16; predictors: int8",
+        ),
+        (["--predictor", "FP32", "--predictor", "FP32"], 1, "a second predictor of latency_ms"),
+        (
+            ["--predictor", "FP32", "--predictor", "INT8", "--method", "lightnas"],
+            2,
+            "searches once per budget; 2 are given",
+        ),
+    ],
+)
+def test_precisions_that_cannot_be_searched_are_reported(precisions, tmp_path, capsys, arguments, code, answer):
+    folder, _, _ = precisions
+    places = {name.upper(): str(folder / f"near-{name}.predictor.json") for name in ("fp32", "int8")}
+    given = [places.get(each, each) for each in arguments]
+
+    found = main(["search", *given, "--latency-ms", "6", "--out", str(tmp_path / "run"), *QUICK])
+
+    assert answer in capsys.readouterr().err
+    assert (found, (tmp_path / "run").exists()) == (code, False)
+
+
+def test_precisions_of_a_run_are_selected_for_a_further_budget(precisions, capsys):
+    folder, _, _ = precisions
+
+    assert main(["search", "--from", str(folder / "run"), "--precision", "int8", "--latency-ms", "4", "--json"]) == 0
+
+    names = {row["name"] for row in json.loads(capsys.readouterr().out)["networks"]}
+    assert "int8-4ms" in names and "fp32-4ms" not in names
+
+
+def test_a_budget_of_one_precision_alone_is_searched_in_that_one(precisions, tmp_path, capsys):
+    """Networks take at least 1 ms in fp32 and 0.5 ms in int8."""
+    _, both, _ = precisions
+
+    assert main(["search", *both, "--latency-ms", "0.9", "--out", str(tmp_path / "run"), *QUICK]) == 0
+
+    printed = capsys.readouterr()
+    assert "fp32-0.9ms: " in printed.err and "left out; another precision keeps this budget" in printed.err
+    assert "found " in printed.out
