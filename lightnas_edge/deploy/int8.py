@@ -62,7 +62,8 @@ def int8_arithmetic(run: Run, dialect: Dialect | None, target: str) -> Arithmeti
             )
     found = Arithmetic.for_backend(str(backend), "int8") if of_target is None else Arithmetic("int8", of_target)
     known = load_catalogue().get(str(board).removeprefix("virtual:"))
-    if found.dialect == "tensorrt" and known is not None and "int8" not in known.precisions:
+    is_gpu = known is not None and known.compute_capability is not None  # of a generic machine the GPU is not known
+    if found.dialect == "tensorrt" and known is not None and is_gpu and "int8" not in known.precisions:
         raise ExportError(
             f"the run's table is of {known.title}, which computes in {' and '.join(known.precisions)}, not in int8",
             hint=f"export with --precision {known.precisions[-1]}",
