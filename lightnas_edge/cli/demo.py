@@ -15,7 +15,7 @@ from lightnas_edge.errors import RunError
 
 SPACE = "tiny"
 _STEPS = 10
-_PRECISION_ROUNDS = 16  # of each precision, for the median; `verify` has judged the tail already
+_PRECISION_ROUNDS = 13  # of each precision, for the median; `verify` has judged the tail already
 _TAIL = 1.3  # budget of the 95th percentile, over that of the median
 
 
@@ -62,7 +62,7 @@ class _Demo:
         operators, networks, predictor = (
             out / "operators.lut.jsonl", out / "networks.lut.jsonl", out / f"{SPACE}.predictor.json",
         )  # fmt: skip
-        board = ("--host", "localhost", "--space", SPACE, "--rounds", "25")
+        board = ("--host", "localhost", "--space", SPACE, "--rounds", "18")
         self._run("profile", *board, "--out", operators, "--fresh")
         self._run("sample", *board, "--count", "20", "--out", networks, "--fresh")
         self._run("fit", "--space", SPACE, "--lut", operators, "--samples", networks, "--out", predictor)
@@ -70,9 +70,9 @@ class _Demo:
         budget_ms = _budget_ms(predictor)
         self._run(
             "search", "--predictor", predictor, "--latency-ms", f"{budget_ms:g}", "--data", "digits", "--out", run,
-            "--fresh", "--epochs", "14", "--batch-size", "64", "--confidence", "0.95",
+            "--fresh", "--epochs", "13", "--batch-size", "64", "--confidence", "0.95",
         )  # fmt: skip
-        self._run("train", run, "--epochs", "12", "--batch-size", "64")
+        self._run("train", run, "--epochs", "10", "--batch-size", "64")
         self._run("export", run)
         tail_ms = f"{_TAIL * budget_ms:.3g}"
         verdict = self._run("verify", run, "--host", "localhost", "--p95-ms", tail_ms, may_miss=True)

@@ -42,6 +42,8 @@ def measure(
     campaign = Campaign(connection, job.folder, sudo_password)
     campaign.start(fresh=fresh, journal=table if table.exists() else None)
     campaign.follow(table, on_progress)
-    if outputs is not None:
+    found = luts.read(table, host=connection.name)
+    failed_networks = {visit.key for visit in found.visits if visit.is_network} & set(found.failed)
+    if outputs is not None and not failed_networks:  # those have no outputs, and the table says why
         campaign.fetch_outputs(outputs)
-    return luts.read(table, host=connection.name)
+    return found
