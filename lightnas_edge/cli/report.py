@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightnas_edge.cli._console import UsageError, print_json, print_result
 from lightnas_edge.cli._options import add_json
+from lightnas_edge.cli._several import best_runs
 from lightnas_edge.errors import LightnasEdgeError
+from lightnas_edge.runs import Run
 
 if TYPE_CHECKING:
     from lightnas_edge.report import AllReports, Report
@@ -23,8 +25,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "lightnas-edge report --compare old/verification.json new/verification.json --out changes",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, nargs="?", metavar="RUN")
-    parser.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--all", action="store_true", help="of a search that found several: a report for each network, and one over all"
+    )
+    group.add_argument(
+        "--best",
+        action="store_true",
+        help="of a search that found several: a report for the best network of every budget",
     )
     parser.add_argument(
         "--compare", type=Path, nargs=2, metavar=("OLD", "NEW"), help="two verifications: files, or folders that hold one"
@@ -40,8 +48,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if (arguments.run_folder is None) == (arguments.compare is None):
         raise UsageError("report takes a run directory, or two verifications with --compare")
     if arguments.compare is not None:
-        if arguments.all:
-            raise UsageError("--all: of a run; --compare takes two verifications")
+        if arguments.all or arguments.best:
+            raise UsageError("--all and --best: of a run; --compare takes two verifications")
         return _compare(arguments)
     if arguments.out is not None:
         raise UsageError("--out: only with --compare; the report of a run is written into its directory")
@@ -49,11 +57,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.all:
         return _all(build_all_reports(arguments.run_folder), json=arguments.json)
-    report = build_report(arguments.run_folder)
+    folders = (
+        [run.folder for run in best_runs(Run.open(arguments.run_folder))] if arguments.best else [arguments.run_folder]
+    )
+    reports = [build_report(folder) for folder in folders]
     if arguments.json:
-        print_json(_files(report))
+        print_json([_files(report) for report in reports] if arguments.best else _files(reports[0]))
     else:
-        print_result(f"report: {report.html}")
+        for report in reports:
+            print_result(f"report: {report.html}")
     return 0
 
 

@@ -170,6 +170,11 @@ class SupernetScore(Record):
     estimate: float | None = None
 
     @property
+    def deployed_loss(self) -> float | None:
+        """In the precision of the network."""
+        return self.loss if self.deployed is None else self.deployed.loss
+
+    @property
     def deployed_accuracy(self) -> float | None:
         """Top-1 in the precision of the network."""
         return self.accuracy if self.deployed is None else self.deployed.accuracy

@@ -9,8 +9,8 @@ from lightnas_edge.report import wording
 def why_chosen(choice: ChoiceRecord) -> str:
     """Of a choice among candidates. One with a lower loss may lose against the operator scores: it says so."""
     count = len(choice.others) + 1
-    own = choice.supernet.loss
-    losses = [other.supernet.loss for other in choice.others if other.supernet.loss is not None]
+    own = choice.supernet.deployed_loss
+    losses = [loss for other in choice.others if (loss := other.supernet.deployed_loss) is not None]
     if own is None or not losses:
         return f"Chosen from {count} candidates by operator scores; their losses on held-out images are not known."
     lowest = min(losses)
@@ -19,6 +19,8 @@ def why_chosen(choice: ChoiceRecord) -> str:
         "The search adds two estimates of equal weight: the loss of a candidate on held-out images, and its operator scores, "
         "which rest on all networks that the search has sampled."
     )
+    if choice.supernet.deployed is not None:
+        rule += f" What the network loses by {choice.supernet.deployed.precision} counts in full."
     if lowest < own:
         digits = wording.digits_apart(own, (lowest,), "")
         own_text, lowest_text = wording.number(own, digits), wording.number(lowest, digits)

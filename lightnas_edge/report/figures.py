@@ -125,15 +125,16 @@ def search_plot(trace: SearchTrace) -> Markup:
 
 
 def front_plot(networks: Sequence[FrontNetwork]) -> Markup:
-    """Networks of one search: the first metric's prediction against the supernet's accuracy on held-out images.
+    """Networks of one search: the first metric's prediction against the supernet's accuracy on held-out images, in the
+    network's precision. A line for each board and precision.
 
     Args:
         networks: those without a score are left out.
     """
     scored = [
-        (network, 100 * network.supernet.accuracy)
+        (network, 100 * network.supernet.deployed_accuracy)
         for network in networks
-        if network.supernet is not None and network.supernet.accuracy is not None
+        if network.supernet is not None and network.supernet.deployed_accuracy is not None
     ]
     metric = next(iter(networks[0].metrics))
     boards = list(dict.fromkeys(_board(network) for network in networks))
@@ -485,7 +486,7 @@ def _statistic(metric: str) -> str:
 
 
 def _board(network: FrontNetwork) -> str:
-    return clean_text(network.board or "unknown board", 60)
+    return clean_text(" ".join(filter(None, (network.board or "unknown board", network.precision))), 60)
 
 
 def _positions(steps: Sequence[SearchStep]) -> np.ndarray:

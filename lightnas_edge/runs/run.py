@@ -159,7 +159,8 @@ class Run:
             below = [str(run.folder) for run in self.networks if (run.folder / "architecture.json").exists()]
             if below:
                 raise RunError(
-                    f"{self.folder} holds {len(below)} networks: name one of them, or add --all", hint="\n".join(below)
+                    f"{self.folder} holds {len(below)} networks: name one of them, or add --best or --all",
+                    hint="\n".join(below),
                 )
             raise RunError(f"{self.folder} holds no network yet", hint=f"the search has not ended: {_SEARCH}")
         record = FoundNetwork.load(path, error=RunError, remedy=_SEARCH)
