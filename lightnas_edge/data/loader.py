@@ -60,7 +60,7 @@ class Loader:
         self._images, self._batch, self._seed, self._shuffle = images, batch, seed, shuffle
         self._drop_last = drop_last and len(images) > batch
         self._plan = _Plan()
-        self._loader: data.DataLoader[Any] = data.DataLoader(
+        self._loader: data.DataLoader[Any] | None = data.DataLoader(
             _Decoder(images, seed if augment else None),
             batch_sampler=self._plan,
             num_workers=workers,
@@ -82,12 +82,21 @@ class Loader:
             return np.arange(len(self._images))
         return np.random.default_rng([self._seed, _ORDER, epoch]).permutation(len(self._images))
 
+    def close(self) -> None:
+        """End the processes that decode; there are no batches after it.
+
+        Without it the garbage collector may close their queues before they are asked to end: PyTorch then waits 5 s for each.
+        """
+        self._loader = None
+
     def batches(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(images uint8 (N, S, S, 3), labels int64 (N,)) of an epoch, from batch `start` on.
 
         Raises:
             DataError: images that cannot be read, by name; or a decoding process that died.
         """
+        if self._loader is None:
+            raise ValueError("the loader is closed")
         order = self.order(epoch)
         rank, world = self._share
         self._plan.batches = [

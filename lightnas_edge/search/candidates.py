@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,12 +87,12 @@ def compare(
         arithmetic: of the board. Other than in float32, the network with the supernet's weights is executed in it too.
     """
     device = next(supernet.parameters()).device
-    loader = data.train_loader(min(config.batch, CALIBRATION_IMAGES), augment=False)
     calibration = []
-    for pixels, _ in loader.batches(config.epochs):  # an order that no epoch of the search used
-        calibration.append(normalise(pixels.to(device)))
-        if sum(len(batch) for batch in calibration) >= CALIBRATION_IMAGES:
-            break
+    with closing(data.train_loader(min(config.batch, CALIBRATION_IMAGES), augment=False)) as loader:
+        for pixels, _ in loader.batches(config.epochs):  # an order that no epoch of the search used
+            calibration.append(normalise(pixels.to(device)))
+            if sum(len(batch) for batch in calibration) >= CALIBRATION_IMAGES:
+                break
     images, labels = data.validation_arrays(HELD_OUT_IMAGES)
     found = []
     for done, selection in enumerate(selections):

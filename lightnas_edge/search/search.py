@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -251,7 +251,7 @@ class _Search:
                 "resumed": state is not None,
             }
         )
-        with self.loop:
+        with self.loop, closing(self.weight_batches), closing(self.architecture_batches):
             left = self._steps_left()
             self.loop.estimate(sum(left.values()), lambda: self._seconds_for(left))
             while self.epoch < self.config.epochs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -94,11 +95,12 @@ def fine_tune_quantised(
         def build() -> FakeQuantised:
             return FakeQuantised(network.space, network.architecture, weights, calibrated.ranges, calibrated.dialect)
 
-        device, batches = choose_device(config.device), data.validation_loader(config.batch)
-        accuracies = {
-            "float_accuracy": score(network.to(device), batches, device)[1],
-            "calibrated_accuracy": score(build().to(device), batches, device)[1],
-        }
+        device = choose_device(config.device)
+        with closing(data.validation_loader(config.batch)) as batches:
+            accuracies = {
+                "float_accuracy": score(network.to(device), batches, device)[1],
+                "calibrated_accuracy": score(build().to(device), batches, device)[1],
+            }
         on_event({"kind": "calibrated", **accuracies})
         training = Training(
             run.quantised_folder,

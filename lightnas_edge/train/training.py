@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ class Training:
                 "resumed": state is not None,
             }
         )
-        with self.loop:
+        with self.loop, closing(self.train_batches), closing(self.validation_batches):
             left = len(self.train_batches) * (self.config.epochs - self.epoch) - self.step
             self.loop.estimate(left, lambda: self._seconds_for(left))
             while self.epoch < self.config.epochs:

@@ -1,7 +1,9 @@
 """Training from scratch: resumable to the bit, the best epoch kept, loadable for export."""
 
 import dataclasses
+import gc
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -152,3 +154,15 @@ def test_the_learning_rate_rises_then_falls_as_half_a_cosine():
     config = TrainConfig(epochs=12, lr=1.0, warmup_epochs=2)
 
     assert [round(config.lr_at(progress), 3) for progress in (0, 1, 2, 7, 12)] == [0.0, 0.5, 1.0, 0.5, 0.0]
+
+
+def test_the_processes_that_decode_images_end_with_the_training(tmp_path):
+    """Left to the garbage collector, each of them may keep the program waiting for 5 s."""
+    gc.disable()
+    try:
+        train(tmp_path, images=dataclasses.replace(data(), workers=1))
+        remaining = multiprocessing.active_children()
+    finally:
+        gc.enable()
+
+    assert remaining == []
