@@ -70,6 +70,16 @@ def test_too_few_rounds_for_a_statistic_are_refused_with_the_number_that_it_need
     assert "--rounds 4" in budget.remedy  # four hundred and more
 
 
+def test_a_missed_model_file_gets_a_command_that_can_be_copied():
+    command = "lightnas-edge verify --model 'my net.onnx' --host jetson.local"
+    found = judge({"latency_ms": 0.5}, Evidence(measured(0.6)), command=command)
+
+    assert found.verdict == "missed"
+    assert found.remedy.startswith(
+        "`profile-device --model 'my net.onnx' --host jetson.local` shows the slowest layers"
+    )
+
+
 def test_noise_beyond_the_limit_makes_a_miss_inconclusive():
     """Other work on the machine, not the network, may have caused it; the check needs no table."""
     noisy = measured(0.55).model_copy(update={"noise": 0.5})

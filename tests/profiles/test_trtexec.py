@@ -157,6 +157,20 @@ def test_a_failed_run_says_what_failed(tmp_path):
     assert "--memPoolSize" in caught.value.hint
 
 
+def test_an_operator_that_is_not_supported_gets_a_command_with_the_name_of_the_model(tmp_path):
+    path = tmp_path / "run.log"
+    lines = [
+        "&&&& RUNNING TensorRT.trtexec [TensorRT v8001] # trtexec --onnx=net.onnx --fp16",
+        "[11/17/2021-22:11:24] [E] No importer registered for op: Mystery",
+        "&&&& FAILED TensorRT.trtexec [TensorRT v8001] # trtexec --onnx=net.onnx --fp16",
+    ]
+    path.write_text("\n".join(lines))
+
+    with pytest.raises(RecordError, match="No importer registered for op: Mystery") as caught:
+        import_trtexec([path])
+    assert "`profile-device --model net.onnx` names the operators" in caught.value.hint
+
+
 def test_an_interrupted_run_says_where_it_ends(tmp_path):
     text = LOG.read_text()
     path = tmp_path / "cut.log"
