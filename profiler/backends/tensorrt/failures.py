@@ -6,6 +6,7 @@ from profiler import cuda
 from profiler.errors import MeasureError
 
 FREE_MEMORY = "free memory on the board (close the desktop, add swap), or use a smaller batch"
+OTHER_GPU = "this TensorRT is not made for this GPU: install one that supports its compute capability"
 RESTART = "CUDA is lost for this process, which is replaced; if it fails again, report this operator; see agent.log"
 
 
@@ -17,6 +18,8 @@ def failure(version: str, what: str, messages: List[str], remedy: str = "", code
         remedy = RESTART
     elif cuda.is_out_of_memory(text):
         code, remedy = "memory", FREE_MEMORY
+    elif "not support this compute capability" in text:
+        remedy = OTHER_GPU
     err = MeasureError(
         code,
         "TensorRT {} {}: {}".format(version, what, text or "it gave no reason"),

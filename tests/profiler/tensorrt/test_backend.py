@@ -15,6 +15,7 @@ from profiler.backends.tensorrt import TensorRT, cache, network, values
 from profiler.backends.tensorrt import __main__ as command
 from profiler.backends.tensorrt import engine as engine_module
 from profiler.backends.tensorrt.builder import WORKSPACE_BYTES
+from profiler.backends.tensorrt.failures import failure
 from profiler.cuda import CudaError
 from profiler.errors import BackendError, MeasureError
 from tests.profiler.tensorrt import standin
@@ -815,6 +816,20 @@ def test_an_engine_that_does_not_open_leaves_nothing_behind(bench, broken, text)
     with pytest.raises(MeasureError, match=text):
         bench.open().load(standin.conv_model())
     assert not bench.cuda.buffers and not bench.cuda.streams
+
+
+def test_a_library_for_other_gpus_is_named_as_the_reason():
+    """What TensorRT for RTX 1.7.1 said on an NVIDIA H100."""
+    said = (
+        "IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine cannot run on this GPU, which has "
+        "compute capability 9.0. Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0. TensorRT-RTX does not "
+        "support this compute capability, so the engine cannot be rebuilt for it. In throwUnlessComputeCapSupported at "
+        "/_src/runtime/dispatch/runtime.cpp:84)"
+    )
+    err = failure("1.7.1.116", "cannot load the engine it built", [said])
+
+    assert (err.code, err.fatal) == ("load", False)
+    assert "made for this GPU" in err.remedy and "compute capability" in err.remedy
 
 
 def test_a_refused_buffer_is_an_error(bench_of):
