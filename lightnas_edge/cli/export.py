@@ -11,7 +11,9 @@ from lightnas_edge.cli._options import add_json, count
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.measuring.engines import PRECISIONS
 from lightnas_edge.records.deployment import ExportRecord
-from lightnas_edge.runs import Run
+from lightnas_edge.runs import Export, Run
+
+_IN_RUN = Path()  # --bundle without a path
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,6 +35,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: that of the run's table")
     add_calibration(parser)
+    parser.add_argument(
+        "--bundle", type=Path, nargs="?", const=_IN_RUN, metavar="FILE.zip|DIR",
+        help="also write everything that a board needs to build, feed and check the network (default: RUN/bundle)",
+    )  # fmt: skip
     add_json(parser)
     parser.set_defaults(run=_run)
 
@@ -40,6 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.precision in ("fp32", "fp16") and (arguments.calibrate or arguments.calibration_method):
         raise UsageError(f"--calibrate and --calibration-method are for int8, not for {arguments.precision}")
+    if arguments.bundle not in (None, _IN_RUN) and (arguments.all or arguments.best):
+        raise UsageError("--bundle names one path for several networks; without a path, each run gets its own")
     records, code = for_each(chosen_runs(arguments), lambda run: _exported(run, arguments))
     print_records(arguments, records)
     return code
@@ -60,7 +68,21 @@ def _exported(run: Run, arguments: argparse.Namespace) -> ExportRecord:
             f"exported {export.path} ({record.precision}, opset {record.opset}, {record.size_bytes / 1e6:.1f} MB, batch "
             f"{record.batch}); {_agreement(record)}"
         )
+    if arguments.bundle is not None:
+        _bundle(run, export, arguments)
     return record
+
+
+def _bundle(run: Run, export: Export, arguments: argparse.Namespace) -> None:
+    from lightnas_edge.deploy import load_training_data
+    from lightnas_edge.deploy.bundle import write_bundle
+
+    path = run.folder / "bundle" if arguments.bundle == _IN_RUN else arguments.bundle
+    bundle = write_bundle(run, export, load_training_data(run, arguments.data), path)
+    if not arguments.json:
+        print_result(
+            f"wrote the bundle {bundle.path} ({len(bundle.record.images)} images); on the board: python3 check.py"
+        )
 
 
 def _agreement(record: ExportRecord) -> str:

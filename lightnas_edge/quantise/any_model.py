@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from lightnas_edge.graph import Dialect, Range
 from lightnas_edge.graph.arithmetic import QUANTISED_OPSET
 from lightnas_edge.models import Model, walk
 from lightnas_edge.models.reference import folded, load, run_once
+from lightnas_edge.quantise.calibration import METHODS
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.quantisation import CalibrationMethod
 
@@ -34,21 +35,6 @@ _CONSTANTS_APART = 4  # IR version from which constants are not listed as inputs
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-class _Method(NamedTuple):
-    """A method of onnxruntime.quantization.calibrate, and its settings."""
-
-    name: str
-    settings: dict[str, Any]
-
-
-_METHODS: Mapping[CalibrationMethod, _Method] = MappingProxyType(
-    {
-        "minmax": _Method("MinMax", {}),
-        # With the library's own 128 bins the largest value is the only candidate for the threshold: nothing is clipped.
-        "entropy": _Method("Entropy", {"num_bins": 2048, "num_quantized_bins": 128}),
-        "percentile": _Method("Percentile", {"num_bins": 2048, "percentile": 99.999}),
-    }
-)
 # Q and DQ around the weights, a float bias, no Q behind a convolution: "Rules of `tensorrt`" in docs/graphs.md.
 _FOR_TENSORRT = MappingProxyType(
     {
@@ -104,12 +90,11 @@ def to_int8(model: Model, dialect: Dialect, inputs: Mapping[str, NDArray[Any]], 
     floats = _prepared(model)
     quantised_types = list(_PRODUCTS) if dialect == "tensorrt" else None
     ranges = _ranges(floats, model, runs, method, quantised_types, symmetric=dialect == "tensorrt")
-    betas = {node.output[0]: _beta(node) for node in floats.graph.node if node.op_type == "Gemm"}
     with _quiet(), _refused(model, "quantise", f"int8 {dialect}"):
         quantiser = quantization.QDQQuantizer(
             floats,
             per_channel=True,
-            reduce_range=False,
+            reduce_range=dialect == "ort",  # 7-bit weights: the sums of CPUs without VNNI saturate with 8
             weight_qType=quantization.QuantType.QInt8,
             activation_qType=quantization.QuantType.QUInt8 if dialect == "ort" else quantization.QuantType.QInt8,
             tensors_range=ranges,
@@ -121,8 +106,6 @@ def to_int8(model: Model, dialect: Dialect, inputs: Mapping[str, NDArray[Any]], 
         quantiser.quantize_model()
         quantiser.model.topological_sort()
     quantised = quantiser.model.model
-    if dialect == "tensorrt":
-        _restore_betas(quantised, betas)
     _refuse_zeros(quantised, model)
     return _finished(quantised, model)
 
@@ -182,7 +165,31 @@ def _prepared(model: Model) -> onnx.ModelProto:
     for node in floats.graph.node:
         if not node.name:  # the quantiser tells nodes apart by their names
             node.name = f"{node.op_type}_of_{node.output[0]}"
+    _plain_biases(floats.graph)
     return floats
+
+
+def _plain_biases(graph: onnx.GraphProto) -> None:
+    """Constant biases of Gemm as (N,) and with their factor multiplied in.
+
+    The quantiser takes no other shape, sets the factor to 1, and does not multiply by it.
+    """
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Gemm" or len(node.input) < 3 or node.input[2] not in constants:
+            continue
+        bias = constants[node.input[2]]
+        if bias.ndim == 2 and bias.shape[0] == 1:
+            bias = bias[0]
+        factor = next((each for each in node.attribute if each.name == "beta"), None)
+        if factor is not None:
+            bias = bias * np.float32(factor.f)
+            factor.f = 1.0
+        node.input[2] = f"bias_of_{node.output[0]}"
+        graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))
+    read = {name for node in walk.nodes(graph) for name in node.input} | {value.name for value in graph.output}
+    for constant in [each for each in graph.initializer if each.name not in read]:
+        graph.initializer.remove(constant)
 
 
 def _folded(model: Model) -> onnx.ModelProto:
@@ -216,7 +223,7 @@ def _ranges(
     from onnxruntime.quantization.calibrate import CalibrationMethod as Methods
 
     _check_outputs(model, runs)
-    chosen = _METHODS[method]
+    chosen = METHODS[method]
     with _quiet(), _refused(model, "calibrate", "int8"), _folder() as folder:
         onnx.save(floats, folder / "floats.onnx")
         calibrator = quantization.create_calibrator(
@@ -300,19 +307,6 @@ def _behind_products(graph: onnx.GraphProto) -> list[str]:
         else:
             behind.append(node.name)
     return behind
-
-
-def _restore_betas(quantised: onnx.ModelProto, betas: Mapping[str, float]) -> None:
-    """The quantiser sets the factor of a bias to 1, for an int32 bias that holds it; here the bias stays float."""
-    for node in quantised.graph.node:
-        if betas.get(node.output[0], 1.0) != 1.0:
-            for attribute in node.attribute:
-                if attribute.name == "beta":
-                    attribute.f = betas[node.output[0]]
-
-
-def _beta(node: onnx.NodeProto) -> float:
-    return next((float(each.f) for each in node.attribute if each.name == "beta"), 1.0)
 
 
 def _all_types() -> list[str]:
