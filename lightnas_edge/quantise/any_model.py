@@ -317,7 +317,7 @@ def _all_types() -> list[str]:
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    return next(each.version for each in model.opset_import if each.domain in ("", walk.DEFAULT_DOMAIN))
+    return next(int(each.version) for each in model.opset_import if each.domain in ("", walk.DEFAULT_DOMAIN))
 
 
 def _finished(converted: onnx.ModelProto, model: Model) -> bytes:
