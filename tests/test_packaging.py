@@ -58,6 +58,7 @@ def test_the_wheel_holds_spaces_boards_and_the_agent(wheel):
 
     for needed in (
         "lightnas_edge/space/built_in/lightnas.toml",
+        "lightnas_edge/deploy/bundle_files/check.py",
         "devices/catalog/generic-linux.json",
         "luts/reference/xavier-lightnas-b8.predictor.json",
         "profiler/__main__.py",
