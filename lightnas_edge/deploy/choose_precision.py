@@ -129,7 +129,7 @@ def _speed_findings(contender: Contender, others: Sequence[Contender], confidenc
 
 
 def _why_slower(contender: Contender) -> str:
-    """What the measurement knows of the cause."""
+    """What the measurement knows that may be the cause."""
     record = contender.record
     causes = []
     if record.fell_back:
@@ -139,7 +139,7 @@ def _why_slower(contender: Contender) -> str:
     if record.measured.launch_bound:
         causes.append("it is launch-bound: the time of an inference is that of handing it over")
     if causes:
-        return ", because " + " and ".join(causes)
+        return f"; possible cause{'s' * (len(causes) > 1)}: " + ", ".join(causes)
     none = "; no layer fell back" if record.ran_in is not None else ""
     return f"{none}; `profile-device --model FILE --precision {contender.precision}` shows the time by layer"
 

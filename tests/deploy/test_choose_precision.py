@@ -86,7 +86,7 @@ def test_int8_that_is_slower_is_found_and_reported_with_what_is_known_of_the_cau
     assert found.precision == "fp32"
     assert "int8 is not measurably faster" in found.reason
     (slower,) = (finding for finding in found.findings if "slower than" in finding)
-    assert slower.startswith("int8 is slower than fp32 here: 1.12x (1.12 to 1.12) the latency, because ")
+    assert slower.startswith("int8 is slower than fp32 here: 1.12x (1.12 to 1.12) the latency; possible causes: ")
     assert "3 layers ran in more bits" in slower
     assert "this CPU has no instructions for int8 products" in slower
     assert "int8: 3 of 21 convolutions and matrix products ran in more bits than int8" in found.findings
