@@ -26,6 +26,7 @@ from lightnas_edge.graph import Dialect, Range
 from lightnas_edge.graph.arithmetic import QUANTISED_OPSET
 from lightnas_edge.models import Model, walk
 from lightnas_edge.models.reference import folded, load, run_once
+from lightnas_edge.quantise._tools import import_tools
 from lightnas_edge.quantise.calibration import METHODS
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.quantisation import CalibrationMethod
@@ -53,6 +54,7 @@ def to_fp16(model: Model) -> bytes:
     Raises:
         ModelError: not float32, or a converter refuses it.
     """
+    import_tools()
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -78,6 +80,7 @@ def to_int8(model: Model, dialect: Dialect, inputs: Mapping[str, NDArray[Any]], 
         CalibrationError: inputs that do not fit or are all alike, or a range without an end or of zero.
         ModelError: not float32, nothing to quantise, or ONNX Runtime refuses it.
     """
+    import_tools()
     from onnxruntime import quantization
 
     _refuse_converted(model)
@@ -153,6 +156,7 @@ def _checked_inputs(model: Model, inputs: Mapping[str, NDArray[Any]]) -> list[di
 
 def _prepared(model: Model) -> onnx.ModelProto:
     """Folded, with named nodes, of an opset that has scales for each channel."""
+    import_tools()
     from onnxruntime.quantization import quant_pre_process
 
     floats = _folded(model)
@@ -219,6 +223,7 @@ def _ranges(
     symmetric: bool,
 ) -> Any:
     """TensorsData: the range of every tensor that these operators read or write."""
+    import_tools()
     from onnxruntime import quantization
     from onnxruntime.quantization.calibrate import CalibrationMethod as Methods
 
@@ -311,6 +316,7 @@ def _behind_products(graph: onnx.GraphProto) -> list[str]:
 
 def _all_types() -> list[str]:
     """Every operator that ONNX Runtime quantises."""
+    import_tools()
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     return sorted({*QDQRegistry, *QLinearOpsRegistry})

@@ -22,6 +22,7 @@ from lightnas_edge.data import DataSet, load_images
 from lightnas_edge.errors import CalibrationError
 from lightnas_edge.graph import Arithmetic, Dialect, Range
 from lightnas_edge.graph.arithmetic import SMALLEST_SCALE, quantise_weight, weight_scales
+from lightnas_edge.quantise._tools import import_tools
 from lightnas_edge.records.quantisation import CalibrationMethod, CalibrationRecord
 from lightnas_edge.space import Architecture, Space
 
@@ -135,6 +136,7 @@ def calibrate(floats: onnx.ModelProto, pixels: Pixels, method: CalibrationMethod
     Raises:
         CalibrationError: an activation that is not finite.
     """
+    import_tools()
     from onnxruntime import quantization
     from onnxruntime.quantization.calibrate import CalibrationMethod as Methods
 

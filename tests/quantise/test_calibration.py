@@ -1,6 +1,8 @@
 """Ranges come from images; what gives no ranges, or a layer of zeros, is refused by name."""
 
 import functools
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
@@ -313,3 +315,14 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
 def test_images_that_are_all_alike_are_refused(tmp_path):
     with pytest.raises(CalibrationError, match=r"3 calibration images .* are all alike"):
         CalibrationImages.from_folder(pictures(tmp_path / "images", 3, alike=True), 16)
+
+
+def test_onnxruntimes_tools_do_not_hide_our_packages(tmp_path):
+    """Their package appends a folder with a module `profiler` to the search path."""
+    program = (
+        "import sys; before = list(sys.path); from lightnas_edge.quantise._tools import import_tools; import_tools(); "
+        "import onnxruntime.transformers; import profiler.job; assert sys.path == before"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert found.returncode == 0, found.stderr
