@@ -77,14 +77,19 @@ def choose(contenders: Sequence[Contender], confidence: float = CONFIDENCE) -> P
         reason = "no precision is shown to keep all budgets: " + "; ".join(map(_failing, ordered))
         return PrecisionChoice(precision=None, reason=reason, findings=findings)
     alike, reasons = _most_accurate(keeping, confidence)
-    chosen = alike[0]
+    chosen, passed_over = alike[0], []
     for each in alike[1:]:  # with fewer bits: only where it is faster beyond the error
         gain = speedup(each.passes_ms, chosen.passes_ms, confidence)
         if gain.interval is not None and gain.interval[0] > 1:
-            reasons.append(f"it has {_times(gain)} the speed of {chosen.precision}")
+            passed_over.append(chosen)
             chosen = each
         else:
-            reasons.append(f"{each.precision} is not measurably faster ({_times(gain)} its speed)")
+            reasons.append(
+                f"{each.precision} is not measurably faster than {chosen.precision} ({_times(gain)} its speed)"
+            )
+    for other in passed_over:
+        gain = speedup(chosen.passes_ms, other.passes_ms, confidence)
+        reasons.append(f"{chosen.precision} has {_times(gain)} the speed of {other.precision}")
     reasons += [_failing(each) for each in ordered if not each.met]
     only = "it is the only precision that is shown to keep all budgets" if len(keeping) == 1 else "it keeps all budgets"
     return PrecisionChoice(precision=chosen.precision, reason="; ".join([only, *reasons]), findings=findings)

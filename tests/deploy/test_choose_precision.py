@@ -38,6 +38,22 @@ def test_of_equally_accurate_precisions_the_fastest_is_deployed():
     assert "1.20x (1.20 to 1.20) the speed of fp16" in found.reason
 
 
+def test_the_gain_over_every_precision_that_was_passed_over_is_that_of_the_chosen_one():
+    """int8 is 2.00x as fast as fp32; the 1.50x are those of fp16."""
+    found = choose([contender("fp32"), contender("fp16", 1.5), contender("int8", 2.0)])
+
+    assert "int8 has 2.00x (2.00 to 2.00) the speed of fp32; int8 has 1.33x (1.33 to 1.33) the speed of fp16" in (
+        found.reason
+    )
+    assert "1.50x" not in found.reason
+
+
+def test_what_is_not_faster_is_compared_with_a_precision_that_is_named():
+    found = choose([contender("fp32"), contender("fp16"), contender("int8", 2.0)])
+
+    assert "fp16 is not measurably faster than fp32 (1.00x (1.00 to 1.00) its speed); int8 has 2.00x" in found.reason
+
+
 def test_a_precision_that_loses_accuracy_is_not_deployed_however_fast_it_is():
     floats = contender("fp32", answers=right(1000, 10))
     eight = contender("int8", 3.0, right(1000, 60))
