@@ -96,24 +96,29 @@ def choose(contenders: Sequence[Contender], confidence: float = CONFIDENCE) -> P
 
 
 def _most_accurate(keeping: Sequence[Contender], confidence: float) -> tuple[list[Contender], list[str]]:
-    """Those that no other is more accurate than beyond the error, most bits first, and the reasons."""
+    """Those that the best is not more accurate than beyond the error, most bits first, and the reasons.
+
+    One that was not scored stays: nothing says that it is less accurate.
+    """
     scored = [(each, each.right) for each in keeping if each.right is not None]
-    if len(scored) < len(keeping) or len(keeping) < 2:
-        unknown = [each.precision for each in keeping if each.right is None]
-        return list(keeping), [f"accuracy is not known for {_listed(unknown)}"] if unknown else []
-    best, best_right = max(scored, key=lambda pair: float(pair[1].mean()))
-    alike, reasons = [], []
-    for each, right in scored:
-        loss = accuracy_difference(right, best_right, confidence)
-        if each is best or loss.interval[1] >= 0:
-            alike.append(each)
-        else:
-            reasons.append(f"{each.precision} is less accurate than {best.precision}: {_points(loss)}")
-    if len(alike) > 1:
-        names = _listed([each.precision for each in alike])
-        count = len(best_right)
-        reasons.append(f"no significant difference in accuracy between {names} (n={count})")
-    return alike, reasons
+    unknown = [each for each in keeping if each.right is None]
+    less_accurate, reasons = set[PrecisionName](), list[str]()
+    if len(scored) > 1:
+        best, best_right = max(scored, key=lambda pair: float(pair[1].mean()))
+        for each, right in scored:
+            loss = accuracy_difference(right, best_right, confidence)
+            if each is not best and loss.interval[1] < 0:
+                less_accurate.add(each.precision)
+                reasons.append(f"{each.precision} is less accurate than {best.precision}: {_points(loss)}")
+        alike = [each.precision for each, _ in scored if each.precision not in less_accurate]
+        if len(alike) > 1:
+            reasons.append(
+                f"of {_listed(alike)} none differs significantly in accuracy from the best, {best.precision} "
+                f"(n={len(best_right)})"
+            )
+    if unknown and len(keeping) > 1:
+        reasons.append(f"accuracy is not known for {_listed([each.precision for each in unknown])}")
+    return [each for each in keeping if each.precision not in less_accurate], reasons
 
 
 def _speed_findings(contender: Contender, others: Sequence[Contender], confidence: float) -> list[str]:

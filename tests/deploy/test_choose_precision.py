@@ -34,7 +34,7 @@ def test_of_equally_accurate_precisions_the_fastest_is_deployed():
     found = choose([floats, half, eight])
 
     assert found.precision == "int8"
-    assert "no significant difference in accuracy between fp32, fp16 and int8 (n=1000)" in found.reason
+    assert "of fp32, fp16 and int8 none differs significantly in accuracy from the best, fp32 (n=1000)" in found.reason
     assert "1.20x (1.20 to 1.20) the speed of fp16" in found.reason
 
 
@@ -134,6 +134,18 @@ def test_without_labelled_images_the_accuracy_is_named_as_unknown():
     assert found.precision == "int8"
     assert "accuracy is not known for fp32 and int8" in found.reason
     assert "int8: accuracy is not known, no labelled images were scored" in found.findings
+
+
+def test_one_unknown_accuracy_does_not_stop_the_comparison_of_the_others():
+    """int8 is the fastest and loses 5 points; fp16 was not scored."""
+    floats = contender("fp32", answers=right(1000, 10))
+    eight = contender("int8", 3.0, right(1000, 60))
+
+    found = choose([floats, contender("fp16", 1.5), eight])
+
+    assert found.precision == "fp16"
+    assert "int8 is less accurate than fp32: -5.0 percentage points" in found.reason
+    assert "accuracy is not known for fp16" in found.reason
 
 
 def test_the_ratio_is_taken_within_each_pass():
