@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lightnas_edge.errors import ExportError
 from lightnas_edge.graph import Arithmetic, model_bytes, network_model
 from lightnas_edge.quantise.calibration import calibrate, quantised_network_model
+from lightnas_edge.quantise.half_precision import rounded_to_half
 from lightnas_edge.space import Architecture, Space
 
 Pixels = NDArray[np.float32]
@@ -62,8 +63,8 @@ def penalty_of(
 ) -> Penalty:
     """Execute the network in its arithmetic, and compare with its float32 losses on the same images.
 
-    ONNX Runtime executes the graph that a board is given. Of fp16 it rounds every tensor to half precision and computes
-    in float32 between: overflow and rounding show, the order of a GPU's sums does not.
+    ONNX Runtime executes the graph that a board is given in int8. For fp16 it executes the float32 graph with every value
+    between nodes rounded to half precision: overflow and rounding show, a GPU's sums within a node do not.
 
     Args:
         weights: with batch norm folded in.
@@ -75,8 +76,7 @@ def penalty_of(
             ranges = calibrate(network_model(space, architecture, weights=weights), calibration)
             model = quantised_network_model(space, architecture, weights, arithmetic, ranges, batch=_BATCH)
         else:
-            with np.errstate(over="ignore"):  # weights that half precision cannot hold show in the logits
-                model = network_model(space, architecture, weights=weights, batch=_BATCH, arithmetic=arithmetic)
+            model = rounded_to_half(network_model(space, architecture, weights=weights, batch=_BATCH))
     except ExportError as error:  # a range without an end, or a layer of zeros
         return Penalty(arithmetic, fault=str(error))
     logits = _run(model_bytes(model), images)

@@ -126,6 +126,20 @@ def test_a_network_that_overflows_in_half_precision_has_no_loss_there_and_the_re
     assert "overflows on 32 of 32 images" in found.penalty.fault
 
 
+@torch.no_grad()
+def test_an_overflow_inside_the_network_that_its_output_does_not_show_is_found_in_half_precision():
+    """One channel after the first block is beyond 65504, and no layer after it reads it."""
+    torch.manual_seed(0)
+    supernet = Supernet(TWO_CLASSES).train()
+    give_outliers(supernet.state_dict())
+    supernet.first.project_norm.bias[0] = 1e6
+
+    (found,) = compare(supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=Arithmetic("fp16"))
+
+    assert math.isfinite(found.loss)
+    assert "overflows on 32 of 32 images" in found.penalty.fault
+
+
 def test_the_penalty_counts_in_full_and_the_two_estimates_of_the_float_loss_by_half_each():
     posterior = OperatorPosterior(np.full((4, 3), 0.1), np.zeros((12, 1)))
     floats = Candidate(selection([0, 1, 1, 1]), 1.0, 0.5)
