@@ -30,7 +30,7 @@ class Contender:
 
     precision: PrecisionName
     record: VerificationRecord
-    passes_ms: tuple[float, ...]  # p50 of each pass; passes of the same number are next to each other in time
+    passes_ms: tuple[float | None, ...]  # p50 by pass, None without a visit; equal numbers are neighbours in time
     right: NDArray[np.bool_] | None  # (images,) of the scored images; None where none was
 
     @property
@@ -42,12 +42,18 @@ class Contender:
         return self.record.verdict == "met"
 
 
-def speedup(ours: Sequence[float], reference: Sequence[float], confidence: float = CONFIDENCE) -> Speedup:
+def speedup(
+    ours: Sequence[float | None], reference: Sequence[float | None], confidence: float = CONFIDENCE
+) -> Speedup | None:
     """How many times as fast `ours` is as the reference, from p50 by pass: the geometric mean of the ratios.
 
-    Both sides of a ratio are of one pass, so that what slows the machine for minutes slows both.
+    Both sides of a ratio are of one pass, so that what slows the machine for minutes slows both. A pass that lacks one
+    side is left out; None where no pass has both.
     """
-    logs = [math.log(theirs / our) for our, theirs in zip(ours, reference, strict=True)]
+    pairs = zip(ours, reference, strict=True)
+    logs = [math.log(theirs / our) for our, theirs in pairs if our is not None and theirs is not None]
+    if not logs:
+        return None
     centre = fmean(logs)
     if len(logs) < _LEAST_PASSES:
         return Speedup(ratio=math.exp(centre), interval=None)
@@ -80,16 +86,16 @@ def choose(contenders: Sequence[Contender], confidence: float = CONFIDENCE) -> P
     chosen, passed_over = alike[0], []
     for each in alike[1:]:  # with fewer bits: only where it is faster beyond the error
         gain = speedup(each.passes_ms, chosen.passes_ms, confidence)
-        if gain.interval is not None and gain.interval[0] > 1:
+        if gain is not None and gain.interval is not None and gain.interval[0] > 1:
             passed_over.append(chosen)
             chosen = each
         else:
-            reasons.append(
-                f"{each.precision} is not measurably faster than {chosen.precision} ({_times(gain)} its speed)"
-            )
+            shown = "no pass has both" if gain is None else f"{_times(gain)} its speed"
+            reasons.append(f"{each.precision} is not measurably faster than {chosen.precision} ({shown})")
     for other in passed_over:
         gain = speedup(chosen.passes_ms, other.passes_ms, confidence)
-        reasons.append(f"{chosen.precision} has {_times(gain)} the speed of {other.precision}")
+        if gain is not None:
+            reasons.append(f"{chosen.precision} has {_times(gain)} the speed of {other.precision}")
     reasons += [_failing(each) for each in ordered if not each.met]
     only = "it is the only precision that is shown to keep all budgets" if len(keeping) == 1 else "it keeps all budgets"
     return PrecisionChoice(precision=chosen.precision, reason="; ".join([only, *reasons]), findings=findings)
@@ -129,7 +135,9 @@ def _speed_findings(contender: Contender, others: Sequence[Contender], confidenc
             continue
         slower = speedup(other.passes_ms, contender.passes_ms, confidence)  # its latency over that of the other
         name = f"{contender.precision} is"
-        if slower.interval is not None and slower.interval[0] > 1:
+        if slower is None:
+            found.append(f"{name} not compared in speed with {other.precision}: no pass has both")
+        elif slower.interval is not None and slower.interval[0] > 1:
             found.append(
                 f"{name} slower than {other.precision} here: {_times(slower)} the latency{_why_slower(contender)}"
             )

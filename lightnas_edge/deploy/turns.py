@@ -92,13 +92,13 @@ class Turn:
         if not number and path.exists():
             self.outputs = path.read_bytes()
 
-    def p50_by_pass(self, passes: int) -> tuple[float, ...]:
-        """A pass in which every visit failed takes the median of the others."""
+    def p50_by_pass(self, passes: int) -> tuple[float | None, ...]:
+        """None for a pass in which every visit failed."""
         by_pass: list[list[float]] = [[] for _ in range(passes)]
         for visit in self.entry.visits:
             ends = (number for number in range(passes) if visit.round < self._first_round(number + 1, passes))
             by_pass[next(ends, passes - 1)].extend(visit.samples_ms)  # rounds of energy come behind the last one
-        return tuple(float(np.median(samples or self.entry.samples_ms)) for samples in by_pass)
+        return tuple(float(np.median(samples)) if samples else None for samples in by_pass)
 
     def _first_round(self, number: int, passes: int) -> int:
         """Of a pass; that of the pass behind the last one is the number of rounds."""

@@ -162,6 +162,27 @@ def test_two_passes_give_a_ratio_without_an_interval():
     assert (gain.ratio, gain.interval) == (pytest.approx(1.25), None)
 
 
+def test_a_pass_that_lacks_one_side_is_left_out_of_the_ratio():
+    """Only the second and the third pass have both; a median in place of the missing ones would narrow the interval."""
+    gain = speedup((None, 0.5, 0.8, 0.9), (1.0, 1.0, 1.0, None))
+
+    assert gain.ratio == pytest.approx((2.0 * 1.25) ** 0.5)
+    assert gain.interval is None
+
+
+def test_precisions_without_a_common_pass_are_not_compared_in_speed():
+    floats, eight = contender("fp32"), contender("int8", 2.0)
+    floats = Contender("fp32", floats.record, (1.0, None), None)
+    eight = Contender("int8", eight.record, (None, 0.5), None)
+
+    found = choose([floats, eight])
+
+    assert speedup(eight.passes_ms, floats.passes_ms) is None
+    assert found.precision == "fp32"
+    assert "int8 is not measurably faster than fp32 (no pass has both)" in found.reason
+    assert "int8 is not compared in speed with fp32: no pass has both" in found.findings
+
+
 def test_the_difference_in_accuracy_is_paired():
     """Both err on 100 of 1000 images: independent, the interval would be 5.3 points wide. They differ on two."""
     same = accuracy_difference(right(1000, 100), right(1000, 100, 1))

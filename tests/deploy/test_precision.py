@@ -5,7 +5,8 @@ import json
 import pytest
 
 import devices
-from lightnas_edge.deploy import export_network, verify_export, verify_network
+import luts
+from lightnas_edge.deploy import export_network, turns, verify_export, verify_network
 from lightnas_edge.deploy import precision as precision_module
 from lightnas_edge.deploy.precision import measure_precisions
 from lightnas_edge.deploy.turns import take_turns
@@ -187,6 +188,33 @@ def test_int8_that_is_twice_as_fast_is_chosen(run_folder, board_in_turns):
     assert record.choice.precision == "int8"
 
 
+def test_a_pass_without_a_visit_is_left_out_of_the_speed(run_folder, board_in_turns, monkeypatch):
+    """int8 has no visit in the second of three passes: two ratios are too few for an interval."""
+    board_in_turns({"fp32": 0.4, "int8": 0.2})
+    complete = turns.measure
+
+    def measure(connection, job, table, **named):
+        complete(connection, job, table, **named)
+        if json.loads((job.folder / "manifest.json").read_text())["precision"] == "int8":
+            lines = table.read_bytes().splitlines(keepends=True)
+            table.write_bytes(b"".join(line for line in lines if not in_the_second_pass(json.loads(line))))
+        return luts.read(table)
+
+    monkeypatch.setattr(turns, "measure", measure)
+
+    record = measure_precisions(
+        run_folder, devices.connect("localhost"), targets=LOOSE, settings=SETTINGS, images=40, calibration=100, passes=3
+    ).record
+
+    assert record.rows[2].speedup.ratio == pytest.approx(2.0, rel=0.01)
+    assert record.rows[2].speedup.interval is None
+
+
+def in_the_second_pass(line):
+    """Of three passes of four rounds, and of the network."""
+    return line["kind"] == "visit" and line["key"].startswith("net-") and 4 <= line["round"] < 8
+
+
 def test_an_interrupted_table_keeps_its_journals_and_is_resumed(run_folder, board_in_turns, monkeypatch):
     board_in_turns()
     monkeypatch.setattr(precision_module, "take_turns", interrupted)
@@ -218,8 +246,6 @@ def interrupted(turns, connection, passes, on_progress, sudo_password):
 
 
 def test_each_predictor_speaks_of_its_own_precision(run_folder, board_in_turns, tmp_path):
-    import luts
-
     board_in_turns()
     run = Run.open(run_folder)
     lut_predictor(run.space, luts.read(run_folder / "lut.jsonl")).save(run_folder / "predictor.json")
@@ -241,8 +267,6 @@ def test_each_predictor_speaks_of_its_own_precision(run_folder, board_in_turns, 
 
 
 def test_an_int8_export_is_verified_without_the_prediction_of_the_fp32_table(run_folder, board, monkeypatch):
-    import luts
-
     run = Run.open(run_folder)
     lut_predictor(run.space, luts.read(run_folder / "lut.jsonl")).save(run_folder / "predictor.json")
     run_folders.find(run, run.architecture)
