@@ -81,10 +81,11 @@ def compare(
     """Every network on the same held-out images, normalised by statistics of the same training images.
 
     The images are the validation images, and the operator scores were fitted to them too: this ranks candidates and is
-    no estimate of an accuracy.
+    no estimate of an accuracy. The losses are of float32 also where the search trained in bfloat16: penalties are differences from them.
 
     Args:
         arithmetic: of the board. Other than in float32, the network with the supernet's weights is executed in it too.
+        execution: of the search; its memory format is used.
     """
     device = next(supernet.parameters()).device
     calibration = []
@@ -98,7 +99,7 @@ def compare(
     for done, selection in enumerate(selections):
         path = [int(index) for index in selection.architecture.indices(space)]
         logits = []
-        with supernet.calibrated(path, calibration), torch.no_grad(), execution.context(device):
+        with supernet.calibrated(path, calibration), torch.no_grad():
             for start in range(0, len(images), config.batch):
                 some = torch.from_numpy(images[start : start + config.batch]).to(device)
                 logits.append(supernet(some.contiguous(memory_format=execution.memory_format), path).float().cpu())

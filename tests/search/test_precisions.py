@@ -18,6 +18,7 @@ from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from lightnas_edge.search.candidates import Candidate, compare, estimated_losses, images_of_candidate
 from lightnas_edge.search.deployed import Penalty
+from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.search import SCHEMA
 from lightnas_edge.search.selection import Selection
@@ -101,6 +102,19 @@ def test_a_candidate_is_scored_in_its_own_arithmetic_on_the_same_images(arithmet
     if arithmetic.precision == "fp16":
         assert abs(found.penalty.mean) < 0.01 * found.loss
     assert 0 < found.penalty.error < 0.1
+
+
+@pytest.mark.parametrize("arithmetic", [FP32, ORT])
+def test_candidates_of_a_search_that_trained_in_bfloat16_are_scored_in_float32(arithmetic):
+    torch.manual_seed(0)
+    supernet = Supernet(TWO_CLASSES).train()
+    (plain,) = compare(supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=arithmetic)
+
+    (found,) = compare(
+        supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=arithmetic, execution=Execution(bf16=True)
+    )
+
+    assert (found.loss, found.penalty) == (plain.loss, plain.penalty)
 
 
 @pytest.mark.parametrize("arithmetic", [ORT, TENSORRT])
