@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import luts
-from devices import Connection, Status
+from devices import AgentFailedError, Connection, Status
 from lightnas_edge.measuring import Job, measure
 from lightnas_edge.records.job import JobManifest
 
@@ -65,7 +65,10 @@ class Turn:
         on_progress: Callable[[Status], None] | None,
         sudo_password: str | None,
     ) -> None:
-        """Measure up to the end of one pass. The first one computes the outputs, the last one measures energy."""
+        """Measure up to the end of one pass. The first one computes the outputs, the last one measures energy.
+
+        A job that the agent refuses in the first pass has failed; the agent may take that of another precision.
+        """
         rounds = self._first_round(number + 1, passes)
         if 0 < number < passes - 1 and self._measured_rounds() >= rounds:
             return  # measured before an interruption
@@ -76,10 +79,16 @@ class Turn:
         }
         self._manifest.model_copy(update=part).save(self._job.folder / "manifest.json")
         folder = self._job.folder / "outputs"
-        self._table = measure(
-            connection, replace(self._job, rounds=rounds), self.journal, fresh=not self.journal.exists(),
-            on_progress=on_progress, outputs=folder, sudo_password=sudo_password,
-        )  # fmt: skip
+        try:
+            self._table = measure(
+                connection, replace(self._job, rounds=rounds), self.journal, fresh=not self.journal.exists(),
+                on_progress=on_progress, outputs=folder, sudo_password=sudo_password,
+            )  # fmt: skip
+        except AgentFailedError as error:
+            if number:
+                raise
+            self.failed = Unavailable(str(error), error.hint)
+            return
         if self._key not in self._table.networks:
             failure = self._table.failed.get(self._key)
             reason = failure.message if failure else "the journal holds no visit of it"
@@ -119,7 +128,8 @@ def take_turns(
     """A, B, B, A, ...; one that fails is left out of the passes that follow. `on_progress`: takes a title too.
 
     Raises:
-        DeviceError: the board is unreachable or busy; the journals keep what was measured.
+        DeviceError: the board is unreachable or busy, or an agent failed after the first pass; the journals keep what
+            was measured.
     """
     for number in range(passes):
         for turn in turns if number % 2 == 0 else reversed(turns):

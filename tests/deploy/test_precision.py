@@ -6,6 +6,7 @@ import pytest
 
 import devices
 import luts
+from devices import AgentFailedError, BoardUnreachableError
 from lightnas_edge.deploy import export_network, turns, verify_export, verify_network
 from lightnas_edge.deploy import precision as precision_module
 from lightnas_edge.deploy.precision import measure_precisions
@@ -156,6 +157,42 @@ def test_a_precision_that_the_board_cannot_run_leaves_the_others(run_folder, boa
     assert int8.remedy == "use another"
     assert record.choice.precision == "fp32"
     assert [name for name, *_ in calls].count("int8") == 1  # no further pass
+
+
+@pytest.mark.timeout(240)
+def test_a_precision_that_the_agent_refuses_leaves_the_others(run_folder, monkeypatch):
+    """The real agent is sent the fp16 file, which is otherwise known to be impossible before anything is sent."""
+    monkeypatch.setattr(precision_module, "unavailable_precisions", lambda connection, backend: {})
+
+    record = measure_precisions(
+        run_folder, devices.connect("localhost"), targets=LOOSE, precisions=["fp32", "fp16"], images=40, passes=2,
+        settings=Settings(protocol=PROTOCOL.model_copy(update={"rounds": 2})),
+    ).record  # fmt: skip
+
+    floats, half = record.rows
+    assert floats.verification is not None
+    assert half.verification is None
+    assert half.unavailable == "the backend onnxruntime computes in fp32 or int8, not in fp16"
+
+
+@pytest.mark.parametrize(("error", "calls_before"), [(AgentFailedError, 2), (BoardUnreachableError, 0)])
+def test_a_board_that_is_lost_and_an_agent_that_fails_later_end_the_table(
+    run_folder, board_in_turns, monkeypatch, error, calls_before
+):
+    calls = board_in_turns()
+    complete = turns.measure
+
+    def measure(*positional, **named):
+        if len(calls) == calls_before:
+            raise error("it went wrong")
+        return complete(*positional, **named)
+
+    monkeypatch.setattr(turns, "measure", measure)
+
+    with pytest.raises(error, match="it went wrong"):
+        measure_precisions(
+            run_folder, devices.connect("localhost"), targets=LOOSE, settings=SETTINGS, images=40, calibration=100
+        )
 
 
 def test_a_precision_that_cannot_be_exported_leaves_the_others(run_folder, board_in_turns, monkeypatch):
