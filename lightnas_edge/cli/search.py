@@ -342,6 +342,8 @@ def _print(folder: Path, results: Sequence[SearchResult], arguments: argparse.Na
     else:
         print_result(f"nothing to add; {len(front.networks)} networks from this search: {folder / 'front.json'}")
     for result in results:
+        if result.fault is not None:
+            warn(f"{result.budget.name}: {result.fault}")
         _warn_extrapolated(result)
         if not result.chosen.selection.exact:
             info(f"{result.budget.name}: the predictor is not linear, so the selection is a local search and not exact")

@@ -62,6 +62,11 @@ class SearchResult:
         return self.chosen.selection.architecture
 
     @property
+    def fault(self) -> str | None:
+        """Why its precision cannot compute the network: no candidate of the budget could be computed. None where it can."""
+        return None if self.chosen.penalty is None else self.chosen.penalty.fault
+
+    @property
     def simulated(self) -> bool:
         """Whether a predictor comes from a board that does not exist."""
         return any(constraint.predictor.simulated for constraint in self.budget.constraints)
@@ -250,16 +255,22 @@ def read_front(run: Run) -> FrontRecord:
 def _best(networks: Sequence[FrontNetwork]) -> BestNetwork:
     """Of the networks of one budget in one or several precisions: the one with the lowest estimated loss.
 
-    Of equal ones, the more precise one. One that was not scored stands behind those that were.
+    Of equal ones, the more precise one. One that was not scored stands behind those that were, and one that its precision
+    cannot compute behind all others.
     """
-    order = sorted(networks, key=lambda each: (_estimate(each), -_BITS.get(each.precision or "", 0)))
+    order = sorted(
+        networks,
+        key=lambda each: (_estimate(each), _fault(each) is not None, -_BITS.get(each.precision or "", 0)),
+    )
     best, others = order[0], order[1:]
-    if not others:
-        reason = "the only network of this budget"
-    elif not math.isfinite(_estimate(best)):
-        reason = f"none of {len(networks)} networks has a score on held-out images; this one is the most precise"
-    else:
+    if math.isfinite(_estimate(best)) and others:
         reason = "; ".join(_why_better(best, other) for other in others)
+    elif others:
+        faults = "; ".join(f"{each.name}: {_fault(each) or 'no score on held-out images'}" for each in order)
+        reason = f"none of {len(networks)} networks has an estimated loss: {faults}"
+    else:
+        fault = _fault(best)
+        reason = "the only network of this budget" + (f": {fault}" if fault else "")
     return BestNetwork(
         board=best.board,
         targets=best.targets,
@@ -279,11 +290,15 @@ def _estimate(network: FrontNetwork) -> float:
     return network.supernet.estimate if known else math.inf  # type: ignore[union-attr, return-value]  # checked in `known`
 
 
+def _fault(network: FrontNetwork) -> str | None:
+    """Why its precision cannot compute it; None where it can, or where that was not tried."""
+    deployed = network.supernet.deployed if network.supernet else None
+    return deployed.fault if deployed else None
+
+
 def _why_better(best: FrontNetwork, other: FrontNetwork) -> str:
     if not math.isfinite(_estimate(other)):
-        deployed = other.supernet.deployed if other.supernet else None
-        why = deployed.fault if deployed and deployed.fault else "it has no score on held-out images"
-        return f"{other.name} is left out: {why}"
+        return f"{other.name} is left out: {_fault(other) or 'it has no score on held-out images'}"
     difference = _estimate(other) - _estimate(best)
     if difference == 0:
         return f"as good as {other.name} by the estimated loss, and no less precise"

@@ -9,7 +9,9 @@ import pytest
 
 from lightnas_edge.cli import main
 from lightnas_edge.cli._budgets import targets
+from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
 from lightnas_edge.predictor.files import load_predictor
+from lightnas_edge.search.search import SCHEMA
 from tests.search.problems import predictor
 from tests.search.test_many_budgets import other_board
 from tests.search.test_precisions import measured
@@ -318,6 +320,28 @@ def test_precisions_of_a_run_are_selected_for_a_further_budget(precisions, capsy
 
     names = {row["name"] for row in json.loads(capsys.readouterr().out)["networks"]}
     assert "int8-4ms" in names and "fp32-4ms" not in names
+
+
+def test_a_network_that_its_precision_cannot_compute_is_handed_over_with_a_warning(precisions, tmp_path, capsys):
+    folder, _, _ = precisions
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    state = load_checkpoint(run / "search" / "checkpoint.pt", schema=SCHEMA)
+    state["supernet"]["head.classifier.weight"] *= 1e8
+    save_checkpoint(run / "search" / "checkpoint.pt", state)
+    measured("fp16", 0.5).save(tmp_path / "near-fp16.predictor.json")
+    given = [
+        "--predictor",
+        str(tmp_path / "near-fp16.predictor.json"),
+        "--predictor",
+        str(folder / "near-fp32.predictor.json"),
+    ]
+
+    assert main(["search", "--from", str(run), *given, "--precision", "fp16,fp32", "--latency-ms", "5"]) == 0
+
+    printed = capsys.readouterr()
+    assert "fp16-5ms: fp16 overflows on " in printed.err
+    assert "fp16-5ms is left out: fp16 overflows on " in " ".join(printed.out.split())
 
 
 def test_a_budget_of_one_precision_alone_is_searched_in_that_one(precisions, tmp_path, capsys):

@@ -262,6 +262,39 @@ def test_float32_is_handed_over_where_int8_destroys_the_accuracy(run, tmp_path):
     assert (best.network, best.precision) == ("fp32-5ms", "fp32")
 
 
+def overflow_in_half_precision(state):
+    state["supernet"]["head.classifier.weight"] *= 1e8
+
+
+def test_a_network_with_a_fault_stands_behind_one_that_was_not_scored_and_its_fault_is_the_reason(run, tmp_path):
+    folder = edited(run, tmp_path, overflow_in_half_precision)
+    (scored_by_none,) = add_budgets(folder, SPACE, data(), budgets(7.0)[1:], CONFIG)
+    half = Budget("fp16-7ms", (Constraint(measured("fp16", 0.5), 7.0),))
+
+    (fp16,) = add_budgets(folder, SPACE, data(), [half], CONFIG)
+
+    assert scored_by_none.chosen.estimate is None and scored_by_none.fault is None
+    assert fp16.fault == "fp16 overflows on 32 of 32 images"
+    best = next(each for each in read_front(Run.open(folder)).best if each.targets == {"latency_ms": 7.0})
+    assert best.network == "int8-7ms"
+    assert best.reason == (
+        "none of 2 networks has an estimated loss: int8-7ms: no score on held-out images; "
+        "fp16-7ms: fp16 overflows on 32 of 32 images"
+    )
+
+
+def test_the_only_network_of_a_budget_is_handed_over_with_its_fault(run, tmp_path):
+    folder = edited(run, tmp_path, overflow_in_half_precision)
+    half = Budget("fp16-7ms", (Constraint(measured("fp16", 0.5), 7.0),))
+    add_budgets(folder, SPACE, data(), [half, budgets(7.0)[0]], CONFIG)
+    shutil.rmtree(folder / "networks" / "fp32-7ms")
+
+    best = next(each for each in read_front(Run.open(folder)).best if each.targets == {"latency_ms": 7.0})
+
+    assert (best.network, best.compared) == ("fp16-7ms", 1)
+    assert best.reason == "the only network of this budget: fp16 overflows on 32 of 32 images"
+
+
 def test_a_precision_that_is_added_is_compared_with_the_networks_found_before(run, tmp_path):
     folder = edited(run, tmp_path, lambda state: None)
     (fp32,) = add_budgets(folder, SPACE, data(), [dataclasses.replace(budgets(7.0)[0], name="7ms")], CONFIG)
