@@ -168,7 +168,7 @@ def measure_precisions(
                 run,
                 loaded,
                 arithmetic_of(built.record),
-                board=turn.table.fingerprint.get("board"),
+                measured=turn.table.fingerprint,
                 confidence=confidence,
             )
             candidate.facts["predicted"] = predicted.latencies

@@ -39,6 +39,7 @@ from lightnas_edge.records.deployment import (
 )
 from lightnas_edge.runs import Run
 
+ENGINE_FIELDS = ("backend", "provider", "batch", "threads", "cuda_graph", "board")  # of a fingerprint
 MAX_DRIFT = 0.10  # beyond it the sentinels no longer represent the network: caches and clocks differ, not speed alone
 SAME_FILE = "the same int8 file in ONNX Runtime on this machine, node by node"
 Array = np.ndarray
@@ -76,7 +77,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What predictors of the same precision say of a network. `unused`: in words, those of another one."""
+    """What predictors of the same engine say of a network. `unused`: in words, those of another one."""
 
     values: Mapping[str, Predicted] = field(default_factory=dict)  # by metric
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -168,25 +169,24 @@ def predictions(
     predictors: Mapping[Path, Predictor],
     arithmetic: Arithmetic,
     *,
-    board: object = None,
+    measured: Mapping[str, object] | None = None,
     confidence: float = CONFIDENCE,
 ) -> Predictions:
     """What predictors say about a network in this arithmetic; a later one replaces an earlier one of its metric.
 
     Args:
-        board: those of other boards are not used; None: of any board.
+        measured: fingerprint of the measurement; those of another engine or board are not used. None: of any.
     """
     one_hot = run.architecture.one_hot(run.space)[None]
     values, used, unused = {}, {}, []
     for path, predictor in predictors.items():
         if predictor.metric not in UNITS:
             continue
-        found, its_board = arithmetic_in_words(predictor.fingerprint), predictor.fingerprint.get("board")
-        if found != str(arithmetic):
-            unused.append(f"{path.name} ({found})")
-            continue
-        if board is not None and its_board not in (None, board):
-            unused.append(f"{path.name} ({found} on {its_board})")
+        found = arithmetic_in_words(predictor.fingerprint)
+        differing = [] if found == str(arithmetic) else [found]
+        differing += _engine_differences(predictor.fingerprint, measured or {})
+        if differing:
+            unused.append(f"{path.name} ({'; '.join(differing)})")
             continue
         low, high = predictor.interval(one_hot, confidence)
         values[predictor.metric] = Predicted(float(predictor.predict(one_hot)[0]), (float(low[0]), float(high[0])))
@@ -352,6 +352,12 @@ def arithmetic_in_words(fingerprint: Mapping[str, object]) -> str:
         return str(Arithmetic.for_backend(str(fingerprint.get("backend")), precision))
     except ExportError:
         return precision
+
+
+def _engine_differences(predicted: Mapping[str, object], measured: Mapping[str, object]) -> list[str]:
+    """`batch 8, not 1` for every field of the engine and the board that both name with another value."""
+    both = (name for name in ENGINE_FIELDS if name in predicted and name in measured)
+    return [f"{name} {predicted[name]!r}, not {measured[name]!r}" for name in both if predicted[name] != measured[name]]
 
 
 def _about_drift(drift: luts.Ratio | None) -> list[str]:

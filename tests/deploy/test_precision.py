@@ -12,6 +12,7 @@ from lightnas_edge.deploy import precision as precision_module
 from lightnas_edge.deploy.precision import measure_precisions
 from lightnas_edge.deploy.turns import take_turns
 from lightnas_edge.errors import CalibrationError, VerifyError
+from lightnas_edge.graph import Arithmetic
 from lightnas_edge.measuring import MeasurementProtocol, Settings
 from lightnas_edge.predictor import lut_predictor
 from lightnas_edge.report import build_report
@@ -301,6 +302,35 @@ def test_each_predictor_speaks_of_its_own_precision(run_folder, board_in_turns, 
     assert floats.verification.comparison is not None
     assert floats.verification.comparison.drift is not None
     assert eight.verification.comparison.drift is None  # the run's table is of fp32
+
+
+@pytest.mark.parametrize(
+    ("field", "theirs", "named"),
+    [
+        ("backend", "tensorrt", "backend 'tensorrt', not 'onnxruntime'"),
+        ("provider", "CUDAExecutionProvider", "provider 'CUDAExecutionProvider', not 'CPUExecutionProvider'"),
+        ("batch", 8, "batch 8, not 1"),
+        ("threads", 4, "threads 4, not 1"),
+        ("cuda_graph", True, "cuda_graph True, not False"),
+        ("board", "other", "board 'other', not 'invented'"),
+    ],
+)
+def test_a_prediction_of_another_engine_is_not_used_and_the_differing_field_is_named(
+    run_folder, tmp_path, field, theirs, named
+):
+    run = Run.open(run_folder)
+    measured = {**FINGERPRINT, "provider": "CPUExecutionProvider", "cuda_graph": False}
+    keys = [shaped.key for shaped in SPACE.shaped_operators()]
+    other = write_table(tmp_path / "other.lut.jsonl", keys, 0.1, fingerprint={**measured, field: theirs})
+    same = write_table(tmp_path / "same.lut.jsonl", keys, 0.2, fingerprint={"board": "invented", "batch": 1})
+    own, of_other = lut_predictor(run.space, same), lut_predictor(run.space, other)
+
+    found = verify_export.predictions(
+        run, {tmp_path / "own.json": own, tmp_path / "other.json": of_other}, Arithmetic("fp32"), measured=measured
+    )
+
+    assert found.files == {"latency_ms": tmp_path / "own.json"}  # a field that it does not name does not differ
+    assert found.unused == (f"other.json ({named})",)
 
 
 def test_an_int8_export_is_verified_without_the_prediction_of_the_fp32_table(run_folder, board, monkeypatch):
