@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from PIL import Image
 
 from lightnas_edge.data import DataSet
 from lightnas_edge.data.images import RESIZE_RATIO, FileImages
+from lightnas_edge.deploy.targets import DEFAULT_TARGET, parse_target
 from lightnas_edge.errors import ExportError
 from lightnas_edge.files import sha256_of, write_atomic
 from lightnas_edge.graph.opsets import version_of
@@ -81,10 +81,12 @@ def build_commands(precision: str, fingerprint: Fingerprint, target: str) -> dic
 
     A graph with QuantizeLinear has its scales: trtexec needs no calibration cache.
     """
-    name, _, version = target.partition("-")
-    if name != "tensorrt":
-        backend = str(fingerprint.get("backend", ""))
-        name, version = backend, str(fingerprint.get("backend_version", "")) if backend == "tensorrt" else ""
+    name, version = parse_target(target)
+    backend = str(fingerprint.get("backend", ""))
+    if name == DEFAULT_TARGET:
+        name = backend
+    if name == "tensorrt" and not version and backend == "tensorrt":
+        version = str(fingerprint.get("backend_version", ""))
     if name.startswith("onnxruntime") and name != "onnxruntime-tensorrt":
         return {}
     parsed = version_of(version)
@@ -231,10 +233,32 @@ def _zipped(content: dict[str, bytes], name: str) -> bytes:
     return buffer.getvalue()
 
 
+def _refuse_other_files(path: Path, content: dict[str, bytes]) -> None:
+    """Raises ExportError: what is there is no bundle, or has files that no bundle has, such as an engine built there."""
+    hint = "name another folder, or a file that ends in .zip"
+    if not path.is_dir():
+        raise ExportError(f"{path} is there and is no bundle", hint=hint)
+    present = sorted(
+        str(each.relative_to(path))
+        for each in path.rglob("*")
+        if not each.is_dir() and each.parent.name != "__pycache__"
+    )
+    if not present:
+        return
+    try:
+        earlier = BundleRecord.load(path / "bundle.json", error=ExportError, remedy=hint)
+    except ExportError as error:
+        raise ExportError(f"{path} is there and is no bundle", hint=hint) from error
+    known = {*content, "SHA256SUMS", *(f"images/{place}.png" for place in range(len(earlier.images)))}
+    others = [name for name in present if name not in known]
+    if others:
+        raise ExportError(f"{path} holds files of yours in a bundle: {', '.join(others[:5])}", hint=hint)
+
+
 def _write_folder(content: dict[str, bytes], path: Path) -> None:
     """Whole or not at all. A bundle is replaced; anything else there is kept."""
-    if path.exists() and not (path / "SHA256SUMS").is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise ExportError(f"{path} is there and is no bundle", hint="name another folder, or a file that ends in .zip")
+    if path.exists():
+        _refuse_other_files(path, content)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=path.parent) as beside:
         made = Path(beside) / "bundle"
@@ -242,5 +266,12 @@ def _write_folder(content: dict[str, bytes], path: Path) -> None:
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).write_bytes(data)
         if path.exists():
-            shutil.move(path, Path(beside) / "old")
-        os.replace(made, path)
+            old = Path(beside) / "old"
+            os.replace(path, old)
+            try:
+                os.replace(made, path)
+            except OSError:
+                os.replace(old, path)
+                raise
+        else:
+            os.replace(made, path)

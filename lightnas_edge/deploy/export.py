@@ -127,6 +127,11 @@ def build_export(
     opset = opset_for(target)
     batch = _batch_of(run) if batch is None else batch
     precision = exported_precision(run) if precision is None else precision
+    if precision != "int8" and (calibration is not None or fine_tuned):
+        raise ExportError(
+            f"calibration and fine-tuned weights are for int8, and the file is in {precision}",
+            hint="add --precision int8",
+        )
     arithmetic = int8_arithmetic(run, dialect, target) if precision == "int8" else graph.Arithmetic(precision)
     weights = run.weights.record
     network = load_network(run)

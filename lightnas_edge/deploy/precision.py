@@ -141,8 +141,8 @@ def measure_precisions(
         dialect = Arithmetic.for_backend(settings.backend, name).dialect
         try:
             exports[name] = build_export(
-                run, precision=name, dialect=dialect, batch=settings.batch, data=data, calibration=calibration,
-                method=method,
+                run, precision=name, dialect=dialect, batch=settings.batch, data=data,
+                calibration=calibration if name == "int8" else None, method=method,
             )  # fmt: skip
         except ExportError as error:  # of this precision alone, such as ranges that are not finite
             candidate.failed = Unavailable(f"it cannot be exported: {error}", error.hint)
@@ -178,6 +178,7 @@ def measure_precisions(
                 replace(settings, precision=candidate.precision), connection.name, confidence=confidence,
                 command=f"lightnas-edge precision {shlex.quote(str(run.folder))} --host {shlex.quote(connection.name)}",
             )  # fmt: skip
+            record = record.model_copy(update={"warnings": (*built.warnings, *record.warnings)})
             right = None if outputs is None else outputs.argmax(axis=1) == scored.labels
             contenders.append(Contender(candidate.precision, record, turn.p50_by_pass(passes), right))
         record_of_all = compared(

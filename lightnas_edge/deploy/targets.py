@@ -10,7 +10,22 @@ from lightnas_edge.graph.opsets import READS, readable_opset
 
 DEFAULT_TARGET = "any"
 
-_TARGET = re.compile(r"([a-z]+)(?:[ =-](\d+)(?:\.(\d+))?[0-9.]*)?")
+_TARGET = re.compile(r"([a-z]+)(?:[ =-]((\d+)(?:\.(\d+))?[0-9.]*))?")
+
+
+def parse_target(target: str) -> tuple[str, str]:
+    """(name, version) of `tensorrt-8.2`, `TensorRT 8.2` or `any`; the version is empty where none is given.
+
+    Raises:
+        ExportError: an unknown runtime.
+    """
+    match = _TARGET.fullmatch(target.strip().lower())
+    if match is None or match[1] not in (DEFAULT_TARGET, *READS):
+        raise ExportError(
+            f"unknown target {target!r}",
+            hint=f"{DEFAULT_TARGET}, or one of {', '.join(READS)} with a version: tensorrt-8.2",
+        )
+    return match[1], match[2] or ""
 
 
 def opset_for(target: str) -> int:
@@ -22,16 +37,11 @@ def opset_for(target: str) -> int:
     Raises:
         ExportError: an unknown runtime, or one older than the graphs can be written for.
     """
-    match = _TARGET.fullmatch(target.strip().lower())
-    name = match[1] if match else ""
-    if match is None or name not in (DEFAULT_TARGET, *READS):
-        raise ExportError(
-            f"unknown target {target!r}",
-            hint=f"{DEFAULT_TARGET}, or one of {', '.join(READS)} with a version: tensorrt-8.2",
-        )
-    if name == DEFAULT_TARGET or match[2] is None:
+    name, version = parse_target(target)
+    if name == DEFAULT_TARGET or not version:
         return DEFAULT_OPSET
-    readable = readable_opset(name, (int(match[2]), int(match[3] or 0)))
+    major, minor = (*version.split("."), "0")[:2]
+    readable = readable_opset(name, (int(major), int(minor or 0)))
     if readable is None:
         oldest = ".".join(map(str, READS[name][0][0]))
         raise ExportError(f"{target} is older than the oldest supported: {name} {oldest}")
@@ -41,7 +51,7 @@ def opset_for(target: str) -> int:
 
 def dialect_for(target: str) -> Dialect | None:
     """In which int8 the runtime of a target reads a graph; None for `any`."""
-    name = target.strip().lower()
+    name, _ = parse_target(target)
     if name == DEFAULT_TARGET:
         return None
-    return "tensorrt" if name.startswith("tensorrt") else "ort"
+    return "tensorrt" if name == "tensorrt" else "ort"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import devices
 from devices import Connection
@@ -28,6 +29,20 @@ def why_impossible(backend: str, precision: str) -> str | None:
     is_half_on_cpu = (backend, precision) == ("onnxruntime", "fp16")
     why = ": a CPU has no fp16 kernels; ONNX Runtime converts to float32 and would time that" * is_half_on_cpu
     return f"the backend {backend} measures {' and '.join(PRECISIONS_OF[backend])}, not {precision}{why}"
+
+
+def why_no_int8(fingerprint: Mapping[str, Any]) -> str | None:
+    """Why the engine and the GPU that a fingerprint names do not compute in int8; None where they do or where it is not known."""
+    backend = str(fingerprint.get("backend", "onnxruntime"))
+    why = why_impossible(backend, "int8")
+    board = load_catalogue().get(str(fingerprint.get("board", "")).removeprefix("virtual:"))
+    if (
+        why is not None or board is None or board.compute_capability is None
+    ):  # of a generic machine the GPU is not known
+        return why
+    if backend not in _ON_GPU or "int8" in board.precisions:
+        return None
+    return f"{board.title} computes in {' and '.join(board.precisions)}, not in int8"
 
 
 def why_board_lacks(connection: Connection, backend: str, precision: str) -> str | None:

@@ -23,6 +23,7 @@ from lightnas_edge.errors import CalibrationError
 from lightnas_edge.graph import Arithmetic, Dialect, Range
 from lightnas_edge.graph.arithmetic import SMALLEST_SCALE, quantise_weight, weight_scales
 from lightnas_edge.quantise._tools import import_tools
+from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.quantisation import CalibrationMethod, CalibrationRecord
 from lightnas_edge.space import Architecture, Space
 
@@ -106,7 +107,7 @@ class CalibrationImages:
                 f"{enlarged} of {len(pixels)} calibration images have a side below the {size} pixels of the network's input: "
                 "they are enlarged, and ranges of enlarged images may be too narrow",
             )
-        return cls._of(pixels, f"{len(pixels)} images of {folder}", warnings)
+        return cls._of(pixels, f"{len(pixels)} images of {clean_text(str(folder), 300)}", warnings)
 
     @classmethod
     def _of(cls, pixels: Pixels, source: str, warnings: tuple[str, ...]) -> CalibrationImages:

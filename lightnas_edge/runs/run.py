@@ -292,7 +292,18 @@ class Run:
             raise StaleRecordError(
                 f"{path} is not the file that export.json describes: it has changed since", hint=remedy
             )
-        return Export(record, path, content, self._calibration_of(record, remedy))
+        calibration = self._calibration_of(record, remedy)
+        if record.quantisation is not None and record.quantisation.fine_tuned:
+            self._require_fine_tuned(calibration, str(path), remedy)
+        return Export(record, path, content, calibration)
+
+    def _require_fine_tuned(self, calibration: CalibrationRecord | None, made: str, remedy: str) -> None:
+        """Raises StaleRecordError where the int8 weights were trained again since."""
+        found = self.quantised
+        if found is None or calibration is None or found.record.weights_sha256 != calibration.weights_sha256:
+            raise StaleRecordError(
+                f"{made} was made from other fine-tuned weights than those in {self.quantised_folder}", hint=remedy
+            )
 
     def _calibration_of(self, export: ExportRecord, remedy: str) -> CalibrationRecord | None:
         if export.quantisation is None:
@@ -322,6 +333,11 @@ class Run:
         record = PrecisionRecord.load(path, error=RunError, remedy=remedy)
         if record.weights_sha256 != self.weights.record.weights_sha256:
             raise StaleRecordError(f"{path} is about other weights than those in {self.train_folder}", hint=remedy)
+        for row in record.rows:
+            if row.fine_tuned:
+                ranges = self.precision_folder / row.precision / "calibration.json"
+                calibration = CalibrationRecord.load(ranges, error=RunError, remedy=remedy)
+                self._require_fine_tuned(calibration, str(path), remedy)
         return record
 
     @property

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from devices.catalogue import load_catalogue
 from lightnas_edge.data import DataSet
 from lightnas_edge.errors import DataError, RunError
 from lightnas_edge.files import sha256_of
 from lightnas_edge.graph import Arithmetic, Dialect
-from lightnas_edge.measuring.engines import why_impossible
+from lightnas_edge.measuring.engines import why_no_int8
 from lightnas_edge.nn import Network, folded_weights
 from lightnas_edge.nn.device import choose_device
 from lightnas_edge.quantise.calibration import DEFAULT_METHOD, CalibrationImages, calibrate_network
@@ -66,7 +65,7 @@ def fine_tune_quantised(
     it resumes from the last checkpoint; on the CPU with the same bits as if it had not stopped.
 
     Args:
-        data: of the classes that the float weights were trained on.
+        data: that the float weights were trained on, split as then.
         images: to calibrate on.
         dialect: of the int8 graph; that of the engine of the run's table when None.
         on_event: also called with `calibrated`, which has both accuracies before the fine-tuning.
@@ -75,17 +74,17 @@ def fine_tune_quantised(
         RunError: nothing is trained, the engine has no int8, the folder holds another fine-tuning or cannot be written, or another
             process writes there.
         CalibrationError: the images give no ranges.
-        DataError: other classes, or an image cannot be read.
+        DataError: other images than those of the float weights, or an image cannot be read.
         DivergedError, KeyboardInterrupt: as `train_network`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     on_event = on_event or (lambda event: None)
     floats = run.weights
     arithmetic = Arithmetic("int8", dialect or dialect_of(run))
-    if data.classes != floats.record.data.classes:
+    if data.sha256 != floats.record.data.sha256:
         raise DataError(
-            f"{data.source} has other classes than the training of the float weights",
-            hint=f"fine-tune on images of its classes, such as {floats.record.data.source}",
+            f"{data.source} holds other images than the training of the float weights, which may be those that judge the network",
+            hint=f"fine-tune on the same images: {floats.record.data.source}",
         )
     network = load_network(run)
     weights = folded_weights(network)
@@ -146,17 +145,13 @@ def dialect_of(run: Run) -> Dialect:
         RunError: the engine or its board has no int8.
     """
     fingerprint = run.record.fingerprint
-    backend = str(fingerprint.get("backend", "onnxruntime"))
-    board = load_catalogue().get(str(fingerprint.get("board", "")).removeprefix("virtual:"))
-    why = why_impossible(backend, "int8")
-    if why is None and board is not None and "int8" not in board.precisions:
-        why = f"{board.title} computes in {' and '.join(board.precisions)}, not in int8"
+    why = why_no_int8(fingerprint)
     if why is not None:
         raise RunError(
             f"the int8 weights would not run where the table of {shlex.quote(str(run.folder))} was measured: {why}",
             hint="to fine-tune for another engine, name what its graphs are like: --dialect tensorrt or --dialect ort",
         )
-    dialect = Arithmetic.for_backend(backend, "int8").dialect
+    dialect = Arithmetic.for_backend(str(fingerprint.get("backend", "onnxruntime")), "int8").dialect
     assert dialect is not None
     return dialect
 
@@ -182,5 +177,6 @@ def _calibrated(
         if (found.weights_sha256, found.dialect, found.method, found.images_sha256) == asked:
             return found
     record = calibrate_network(network.space, network.architecture, weights, arithmetic, images, sha256, method)
-    record.save(path)
+    if not resume or not (run.quantised_folder / "checkpoint.pt").exists():
+        record.save(path)  # else the loop refuses to resume, and the earlier fine-tuning keeps its ranges
     return record

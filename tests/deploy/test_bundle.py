@@ -166,6 +166,22 @@ def test_what_is_no_bundle_is_kept(run_folder, digits, tmp_path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
 
 
+def test_a_folder_with_hashes_that_is_no_bundle_is_kept(run_folder, digits, tmp_path):
+    (tmp_path / "SHA256SUMS").write_text("of a download")
+    with pytest.raises(ExportError, match="is there and is no bundle"):
+        write(run_folder, digits, tmp_path)
+    assert (tmp_path / "SHA256SUMS").read_text() == "of a download"
+
+
+def test_an_engine_that_was_built_in_a_bundle_is_kept(run_folder, digits, tmp_path):
+    folder = tmp_path / "bundle"
+    write(run_folder, digits, folder)
+    (folder / "model.engine").write_text("half an hour of building")
+    with pytest.raises(ExportError, match=r"files of yours in a bundle: model\.engine"):
+        write(run_folder, digits, folder)
+    assert (folder / "model.engine").exists()
+
+
 @pytest.mark.parametrize(
     ("precision", "version", "flags"),
     [
@@ -180,6 +196,14 @@ def test_the_build_command_has_the_flags_of_its_version(precision, version, flag
     made = build_commands(precision, {"backend": "tensorrt", "backend_version": version}, "any")
     assert {key: command.partition("model.engine ")[2] for key, command in made.items()} == {version: flags}
     assert build_commands(precision, {"backend": "onnxruntime"}, f"tensorrt-{version}") == made
+
+
+def test_a_target_is_read_in_every_spelling_that_export_takes():
+    made = build_commands("fp16", {"backend": "onnxruntime"}, "tensorrt-8.2")
+    assert list(made) == ["8.2"] and "--workspace" in made["8.2"]
+    assert build_commands("fp16", {"backend": "onnxruntime"}, "TensorRT 8.2") == made
+    assert build_commands("fp16", {"backend": "tensorrt", "backend_version": "8.5.2"}, "tensorrt 8.2") == made
+    assert list(build_commands("fp16", {"backend": "tensorrt", "backend_version": "8.5.2"}, "tensorrt")) == ["8.5.2"]
 
 
 def test_without_a_version_there_is_a_command_for_each_kind():

@@ -281,6 +281,23 @@ def test_weights_that_were_fine_tuned_in_int8_are_used(run_folder):
     assert run.export.calibration == export.calibration
 
 
+def test_an_export_is_stale_when_the_fine_tuning_was_made_again(run_folder):
+    run = fine_tune(run_folder)
+    export_network(run_folder, precision="int8")
+    record = run.quantised.record
+    run.save_training(record.model_copy(update={"weights_sha256": sha256_of(b"others")}), b"others")
+
+    with pytest.raises(StaleRecordError, match="other fine-tuned weights"):
+        _ = run.export
+
+
+def test_calibration_without_int8_is_refused(run_folder):
+    with pytest.raises(ExportError, match="for int8, and the file is in fp32") as caught:
+        export_network(run_folder, calibration=100)
+
+    assert caught.value.hint == "add --precision int8"
+
+
 def test_calibration_images_leave_the_fine_tuned_weights_out(run_folder):
     fine_tune(run_folder)
 

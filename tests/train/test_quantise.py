@@ -135,10 +135,27 @@ def test_an_engine_without_int8_is_refused_before_any_work(tmp_path, fingerprint
     assert not run.quantised_folder.exists()
 
 
-def test_images_of_other_classes_are_refused(whole):
-    other = dataclasses.replace(data(), classes=("dark", "light"))
+@pytest.mark.parametrize(
+    ("fingerprint", "dialect"),
+    [
+        ({"backend": "onnxruntime", "board": "generic-linux"}, "ort"),
+        ({"backend": "tensorrt", "board": "generic-linux"}, "tensorrt"),
+        ({"backend": "onnxruntime", "board": "jetson-nano"}, "ort"),
+        ({"backend": "simulated", "board": "virtual:jetson-orin-nano"}, "tensorrt"),
+        ({}, "ort"),
+    ],
+)
+def test_the_dialect_is_that_of_the_engine_of_the_table(tmp_path, fingerprint, dialect):
+    run = run_folders.begin(tmp_path, SPACE, data().record, fingerprint=fingerprint)
 
-    with pytest.raises(DataError, match="other classes"):
+    assert dialect_of(run) == dialect
+
+
+def test_images_that_may_judge_the_network_are_refused(whole):
+    """Another folder of the same classes may train on what the float training validates on."""
+    other = dataclasses.replace(data(), sha256="f" * 64)
+
+    with pytest.raises(DataError, match="other images than the training"):
         fine_tune_quantised(whole, other, CONFIG, CalibrationImages.from_training(other, 32))
 
 
