@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from lightnas_edge.deploy.statistics import CONFIDENCE, least_rounds
 from lightnas_edge.errors import BudgetError
@@ -36,6 +38,13 @@ LABELS = {
     "energy_mj": "energy", "net_energy_mj": "net energy", "peak_memory_mb": "peak memory", "params_m": "parameters",
     "macs_m": "multiply-accumulates", "accuracy": "top-1 accuracy", "accuracy_drop": "loss of top-1 accuracy",
 }  # fmt: skip
+_OF_THE_FILE = (
+    "--model",
+    "--host",
+    "--shape",
+    "--backend",
+    "--threads",
+)  # options with a value that `profile-device` takes too
 _RANK: dict[Outcome, int] = {"met": 0, "not judged": 1, "inconclusive": 2, "missed": 3}
 
 
@@ -277,9 +286,20 @@ def _after_a_miss(metric: str, command: str) -> str:
     if metric in ("accuracy", "accuracy_drop"):
         return "train for longer, or choose a larger network"
     if " --model " in command:
-        profile = command.replace("lightnas-edge verify", "profile-device", 1)
-        return f"`{profile}` shows the slowest layers; or choose another precision or a smaller network"
+        return (
+            f"`{_profile_command(command)}` shows the slowest layers; or choose another precision or a smaller network"
+        )
     return "search again with this network in the predictor's samples, or with a tighter target"
+
+
+def _profile_command(command: str) -> str:
+    """That times the layers of the model file which `command` measures, on the same board."""
+    words = shlex.split(command)
+    kept = [
+        word for option, value in pairwise([*words, ""]) if option in _OF_THE_FILE for word in (option, value)
+    ]  # fmt: skip
+    kept += [word for word in words if word == "--cuda-graph"]
+    return shlex.join(["profile-device", *kept])
 
 
 def _to_narrow(metric: str, evidence: Evidence, command: str) -> str:

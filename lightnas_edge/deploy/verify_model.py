@@ -131,10 +131,11 @@ def judge_model(
         also: further warnings.
     """
     key = model_key(model.content)
-    entry = replace(table.networks[key], run=command.removeprefix("lightnas-edge verify "))
+    entry = replace(table.networks[key], run=command)
+    again = f"lightnas-edge verify {command}"  # of the warnings of an entry
     warnings = [
         *parts.about_fallbacks(entry.fell_back, settings.precision),
-        *parts.one_of_each_kind(entry.warnings),
+        *(warning.replace(again, command) for warning in parts.one_of_each_kind(entry.warnings)),
         *also,
     ]
     outputs, agreement, float_agreement = None, None, None

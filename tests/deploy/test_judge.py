@@ -80,6 +80,17 @@ def test_a_missed_model_file_gets_a_command_that_can_be_copied():
     )
 
 
+def test_a_missed_precision_of_a_model_file_gets_the_command_that_times_its_layers():
+    command = (
+        "lightnas-edge precision --model net.onnx --host localhost --shape images:1x3x8x8 --cuda-graph --precision fp16,int8 "
+        "--data 'my images' --calibrate train"
+    )
+    found = judge({"latency_ms": 0.5}, Evidence(measured(0.6)), command=command)
+
+    profile = "profile-device --model net.onnx --host localhost --shape images:1x3x8x8 --cuda-graph"
+    assert found.remedy.startswith(f"`{profile}` shows the slowest layers")
+
+
 def test_noise_beyond_the_limit_makes_a_miss_inconclusive():
     """Other work on the machine, not the network, may have caused it; the check needs no table."""
     noisy = measured(0.55).model_copy(update={"noise": 0.5})
