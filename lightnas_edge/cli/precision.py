@@ -31,11 +31,14 @@ from lightnas_edge.measuring import Settings, sentinels
 from lightnas_edge.measuring.engines import PRECISIONS, PRECISIONS_OF
 from lightnas_edge.records.precision import PrecisionRecord, PrecisionRow
 from lightnas_edge.runs import Run
+from lightnas_edge.space import load_space
 
 if TYPE_CHECKING:
+    from devices import Connection
     from lightnas_edge.deploy.precision import PrecisionTable
     from lightnas_edge.deploy.precision_model import CalibrationInputs
     from lightnas_edge.models import Model
+    from lightnas_edge.quantise.calibration import CalibrationImages
 
 COLUMNS = 100  # of the terminal that the result is written for
 
@@ -152,25 +155,43 @@ def _of_model(arguments: argparse.Namespace) -> PrecisionTable:
     with _Progress() as progress:
         found = measure_model_precisions(
             model, connection, folder, asked, settings, reference, precisions=arguments.precision,
-            calibration=_calibration_inputs(arguments, model), method=arguments.calibration_method or DEFAULT_METHOD,
+            calibration=_calibration_inputs(arguments, model, connection, settings.backend), method=arguments.calibration_method or DEFAULT_METHOD,
             on_progress=progress, sudo_password=password,
-            command=f"lightnas-edge precision --model {shlex.quote(str(model.path))} --host {shlex.quote(arguments.host)}",
+            command=_command(arguments),
         )  # fmt: skip
     info(f"page: {build_precision_page(found.record, folder)}")
     return found
 
 
-def _calibration_inputs(arguments: argparse.Namespace, model: Model) -> CalibrationInputs | None:
-    """Images of --calibrate DIR, or N of --data; None where neither was given.
+def _command(arguments: argparse.Namespace) -> str:
+    """That measures the model file again as now, without budgets and rounds."""
+    words = ["lightnas-edge", "precision", "--model", str(arguments.model), "--host", arguments.host]
+    for name, sides in arguments.shape:
+        words += ["--shape", f"{name}:{sides}" if name else str(sides)]
+    for option in ("--backend", "--threads", "--data", "--calibrate", "--calibration-method"):
+        value = getattr(arguments, option[2:].replace("-", "_"))
+        words += [] if value is None else [option, str(value)]
+    words += ["--precision", ",".join(arguments.precision)] if arguments.precision else []
+    words += ["--cuda-graph"] if arguments.cuda_graph else []
+    return shlex.join(words)
+
+
+def _calibration_inputs(
+    arguments: argparse.Namespace, model: Model, connection: Connection, backend: str
+) -> CalibrationInputs | None:
+    """Images of --calibrate DIR, or N of those to train on in --data; None where neither was given or int8 is not measured.
 
     Raises:
         UsageError: a number of images and no --data, or a model that does not take images.
         CalibrationError: images that cannot be used.
     """
+    from lightnas_edge.deploy.precision import unavailable_precisions
     from lightnas_edge.deploy.precision_model import CalibrationInputs
     from lightnas_edge.quantise.calibration import DEFAULT_IMAGES, CalibrationImages
 
     if arguments.calibrate is None and arguments.data is None:
+        return None
+    if "int8" not in (arguments.precision or PRECISIONS) or "int8" in unavailable_precisions(connection, backend):
         return None
     shapes = [value.shape for value in model.facts.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or shapes[0][2] != shapes[0][3]:
@@ -186,7 +207,7 @@ def _calibration_inputs(arguments: argparse.Namespace, model: Model) -> Calibrat
             raise UsageError(
                 f"--calibrate {given} takes images of --data", hint="add --data DIR, or name a folder: --calibrate DIR"
             )
-        found = CalibrationImages.from_folder(arguments.data, size, found)
+        found = _to_train_on(arguments.data, size, found)
     for text in found.warnings:
         warn(text)
     runs = len(found.pixels) // batch
@@ -195,7 +216,23 @@ def _calibration_inputs(arguments: argparse.Namespace, model: Model) -> Calibrat
             f"{given} has fewer images than one batch of the model, which is {batch}", hint="give more images"
         )
     pixels = found.pixels[: runs * batch].reshape(runs, batch, *found.pixels.shape[1:])
-    return CalibrationInputs({model.facts.inputs[0].name: pixels}, runs * batch)
+    return CalibrationInputs({model.facts.inputs[0].name: pixels}, runs * batch, found.warnings)
+
+
+def _to_train_on(source: str, size: int, count: int) -> CalibrationImages:
+    """Images of --data that do not judge the accuracy, where it has some; else all, with a warning."""
+    from lightnas_edge.data import DIGITS, load_data
+    from lightnas_edge.quantise.calibration import CalibrationImages
+
+    if source == DIGITS:
+        data = load_data(source, space=replace(load_space("tiny"), input_size=size))  # reads no more of the space
+        return CalibrationImages.from_training(data, count)
+    train = Path(source) / "train"
+    if train.is_dir():
+        return CalibrationImages.from_folder(train, size, count)
+    found = CalibrationImages.from_folder(source, size, count)
+    shared = "int8 is calibrated on images of --data, by which its accuracy is judged too; give --calibrate DIR"
+    return replace(found, warnings=(*found.warnings, shared))
 
 
 def _refuse(arguments: argparse.Namespace, options: Sequence[str], why: str) -> None:

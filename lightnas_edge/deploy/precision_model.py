@@ -39,10 +39,14 @@ from lightnas_edge.records.quantisation import CalibrationMethod
 
 @dataclass(frozen=True)
 class CalibrationInputs:
-    """What ranges of int8 are read from, by input: (runs, *shape). `images`: how many of them, in all runs."""
+    """What ranges of int8 are read from, by input: (runs, *shape).
+
+    `images`: how many of them, in all runs. `warnings`: about them, for the record.
+    """
 
     arrays: Mapping[str, NDArray[Any]]
     images: int
+    warnings: tuple[str, ...] = ()
 
 
 def measure_model_precisions(
@@ -114,13 +118,14 @@ def measure_model_precisions(
         turn = candidate.measured
         if turn is None:
             continue
-        file, own, floats = files[candidate.precision], reference, None
+        file, own, floats, also = files[candidate.precision], reference, None, tuple[str, ...]()
         if candidate.precision == "int8":  # does the engine compute what the file says?
             own = replace(reference, outputs=reference_outputs(file, reference.inputs), name=SAME_FILE)
             floats = reference
+            also = () if calibration is None else calibration.warnings
         _, record = judge_model(
             file, turn.table, turn.outputs, own, targets, replace(settings, precision=candidate.precision), connection.name,
-            floats=floats, confidence=confidence, command=command,
+            floats=floats, confidence=confidence, command=command, also=also,
         )  # fmt: skip
         right = _right(file, turn.outputs, reference) if record.accuracy is not None else None
         contenders.append(Contender(candidate.precision, record, turn.p50_by_pass(passes), right))

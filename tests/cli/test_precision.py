@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+from onnx import helper
+from PIL import Image
 
-from lightnas_edge.cli.precision import COLUMNS
+from lightnas_edge.cli.precision import COLUMNS, _to_train_on
 from tests.cli.commands import run
 from tests.models import files
 
@@ -74,3 +77,84 @@ def test_a_file_that_the_board_cannot_load_ends_with_the_boards_own_words(net, t
     assert found.code == 1
     assert "no precision could be measured on virtual:jetson-nano" in found.err
     assert "fp32: virtual:jetson-nano could not measure it: TensorRT 8.2.1 reads opset 13 at most" in found.err
+
+
+# -- images that calibrate a model file -----------------------------------------------------------------------
+
+
+def classifier(folder, classes):
+    """A convolution and the mean of each channel, which is a class."""
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["features"]),
+        helper.make_node("GlobalAveragePool", ["features"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["logits"]),
+    ]
+    weights = np.random.default_rng(0).standard_normal((classes, 3, 3, 3))
+    return files.saved(
+        folder,
+        files.model(
+            nodes, [files.value("images", ("N", 3, 8, 8))], [files.value("logits", ("N", classes))],
+            [files.constant("w", weights)],
+        ),
+    )  # fmt: skip
+
+
+def images(folder, count=3, classes=("a", "b")):
+    random = np.random.default_rng(len(str(folder)))
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+SHARED = "int8 is calibrated on images of --data, by which its accuracy is judged too; give --calibrate DIR"
+
+
+@pytest.mark.timeout(240)
+def test_images_that_calibrate_and_judge_are_marked_and_a_remedy_repeats_the_command(net, tmp_path):
+    model, val = classifier(tmp_path, 2), images(tmp_path / "val")
+    command = ("precision", "--model", model, "--host", "localhost", "--shape", "1x3x8x8", "--data", val)
+
+    found = run(*command, "--latency-ms", 0.00001, "--rounds", 2, "--json")
+
+    assert SHARED in found.err
+    (floats, eight) = [row["verification"] for row in json.loads(found.out)["rows"] if row["verification"]]
+    assert SHARED in eight["warnings"] and SHARED not in floats["warnings"]
+    again = f"lightnas-edge precision --model {model} --host localhost --shape 1x3x8x8 --data {val}"
+    assert any(f"measure more rounds: `{again} --rounds 15`" in text for text in floats["warnings"])
+    assert f"`{again} --rounds " in floats["remedy"]
+
+
+@pytest.mark.timeout(240)
+def test_images_are_not_read_for_calibration_where_int8_is_not_measured(net, tmp_path):
+    model, val = classifier(tmp_path, 2), images(tmp_path / "val")
+
+    found = run(
+        "precision", "--model", model, "--host", "localhost", "--shape", "1x3x8x8", "--data", val, "--precision", "fp32",
+        "--latency-ms", 1000, "--rounds", 12, "--calibrate", tmp_path / "missing",
+    )  # fmt: skip
+
+    assert found.code == 0
+    assert "calibration images" not in found.err
+
+
+def test_training_images_of_the_data_calibrate_where_there_are_some(tmp_path):
+    images(tmp_path / "data" / "train", count=60)
+    images(tmp_path / "data" / "val")
+
+    found = _to_train_on(str(tmp_path / "data"), 8, 512)
+
+    assert (len(found.pixels), found.warnings) == (120, ())
+
+
+def test_digits_are_calibrated_on_those_that_do_not_judge():
+    from lightnas_edge.data import load_validation_images
+
+    found = _to_train_on("digits", 8, 512)
+    judged, _, _ = load_validation_images("digits", 8, 2000)
+
+    assert (found.pixels.shape, found.warnings) == ((512, 3, 8, 8), ())
+    kept = {image.tobytes() for image in judged}
+    assert sum(image.tobytes() in kept for image in found.pixels) < 5
