@@ -59,3 +59,17 @@ def test_the_page_of_formats_lists_every_record_with_its_schema():
         kind: str(record.model_fields["schema_"].default) if "schema_" in record.model_fields else "-"
         for kind, record in records.items()
     }
+
+
+def test_the_table_of_engines_names_the_precisions_that_each_of_them_has():
+    from lightnas_edge.measuring.engines import PRECISIONS, PRECISIONS_OF
+
+    text = (ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|`]+ ?\(?`([a-z-]+)`\)? \|([^|]+)\|([^|]+)\|([^|]+)\|$", text, re.MULTILINE)
+
+    written = {
+        backend: tuple(name for name, cell in zip(PRECISIONS, cells, strict=True) if not re.match(r" no\b", cell))
+        for backend, *cells in rows
+        if backend in PRECISIONS_OF
+    }
+    assert written == PRECISIONS_OF
