@@ -211,7 +211,7 @@ def _remedy(errors: list[str], command: str) -> str:
     if "unsupported" in text or "no importer" in text or "plugin" in text:
         model = _MODEL.search(command)
         if model is None:
-            return "profile the ONNX file with `profile-device --model`: it names the operators that a runtime lacks"
+            return "profile the ONNX file, by --model of profile-device: it names the operators that a runtime lacks"
         return f"`profile-device --model {shlex.quote(model[1])}` names the operators that a runtime lacks"
     if "could not find any implementation" in text:
         return "give the builder more workspace (--memPoolSize), or let it use another precision"

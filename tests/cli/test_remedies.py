@@ -25,10 +25,11 @@ HOLES = {
     "only": " --only stem", "name.replace": "verbose",
 }  # fmt: skip
 # Options of other programs that texts name: ssh and pip, and trtexec.
+FILLED = {"--metric": "latency_ms", "--precision": "int8"}  # what stands for a hole that has choices
 FOREIGN_OPTIONS = {
     "--user", "--upgrade", "--skipInference", "--memPoolSize", "--verbose", "--useCudaGraph", "--useSpinWait", "--inputIOFormats",
     "--outputIOFormats", "--exportProfile", "--exportTimes", "--exportLayerInfo", "--dumpProfile", "--dumpLayerInfo",
-    "--separateProfileRun", "--profilingVerbosity",
+    "--separateProfileRun", "--profilingVerbosity", "--onnx", "--saveEngine", "--workspace", "--fp16", "--int8", "--engine",
 }  # fmt: skip
 
 
@@ -96,8 +97,8 @@ def refusal(command):
     program, *words = shlex.split(command)
     words = [PLACEHOLDERS.get(word, word) for word in words]
     for index, word in enumerate(words[:-1]):
-        if word == "--metric":
-            words[index + 1] = "latency_ms"
+        if word in FILLED and words[index + 1] == "VALUE":
+            words[index + 1] = FILLED[word]
     parser, mentions = parsers()[program]
     if " ".join(words) in mentions:
         return ""

@@ -49,7 +49,7 @@ with joined_ranks("cpu") as ranks:
     strategy = searches[0].strategy
     state = {
         "rank": ranks.rank, "world": ranks.world, "network": [str(name) for name in result.architecture.operators],
-        "images": len(next(iter(searches[0].weight_batches.batches(0)))[1]),
+        "images": len(searches[0].weight_batches._plan.batches[0]),
         "probabilities": strategy.probabilities().tolist(), "multipliers": strategy.multipliers(),
         "scores": strategy.posterior().mean.tolist(),
         "weights": sum(float(value.double().abs().sum()) for value in searches[0].supernet.state_dict().values()),
