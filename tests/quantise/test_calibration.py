@@ -47,7 +47,7 @@ def trained(data, tmp_path_factory):
     """A network that knows the digits."""
     run = run_folders.begin(tmp_path_factory.mktemp("trained") / "run", SPACE, data.record)
     run_folders.find(run, ARCHITECTURE)
-    train_network(run, data, TrainConfig(epochs=4, batch=32))
+    train_network(run, data, TrainConfig(epochs=16, batch=32, lr=0.2))
     return load_network(Run.open(run.folder))
 
 
