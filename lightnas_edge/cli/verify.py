@@ -1,4 +1,4 @@
-"""`lightnas-edge verify`: a network, measured on the board. The only command that may say "met"."""
+"""`lightnas-edge verify`: a network, measured on the board. It and `precision` alone may say "met"."""
 
 from __future__ import annotations
 
