@@ -151,7 +151,7 @@ def test_most_logits_of_digits_are_within_a_step_of_the_int8_kernels(digits, dia
     """A step of a logit: what one step of the classifier's input changes at most.
 
     Measured: 91 % within a step, the furthest 19 steps away (`ort`), 98 % and 8 steps (`tensorrt`), the class the same for all
-    359 images. A tie in an inner layer that is decided differently counts for every pixel of a flat area, of which digits have many.
+    359 images. A tie in an inner layer that is decided differently may grow in later layers.
     """
     space, architecture, weights, inputs, labels = digits
     ranges = ranges_of(space, architecture, weights, inputs[:64])
