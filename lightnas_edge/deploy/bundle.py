@@ -234,7 +234,7 @@ def _zipped(content: dict[str, bytes], name: str) -> bytes:
 
 
 def _refuse_other_files(path: Path, content: dict[str, bytes]) -> None:
-    """Raises ExportError: what is there is no bundle, or has files that no bundle has, such as an engine built there."""
+    """Raises ExportError: the path holds no bundle, or one with files of the user, such as an engine that was built in it."""
     hint = "name another folder, or a file that ends in .zip"
     if not path.is_dir():
         raise ExportError(f"{path} is there and is no bundle", hint=hint)
@@ -260,13 +260,13 @@ def _write_folder(content: dict[str, bytes], path: Path) -> None:
     if path.exists():
         _refuse_other_files(path, content)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=path.parent) as beside:
-        made = Path(beside) / "bundle"
+    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=path.parent) as scratch:
+        made = Path(scratch) / "bundle"
         for name, data in content.items():
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).write_bytes(data)
         if path.exists():
-            old = Path(beside) / "old"
+            old = Path(scratch) / "old"
             os.replace(path, old)
             try:
                 os.replace(made, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,14 +75,14 @@ class FakeQuantised(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Step(ABC):
     """One tensor that a pass computes from others. Called with all parameters and the tensors of `inputs`."""
 
     inputs: tuple[str, ...]
     output: str
 
-    def __call__(self, parameters: Parameters, *inputs: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, parameters: Parameters, *inputs: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
