@@ -27,7 +27,7 @@ from lightnas_edge.predictor import (
     next_networks,
     read_published_predictor,
 )
-from lightnas_edge.predictor.additive import Terms
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.space import Architecture, Space, load_space
 from tests.luts.journals import write_measured
 

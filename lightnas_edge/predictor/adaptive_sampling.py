@@ -18,7 +18,8 @@ from devices import Connection, Status
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.measuring import Settings, measure, reference_architectures, write_sample_job
 from lightnas_edge.predictor.adaptive import assess, choose_batch, stopping_reason
-from lightnas_edge.predictor.additive import AdditivePredictor, fit_additive
+from lightnas_edge.predictor.additive import AdditivePredictor
+from lightnas_edge.predictor.fit import fit_additive
 from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.records.adaptive import AdaptiveSamplingRecord, FitProgress, SamplingGoal
 from lightnas_edge.space import Architecture, Space

@@ -10,9 +10,10 @@ import numpy as np
 
 import luts
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.predictor.additive import AdditivePredictor, fit_additive, lut_predictor
+from lightnas_edge.predictor.additive import AdditivePredictor
 from lightnas_edge.predictor.base import Predictor
 from lightnas_edge.predictor.evaluate import CONFIDENCE, score
+from lightnas_edge.predictor.fit import fit_additive, lut_predictor
 from lightnas_edge.predictor.mlp import LEAST_NETWORKS, MlpPredictor, fit_mlp
 from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.predictor.residuals import decompose_residuals

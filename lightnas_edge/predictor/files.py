@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 import luts
 from lightnas_edge.errors import PredictorError, SpaceError
-from lightnas_edge.predictor.additive import AdditivePredictor, Terms
+from lightnas_edge.predictor.additive import AdditivePredictor
 from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.base import Origin, Predictor
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.predictor.mlp import LARGEST_OUTPUT, MlpPredictor, decode, largest_outputs
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.records.predictor import (
     AdditiveParameters,
     ApplicabilityDomainRecord,

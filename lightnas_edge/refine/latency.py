@@ -19,11 +19,11 @@ import numpy as np
 import luts
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor import AdditivePredictor, Predictor
-from lightnas_edge.predictor.additive import Terms
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.records.predictor import FitRecord
 from lightnas_edge.refine.channels import Channels, Grid
 
-# Of the table's entries, where the run's predictor was not fitted to networks: predictor/additive.py.
+# Of the table's entries, where the run's predictor was not fitted to networks: predictor/priors.py.
 _SCALE_STD, _DEVIATION_STD = 0.05, 0.04
 
 

@@ -8,8 +8,8 @@ import pytest
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor import FitProgress, assess, choose_batch, fit_additive, stopping_reason
 from lightnas_edge.predictor.adaptive import networks_of_interest
-from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.space import Architecture, load_space
 from tests.predictor.boards import observed
 

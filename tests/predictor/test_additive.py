@@ -8,8 +8,8 @@ import pytest
 import luts
 from lightnas_edge.errors import FingerprintError, PredictorError
 from lightnas_edge.predictor import fit_additive, load_observations, lut_predictor, next_networks, reachable_range
-from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.space import Architecture, load_space
 from tests.luts.journals import FINGERPRINT
 from tests.predictor.boards import (

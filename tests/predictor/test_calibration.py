@@ -9,10 +9,10 @@ import pytest
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor import evaluate, fit_additive, fit_best, fit_mlp, load_predictor, lut_predictor
-from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.calibration import calibrate, leave_one_out
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.space import Architecture
 from tests.predictor.boards import observed, profile, small_space
 

@@ -19,8 +19,8 @@ from lightnas_edge.predictor import (
     reachable_range,
     read_published_predictor,
 )
-from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.space import Architecture, load_space
 from tests.luts.journals import write_measured
 

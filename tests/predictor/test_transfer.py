@@ -7,8 +7,8 @@ import pytest
 
 from lightnas_edge.errors import FingerprintError, PredictorError
 from lightnas_edge.predictor import Observations, fit_additive, fit_best, learning_curve, load_predictor, lut_predictor
-from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.space import load_space
 from tests.luts.journals import FINGERPRINT
 from tests.predictor.boards import profile, small_space, table_truth_ms

@@ -7,8 +7,8 @@ import numpy as np
 from lightnas_edge.data import DataSet
 from lightnas_edge.data.images import ArrayImages
 from lightnas_edge.predictor import AdditivePredictor
-from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import Origin
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.search import Budget, Constraint, SearchConfig
 from lightnas_edge.space import Space
 

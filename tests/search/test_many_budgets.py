@@ -11,8 +11,8 @@ from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, RunError
 from lightnas_edge.nn import Supernet
 from lightnas_edge.nn.checkpoint import load_checkpoint
 from lightnas_edge.predictor import AdditivePredictor, CountedPredictor
-from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import Origin
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from lightnas_edge.search.candidates import compare

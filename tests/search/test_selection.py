@@ -9,8 +9,8 @@ import pytest
 
 from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, LightnasEdgeError
 from lightnas_edge.predictor import AdditivePredictor, CountedPredictor, fit_mlp
-from lightnas_edge.predictor.additive import Terms
 from lightnas_edge.predictor.base import Origin, one_hot_of
+from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.search.constraints import Constraint
 from lightnas_edge.search.selection import check_budget, select
 from lightnas_edge.space import Architecture, load_space, macs_m, parameters_m
