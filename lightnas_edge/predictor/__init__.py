@@ -3,6 +3,7 @@
 from lightnas_edge.predictor.adaptive import assess, choose_batch, stopping_reason
 from lightnas_edge.predictor.additive import AdditivePredictor
 from lightnas_edge.predictor.base import Predictor, Range, reachable_range
+from lightnas_edge.predictor.bounds import ConvexBound
 from lightnas_edge.predictor.choose import next_networks
 from lightnas_edge.predictor.compare import MethodComparison, compare, fit_best, learning_curve
 from lightnas_edge.predictor.counted import CountedPredictor
@@ -25,6 +26,7 @@ from lightnas_edge.records.predictor import (
 __all__ = [
     "COMPONENTS",
     "AdditivePredictor",
+    "ConvexBound",
     "CountedPredictor",
     "CurvePoint",
     "FitProgress",

@@ -31,6 +31,7 @@ from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor._evidence import cholesky
 from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
+from lightnas_edge.predictor.bounds import ConvexBound
 from lightnas_edge.predictor.calibration import uncalibrated
 from lightnas_edge.predictor.observations import Observations
 from lightnas_edge.predictor.terms import Terms
@@ -111,6 +112,14 @@ class AdditivePredictor(Predictor):
 
     def linear_terms(self) -> tuple[float, Array]:
         return float(self.mean[0]), self._cost.copy()
+
+    def convex_bound(self, confidence: float | None) -> ConvexBound | None:
+        if confidence is None:
+            return super().convex_bound(None)
+        if confidence < 0.5:  # the deviation would be subtracted
+            return None
+        z = max(self.quantile(confidence), 0.0)
+        return ConvexBound(float(self.mean[0]), self._cost, z, self.factor, self.noise)
 
     def updated(self, observations: Observations) -> AdditivePredictor:
         """The posterior after more networks, in closed form; the noise level is kept.

@@ -16,6 +16,7 @@ from scipy import stats
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.files import write_json
 from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
+from lightnas_edge.predictor.bounds import ConvexBound
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.records.differences import require_equal_fingerprints
 from lightnas_edge.records.predictor import NOT_FITTED, AdditiveParameters, FitRecord, MlpParameters, PredictorRecord
@@ -106,6 +107,11 @@ class Predictor(ABC):
     @abstractmethod
     def parameters(self) -> AdditiveParameters | MlpParameters:
         """The `parameters` of the file."""
+
+    def convex_bound(self, confidence: float | None) -> ConvexBound | None:
+        """`upper` at a confidence, the prediction when None, as a convex function; None where no such form is known."""
+        linear = self.linear_terms()
+        return None if linear is None or confidence is not None else ConvexBound(*linear)
 
     def predict_indices(self, indices: NDArray[np.integer[Any]]) -> Array:
         """(B, L) positions in `space.operators` -> (B,); faster than building a one-hot first."""

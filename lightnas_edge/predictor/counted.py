@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.base import Array, Origin, Predictor
+from lightnas_edge.predictor.bounds import ConvexBound
 from lightnas_edge.predictor.metrics import COUNTED
 from lightnas_edge.space import Space, operator_cost
 
@@ -52,6 +53,10 @@ class CountedPredictor(Predictor):
 
     def linear_terms(self) -> tuple[float, Array]:
         return self.constant, self.cost
+
+    def convex_bound(self, confidence: float | None) -> ConvexBound:
+        """The count itself: it has no uncertainty."""
+        return ConvexBound(self.constant, self.cost)
 
     def parameters(self) -> NoReturn:
         raise PredictorError(f"{self.metric} is counted from the space and needs no file")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse
 
 from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, LightnasEdgeError
-from lightnas_edge.predictor import AdditivePredictor, CountedPredictor, reachable_range
+from lightnas_edge.predictor import ConvexBound, reachable_range
 from lightnas_edge.predictor.base import neighbours, one_hot_of
 from lightnas_edge.search._descriptors import stdout_to_stderr
 from lightnas_edge.search.constraints import Constraint, require_one_space
@@ -86,11 +86,15 @@ def select(
         raise LightnasEdgeError(f"scores are {shape} numbers for space {space.name}, found {wanted.shape} or nan")
     wanted = np.maximum(wanted, wanted.max(axis=1, keepdims=True) - _FLOOR)
     banned = [architecture.indices(space) for architecture in exclude]
-    bounds = [_bound(constraint, confidence) for constraint in constraints]
-    linear = [bound for bound in bounds if bound is not None]
-    exact = len(linear) == len(bounds)
+    bounds = [constraint.predictor.convex_bound(confidence) for constraint in constraints]
+    limits = [
+        _Limit(bound, constraint.target)
+        for bound, constraint in zip(bounds, constraints, strict=True)
+        if bound is not None
+    ]
+    exact = len(limits) == len(constraints)
     if exact:
-        chosen = _select_exactly(wanted, linear, banned, min_utilisation)
+        chosen = _select_exactly(wanted, limits, banned, min_utilisation)
     else:
         chosen = _select_by_steps(wanted, space, constraints, confidence, banned, min_utilisation)
     if chosen is None:
@@ -121,48 +125,19 @@ def check_budget(space: Space, constraints: Sequence[Constraint], confidence: fl
 
 
 @dataclass(frozen=True)
-class _Bound:
-    """constant + cost.x + z * sqrt(|[1, x] @ factor|^2 + noise^2), convex in the flat one-hot x."""
+class _Limit:
+    """What a network's bound may reach."""
 
-    constant: float
-    cost: Array  # (L, K)
-    z: float
-    factor: Array | None  # (1 + L*K, R)
-    noise: float
+    bound: ConvexBound
     target: float
-
-    def at(self, x: Array) -> tuple[float, Array]:
-        """Value and gradient."""
-        value, slope = self.constant + float(self.cost.ravel() @ x), self.cost.ravel()
-        if self.z == 0 or self.factor is None:
-            return value, slope
-        along = self.factor[0] + x @ self.factor[1:]
-        deviation = math.sqrt(float(along @ along) + self.noise**2)
-        if deviation == 0:
-            return value, slope
-        return value + self.z * deviation, slope + self.z / deviation * (self.factor[1:] @ along)
-
-
-def _bound(constraint: Constraint, confidence: float | None) -> _Bound | None:
-    """None where no convex bound is known: the predictor is not linear, or its uncertainty has an unknown form."""
-    predictor, linear = constraint.predictor, constraint.predictor.linear_terms()
-    if linear is None:
-        return None
-    constant, cost = linear
-    if confidence is None or isinstance(predictor, CountedPredictor):
-        return _Bound(constant, cost, 0.0, None, 0.0, constraint.target)
-    if isinstance(predictor, AdditivePredictor):
-        z = predictor.quantile(confidence)
-        return _Bound(constant, cost, z, predictor.factor, predictor.noise, constraint.target)
-    return None
 
 
 def _select_exactly(
-    wanted: Array, bounds: Sequence[_Bound], banned: Sequence[Indices] = (), min_utilisation: float | None = None
+    wanted: Array, limits: Sequence[_Limit], banned: Sequence[Indices] = (), min_utilisation: float | None = None
 ) -> Indices | None:
     """(L,) the network of the highest score within the bounds, of equals the one of lower cost; None without any."""
-    cuts = _Cuts(bounds, (wanted.shape[0], wanted.shape[1]), banned)
-    first = bounds[0]
+    cuts = _Cuts(limits, (wanted.shape[0], wanted.shape[1]), banned)
+    first = limits[0].bound
     if min_utilisation is not None:
         # To a thousandth: proving which of many networks is nearest to a limit takes minutes and is not needed.
         highest = cuts.maximise(first.cost, gap=1e-3)
@@ -193,23 +168,23 @@ def _total(score: Array, indices: Indices) -> float:
 class _Cuts:
     """The linear relaxation of the bounds, refined wherever a solution breaks one of them."""
 
-    def __init__(self, bounds: Sequence[_Bound], shape: tuple[int, int], banned: Sequence[Indices] = ()) -> None:
-        self.bounds, self.shape = bounds, shape
+    def __init__(self, limits: Sequence[_Limit], shape: tuple[int, int], banned: Sequence[Indices] = ()) -> None:
+        self.limits, self.shape = limits, shape
         layers, operators = shape
         self.one_per_layer = optimize.LinearConstraint(
             sparse.csr_matrix(np.kron(np.eye(layers), np.ones(operators))), 1, 1
         )
         self.rows: list[Array] = []
-        self.limits: list[float] = []
-        for bound in bounds:
-            self._cut(bound, np.full(layers * operators, 1 / operators))
+        self.most: list[float] = []  # of each row
+        for limit in limits:
+            self._cut(limit, np.full(layers * operators, 1 / operators))
         for indices in banned:
             self.ban(indices)
 
-    def add(self, row: Array, limit: float) -> None:
-        """row . x <= limit"""
+    def add(self, row: Array, most: float) -> None:
+        """row . x <= most"""
         self.rows.append(row)
-        self.limits.append(limit)
+        self.most.append(most)
 
     def ban(self, indices: Indices) -> None:
         layers, operators = self.shape
@@ -226,7 +201,7 @@ class _Cuts:
         """
         layers, operators = self.shape
         for _ in range(_MOST_CUTS):
-            constraints = [self.one_per_layer, optimize.LinearConstraint(np.stack(self.rows), -np.inf, self.limits)]
+            constraints = [self.one_per_layer, optimize.LinearConstraint(np.stack(self.rows), -np.inf, self.most)]
             if at_least is not None:
                 constraints.append(optimize.LinearConstraint(at_least[0].reshape(1, -1), at_least[1], np.inf))
             with stdout_to_stderr():  # HiGHS prints to descriptor 1 now and then
@@ -240,9 +215,9 @@ class _Cuts:
                 raise LightnasEdgeError(f"the selection could not be solved: {solved.message}")
             chosen: Indices = solved.x.reshape(layers, operators).argmax(axis=1)
             x = np.eye(operators)[chosen].ravel()
-            broken = [bound for bound in self.bounds if bound.at(x)[0] > bound.target]
-            for bound in broken:
-                self._cut(bound, x)
+            broken = [limit for limit in self.limits if limit.bound.at(x)[0] > limit.target]
+            for limit in broken:
+                self._cut(limit, x)
             if not broken and (at_least is None or _total(at_least[0], chosen) >= at_least[1]):
                 return chosen
             # The solver keeps limits to about one in 10^6; a network that is over by less is named and left out.
@@ -251,10 +226,10 @@ class _Cuts:
             f"the selection did not settle within {_MOST_CUTS} cuts", hint="choose without --confidence"
         )
 
-    def _cut(self, bound: _Bound, x: Array) -> None:
+    def _cut(self, limit: _Limit, x: Array) -> None:
         """The tangent at x, in units of the target; the bound is convex, so it holds wherever the bound does."""
-        value, slope = bound.at(x)
-        self.add(slope / bound.target, (bound.target - value + float(slope @ x)) / bound.target)
+        value, slope = limit.bound.at(x)
+        self.add(slope / limit.target, (limit.target - value + float(slope @ x)) / limit.target)
 
 
 # -- other predictors: searched, and checked by the predictor itself ----------------------------------------------
@@ -294,11 +269,8 @@ def _select_by_steps(
     tightening = np.zeros(len(constraints))
     best: Indices | None = None
     for _ in range(_MOST_STEPS):
-        bounds = [
-            _Bound(constant, cost, 0.0, None, 0.0, 1 - less)
-            for (constant, cost), less in zip(models, tightening, strict=True)
-        ]
-        found = _select_exactly(wanted, bounds, banned, min_utilisation) if (tightening < 1).all() else None
+        limits = [_Limit(ConvexBound(*model), 1 - less) for model, less in zip(models, tightening, strict=True)]
+        found = _select_exactly(wanted, limits, banned, min_utilisation) if (tightening < 1).all() else None
         if found is None:
             break
         truth = np.array([value(found[None], constraint)[0] for constraint in constraints])

@@ -1,0 +1,33 @@
+"""Upper bounds of a prediction in a form that a solver can use."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ConvexBound:
+    """constant + cost.x + z * sqrt(|[1, x] @ factor|^2 + noise^2), with z >= 0: convex in the flat one-hot x (L*K,)."""
+
+    constant: float
+    cost: Array  # (L, K)
+    z: float = 0.0  # deviations above the prediction; 0: the bound is the prediction, and linear
+    factor: Array | None = None  # (1 + L*K, R); None where the prediction has no uncertainty
+    noise: float = 0.0
+
+    def at(self, x: Array) -> tuple[float, Array]:
+        """(value, gradient (L*K,)) at a flat one-hot, or between some."""
+        value, slope = self.constant + float(self.cost.ravel() @ x), self.cost.ravel()
+        if self.z == 0 or self.factor is None:
+            return value, slope
+        along = self.factor[0] + x @ self.factor[1:]
+        deviation = math.sqrt(float(along @ along) + self.noise**2)
+        if deviation == 0:
+            return value, slope
+        return value + self.z * deviation, slope + self.z / deviation * (self.factor[1:] @ along)
