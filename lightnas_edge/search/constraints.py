@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from lightnas_edge.errors import BudgetError
+import numpy as np
+
+from lightnas_edge.errors import BudgetError, PredictorError
 from lightnas_edge.graph import FP32, Arithmetic, Precision
 from lightnas_edge.predictor import Predictor
+from lightnas_edge.predictor.base import one_hot_of
 
 # Fields of a fingerprint that follow from the precision: predictors that differ in these alone are of one board.
 _PRECISION_FIELDS = ("precision", "dialect", "int8_instructions")
@@ -122,3 +125,17 @@ def board_of(fingerprint: Mapping[str, Any]) -> str:
 def question_of(board: str | None, fingerprint: Mapping[str, Any], targets: Mapping[str, float]) -> str:
     """See `Budget.question`."""
     return json.dumps([board, board_of(fingerprint), dict(targets)], sort_keys=True)
+
+
+def predicted(constraints: Sequence[Constraint], paths: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Of every path, the prediction of every constraint's metric.
+
+    Raises:
+        PredictorError: one is not a finite number.
+    """
+    one_hot = one_hot_of(constraints[0].predictor.space, np.array(paths))
+    columns = [constraint.predictor.predict(one_hot) for constraint in constraints]
+    for constraint, column in zip(constraints, columns, strict=True):
+        if not np.isfinite(column).all():
+            raise PredictorError(f"the predictor of {constraint.metric} gives {column} for operators {list(paths)}")
+    return [[float(value) for value in row] for row in np.stack(columns, axis=1)]

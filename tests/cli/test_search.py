@@ -11,7 +11,7 @@ from lightnas_edge.cli import main
 from lightnas_edge.cli._budgets import targets
 from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
 from lightnas_edge.predictor.files import load_predictor
-from lightnas_edge.search.search import SCHEMA
+from lightnas_edge.search.state import SCHEMA
 from tests.search.problems import predictor
 from tests.search.test_many_budgets import other_board
 from tests.search.test_precisions import measured

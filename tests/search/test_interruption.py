@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from lightnas_edge.nn.checkpoint import load_checkpoint
-from lightnas_edge.search.search import SCHEMA
+from lightnas_edge.search.state import SCHEMA
 from tests.interruption import interrupt
 from tests.search.problems import CONFIG
 from tests.search.test_run_search import assert_same, outcome, search

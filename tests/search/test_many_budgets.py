@@ -16,9 +16,10 @@ from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from lightnas_edge.search.candidates import compare
+from lightnas_edge.search.choice import COMPARISON_SHARE
 from lightnas_edge.search.posterior import PathLosses
-from lightnas_edge.search.search import COMPARISON_SHARE, SCHEMA
 from lightnas_edge.search.selection import select
+from lightnas_edge.search.state import SCHEMA
 from tests.search.problems import CONFIG, COST_MS, SPACE, budget, data, predictor
 
 

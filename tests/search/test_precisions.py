@@ -20,7 +20,6 @@ from lightnas_edge.search.candidates import Candidate, compare, estimated_losses
 from lightnas_edge.search.deployed import Penalty
 from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.posterior import OperatorPosterior
-from lightnas_edge.search.search import SCHEMA
 from lightnas_edge.search.selection import Selection
 from lightnas_edge.search.sources import (
     boards_of_run,
@@ -32,6 +31,7 @@ from lightnas_edge.search.sources import (
     select_precisions,
     slack_constraints,
 )
+from lightnas_edge.search.state import SCHEMA
 from lightnas_edge.space import Architecture
 from tests.search.problems import CONFIG, SPACE, data, predictor
 

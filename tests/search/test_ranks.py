@@ -18,7 +18,8 @@ PROGRAM = """
 import dataclasses, json, pathlib, sys
 import torch
 from lightnas_edge.nn import joined_ranks, loop
-from lightnas_edge.search import run_search, search as module
+from lightnas_edge.search import run_search
+from lightnas_edge.search.loop import SearchLoop
 from tests.search.problems import CONFIG, SPACE, budget, data
 
 torch.set_num_threads(1)
@@ -29,30 +30,31 @@ class Stop(Exception):
 
 with joined_ranks("cpu") as ranks:
     seen = 0
-    real = module._Search._learn
+    real = SearchLoop._learn
     def learn(self, images, labels):
         global seen
         real(self, images, labels)
         seen += 1
         if seen == stop_after:
             raise SystemExit(7)
-    module._Search._learn = learn
+    SearchLoop._learn = learn
     loop.AGREE_STEPS = 1
     config = dataclasses.replace(CONFIG, method=method, batch=16, architecture_batch=8, checkpoint_s=0.0)
     searches = []
-    keep = module._Search.__init__
-    def init(self, *arguments):
-        keep(self, *arguments)
+    keep = SearchLoop.__init__
+    def init(self, *arguments, **more):
+        keep(self, *arguments, **more)
         searches.append(self)
-    module._Search.__init__ = init
+    SearchLoop.__init__ = init
     (result,) = run_search(folder, SPACE, data(), budget(7.0), config)
-    strategy = searches[0].strategy
+    searched = searches[0].search
+    strategy = searched.strategy
     state = {
         "rank": ranks.rank, "world": ranks.world, "network": [str(name) for name in result.architecture.operators],
-        "images": len(searches[0].weight_batches._plan.batches[0]),
+        "images": len(searched.weight_batches._plan.batches[0]),
         "probabilities": strategy.probabilities().tolist(), "multipliers": strategy.multipliers(),
         "scores": strategy.posterior().mean.tolist(),
-        "weights": sum(float(value.double().abs().sum()) for value in searches[0].supernet.state_dict().values()),
+        "weights": sum(float(value.double().abs().sum()) for value in searched.supernet.state_dict().values()),
     }
     (folder / f"rank{ranks.rank}.json").write_text(json.dumps(state))
 """

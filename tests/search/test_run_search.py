@@ -17,7 +17,7 @@ import torch
 from lightnas_edge.errors import BudgetError, ConfigError, DivergedError, InfeasibleBudgetError, RunError
 from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
 from lightnas_edge.search import SearchConfig, run_search
-from lightnas_edge.search.search import SCHEMA
+from lightnas_edge.search.state import SCHEMA
 from tests.search.problems import CONFIG, SPACE, budget, data, predictor
 
 ROOT = Path(__file__).parents[2]
@@ -276,7 +276,7 @@ def test_a_checkpoint_of_another_schema_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_search_and_spares_the_checkpoint(tmp_path, monkeypatch):
-    from lightnas_edge.search import search as module
+    from lightnas_edge.search import loop as module
 
     real, calls = module.weight_step, 0
 

@@ -5,7 +5,8 @@ import torch
 
 from lightnas_edge.nn import Ranks
 from lightnas_edge.search.config import Schedule
-from lightnas_edge.search.strategies import SearchContext, SharedStrategy
+from lightnas_edge.search.shared_strategy import SharedStrategy
+from lightnas_edge.search.strategy import SearchContext
 from tests.search.problems import CONFIG, SPACE, budget
 
 

@@ -1,0 +1,107 @@
+"""The choice of a network for every budget, from what a search has learned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lightnas_edge.data import DataSet
+from lightnas_edge.search.candidates import (
+    Candidate,
+    affordable,
+    compare,
+    estimated_losses,
+    images_of_candidate,
+    shortlist,
+)
+from lightnas_edge.search.config import LIGHTNAS
+from lightnas_edge.search.constraints import Budget
+from lightnas_edge.search.results import SearchResult
+from lightnas_edge.search.state import SearchState
+from lightnas_edge.space import Architecture
+
+COMPARISON_SHARE = 0.03  # of the search's arithmetic, for comparing the candidates of one budget
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Candidates of every budget, compared on held-out images.
+
+    Args:
+        minimum: candidates of a budget that are compared, however short the search was.
+    """
+
+    state: SearchState
+    data: DataSet
+    minimum: int
+    on_event: Callable[[Event], None]
+
+    @property
+    def compared_images(self) -> int:
+        """Forward passes of an image that the comparisons of all budgets take."""
+        if self.state.context.config.method == LIGHTNAS:
+            return 0
+        return len(self.state.strategy.budgets) * self._candidates() * self._images_of_candidate()
+
+    def networks(self, contested: Sequence[bool], elapsed_s: float) -> list[SearchResult]:
+        """One of every budget.
+
+        Args:
+            contested: of every budget, whether its network is compared with networks of other precisions: they are compared by
+                their scores, so that even a single candidate needs one.
+            elapsed_s: of the search.
+        """
+        budgets = self.state.strategy.budgets
+        return [self._network(index, budget, contested[index], elapsed_s) for index, budget in enumerate(budgets)]
+
+    def _network(self, index: int, budget: Budget, contested: bool, elapsed_s: float) -> SearchResult:
+        began_s = time.monotonic()
+        context, strategy = self.state.context, self.state.strategy
+        space, config = context.space, context.config
+        count = 1 if config.method == LIGHTNAS else self._candidates()
+        posterior = strategy.posterior()
+        selections = shortlist(space, posterior, budget, config, count)
+        candidates = [Candidate(selection) for selection in selections]
+        if len(candidates) > 1 or contested:
+            candidates = compare(
+                self.state.supernet, self.data, selections, space, config,
+                arithmetic=budget.arithmetic, execution=context.execution,
+                on_progress=lambda done, total: self.on_event(
+                    {"kind": "candidate", "budget": budget.name, "done": done, "total": total}
+                ),
+            )  # fmt: skip
+            losses = context.ranks.from_first(torch.from_numpy(estimated_losses(space, posterior, candidates)))
+            candidates = [
+                replace(candidates[int(place)], estimate=float(losses[place])) for place in losses.argsort(stable=True)
+            ]
+        return SearchResult(
+            budget,
+            candidates[0],
+            tuple(candidates[1:]),
+            top_scored=selections[0].architecture,
+            derived=Architecture.from_indices(space, strategy.derived()[index]),
+            multipliers=strategy.multipliers()[index],
+            probabilities=strategy.probabilities(index),
+            confidence=config.confidence,
+            epochs=config.epochs,
+            elapsed_s=elapsed_s,
+            choosing_s=time.monotonic() - began_s,
+        )
+
+    def _candidates(self) -> int:
+        """How many candidates of a budget are compared."""
+        context = self.state.context
+        within_share = affordable(
+            context.config, self.data, context.schedule.warmup_epochs, len(context.space.operators), COMPARISON_SHARE,
+            self._images_of_candidate(),
+        )  # fmt: skip
+        return max(min(self.minimum, context.config.candidates), within_share)
+
+    def _images_of_candidate(self) -> int:
+        """Of the costliest budget: all get as many candidates, so that no precision has more tries than another."""
+        return max(images_of_candidate(self.data, budget.arithmetic) for budget in self.state.strategy.budgets)
