@@ -128,6 +128,10 @@ def _fine_tuned(run: Run, arithmetic: Arithmetic) -> tuple[Int8Parts | None, str
             hint=f"`lightnas-edge train {shlex.quote(str(run.folder))} --quantize int8 --fresh` trains them again",
         ) from error
     record = training.calibration.model_copy(
-        update={"ranges": training.ranges, "weights_sha256": found.record.weights_sha256}
+        update={
+            "ranges": training.ranges,
+            "observed_steps": training.observed_steps,
+            "weights_sha256": found.record.weights_sha256,
+        }
     )
     return Int8Parts(weights, record, True), ""

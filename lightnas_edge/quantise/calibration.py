@@ -55,6 +55,13 @@ METHODS: Mapping[CalibrationMethod, Method] = MappingProxyType(
 )
 
 
+def share_cut(method: CalibrationMethod) -> float:
+    """Share of an activation's values that its range leaves out at each end, where ranges are read again while weights change.
+    The thresholds of `entropy` take seconds each: there the share is that of `percentile`.
+    """
+    return 0.0 if method == "minmax" else (100 - METHODS["percentile"].settings["percentile"]) / 200
+
+
 @dataclass(frozen=True)
 class CalibrationImages:
     """(N, 3, S, S) float32 pixels as the network takes them, normalised, with the SHA-256 of each image."""

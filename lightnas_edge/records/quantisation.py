@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lightnas_edge.records.base import Name, Positive, Record, Sha256, Share, Text
+from lightnas_edge.records.base import Count, Name, Positive, Record, Sha256, Share, Text
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 Dialect = Literal["tensorrt", "ort"]
@@ -28,6 +28,7 @@ class CalibrationRecord(Record):
     weights_sha256: Sha256  # of the weights that the ranges belong to
     runtime: Name  # that computed the activations, with its version
     ranges: dict[Name, ActivationRange]
+    observed_steps: Count = 0  # of a fine-tuning, whose training images gave the ranges; 0: the images above did
 
     @property
     def sha256(self) -> str:
@@ -50,5 +51,6 @@ class QuantisedTraining(Record):
     float_weights_sha256: Sha256  # that it started from
     calibration: CalibrationRecord  # ranges at the start; `ranges` below hold at the end
     ranges: dict[Name, ActivationRange]
+    observed_steps: Count  # of the training, that the ranges are means of; 0: as calibrated
     float_accuracy: Share  # of the float weights, without rounding
     calibrated_accuracy: Share  # of the float weights, rounded, before the fine-tuning

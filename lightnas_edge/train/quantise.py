@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,16 @@ import torch
 
 from lightnas_edge.data import DataSet
 from lightnas_edge.errors import DataError, RunError
-from lightnas_edge.files import sha256_of
 from lightnas_edge.graph import Arithmetic, Dialect
 from lightnas_edge.measuring.engines import why_no_int8
 from lightnas_edge.nn import Network, folded_weights
 from lightnas_edge.nn.device import choose_device
-from lightnas_edge.quantise.calibration import DEFAULT_METHOD, CalibrationImages, calibrate_network
+from lightnas_edge.quantise.calibration import DEFAULT_METHOD, CalibrationImages, calibrate_network, share_cut
 from lightnas_edge.quantise.fake_quantised import FakeQuantised
-from lightnas_edge.records.deployment import TrainingRecord
 from lightnas_edge.records.quantisation import CalibrationMethod, CalibrationRecord, QuantisedTraining
 from lightnas_edge.runs import Run
 from lightnas_edge.train.config import TrainConfig
-from lightnas_edge.train.train import BEST_NOTE, TrainResult, load_network, packed_weights
+from lightnas_edge.train.train import TrainResult, load_network, recorded
 from lightnas_edge.train.training import Event, Training, score
 
 EPOCHS = 10
@@ -60,13 +57,16 @@ def fine_tune_quantised(
 ) -> TrainResult:
     """Train the float weights of a run further with weights and activations rounded to 8 bits.
 
-    It begins with batch norm folded into the weights and with calibrated ranges of activations, which stay as they are.
+    It begins with batch norm folded into the weights and with calibrated ranges of activations. In the first half of the steps the
+    ranges follow the training images, in the second half they stay: see `FakeQuantised`.
+
     Writes `train-int8/` as `train_network` writes `train/`, and `calibration.json` there. Called again with the same arguments
     it resumes from the last checkpoint; on the CPU with the same bits as if it had not stopped.
 
     Args:
         data: that the float weights were trained on, split as then.
-        images: to calibrate on.
+        images: to calibrate on. Later the ranges come from the training images.
+        method: of calibration; `minmax` observes lowest and highest values, any other leaves out what `percentile` does.
         dialect: of the int8 graph; that of the engine of the run's table when None.
         on_event: also called with `calibrated`, which has both accuracies before the fine-tuning.
 
@@ -91,8 +91,14 @@ def fine_tune_quantised(
     with run.writing("train"), torch.random.fork_rng():
         calibrated = _calibrated(run, network, weights, arithmetic, images, method, resume=resume)
 
+        steps = config.epochs * len(data.train_loader(config.batch))
+        observed_steps = -(-steps // 2)
+
         def build() -> FakeQuantised:
-            return FakeQuantised(network.space, network.architecture, weights, calibrated.ranges, calibrated.dialect)
+            return FakeQuantised(
+                network.space, network.architecture, weights, calibrated.ranges, calibrated.dialect,
+                observed_passes=observed_steps, cut=share_cut(method),
+            )  # fmt: skip
 
         device = choose_device(config.device)
         with closing(data.validation_loader(config.batch)) as batches:
@@ -110,31 +116,23 @@ def fine_tune_quantised(
                 "dialect": calibrated.dialect,
                 "float_weights": floats.record.weights_sha256,
                 "calibration": calibrated.sha256,
+                "observed_steps": observed_steps,
             },
             on_event=on_event,
         )
         trained = training.run(resume=resume)
-        content = packed_weights(trained, network.architecture, data)
-        record = TrainingRecord(
-            space_sha256=network.space.sha256,
-            operators=network.architecture.names,
-            data=data.record,
-            weights_sha256=sha256_of(content),
-            best_accuracy=trained.best_accuracy,
-            best_epoch=trained.best_epoch,
-            last_accuracy=trained.accuracies[-1],
-            epochs=config.epochs,
-            elapsed_s=trained.elapsed_s,
-            note=BEST_NOTE,
-            config=asdict(config),
-            quantised=QuantisedTraining(
-                dialect=calibrated.dialect,
-                float_weights_sha256=floats.record.weights_sha256,
-                calibration=calibrated,
-                ranges=calibrated.ranges,
-                **accuracies,
-            ),
+        best = build()
+        best.load_state_dict(trained.weights)
+        quantised = QuantisedTraining(
+            dialect=calibrated.dialect,
+            float_weights_sha256=floats.record.weights_sha256,
+            calibration=calibrated,
+            ranges=best.ranges,
+            observed_steps=best.observed,
+            **accuracies,
         )
+        parameters = dict(best.named_parameters())
+        record, content = recorded(trained, parameters, network.space, network.architecture, data, config, quantised)
         return TrainResult(record, run.save_training(record, content))
 
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lightnas_edge.data import DataSet
 from lightnas_edge.errors import RunError
 from lightnas_edge.files import sha256_of
 from lightnas_edge.nn import Network
 from lightnas_edge.records.deployment import TrainingRecord
+from lightnas_edge.records.quantisation import QuantisedTraining
 from lightnas_edge.runs import Run
 from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train.config import TrainConfig
 from lightnas_edge.train.training import Event, Trained, Training
 
-BEST_NOTE = "the best epoch is chosen on the validation images, as published: its accuracy is an optimistic estimate"
+_BEST_NOTE = "the best epoch is chosen on the validation images, as published: its accuracy is an optimistic estimate"
 
 
 @dataclass(frozen=True)
@@ -95,30 +97,39 @@ def train_architecture(
             on_event=on_event or (lambda event: None),
         )
         trained = training.run(resume=resume)
-    weights = packed_weights(trained, architecture, data)
+    return recorded(trained, trained.weights, space, architecture, data, config)
+
+
+def recorded(
+    trained: Trained,
+    weights: Mapping[str, Tensor],
+    space: Space,
+    architecture: Architecture,
+    data: DataSet,
+    config: TrainConfig,
+    quantised: QuantisedTraining | None = None,
+) -> tuple[TrainingRecord, bytes]:
+    """The record of a training, and these weights in the form of safetensors."""
+    from safetensors.torch import save
+
+    # One entry: safetensors writes several in random order, and equal weights must be equal files.
+    description = {"network": json.dumps({**architecture.to_json(), "classes": list(data.classes)})}
+    content = bytes(save({name: value.detach().contiguous() for name, value in weights.items()}, metadata=description))
     record = TrainingRecord(
         space_sha256=space.sha256,
         operators=architecture.names,
         data=data.record,
-        weights_sha256=sha256_of(weights),
+        weights_sha256=sha256_of(content),
         best_accuracy=trained.best_accuracy,
         best_epoch=trained.best_epoch,
         last_accuracy=trained.accuracies[-1],
         epochs=config.epochs,
         elapsed_s=trained.elapsed_s,
-        note=BEST_NOTE,
+        note=_BEST_NOTE,
         config=asdict(config),
+        quantised=quantised,
     )
-    return record, weights
-
-
-def packed_weights(trained: Trained, architecture: Architecture, data: DataSet) -> bytes:
-    """In the form of safetensors."""
-    from safetensors.torch import save
-
-    # One entry: safetensors writes several in random order, and equal weights must be equal files.
-    description = {"network": json.dumps({**architecture.to_json(), "classes": list(data.classes)})}
-    return bytes(save({name: value.contiguous() for name, value in trained.weights.items()}, metadata=description))
+    return record, content
 
 
 def load_network(run: Run | Path) -> Network:

@@ -260,7 +260,7 @@ def fine_tune(run_folder, dialect="ort"):
             "quantised": QuantisedTraining(
                 dialect=dialect, float_weights_sha256=record.weights_sha256, calibration=calibration,
                 ranges={name: (1.01 * low, 1.01 * high) for name, (low, high) in calibration.ranges.items()},
-                float_accuracy=0.9, calibrated_accuracy=0.8,
+                observed_steps=7, float_accuracy=0.9, calibrated_accuracy=0.8,
             ),
         }),
         content,
@@ -276,6 +276,7 @@ def test_weights_that_were_fine_tuned_in_int8_are_used(run_folder):
     tuned = run.quantised.record
     assert export.record.quantisation.fine_tuned
     assert export.calibration.ranges == tuned.quantised.ranges
+    assert export.calibration.observed_steps == 7
     assert export.calibration.weights_sha256 == tuned.weights_sha256
     assert export.record.weights_sha256 == run.weights.record.weights_sha256
     assert run.export.calibration == export.calibration

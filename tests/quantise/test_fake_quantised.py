@@ -62,16 +62,16 @@ def assert_each_tensor_is_that_of_onnx_runtime(network, model, inputs):
     rare, but for the mean of a map, which is a whole number of steps divided by the number of pixels.
     """
     found = {"input": inputs, **tensors(model, [step.output for step in network.steps], inputs)}
-    parameters = dict(network.named_parameters())
+    parameters, scales = dict(network.named_parameters()), network.scales()
     with torch.inference_mode():
         for step in network.steps:
-            ours = step(parameters, *(torch.from_numpy(found[name]) for name in step.inputs)).numpy()
+            ours = step(parameters, scales, *(torch.from_numpy(found[name]) for name in step.inputs)).numpy()
             difference = np.abs(ours - found[step.output])
             exact = 2e-5 * max(1.0, np.abs(ours).max())
-            if hasattr(step, "scale"):
-                assert difference.max() <= step.scale * 1.001, step.output
+            if hasattr(step, "index"):
+                assert difference.max() <= scales[step.index].scale * 1.001, step.output
                 ties = 0.1 if step.output.startswith(("head.pool", "head.flatten")) else 1e-4
-                assert np.mean(difference > exact) < ties, step.output
+                assert np.sum(difference > exact) <= max(1, ties * difference.size), step.output
             elif hasattr(step, "weight"):
                 channels = difference.max(axis=tuple(axis for axis in range(difference.ndim) if axis != 1))
                 assert np.sum(channels > exact) <= 1, (
@@ -163,8 +163,8 @@ def test_most_logits_of_digits_are_within_a_step_of_the_int8_kernels(digits, dia
     with torch.inference_mode():
         ours = network(torch.from_numpy(inputs)).numpy()
 
-    (last,) = [step.scale for step in network.steps if step.output == network.steps[-1].inputs[0]]
-    step = last * np.abs(weights["head.classifier.weight"]).max()
+    (last,) = [each.index for each in network.steps if each.output == network.steps[-1].inputs[0]]
+    step = network.scales()[last].scale * np.abs(weights["head.classifier.weight"]).max()
     difference = np.abs(ours - theirs) / step
     assert np.mean(difference <= 1) > {"ort": 0.85, "tensorrt": 0.95}[dialect]
     assert difference.max() < 30
@@ -223,3 +223,135 @@ def test_the_copy_of_a_network_has_weights_of_its_own():
 
     assert network.weights()["stem.conv.weight"].any() and not other.weights()["stem.conv.weight"].any()
     assert not other(torch.from_numpy(images(space, 1))).any()
+
+
+# -- ranges that follow the weights ---------------------------------------------------------------------------
+
+
+def following(space, architecture, weights, ranges, dialect, passes=100, cut=0.0):
+    return FakeQuantised(space, architecture, weights, ranges, dialect, observed_passes=passes, cut=cut).train()
+
+
+@both
+@pytest.mark.parametrize("name", ["tiny", "tiny-se", "nasbench-macro"])
+def test_observed_ranges_are_those_of_the_exported_graph_whatever_they_began_with(name, dialect):
+    """Every tensor before its rounding, in ONNX Runtime; a graph that leaves an activation function to the ends of the range has
+    the tensor before that function.
+    """
+    space, architecture, weights = random_network(name, 3)
+    inputs = images(space, 6)
+    ranges = {
+        name: (low / 20, high / 20) for name, (low, high) in ranges_of(space, architecture, weights, inputs).items()
+    }
+    network = following(space, architecture, weights, ranges, dialect)
+
+    network(torch.from_numpy(inputs))
+
+    found = network.ranges
+    assert network.observed == 1
+    arithmetic = Arithmetic("int8", dialect)
+    model = network_model(space, architecture, batch=6, weights=weights, arithmetic=arithmetic, ranges=found)
+    rounded = [(node.input[0], node.input[1]) for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    rounded = [(x, scale) for x, scale in rounded if not x.endswith(".weight")]
+    assert len(rounded) == len(found)
+    values = {"input": inputs, **tensors(model, [x for x, _ in rounded if x != "input"], inputs)}
+    for (x, scale), (name, (low, high)) in zip(rounded, found.items(), strict=True):
+        is_activated = name.endswith((".relu6.out", ".relu.out"))
+        expected = np.clip(values[x], 0 if is_activated else -np.inf, 6 if name.endswith(".relu6.out") else np.inf)
+        step = numpy_helper.to_array(next(each for each in model.graph.initializer if each.name == scale))
+        assert abs(low - expected.min()) <= 1.5 * step and abs(high - expected.max()) <= 1.5 * step, name
+    assert_each_tensor_is_that_of_onnx_runtime(network, model, inputs)
+
+
+@both
+def test_ranges_are_the_mean_of_the_first_passes_and_then_stay(dialect):
+    space, architecture, weights = random_network("tiny", 0)
+    inputs = torch.from_numpy(images(space, 4))
+    ranges = ranges_of(space, architecture, weights, inputs.numpy())
+    network = following(space, architecture, weights, ranges, dialect, passes=3)
+
+    for factor in (1.0, 2.0, 6.0, 50.0):
+        network(factor * inputs)
+    network.eval()(100 * inputs)
+
+    low, high = network.ranges["input"]
+    assert (low, high) == pytest.approx((3 * float(inputs.min()), 3 * float(inputs.max())), rel=1e-6)
+    assert network.observed == 3
+
+
+def test_of_many_passes_the_last_hundred_count():
+    space, architecture, weights = random_network("tiny", 0)
+    inputs = torch.from_numpy(images(space, 2))
+    ranges = ranges_of(space, architecture, weights, inputs.numpy())
+    network = following(space, architecture, weights, ranges, "ort", passes=400)
+
+    with torch.no_grad():
+        for _ in range(100):
+            network(inputs)
+        for _ in range(100):
+            network(2 * inputs)
+
+    moved = network.ranges["input"][1] / float(inputs.max()) - 1
+    assert moved == pytest.approx(1 - 0.99**100, rel=1e-6)
+
+
+def test_validation_and_an_observation_of_no_pass_leave_the_ranges():
+    space, architecture, weights = random_network("tiny", 0)
+    inputs = images(space, 4)
+    ranges = ranges_of(space, architecture, weights, inputs)
+    network = following(space, architecture, weights, ranges, "ort")
+    frozen = FakeQuantised(space, architecture, weights, ranges, "ort").train()
+
+    network.eval()(torch.from_numpy(3 * inputs))
+    frozen(torch.from_numpy(3 * inputs))
+
+    for each in (network, frozen):
+        assert each.observed == 0
+        assert each.ranges == {name: ranges[name] for name in each.ranges}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(3, 5, 4, 4), (2, 1, 1, 1), (4, 7)])
+@pytest.mark.parametrize("cut", [0.0, 0.01, 0.1, 0.4])
+def test_a_cut_leaves_out_that_share_of_the_values_at_each_end(shape, cut, layout):
+    space, architecture, weights = random_network("tiny", 0)
+    network = FakeQuantised(
+        space, architecture, weights, ranges_of(space, architecture, weights, images(space, 1)), "ort"
+    )
+    rounding = next(step for step in network.steps if step.output.startswith("input"))
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    values = values.to(memory_format=layout) if values.dim() == 4 else values
+
+    low, high = rounding.range_of(values, cut).tolist()
+
+    in_order, out = np.sort(values.numpy().ravel()), int(cut * values.numel())
+    assert (low, high) == (in_order[out], in_order[-1 - out])
+
+
+def test_a_network_that_diverges_keeps_ranges_that_can_be_read():
+    space, architecture, weights = random_network("tiny", 0)
+    inputs = images(space, 2)
+    ranges = ranges_of(space, architecture, weights, inputs)
+    network = following(space, architecture, weights, ranges, "tensorrt")
+    inputs[0, 0, 0, 0] = np.nan
+
+    logits = network(torch.from_numpy(inputs))
+
+    assert np.isfinite(list(network.ranges.values())).all()
+    assert network.ranges["input"] == ranges["input"]
+    assert logits.shape == (2, 10)
+
+
+def test_the_state_has_the_ranges():
+    space, architecture, weights = random_network("tiny", 0)
+    inputs = torch.from_numpy(images(space, 3))
+    ranges = ranges_of(space, architecture, weights, inputs.numpy())
+    network, other = (following(space, architecture, weights, ranges, "ort") for _ in range(2))
+    network(5 * inputs)
+
+    other.load_state_dict(network.state_dict())
+
+    assert other.ranges == network.ranges != ranges
+    assert other.observed == 1
+    with torch.inference_mode():
+        assert torch.equal(other.eval()(inputs), network.eval()(inputs))

@@ -3,15 +3,20 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
+from onnx import numpy_helper
+from safetensors.numpy import load_file
 
+from lightnas_edge.deploy.int8 import int8_parts
 from lightnas_edge.errors import DataError, RunError, StaleRecordError
+from lightnas_edge.graph import Arithmetic, weight_shapes
 from lightnas_edge.nn import Network
 from lightnas_edge.nn.checkpoint import load_checkpoint
-from lightnas_edge.quantise.calibration import CalibrationImages
+from lightnas_edge.quantise.calibration import CalibrationImages, quantised_network_model
 from lightnas_edge.space import Architecture
-from lightnas_edge.train import dialect_of, fine_tune_quantised, fine_tuning_config, train_network
+from lightnas_edge.train import dialect_of, fine_tune_quantised, fine_tuning_config, load_network, train_network
 from tests import run_folders
 from tests.cli.commands import run as command
 from tests.interruption import interrupt
@@ -57,9 +62,45 @@ def test_the_run_has_the_weights_and_what_they_were_made_from(whole):
     assert record.quantised.float_weights_sha256 == whole.weights.record.weights_sha256
     assert record.quantised.float_accuracy == whole.weights.record.best_accuracy
     assert record.quantised.calibration.images == 32
-    assert record.quantised.ranges == record.quantised.calibration.ranges
     assert record.weights_sha256 != record.quantised.float_weights_sha256
     assert [line["epoch"] for line in left_behind(whole)[0] if line["kind"] == "training-epoch"] == [0, 1]
+    assert set(load_file(whole.quantised.path)) == set(weight_shapes(whole.space, FOUND))
+
+
+def test_the_ranges_follow_the_training_for_half_of_the_steps(whole):
+    quantised, started = whole.quantised.record.quantised, whole.quantised.record.quantised.calibration
+    steps = [line for line in left_behind(whole)[0] if line["kind"] == "training-step"]
+
+    assert quantised.observed_steps == len(steps) // 2 > 0
+    assert started.observed_steps == 0
+    moved = [name for name, found in quantised.ranges.items() if found != pytest.approx(started.ranges[name], rel=1e-4)]
+    assert len(moved) > len(quantised.ranges) / 2
+
+
+def test_the_graph_has_the_ranges_at_the_end(whole):
+    quantised, arithmetic = whole.quantised.record.quantised, Arithmetic("int8", "ort")
+    parts = int8_parts(whole, load_network(whole), arithmetic, data(), None, "minmax", None)
+
+    model = quantised_network_model(
+        load_network(whole).space, FOUND, parts.weights, arithmetic, parts.calibration.ranges
+    )
+
+    assert parts.fine_tuned and parts.calibration.observed_steps == quantised.observed_steps
+    stored = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    low, high = quantised.ranges["input"]
+    assert stored["input.scale"] == pytest.approx((high - low) / 255, rel=1e-6)
+
+
+def test_a_poor_calibration_does_not_outlast_the_first_steps(tmp_path):
+    """Ranges from images of a tenth of the contrast."""
+    run, images = trained(tmp_path), data()
+    good = CalibrationImages.from_training(images, 32)
+    poor = dataclasses.replace(good, pixels=good.pixels / 10, source="dim images")
+
+    quantised = fine_tune_quantised(run, images, CONFIG, poor).record.quantised
+
+    assert np.ptp(quantised.calibration.ranges["input"]) == pytest.approx(np.ptp(good.pixels) / 10, rel=0.05)
+    assert np.ptp(quantised.ranges["input"]) > 0.8 * np.ptp(good.pixels)
 
 
 @pytest.mark.parametrize("after", [2, 6])
