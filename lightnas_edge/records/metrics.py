@@ -68,7 +68,8 @@ class SearchEpoch(Record):
     train_loss: float | None
     train_accuracy: Share | None
     validation_loss: float | None
-    validation_accuracy: Share | None
+    validation_accuracy: Share | None  # mean of the sampled paths
+    chance: Share  # accuracy of always answering the most frequent class
     elapsed_s: NonNegativeFloat
 
 

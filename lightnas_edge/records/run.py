@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -186,6 +187,77 @@ class CandidateRecord(NetworkPrediction):
     supernet: SupernetScore
 
 
+class MeasuredMetric(Record):
+    """One limited metric of a measured network, in the metric's unit. The measurement is normalised to the predictor's session
+    where the run has a table to compare with.
+    """
+
+    target: PositiveFloat
+    before: float  # predicted before it was measured
+    before_upper: float | None  # bound at the confidence of the search
+    measured: float
+    standard_error: NonNegativeFloat
+    after: float  # predicted with everything that was measured
+
+
+class MeasuredNetwork(Record):
+    """A network that was measured before one was handed over. `keeps`: every limit, by its measurement."""
+
+    operators: Operators
+    round: Positive
+    metrics: Annotated[dict[Metric, MeasuredMetric], Field(min_length=1)]
+    keeps: bool
+
+
+class ConfirmationRecord(Record):
+    """The networks of one budget that were measured on the board, and what became of the choice.
+
+    `others`: measured for other budgets of the same board; the predictor has learned from them too. `interval_factor`: what the
+    measurements made of the width of the predictor's intervals.
+    """
+
+    host: Name
+    table: Text  # relative to the folder of the search
+    allowed: Positive  # networks that might be measured for this budget
+    networks: tuple[MeasuredNetwork, ...]  # in the order of measuring
+    failed: tuple[Operators, ...]  # that the board could not measure
+    others: Count
+    first: Operators  # chosen before anything was measured
+    changed: bool  # another network than `first` is handed over
+    measured: bool  # the network that is handed over is one of `networks`
+    interval_factor: dict[Metric, PositiveFloat]
+    predictor_sha256: dict[Metric, Sha256]  # of the predictors before
+    notes: tuple[Text, ...]
+
+
+class SampledPaths(Record):
+    """How the supernet answers held-out images at the end of the search: the mean accuracy of the sampled paths.
+
+    A supernet at chance ranks nothing. `chance` is the accuracy of always answering the most frequent class.
+    """
+
+    accuracy: Share
+    chance: Share
+    images: Positive
+
+    @property
+    def above_chance(self) -> bool:
+        """By more than three standard errors of an answer by chance."""
+        return self.accuracy > self.chance + 3 * math.sqrt(self.chance * (1 - self.chance) / self.images)
+
+    @property
+    def warning(self) -> str | None:
+        """What it means for the search and what helps; None above chance."""
+        if self.above_chance:
+            return None
+        return (
+            f"the supernet is at chance: its top-1 accuracy on {self.images} held-out images is {100 * self.accuracy:.1f} %, mean of "
+            f"the sampled paths; always answering the most frequent class has {100 * self.chance:.1f} %. It cannot rank networks yet: "
+            "a network found now keeps the budget and is otherwise arbitrary. More epochs, a smaller weight step (--weight-lr) or a "
+            "larger batch (--batch-size) help; so do more images"
+        )
+
+
 class ChoiceRecord(Record):
     """Why this network."""
 
@@ -196,6 +268,8 @@ class ChoiceRecord(Record):
     top_scored: Operators  # by the operator scores alone, before candidates were compared
     supernet: SupernetScore
     others: tuple[CandidateRecord, ...]
+    sampled_paths: SampledPaths | None = None  # null where the search had no step on held-out images
+    confirmation: ConfirmationRecord | None = None  # null where nothing was measured
 
 
 class ArchitectureRecord(Record):
@@ -232,6 +306,7 @@ class FrontNetwork(Record):
     binding: Metric
     confidence: Confidence | None
     supernet: SupernetScore | None
+    confirmation: ConfirmationRecord | None = None  # null where nothing was measured
 
     @property
     def targets(self) -> dict[str, float]:
@@ -255,7 +330,7 @@ class FrontRecord(Record):
     """front.json: all networks of a search, in the order of board and target, and the best one of every budget."""
 
     kind: Literal["front"] = "front"
-    schema_: Literal[3] = Field(default=3, alias="schema")
+    schema_: Literal[4] = Field(default=4, alias="schema")
     networks: tuple[FrontNetwork, ...]
     best: tuple[BestNetwork, ...]
 

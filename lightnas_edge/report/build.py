@@ -37,6 +37,7 @@ from lightnas_edge.records.report import (
 )
 from lightnas_edge.report import summary, wording
 from lightnas_edge.report.choice import why_chosen
+from lightnas_edge.report.confirmation import confirmed_text
 from lightnas_edge.report.junit import network_name
 from lightnas_edge.report.networks import network_rows, networks_line, networks_summary, networks_verdict
 from lightnas_edge.report.plots import run_plots, verification_plots
@@ -113,7 +114,8 @@ def build_verification_report(
 def _write(folder: Path, record: ReportRecord, plots: Mapping[str, Markup], values: Mapping[str, Any]) -> Report:
     values = {
         **values, "report": record, "components": COMPONENTS, "sampled": summary.sampled,
-        "sustained_text": summary.sustained_text, "why_chosen": why_chosen, "scored_columns": _scored_columns,
+        "sustained_text": summary.sustained_text, "why_chosen": why_chosen, "confirmed_text": confirmed_text,
+        "scored_columns": _scored_columns,
     }  # fmt: skip
     page = environment(html_page=True).get_template("report.html")
     text = environment(html_page=False).get_template("report.md")
@@ -368,6 +370,9 @@ def _warnings(snapshot: RunSnapshot) -> list[str]:
             f"the network was trained on other images than it was searched on: {snapshot.training.data.source}, "
             f"not {snapshot.run.data.source}"
         )
+    paths = snapshot.found.choice.sampled_paths if snapshot.found and snapshot.found.choice else None
+    if paths is not None and paths.warning is not None:
+        found.append(paths.warning)
     if _extrapolated(snapshot):
         found.append("extrapolated: the network found is outside the applicability domain of the predictor")
     if snapshot.lut:

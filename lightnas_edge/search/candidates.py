@@ -1,25 +1,24 @@
-"""The final choice: a few networks within the budget, compared on held-out images with the supernet's weights."""
+"""A few networks within a budget that may be the best, and how they are ranked once they are scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from lightnas_edge.data import DataSet, normalise
+from lightnas_edge.data import DataSet
+from lightnas_edge.errors import InfeasibleBudgetError
 from lightnas_edge.graph import FP32, Arithmetic
-from lightnas_edge.nn import Supernet, folded_path_weights
+from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.search.config import SearchConfig
 from lightnas_edge.search.constraints import Budget
-from lightnas_edge.search.deployed import Penalty, ScoredImages, penalty_of
-from lightnas_edge.search.execution import PLAIN, Execution
+from lightnas_edge.search.deployed import Penalty
 from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection, select
-from lightnas_edge.space import Space
+from lightnas_edge.space import Architecture, Space
 
 # Share of what the budgets allow, with a two-sided budget; the published result may deviate from its target by 0.7 %.
 MIN_UTILISATION = 0.995
@@ -43,79 +42,88 @@ class Candidate:
     estimate: float | None = None
 
 
+@dataclass(frozen=True)
+class Known:
+    """Networks that were measured on the board of a budget: their measurements decide, not the predictor."""
+
+    kept: tuple[Architecture, ...] = ()  # within every limit
+    broken: tuple[Architecture, ...] = ()  # over one, or impossible to measure
+
+
+NOTHING_KNOWN = Known()
+
+
 def shortlist(
-    space: Space, posterior: OperatorPosterior, budget: Budget, config: SearchConfig, count: int
+    space: Space,
+    posterior: OperatorPosterior,
+    budget: Budget,
+    config: SearchConfig,
+    count: int,
+    known: Known = NOTHING_KNOWN,
 ) -> list[Selection]:
     """Networks that may be the best within the budget; first the one with the highest posterior mean score.
 
-    The others are exact optima of scores drawn from the posterior: they differ more where the posterior is wide.
+    The others are exact optima of scores drawn from the posterior: they differ more where the posterior is wide. Those that were
+    measured and keep the budget come last, in addition to `count`.
 
     Raises:
         InfeasibleBudgetError: no network keeps the budget.
     """
+    try:
+        found = _selections(space, posterior, budget, config, count, known.broken)
+    except InfeasibleBudgetError:
+        if not known.kept:
+            raise
+        found = []
+    chosen = [selection.architecture for selection in found]
+    return found + [
+        _measured(space, architecture, posterior, budget, config)
+        for architecture in known.kept
+        if architecture not in chosen
+    ]
+
+
+def _selections(
+    space: Space,
+    posterior: OperatorPosterior,
+    budget: Budget,
+    config: SearchConfig,
+    count: int,
+    exclude: Sequence[Architecture],
+) -> list[Selection]:
     min_utilisation = MIN_UTILISATION if config.is_two_sided else None
-    found = [select(space, posterior.mean, budget.constraints, config.confidence, min_utilisation=min_utilisation)]
+    choose = partial(
+        select, space, constraints=budget.constraints, confidence=config.confidence, min_utilisation=min_utilisation,
+        exclude=exclude,
+    )  # fmt: skip
+    found = [choose(scores=posterior.mean)]
     generator = np.random.default_rng([config.seed, 17])
     for _ in range(2 * (count - 1)):  # draws repeat where the posterior is narrow
         if len(found) >= count or posterior.posterior_std == 0:
             break
-        other = select(
-            space, posterior.sample(generator), budget.constraints, config.confidence, min_utilisation=min_utilisation
-        )
+        other = choose(scores=posterior.sample(generator))
         if all(other.architecture != known.architecture for known in found):
             found.append(other)
     return found
 
 
-def compare(
-    supernet: Supernet,
-    data: DataSet,
-    selections: Sequence[Selection],
-    space: Space,
-    config: SearchConfig,
-    *,
-    arithmetic: Arithmetic = FP32,
-    execution: Execution = PLAIN,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[Candidate]:
-    """Every network on the same held-out images, normalised by statistics of the same training images.
-
-    The images are the validation images, and the operator scores were fitted to them too: this ranks candidates and is
-    no estimate of an accuracy. The losses are of float32 also where the search trained in bfloat16: penalties are differences from them.
-
-    Args:
-        arithmetic: of the board. Other than in float32, the network with the supernet's weights is executed in it too.
-        execution: of the search; its memory format is used.
-    """
-    device = next(supernet.parameters()).device
-    calibration = []
-    with closing(data.train_loader(min(config.batch, CALIBRATION_IMAGES), augment=False)) as loader:
-        for pixels, _ in loader.batches(config.epochs):  # an order that no epoch of the search used
-            calibration.append(normalise(pixels.to(device)))
-            if sum(len(batch) for batch in calibration) >= CALIBRATION_IMAGES:
-                break
-    images, labels = data.validation_arrays(HELD_OUT_IMAGES)
-    found = []
-    for done, selection in enumerate(selections):
-        path = [int(index) for index in selection.architecture.indices(space)]
-        logits = []
-        with supernet.calibrated(path, calibration), torch.no_grad():
-            for start in range(0, len(images), config.batch):
-                some = torch.from_numpy(images[start : start + config.batch]).to(device)
-                logits.append(supernet(some.contiguous(memory_format=execution.memory_format), path).float().cpu())
-            weights = folded_path_weights(supernet, path)
-        scored = ScoredImages.of(torch.cat(logits), torch.from_numpy(labels))
-        penalty = None
-        if arithmetic != FP32:
-            some_images = torch.cat(calibration)[:RANGE_IMAGES].cpu().contiguous().numpy()
-            penalty = penalty_of(
-                supernet.space, selection.architecture, weights, arithmetic,
-                calibration=some_images, images=images, labels=labels, floats=scored,
-            )  # fmt: skip
-        found.append(Candidate(selection, float(scored.losses.mean()), float(scored.correct.mean()), penalty))
-        if on_progress is not None:
-            on_progress(done + 1, len(selections))
-    return found
+def _measured(
+    space: Space, architecture: Architecture, posterior: OperatorPosterior, budget: Budget, config: SearchConfig
+) -> Selection:
+    """A network that its measurement keeps within the budget, whatever the predictors say of it."""
+    indices = architecture.indices(space)
+    one_hot = one_hot_of(space, indices[None])
+    predictors = [constraint.predictor for constraint in budget.constraints]
+    upper = None
+    if config.confidence is not None:
+        upper = tuple(float(predictor.upper(one_hot, config.confidence)[0]) for predictor in predictors)
+    return Selection(
+        architecture,
+        tuple(float(predictor.predict(one_hot)[0]) for predictor in predictors),
+        upper,
+        float(posterior.mean[np.arange(len(indices)), indices].sum()),
+        exact=False,
+    )
 
 
 def estimated_losses(

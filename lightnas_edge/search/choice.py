@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from lightnas_edge.data import DataSet
 from lightnas_edge.search.candidates import (
+    NOTHING_KNOWN,
     Candidate,
+    Known,
     affordable,
-    compare,
     estimated_losses,
     images_of_candidate,
     shortlist,
 )
+from lightnas_edge.search.comparison import Comparison
 from lightnas_edge.search.config import LIGHTNAS
 from lightnas_edge.search.constraints import Budget
 from lightnas_edge.search.results import SearchResult
@@ -48,33 +51,44 @@ class Choice:
             return 0
         return len(self.state.strategy.budgets) * self._candidates() * self._images_of_candidate()
 
-    def networks(self, contested: Sequence[bool], elapsed_s: float) -> list[SearchResult]:
+    def networks(
+        self,
+        contested: Sequence[bool],
+        elapsed_s: float,
+        *,
+        budgets: Sequence[Budget] | None = None,
+        known: Mapping[str, Known] | None = None,
+    ) -> list[SearchResult]:
         """One of every budget.
 
         Args:
             contested: of every budget, whether its network is compared with networks of other precisions: they are compared by
                 their scores, so that even a single candidate needs one.
             elapsed_s: of the search.
+            budgets: the search's own, in their order, under predictors that have learned since.
+            known: by the name of the budget, networks that were measured.
         """
-        budgets = self.state.strategy.budgets
-        return [self._network(index, budget, contested[index], elapsed_s) for index, budget in enumerate(budgets)]
+        return [
+            self._network(index, budget, (known or {}).get(budget.name, NOTHING_KNOWN), contested[index], elapsed_s)
+            for index, budget in enumerate(budgets or self.state.strategy.budgets)
+        ]
 
-    def _network(self, index: int, budget: Budget, contested: bool, elapsed_s: float) -> SearchResult:
+    def _network(self, index: int, budget: Budget, known: Known, contested: bool, elapsed_s: float) -> SearchResult:
         began_s = time.monotonic()
         context, strategy = self.state.context, self.state.strategy
         space, config = context.space, context.config
         count = 1 if config.method == LIGHTNAS else self._candidates()
         posterior = strategy.posterior()
-        selections = shortlist(space, posterior, budget, config, count)
+        selections = shortlist(space, posterior, budget, config, count, known)
         candidates = [Candidate(selection) for selection in selections]
         if len(candidates) > 1 or contested:
-            candidates = compare(
-                self.state.supernet, self.data, selections, space, config,
-                arithmetic=budget.arithmetic, execution=context.execution,
+            candidates = self._comparison.score(
+                selections,
+                budget.arithmetic,
                 on_progress=lambda done, total: self.on_event(
                     {"kind": "candidate", "budget": budget.name, "done": done, "total": total}
                 ),
-            )  # fmt: skip
+            )
             losses = context.ranks.from_first(torch.from_numpy(estimated_losses(space, posterior, candidates)))
             candidates = [
                 replace(candidates[int(place)], estimate=float(losses[place])) for place in losses.argsort(stable=True)
@@ -91,7 +105,14 @@ class Choice:
             epochs=config.epochs,
             elapsed_s=elapsed_s,
             choosing_s=time.monotonic() - began_s,
+            sampled_paths=self.state.sampled_paths,
         )
+
+    @cached_property
+    def _comparison(self) -> Comparison:
+        """Of all budgets, once the search has ended."""
+        context = self.state.context
+        return Comparison(self.state.supernet, self.data, context.config, context.execution)
 
     def _candidates(self) -> int:
         """How many candidates of a budget are compared."""

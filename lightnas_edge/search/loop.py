@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from lightnas_edge.data import Loader
 from lightnas_edge.nn.device import undo_of_forward
 from lightnas_edge.nn.loop import TrainingLoop
+from lightnas_edge.records.run import SampledPaths
 from lightnas_edge.search.cost import StepsLeft, estimated_seconds
 from lightnas_edge.search.execution import Execution, fastest_execution
 from lightnas_edge.search.metrics import SearchMetrics
@@ -124,9 +126,21 @@ class SearchLoop:
             self._phase(search.architecture_batches, self._learn)
             search.strategy.end_epoch(search.epoch)
         self.loop.flush()
-        self.loop.write([self.metrics.epoch_line(self.loop.elapsed_s)])
+        line = self.metrics.epoch_line(self.loop.elapsed_s)
+        self.loop.write([line])
+        if line.validation_accuracy is not None:
+            images = len(search.validation_labels)
+            search.sampled_paths = SampledPaths(accuracy=line.validation_accuracy, chance=line.chance, images=images)
+            self._warn_at_chance(search.sampled_paths)
         search.epoch, search.phase, search.step = search.epoch + 1, "weights", 0
         self.loop.end_epoch(last=search.finished)
+
+    def _warn_at_chance(self, paths: SampledPaths) -> None:
+        """Once, when a supernet that learns would have left chance behind and most of the search is still to come."""
+        done, warmup_epochs = self.search.epoch + 1, self.context.schedule.warmup_epochs
+        due = warmup_epochs + math.ceil((self.config.epochs - warmup_epochs) / 4)
+        if done == due < self.config.epochs and paths.warning is not None:
+            self.on_event({"kind": "warning", "text": f"after {done} of {self.config.epochs} epochs {paths.warning}"})
 
     def _phase(self, loader: Loader, do_step: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
         search = self.search

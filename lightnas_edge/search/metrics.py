@@ -105,6 +105,7 @@ class SearchMetrics:
                 )
             ),
             elapsed_s=elapsed_s,
+            chance=state.chance,
             **means,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,18 +20,21 @@ from lightnas_edge.records.run import (
     BudgetRecord,
     CandidateRecord,
     ChoiceRecord,
+    ConfirmationRecord,
     DeployedScore,
     FrontNetwork,
     FrontRecord,
     MetricPrediction,
     NetworkPrediction,
     PredictedRecord,
+    SampledPaths,
     SupernetScore,
 )
 from lightnas_edge.runs import NETWORKS, Run, write_lock
 from lightnas_edge.search.candidates import Candidate
 from lightnas_edge.search.config import SearchConfig
 from lightnas_edge.search.constraints import Budget, precision_of, question_of
+from lightnas_edge.search.images import check_images
 from lightnas_edge.space import Architecture, Space
 
 # Budget -> further predictors of its board, and the board's table.
@@ -56,6 +60,8 @@ class SearchResult:
     epochs: int
     elapsed_s: float  # of the search, over all sessions
     choosing_s: float  # of this budget's choice alone
+    sampled_paths: SampledPaths | None  # None where the search had no step on held-out images
+    confirmation: ConfirmationRecord | None = None  # where networks were measured before one was handed over
 
     @property
     def architecture(self) -> Architecture:
@@ -130,6 +136,8 @@ class SearchResult:
                 )
                 for other in self.others
             ),
+            sampled_paths=self.sampled_paths,
+            confirmation=self.confirmation,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -163,12 +171,16 @@ def begin_run(
         The run, and whether an earlier one under the same question is resumed.
 
     Raises:
+        DataError: no search can learn from the images.
         RunError: the directory holds another search (the message names the fields that differ), or another process writes there.
     """
+    check_images(data, config)
     with write_lock(folder, "search"):
         question = {**_question(space, data, config), **_budget_fields(budgets), "host": host}
         run, resumed = Run.begin(folder, question, fresh=fresh)
-        if len(budgets) == 1:
+        if (
+            len(budgets) == 1 and not (folder / "architecture.json").exists()
+        ):  # a network keeps those it was chosen with
             keep_predictors(run, [constraint.predictor for constraint in budgets[0].constraints])
         if table is not None:
             keep_table(run, table)
@@ -209,7 +221,8 @@ def write_results(
         for result in results:
             place = run if len(results) == 1 and not added else _network_run(run, result)
             predictors, table = sources.get(result.budget.name, ((), None))
-            keep_predictors(place, [*(each.predictor for each in result.budget.constraints), *predictors])
+            # Last those that the network was chosen with: they may have learned since.
+            keep_predictors(place, [*predictors, *(each.predictor for each in result.budget.constraints)])
             if table is not None:
                 keep_table(place, table)
             place.save_found(result.architecture, result.predicted_record, result.choice_record)
@@ -241,6 +254,7 @@ def read_front(run: Run) -> FrontRecord:
             binding=found.predicted.binding,
             confidence=found.predicted.confidence,
             supernet=found.choice.supernet if found.choice else None,
+            confirmation=found.choice.confirmation if found.choice else None,
         )
         rows.append((row, run_question(place)))
     rows.sort(key=lambda each: (str(each[0].board), [metric.target for metric in each[0].metrics.values()]))
@@ -310,8 +324,11 @@ def _why_better(best: FrontNetwork, other: FrontNetwork) -> str:
     return f"{text} (top-1 accuracy on held-out images {100 * known[0]:.1f} % and {100 * known[1]:.1f} %)"
 
 
-def found_before(run: Run, budget: Budget, confidence: float | None) -> bool:
+def found_before(run: Run, budget: Budget, confidence: float | None, *, confirmed: bool = False) -> bool:
     """Whether the network below the run of that name answers the very same question.
+
+    Args:
+        confirmed: only one that was chosen again after networks were measured.
 
     Raises:
         RunError: it answers another one: other limits, another predictor or another confidence.
@@ -320,20 +337,30 @@ def found_before(run: Run, budget: Budget, confidence: float | None) -> bool:
     if not (place / "architecture.json").exists():
         return False
     below = Run.open(place)
-    found = below.found.predicted
+    predicted, confirmation = below.found.predicted, below.found.choice and below.found.choice.confirmation
+    learned_from = confirmation.predictor_sha256 if confirmation else {}
     one_hot = below.architecture.one_hot(budget.constraints[0].predictor.space)[None]
     same = all(
-        each.metric in found.metrics
-        and math.isclose(found.metrics[each.metric].value, each.predictor.predict(one_hot)[0], rel_tol=1e-9)
+        each.metric in predicted.metrics
+        and (
+            math.isclose(predicted.metrics[each.metric].value, each.predictor.predict(one_hot)[0], rel_tol=1e-9)
+            or (each.metric in learned_from and learned_from[each.metric] == predictor_sha256(each.predictor))
+        )
         for each in budget.constraints
     )
-    if same and below.targets == budget.targets and found.confidence == confidence:
-        return True
+    if same and below.targets == budget.targets and predicted.confidence == confidence:
+        return confirmation is not None or not confirmed
     limits = " and ".join(f"{metric} {target:g}" for metric, target in below.targets.items())
     raise RunError(
         f"{place} already holds a network, found for {limits} by another predictor or at another confidence",
         hint="rename or remove that folder to choose again",
     )
+
+
+def predictor_sha256(predictor: Predictor) -> str:
+    """Of the content of its file."""
+    content = json.dumps(predictor.to_record().to_json(), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _network_run(run: Run, result: SearchResult) -> Run:

@@ -14,7 +14,9 @@ from lightnas_edge.nn import Ranks
 from lightnas_edge.runs import Run
 from lightnas_edge.search.choice import Choice
 from lightnas_edge.search.config import LIGHTNAS, SearchConfig
+from lightnas_edge.search.confirm import Confirming, confirm_choice
 from lightnas_edge.search.constraints import Budget, require_one_space
+from lightnas_edge.search.images import check_images
 from lightnas_edge.search.loop import Event, SearchLoop
 from lightnas_edge.search.results import SearchResult, Sources, begin_run, run_question, write_results
 from lightnas_edge.search.selection import check_budget
@@ -32,6 +34,7 @@ def run_search(
     resume: bool = True,
     sources: Sources | None = None,
     on_event: Callable[[Event], None] | None = None,
+    confirm: Confirming | None = None,
 ) -> list[SearchResult]:
     """Search for the best network of a space within each budget: one pass, one supernet, however many budgets.
 
@@ -45,6 +48,7 @@ def run_search(
         budgets: with predictors of the same layers and operators.
         sources: what the run of each budget keeps with its network: see `write_results`.
         on_event: called with every line of the metrics as it is written, and with {"kind": "start", ...} first.
+        confirm: measure networks before one is handed over; in one process.
 
     Returns:
         One result per budget, in their order.
@@ -52,12 +56,13 @@ def run_search(
     Raises:
         BudgetError, InfeasibleBudgetError: before any training.
         DivergedError: the loss left the finite numbers.
-        DataError: an image cannot be read.
+        DataError: before any training: too few images, or one class. Later: an image cannot be read.
         RunError: the directory holds another search, or cannot be written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of the last finished step.
     """
     budgets = [budgets] if isinstance(budgets, Budget) else list(budgets)
     check_budgets(space, budgets, config)
+    check_images(data, config)
     space = space.with_classes(len(data.classes))
     with torch.random.fork_rng():
         run = _open_run(run_dir, space, data, budgets, config)
@@ -73,7 +78,7 @@ def run_search(
         )
         with _writing(run):
             elapsed_s = loop.run(resume=resume)
-            return _conclude(run, choice, budgets, [], elapsed_s, sources)
+            return _conclude(run, choice, budgets, [], elapsed_s, sources, confirm)
 
 
 def add_budgets(
@@ -85,12 +90,14 @@ def add_budgets(
     *,
     sources: Sources | None = None,
     on_event: Callable[[Event], None] | None = None,
+    confirm: Confirming | None = None,
 ) -> list[SearchResult]:
     """Networks for further budgets, other boards included, from a finished search; nothing is trained.
 
     Args:
         config: as the search was run; confidence, candidates, device and two_sided may differ.
         budgets: the further ones, with predictors of the same layers and operators.
+        confirm: as of `run_search`.
 
     Raises:
         BudgetError, InfeasibleBudgetError, RunError: a budget that cannot be kept; a search that has not ended.
@@ -109,7 +116,7 @@ def add_budgets(
         with _writing(run):
             checkpoint = state.restore_finished(run.search_folder / "checkpoint.pt", run.folder)
             found = [run_question(place) for place in (run, *run.networks)]
-            return _conclude(run, choice, budgets, found, checkpoint["elapsed_s"], sources, added=True)
+            return _conclude(run, choice, budgets, found, checkpoint["elapsed_s"], sources, confirm, added=True)
 
 
 def _open_run(folder: Path, space: Space, data: DataSet, budgets: Sequence[Budget], config: SearchConfig) -> Run:
@@ -155,6 +162,7 @@ def _conclude(
     found: Sequence[str],
     elapsed_s: float,
     sources: Sources | None,
+    confirm: Confirming | None,
     *,
     added: bool = False,
 ) -> list[SearchResult]:
@@ -166,6 +174,8 @@ def _conclude(
     questions = [*(budget.question for budget in budgets), *found]
     contested = [questions.count(budget.question) > 1 for budget in budgets]
     results = choice.networks(contested, elapsed_s)
+    if confirm is not None:
+        results = confirm_choice(run, choice, results, contested, elapsed_s, sources or {}, confirm)
     ranks = Ranks()
     if ranks.first:
         write_results(run, results, sources=sources, added=added)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lightnas_edge.data import DataSet, Loader, normalise
@@ -14,6 +15,7 @@ from lightnas_edge.errors import RunError
 from lightnas_edge.nn import Ranks, Supernet
 from lightnas_edge.nn.checkpoint import load_checkpoint, require_same
 from lightnas_edge.nn.device import choose_device
+from lightnas_edge.records.run import SampledPaths
 from lightnas_edge.search.config import LIGHTNAS, PUBLISHED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, predicted
 from lightnas_edge.search.execution import Execution
@@ -22,7 +24,7 @@ from lightnas_edge.search.shared_strategy import SharedStrategy
 from lightnas_edge.search.strategy import SearchContext, SearchStrategy
 from lightnas_edge.space import Space
 
-SCHEMA = 2
+SCHEMA = 3
 # Parts of the identity that shaped no weight: budgets that are added to a finished search may differ in them.
 _OF_BUDGETS = {"budgets", "predictors", "processes", "device", "two_sided"}
 
@@ -52,7 +54,14 @@ class SearchState:
         kind: type[SearchStrategy] = LightNasStrategy if config.method == LIGHTNAS else SharedStrategy
         self.strategy = kind(self.context, budgets)
         self.epoch, self.phase, self.step = 0, "warmup", 0  # what comes next
+        self.validation_labels = data.validation.labels
+        self.sampled_paths: SampledPaths | None = None  # of the last epoch with steps on validation images
         self.identity = _identity(space, data, budgets, config, ranks)
+
+    @property
+    def chance(self) -> float:
+        """Accuracy on the validation images of always answering their most frequent class."""
+        return float(np.bincount(self.validation_labels).max() / len(self.validation_labels))
 
     @property
     def finished(self) -> bool:
@@ -80,6 +89,7 @@ class SearchState:
             "execution": self.context.execution.to_json(),
             "tau": self.context.schedule.tau(self.epoch),  # follows from the epoch; here for readers
             "paths_random": self.context.generator.get_state(),
+            "sampled_paths": None if self.sampled_paths is None else self.sampled_paths.to_json(),
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
@@ -88,6 +98,7 @@ class SearchState:
         self.optimiser.load_state_dict(checkpoint["weight_optimiser"])
         self.strategy.restore(checkpoint["strategy"])
         self.context.generator.set_state(checkpoint["paths_random"])
+        self._restore_sampled_paths(checkpoint)
         self.epoch, self.phase, self.step = checkpoint["epoch"], checkpoint["phase"], checkpoint["step"]
         self.use(Execution(**checkpoint["execution"]))
 
@@ -114,8 +125,13 @@ class SearchState:
             )
         self.supernet.load_state_dict(checkpoint["supernet"])
         self.strategy.load_finished(checkpoint["strategy"])
+        self._restore_sampled_paths(checkpoint)
         self.use(Execution(**checkpoint["execution"]))
         return checkpoint
+
+    def _restore_sampled_paths(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint["sampled_paths"]
+        self.sampled_paths = None if kept is None else SampledPaths(**kept)
 
 
 def _loaders(data: DataSet, config: SearchConfig, ranks: Ranks) -> tuple[Loader, Loader]:

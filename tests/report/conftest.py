@@ -283,7 +283,7 @@ def write_search(path: Path, target_ms: float, epochs: int, generator: np.random
             budgets=(progress,), train_loss=2.2 * np.exp(-epoch / 6) + 0.35,
             train_accuracy=1 - 0.9 * np.exp(-epoch / 5),
             validation_loss=None if warm else 2.2 * np.exp(-epoch / 6) + 0.5,
-            validation_accuracy=None if warm else 0.97 - 0.9 * np.exp(-epoch / 5), elapsed_s=step * 0.2,
+            validation_accuracy=None if warm else 0.97 - 0.9 * np.exp(-epoch / 5), chance=0.1, elapsed_s=step * 0.2,
         ))  # fmt: skip
     save_lines(path, lines)
 

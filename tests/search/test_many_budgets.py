@@ -15,8 +15,8 @@ from lightnas_edge.predictor.base import Origin
 from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
-from lightnas_edge.search.candidates import compare
 from lightnas_edge.search.choice import COMPARISON_SHARE
+from lightnas_edge.search.comparison import Comparison
 from lightnas_edge.search.posterior import PathLosses
 from lightnas_edge.search.selection import select
 from lightnas_edge.search.state import SCHEMA
@@ -216,8 +216,8 @@ def test_candidates_are_scored_on_the_same_images_in_any_order():
     first = select(SPACE, np.eye(4, 3), [Constraint(predictor(), 9.0)])
     second = select(SPACE, -np.eye(4, 3), [Constraint(predictor(), 9.0)])
 
-    one = compare(supernet, images, [first, second], SPACE, CONFIG)
-    other = compare(supernet, images, [second, first], SPACE, CONFIG)
+    one = Comparison(supernet, images, CONFIG).score([first, second])
+    other = Comparison(supernet, images, CONFIG).score([second, first])
 
     assert [each.loss for each in one] == [each.loss for each in reversed(other)]
     assert 0 < COMPARISON_SHARE < 0.05

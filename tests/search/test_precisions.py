@@ -16,7 +16,8 @@ from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
 from lightnas_edge.predictor import AdditivePredictor
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
-from lightnas_edge.search.candidates import Candidate, compare, estimated_losses, images_of_candidate
+from lightnas_edge.search.candidates import Candidate, estimated_losses, images_of_candidate
+from lightnas_edge.search.comparison import Comparison
 from lightnas_edge.search.deployed import Penalty
 from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.posterior import OperatorPosterior
@@ -92,8 +93,8 @@ def test_a_candidate_is_scored_in_its_own_arithmetic_on_the_same_images(arithmet
     torch.manual_seed(0)
     supernet = Supernet(TWO_CLASSES).train()
 
-    (floats,) = compare(supernet, data(), [selection(PATH)], SPACE, CONFIG)
-    (found,) = compare(supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=arithmetic)
+    (floats,) = Comparison(supernet, data(), CONFIG).score([selection(PATH)])
+    (found,) = Comparison(supernet, data(), CONFIG).score([selection(PATH)], arithmetic)
 
     assert floats.penalty is None and (found.loss, found.accuracy) == (floats.loss, floats.accuracy)
     assert found.penalty.arithmetic == arithmetic and found.penalty.fault is None
@@ -108,11 +109,9 @@ def test_a_candidate_is_scored_in_its_own_arithmetic_on_the_same_images(arithmet
 def test_candidates_of_a_search_that_trained_in_bfloat16_are_scored_in_float32(arithmetic):
     torch.manual_seed(0)
     supernet = Supernet(TWO_CLASSES).train()
-    (plain,) = compare(supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=arithmetic)
+    (plain,) = Comparison(supernet, data(), CONFIG).score([selection(PATH)], arithmetic)
 
-    (found,) = compare(
-        supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=arithmetic, execution=Execution(bf16=True)
-    )
+    (found,) = Comparison(supernet, data(), CONFIG, Execution(bf16=True)).score([selection(PATH)], arithmetic)
 
     assert (found.loss, found.penalty) == (plain.loss, plain.penalty)
 
@@ -122,9 +121,9 @@ def test_a_network_with_outliers_in_an_activation_loses_in_int8_what_float32_kee
     """One channel that nothing reads takes the whole range of 8 bits; all others round to nothing."""
     torch.manual_seed(0)
     supernet = Supernet(TWO_CLASSES).train()
-    (before,) = compare(supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=arithmetic)
+    (before,) = Comparison(supernet, data(), CONFIG).score([selection(PATH)], arithmetic)
     give_outliers(supernet.state_dict())
-    (found,) = compare(supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=arithmetic)
+    (found,) = Comparison(supernet, data(), CONFIG).score([selection(PATH)], arithmetic)
 
     assert abs(found.penalty.mean) > 5 * abs(before.penalty.mean)
 
@@ -134,7 +133,7 @@ def test_a_network_that_overflows_in_half_precision_has_no_loss_there_and_the_re
     supernet = Supernet(TWO_CLASSES).train()
     supernet.head.classifier.weight.data *= 1e8
 
-    (found,) = compare(supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=Arithmetic("fp16"))
+    (found,) = Comparison(supernet, data(), CONFIG).score([selection(PATH)], Arithmetic("fp16"))
 
     assert found.penalty.mean is None and found.penalty.loss is None
     assert "overflows on 32 of 32 images" in found.penalty.fault
@@ -148,7 +147,7 @@ def test_an_overflow_inside_the_network_that_its_output_does_not_show_is_found_i
     give_outliers(supernet.state_dict())
     supernet.first.project_norm.bias[0] = 1e6
 
-    (found,) = compare(supernet, data(), [selection(PATH)], SPACE, CONFIG, arithmetic=Arithmetic("fp16"))
+    (found,) = Comparison(supernet, data(), CONFIG).score([selection(PATH)], Arithmetic("fp16"))
 
     assert math.isfinite(found.loss)
     assert "overflows on 32 of 32 images" in found.penalty.fault

@@ -11,14 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from lightnas_edge.errors import BudgetError, ConfigError, DivergedError, InfeasibleBudgetError, RunError
+from lightnas_edge.errors import BudgetError, ConfigError, DataError, DivergedError, InfeasibleBudgetError, RunError
 from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
 from lightnas_edge.search import SearchConfig, run_search
 from lightnas_edge.search.state import SCHEMA
-from tests.search.problems import CONFIG, SPACE, budget, data, predictor
+from tests.search.problems import CONFIG, SPACE, budget, data, images, predictor
 
 ROOT = Path(__file__).parents[2]
 UNTIMED = {"elapsed_s"}
@@ -90,6 +91,89 @@ def test_an_impossible_budget_is_refused_before_any_training(tmp_path):
         search(tmp_path, target_ms=0.9)
 
     assert not (tmp_path / "search").exists()
+
+
+def of_labels(count, labels=(0, 1)):
+    """As `images`, of these classes alone."""
+    found = images(count)
+    found.labels = np.resize(np.array(labels, dtype=np.int64), count)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        ({"train": of_labels(64, [1])}, "all 64 training images are of one class, 'bright'"),
+        ({"validation": of_labels(32, [0])}, "all 32 validation images are of one class, 'dark'"),
+        ({"validation": of_labels(1)}, "1 validation images in batches of 8: every process needs two in a batch"),
+    ],
+)
+def test_images_that_teach_nothing_are_refused_before_anything_is_written(tmp_path, damaged, message):
+    with pytest.raises(DataError, match="cannot learn from the images of imagined") as caught:
+        search(tmp_path / "run", images=dataclasses.replace(data(), **damaged))
+
+    assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fewer_images_than_a_batch_are_one_batch(tmp_path, method):
+    config = dataclasses.replace(CONFIG, method=method, batch=128, architecture_batch=128)
+
+    result = search(tmp_path, images=data(train=10, validation=6), config=config)
+
+    steps = [line for line in metrics(tmp_path) if line["kind"] == "search-step"]
+    assert {(line["phase"], line["images"]) for line in steps} == {
+        ("warmup", 10), ("weights", 10), ("architecture", 6),
+    }  # fmt: skip
+    assert result.predicted["latency_ms"] <= 7.0
+
+
+def test_a_supernet_of_another_method_is_refused_and_kept(tmp_path):
+    config = dataclasses.replace(CONFIG, epochs=2)
+    search(tmp_path, config=config)
+    path = tmp_path / "search" / "checkpoint.pt"
+    content = path.read_bytes()
+
+    with pytest.raises(RunError, match='method: was "shared", now "lightnas"') as caught:
+        search(tmp_path, config=dataclasses.replace(config, method="lightnas"))
+
+    assert "--fresh" in caught.value.hint
+    assert path.read_bytes() == content
+
+
+def at_chance(count, seed):
+    """Labels that no pixel shows; two thirds are of one class."""
+    found = images(count, seed)
+    found.labels = (np.arange(count) // 2 % 3 == 0).astype(np.int64)
+    return found
+
+
+def test_a_supernet_that_stays_at_chance_is_reported_while_it_searches_and_in_the_record(tmp_path):
+    hopeless = dataclasses.replace(data(), train=at_chance(64, 0), validation=at_chance(48, 1))
+    events = []
+
+    result = search(tmp_path, images=hopeless, on_event=events.append)
+
+    (warning,) = [event for event in events if event["kind"] == "warning"]
+    assert "after 2 of 4 epochs the supernet is at chance" in warning["text"]
+    assert "always answering the most frequent class has 66.7 %" in warning["text"]
+    record = json.loads((tmp_path / "architecture.json").read_text())["choice"]["sampled_paths"]
+    assert record["chance"] == pytest.approx(2 / 3) and record["images"] == 48
+    last = [line for line in metrics(tmp_path) if line["kind"] == "search-epoch"][-1]
+    assert record["accuracy"] == last["validation_accuracy"] and last["chance"] == record["chance"]
+    assert "the supernet is at chance" in result.sampled_paths.warning
+
+
+def test_a_supernet_that_learns_is_not_warned_of(tmp_path):
+    events = []
+
+    result = search(
+        tmp_path, images=data(128, 64), config=dataclasses.replace(CONFIG, epochs=8), on_event=events.append
+    )
+
+    assert result.sampled_paths.accuracy > 0.9 and result.sampled_paths.warning is None
+    assert "warning" not in {event["kind"] for event in events}
 
 
 @pytest.mark.parametrize("target_ms", [0.0, -1.0, float("nan"), float("inf")])

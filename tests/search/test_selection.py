@@ -20,12 +20,14 @@ SPACE = small_space()  # 4 layers x 3 operators: 81 networks
 EVERY = np.array(list(itertools.product(range(3), repeat=4)))
 
 
-def additive(seed: int, space=SPACE, std: float = 0.1) -> AdditivePredictor:
-    """Costs around 1 ms, with correlated uncertainties of about a tenth of them."""
+def additive(seed: int, space=SPACE, std: float = 0.1, noise_ms: float | None = None) -> AdditivePredictor:
+    """Costs around 1 ms, with correlated uncertainties of about a tenth of them, and noise of a hundredth."""
     generator = np.random.default_rng(seed)
     width = 1 + len(Terms.of(space).keys)
     root = std * generator.normal(size=(width, width)) / np.sqrt(width)
-    return AdditivePredictor(space, Origin({}), 0.2 + generator.random(width), root @ root.T, std / 10)
+    return AdditivePredictor(
+        space, Origin({}), 0.2 + generator.random(width), root @ root.T, std / 10 if noise_ms is None else noise_ms
+    )
 
 
 def random_scores(seed: int, space=SPACE) -> np.ndarray:
@@ -55,6 +57,20 @@ def test_no_network_within_the_budget_has_a_higher_score(seed, confidence):
     assert (selection.predicted if confidence is None else selection.upper)[0] <= target
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("noise_ms", [0.05, 0.5, 2.0])
+def test_the_noise_of_a_measurement_counts_in_a_bound_at_a_confidence(seed, noise_ms):
+    """Of every target that some network's bound meets exactly: the best network is found, and none that breaks it."""
+    predictor, scores = additive(seed, std=0.1, noise_ms=noise_ms), random_scores(seed)
+    upper = predictor.upper(one_hot_of(SPACE, EVERY), 0.95)
+
+    for target in np.sort(upper)[[0, 10, 30, 60]] + 1e-9:
+        selection = select(SPACE, scores, [Constraint(predictor, float(target))], 0.95)
+
+        assert selection.upper[0] <= target
+        assert selection.score == pytest.approx(best_by_trying_all(scores, upper, target), abs=1e-12)
+
+
 def test_a_budget_equal_to_a_networks_prediction_is_kept_by_it():
     predictor, scores = additive(0), random_scores(0)
     values = predictor.predict_indices(EVERY)
@@ -78,6 +94,21 @@ def test_an_operator_score_of_minus_infinity_is_avoided_and_not_fatal():
     selection = select(SPACE, scores, [Constraint(additive(0), 100.0)])
 
     assert selection.architecture.operators[0].name == "skip"
+
+
+def test_a_choice_that_the_budget_forces_among_clipped_scores_is_not_called_exact():
+    """The budget excludes the best operator of layer 0; the other two are 60 below it, and scores are clipped 50 below."""
+    predictor, scores = additive(0), np.zeros((4, 3))
+    slow = int(predictor.linear_terms()[1][0].argmax())
+    scores[0] = -60.0
+    scores[0, slow] = 0.0
+    below = float(predictor.predict_indices(EVERY)[EVERY[:, 0] == slow].min()) - 1e-6
+
+    forced = select(SPACE, scores, [Constraint(predictor, below)])
+    free = select(SPACE, scores, [Constraint(predictor, 100.0)])
+
+    assert (forced.exact, forced.score) == (False, -60.0)
+    assert (free.exact, free.score) == (True, 0.0)
 
 
 def test_an_impossible_budget_is_refused_with_the_range():

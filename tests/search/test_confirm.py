@@ -1,0 +1,288 @@
+"""`search --confirm`: finalists are measured on a board before one is handed over. The board is virtual, so nothing depends on luck."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import devices
+import luts
+from lightnas_edge.errors import FingerprintError, InfeasibleBudgetError, PredictorError, RunError
+from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, sample_architectures, write_sample_job
+from lightnas_edge.measuring.tables import complete_table
+from lightnas_edge.predictor import (
+    AdditivePredictor,
+    CountedPredictor,
+    fit_additive,
+    fit_mlp,
+    load_predictor,
+    reachable_range,
+)
+from lightnas_edge.runs import Run
+from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, found_before, read_front, run_search
+from lightnas_edge.search.confirm import Confirming, require_confirmable
+from tests.predictor.boards import observed, random_architectures
+from tests.search.problems import CONFIG, SPACE, data, predictor
+
+HOST = "virtual:jetson-tx2"
+ROUNDS = 4
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    """A table and a predictor of latency and of energy, measured on the virtual board."""
+    folder = tmp_path_factory.mktemp("board")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTNAS_EDGE_HOME", str(folder / "home"))
+        table = luts.read(complete_table(HOST, SPACE, energy=True, folder=folder))
+        connection = devices.connect(HOST)
+        settings = Settings(backend=connection.backend, energy_rounds=2, protocol=MeasurementProtocol(rounds=ROUNDS))
+        job = write_sample_job(folder / "job", SPACE, settings, sample_architectures(SPACE, 14, 0))
+        networks = measure(connection, job, folder / "networks.lut.jsonl")
+        yield {
+            "table": table.path,
+            **{metric: fit_additive(SPACE, table, [networks], metric=metric) for metric in ("latency_ms", "energy_mj")},
+        }
+
+
+def optimistic(predictor, factor=0.85):
+    """A predictor that says less than the board will measure, and is as sure as before."""
+    return AdditivePredictor(
+        predictor.space, predictor.origin, factor * predictor.mean, factor**2 * predictor.covariance,
+        factor * predictor.noise, discrepancy=factor * predictor.discrepancy, applicability=predictor.applicability,
+    )  # fmt: skip
+
+
+def target_of(predictor, share=0.5):
+    reach = reachable_range(predictor)
+    return reach.lowest + share * (reach.highest - reach.lowest)
+
+
+def budget_of(predictor, name="budget", share=0.5):
+    return Budget(name, (Constraint(predictor, target_of(predictor, share)),))
+
+
+def confirmed(folder, budgets, board, networks=4, **how):
+    confirming = Confirming(devices.connect(HOST), networks, rounds=ROUNDS, **how)
+    sources = {budget.name: ([], board["table"]) for budget in budgets}
+    begin_run(folder, SPACE, data(), budgets, CONFIG)
+    return run_search(folder, SPACE, data(), budgets, CONFIG, sources=sources, confirm=confirming)
+
+
+@pytest.fixture(scope="module")
+def surprised(board, tmp_path_factory):
+    """A search by a predictor that is 15 % too low."""
+    folder = tmp_path_factory.mktemp("surprised") / "run"
+    budget = budget_of(optimistic(board["latency_ms"]))
+    return folder, budget, confirmed(folder, [budget], board)[0]
+
+
+def test_the_network_that_is_handed_over_was_measured_and_keeps_the_budget(surprised):
+    _, budget, result = surprised
+    found = result.confirmation
+
+    assert found.measured and 1 <= len(found.networks) <= 4
+    own = next(each for each in found.networks if each.operators == result.architecture.names)
+    assert own.keeps and own.metrics["latency_ms"].measured <= budget.targets["latency_ms"]
+
+
+def test_networks_over_the_budget_are_not_handed_over(surprised):
+    """The predictor says less than the board: its first choice lies at the budget and is over it."""
+    _, budget, result = surprised
+    first, *_ = result.confirmation.networks
+
+    assert first.operators == result.confirmation.first and not first.keeps
+    assert first.metrics["latency_ms"].before <= budget.targets["latency_ms"] < first.metrics["latency_ms"].measured
+    assert result.confirmation.changed and result.architecture.names != first.operators
+
+
+def test_the_predictor_moves_towards_what_was_measured(surprised):
+    _, _, result = surprised
+
+    for network in result.confirmation.networks:
+        values = network.metrics["latency_ms"]
+        assert abs(values.after - values.measured) < abs(values.before - values.measured)
+    assert result.confirmation.interval_factor["latency_ms"] > 0
+
+
+def test_the_run_keeps_the_predictor_that_has_learned(surprised):
+    folder, budget, result = surprised
+    run = Run.open(folder)
+    kept = load_predictor(run.predictors["latency_ms"], SPACE)
+
+    before = budget.constraints[0].predictor
+    assert kept.fit.networks == before.fit.networks + len(result.confirmation.networks)
+    assert kept.predict_one(run.architecture) == pytest.approx(run.found.predicted.metrics["latency_ms"].value)
+    (row,) = read_front(run).networks
+    assert row.confirmation == run.found.choice.confirmation == result.confirmation
+    assert (folder / row.confirmation.table).exists()
+
+
+def test_the_same_command_measures_nothing_again(surprised, board):
+    folder, budget, result = surprised
+    journal = (folder / result.confirmation.table).read_bytes()
+
+    (again,) = confirmed(folder, [budget], board)
+
+    assert again.architecture == result.architecture and again.confirmation == result.confirmation
+    assert (folder / result.confirmation.table).read_bytes() == journal
+
+
+def test_a_predictor_that_is_right_keeps_its_choice(board, tmp_path):
+    (result,) = confirmed(tmp_path / "run", [budget_of(board["latency_ms"], share=0.6)], board)
+
+    found = result.confirmation
+    assert found.measured
+    if not found.changed:
+        assert found.networks[0].operators == result.architecture.names
+    for network in found.networks:
+        assert network.metrics["latency_ms"].before == pytest.approx(network.metrics["latency_ms"].measured, rel=0.05)
+
+
+def test_an_interruption_loses_no_measurement_and_changes_no_choice(board, tmp_path, surprised):
+    """The second command continues with the networks that the first one planned."""
+    _, budget, whole = surprised
+    seen = 0
+
+    def interrupt(status):
+        nonlocal seen
+        seen = max(seen, status.done)
+        if status.done > 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        confirmed(tmp_path / "run", [budget], board, on_progress=interrupt)
+    (plan,) = (tmp_path / "run" / "confirm").glob("*.json")
+    planned = json.loads(plan.read_text())["rounds"]
+    assert not (tmp_path / "run" / "architecture.json").exists() and len(planned) == 1
+
+    (result,) = confirmed(tmp_path / "run", [budget], board)
+
+    assert json.loads(plan.read_text())["rounds"][0] == planned[0]
+    assert result.architecture == whole.architecture
+    assert [each.operators for each in result.confirmation.networks] == [
+        each.operators for each in whole.confirmation.networks
+    ]
+
+
+def test_with_a_larger_allowance_only_further_networks_are_measured(board, tmp_path):
+    budget = budget_of(optimistic(board["latency_ms"]))
+    (first,) = confirmed(tmp_path / "run", [budget], board, networks=1)
+    (second,) = confirmed(tmp_path / "run", [budget], board, networks=6)
+
+    assert len(first.confirmation.networks) == 1
+    assert second.confirmation.networks[0].operators == first.confirmation.networks[0].operators
+    table = luts.read(tmp_path / "run" / second.confirmation.table)
+    assert {len(entry.visits) for entry in table.networks.values()} == {ROUNDS}
+
+
+def test_without_a_measured_network_that_keeps_the_budget_the_prediction_is_handed_over_and_named(board, tmp_path):
+    (result,) = confirmed(tmp_path / "run", [budget_of(optimistic(board["latency_ms"]))], board, networks=1)
+
+    assert not result.confirmation.measured
+    assert not result.confirmation.networks[0].keeps
+    assert result.architecture.names != result.confirmation.networks[0].operators
+
+
+def test_a_budget_that_no_network_keeps_once_some_were_measured_is_refused_and_nothing_is_lost(board, tmp_path):
+    low = optimistic(board["latency_ms"], 0.7)
+    impossible, possible = budget_of(low), budget_of(board["latency_ms"], "larger")
+
+    with pytest.raises(
+        InfeasibleBudgetError, match=r"after \d measured networks, all over the budget: no network"
+    ) as raised:
+        confirmed(tmp_path / "run", [impossible], board)
+
+    assert f"search --from {tmp_path / 'run'}" in raised.value.hint
+    assert len(list((tmp_path / "run" / "confirm").iterdir())) == 2, "the plan and the measurements"
+    (result,) = add_budgets(tmp_path / "run", SPACE, data(), [possible], CONFIG)
+    assert result.predicted["latency_ms"] <= possible.targets["latency_ms"]
+
+
+def test_budgets_of_one_board_are_measured_in_one_journal_and_teach_each_other(board, tmp_path):
+    low = optimistic(board["latency_ms"])
+    budgets = [budget_of(low, "low", 0.35), budget_of(low, "high", 0.65)]
+
+    results = confirmed(tmp_path / "run", budgets, board, networks=3)
+
+    assert len({result.confirmation.table for result in results}) == 1
+    assert all(result.confirmation.others > 0 for result in results)
+    for result in results:
+        place = Run.open(tmp_path / "run" / "networks" / result.budget.name)
+        assert place.found.choice.confirmation == result.confirmation
+        assert result.confirmation.measured
+
+
+def test_energy_is_measured_where_it_is_limited(board, tmp_path):
+    budget = Budget("energy", (
+        Constraint(optimistic(board["energy_mj"]), target_of(board["energy_mj"], 0.5)),
+        Constraint(board["latency_ms"], target_of(board["latency_ms"], 0.8)),
+        Constraint(CountedPredictor(SPACE, "params_m"), 1.0),
+    ))  # fmt: skip
+
+    (result,) = confirmed(tmp_path / "run", [budget], board)
+
+    for network in result.confirmation.networks:
+        assert set(network.metrics) == {"energy_mj", "latency_ms"}
+    assert set(result.confirmation.interval_factor) == {"energy_mj", "latency_ms"}
+    predictors = Run.open(tmp_path / "run").predictors
+    assert {load_predictor(path, SPACE).fit.networks for path in predictors.values()} == {
+        14 + len(result.confirmation.networks)
+    }
+
+
+def test_a_network_of_a_finished_search_is_confirmed_afterwards(board, tmp_path):
+    budget = budget_of(optimistic(board["latency_ms"]), "later")
+    begin_run(tmp_path / "run", SPACE, data(), [budget_of(board["latency_ms"])], CONFIG)
+    run_search(tmp_path / "run", SPACE, data(), budget_of(board["latency_ms"]), CONFIG)
+    run = Run.open(tmp_path / "run")
+    (unconfirmed,) = add_budgets(tmp_path / "run", SPACE, data(), [budget], CONFIG)
+    assert unconfirmed.confirmation is None
+    assert found_before(run, budget, None) and not found_before(run, budget, None, confirmed=True)
+
+    how = Confirming(devices.connect(HOST), 4, rounds=ROUNDS)
+    sources = {"later": ([], board["table"])}
+    (result,) = add_budgets(tmp_path / "run", SPACE, data(), [budget], CONFIG, sources=sources, confirm=how)
+
+    assert result.confirmation.first == unconfirmed.architecture.names
+    assert found_before(run, budget, None, confirmed=True), "the predictor before is that of the budget"
+    learned = load_predictor(Run.open(run.folder / "networks" / "later").predictors["latency_ms"], SPACE)
+    assert found_before(run, Budget("later", (Constraint(learned, budget.targets["latency_ms"]),)), None)
+
+
+def test_a_damaged_plan_is_an_error_with_a_way_out(board, tmp_path, surprised):
+    folder, budget, _ = surprised
+    begin_run(tmp_path / "run", SPACE, data(), [budget], CONFIG)
+    (plan,) = (folder / "confirm").glob("*.json")
+    for content in ("{", '{"kind": "confirm-plan"}', plan.read_text().replace("mbconv_k3_e2", "mbconv_k9_e9")):
+        (tmp_path / "run" / "confirm").mkdir(exist_ok=True)
+        (tmp_path / "run" / "confirm" / plan.name).write_text(content)
+        with pytest.raises(RunError) as raised:
+            confirmed(tmp_path / "run", [budget], board)
+        assert plan.name in str(raised.value) and "remove" in raised.value.hint
+
+
+def test_what_cannot_be_confirmed_is_refused_before_anything_is_trained(board):
+    connection = devices.connect(HOST)
+    require_confirmable([budget_of(board["latency_ms"])], connection)
+    other = board["latency_ms"]
+    other = AdditivePredictor(
+        SPACE, replace(other.origin, fingerprint={**other.fingerprint, "board": "virtual:jetson-nano"}),
+        other.mean, other.covariance, other.noise,
+    )  # fmt: skip
+
+    with pytest.raises(FingerprintError, match=r"board 'virtual:jetson-nano' and 'virtual:jetson-tx2'"):
+        require_confirmable([budget_of(other)], connection)
+    with pytest.raises(FingerprintError, match="board 'imagined'"):
+        require_confirmable([budget_of(predictor())], connection)
+    with pytest.raises(PredictorError, match="no limit is measured"):
+        require_confirmable([Budget("counted", (Constraint(CountedPredictor(SPACE, "macs_m"), 1.0),))], connection)
+
+
+def test_a_predictor_that_cannot_take_in_networks_is_refused(board):
+    indices = np.stack([each.indices(SPACE) for each in random_architectures(SPACE, 60)])
+    mlp = fit_mlp(SPACE, observed(SPACE, indices, 1.0 + indices.sum(axis=1)), 0)
+
+    with pytest.raises(PredictorError, match="only additive predictors take in further networks"):
+        require_confirmable([Budget("mlp", (Constraint(mlp, 5.0),))], devices.connect(HOST))
