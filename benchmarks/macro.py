@@ -96,7 +96,9 @@ class MacroTruth:
 
     def best_by(self, score: Array) -> NDArray[np.int64]:
         """(50,) the row of the highest score within each budget, by measured latency."""
-        return np.array([int(np.where(self.latency_ms <= budget, score, -np.inf).argmax()) for budget in self.budgets_ms])
+        return np.array(
+            [int(np.where(self.latency_ms <= budget, score, -np.inf).argmax()) for budget in self.budgets_ms]
+        )
 
     def regret(self, rows: NDArray[np.integer]) -> Array:
         """(50,) points below the best network of each budget; nan where the budget is exceeded."""

@@ -43,6 +43,7 @@ SPACE = "nasbench-macro"
 PASSES, GROUP, TURNS, TIMED = 2, 60, 10, 4
 FIELDS = ("network", "first_ms", "second_ms", "first_se_ms", "second_se_ms")
 _WINDOW = 11  # turns of the running median: about 100 ms
+_RESAMPLES = 200
 _ITERATIONS = 30  # of medians in turn; they settle within ten
 
 Array = NDArray[np.float64]
@@ -88,9 +89,9 @@ def latencies(order: NDArray[np.int64], samples_ms: Array) -> tuple[Array, Array
         state = median_filter(turn_log_ms - centre[order], size=_WINDOW, mode="nearest")
         state -= np.median(state)
     corrected = turn_log_ms - state
-    spread = np.array([_robust_deviation(corrected[rows]) / np.sqrt(len(rows)) for rows in places])
-    latency_ms = np.exp([float(np.median(corrected[rows])) for rows in places])
-    return latency_ms, 1.2533 * spread * latency_ms  # a median's error is 1.2533 times a mean's
+    own = [corrected[rows] for rows in places]
+    latency_ms = np.exp([float(np.median(each)) for each in own])
+    return latency_ms, np.array([_median_error(each) for each in own]) * latency_ms
 
 
 def group_factors(group: NDArray[np.int64], network: NDArray[np.int64], log_ms: Array) -> Array:
@@ -113,9 +114,10 @@ def _backend() -> Backend:
     return open_backend("onnxruntime", precision="fp32", batch=1, threads=1, home=tempfile.gettempdir())
 
 
-def _robust_deviation(values: Array) -> float:
-    low, high = np.quantile(values, (0.25, 0.75))
-    return float(0.7413 * (high - low))
+def _median_error(values: Array) -> float:
+    """Standard error of the median, by a bootstrap with a fixed seed."""
+    draws = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
+    return float(np.std(np.median(values[draws], axis=1), ddof=1))
 
 
 def _groups(count: int, number: int) -> list[NDArray[np.int64]]:
@@ -160,7 +162,7 @@ def write_table(space: Space, networks: list[Indices], raw: Path) -> None:
         for row in sorted(range(len(networks)), key=lambda row: networks[row]):
             columns = (*values[:, row], *errors[:, row])
             writer.writerow(["".join(map(str, networks[row])), *(f"{value:.5f}" for value in columns)])
-    started = datetime.datetime.fromtimestamp(_raw_path(raw, 0, 0).stat().st_mtime, datetime.timezone.utc)
+    started = datetime.datetime.fromtimestamp(_raw_path(raw, 0, 0).stat().st_mtime, datetime.UTC)
     write_json(PROVENANCE, {
         "space": SPACE, "space_sha256": space.sha256, "networks": len(networks), "measured": started.date().isoformat(),
         "fingerprint": {**board.fingerprint({"name": "generic-linux"}), **_backend().fingerprint()},
