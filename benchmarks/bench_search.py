@@ -140,6 +140,7 @@ def search(task: Task, truth: Truth, group: str, seed: int, quick: bool, keep: P
 def search_shared(task: Task, truth: Truth, data, budgets, config, run: Path, passes: float) -> Iterator[Found]:
     from lightnas_edge.nn.checkpoint import load_checkpoint
     from lightnas_edge.search import Budget, Constraint, add_budgets, run_search
+    from lightnas_edge.search.state import SCHEMA
 
     one = COMPARED_IMAGES + len(data.validation)
     share = 1 / len(budgets)
@@ -154,7 +155,7 @@ def search_shared(task: Task, truth: Truth, data, budgets, config, run: Path, pa
     further = Budget("further", (Constraint(truth.predictor, FURTHER_MS),))
     (result,) = add_budgets(run, task.space, data, [further], config)
     yield FURTHER, FURTHER_MS, result.architecture.slug, one * (1 + len(result.others)), time.monotonic() - begun_s
-    supernet = load_checkpoint(run / "search" / "checkpoint.pt", schema=2)["supernet"]
+    supernet = load_checkpoint(run / "search" / "checkpoint.pt", schema=SCHEMA)["supernet"]
     fitness = supernet_fitness(task, data, supernet, config)
     for target in TARGETS_MS:
         begun_s = time.monotonic()
@@ -180,18 +181,19 @@ def supernet_fitness(task: Task, data, weights, config) -> Callable[[tuple[int, 
     import torch
 
     from lightnas_edge.nn import Supernet
-    from lightnas_edge.search.candidates import compare
+    from lightnas_edge.search.comparison import Comparison
     from lightnas_edge.search.selection import Selection
     from lightnas_edge.space import Architecture
 
     supernet = Supernet(task.space).to(memory_format=torch.channels_last)
     supernet.load_state_dict(weights)
+    comparison = Comparison(supernet, data, config)
     scores: dict[tuple[int, ...], float] = {}
 
     def fitness(indices: tuple[int, ...]) -> float:
         if indices not in scores:
             network = Selection(Architecture.from_indices(task.space, indices), (), None, 0.0, False)
-            (candidate,) = compare(supernet, data, [network], task.space, config)
+            (candidate,) = comparison.score([network])
             scores[indices] = float(candidate.accuracy)
         return scores[indices]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from lightnas_edge.space import Architecture, Space
 
 Pixels = NDArray[np.float32]
 Losses = NDArray[np.float64]
-_BATCH = 64  # of the graphs: more images in one pass take no less time on a CPU
+GRAPH_BATCH = 64  # of the graphs: more images in one pass take no less time on a CPU
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ def penalty_of(
     try:
         if arithmetic.quantised:
             ranges = calibrate(network_model(space, architecture, weights=weights), calibration)
-            model = quantised_network_model(space, architecture, weights, arithmetic, ranges, batch=_BATCH)
+            model = quantised_network_model(space, architecture, weights, arithmetic, ranges, batch=GRAPH_BATCH)
         else:
-            model = rounded_to_half(network_model(space, architecture, weights=weights, batch=_BATCH))
+            model = rounded_to_half(network_model(space, architecture, weights=weights, batch=GRAPH_BATCH))
     except ExportError as error:  # a range without an end, or a layer of zeros
         return Penalty(arithmetic, fault=str(error))
-    logits = _run(model_bytes(model), images)
+    logits = run_graph(model, images)
     broken = int((~np.isfinite(logits).all(axis=1)).sum())
     if broken:
         return Penalty(arithmetic, fault=f"{arithmetic.precision} overflows on {broken} of {len(images)} images")
@@ -94,17 +95,19 @@ def penalty_of(
     )
 
 
-def _run(content: bytes, images: Pixels) -> Pixels:
-    """(N, classes) logits."""
+def run_graph(model: onnx.ModelProto, images: Pixels) -> Pixels:
+    """(N, classes) logits of a network's graph at the batch of `GRAPH_BATCH`, by ONNX Runtime on this machine's CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model_bytes(model), options, providers=["CPUExecutionProvider"])
     found = []
-    for start in range(0, len(images), _BATCH):
-        some = images[start : start + _BATCH]
-        full = np.concatenate([some, np.repeat(some[-1:], _BATCH - len(some), axis=0)])  # the graph's batch is fixed
+    for start in range(0, len(images), GRAPH_BATCH):
+        some = images[start : start + GRAPH_BATCH]
+        full = np.concatenate(
+            [some, np.repeat(some[-1:], GRAPH_BATCH - len(some), axis=0)]
+        )  # the graph's batch is fixed
         found.append(session.run(["output"], {"input": full})[0][: len(some)])
     return np.concatenate(found)

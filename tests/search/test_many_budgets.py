@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from lightnas_edge.data import normalise
 from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, RunError
+from lightnas_edge.graph import FP32, Arithmetic
 from lightnas_edge.nn import Supernet
 from lightnas_edge.nn.checkpoint import load_checkpoint
 from lightnas_edge.predictor import AdditivePredictor, CountedPredictor
@@ -15,11 +17,11 @@ from lightnas_edge.predictor.base import Origin
 from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
-from lightnas_edge.search.choice import COMPARISON_SHARE
 from lightnas_edge.search.comparison import Comparison
 from lightnas_edge.search.posterior import PathLosses
-from lightnas_edge.search.selection import select
+from lightnas_edge.search.selection import Selection, select
 from lightnas_edge.search.state import SCHEMA
+from lightnas_edge.space import Architecture
 from tests.search.problems import CONFIG, COST_MS, SPACE, budget, data, predictor
 
 
@@ -190,6 +192,30 @@ def test_two_sided_uses_the_budget(tmp_path, method):
     assert 0.995 * 9.0 <= result.predicted["latency_ms"] <= 9.0
 
 
+@pytest.mark.parametrize("arithmetic", [FP32, Arithmetic("fp16")])
+def test_a_network_has_the_loss_of_its_calibrated_path_and_is_scored_once(monkeypatch, arithmetic):
+    torch.manual_seed(0)
+    supernet, images = Supernet(SPACE.with_classes(2)).train(), data(train=64, validation=40)
+    network = Selection(Architecture.from_indices(SPACE, [0, 1, 2, 0]), (), None, 0.0, True)
+    comparison = Comparison(supernet, images, CONFIG)
+    batches = [normalise(pixels) for pixels, _ in images.train_loader(16, augment=False).batches(CONFIG.epochs)]
+    pixels, labels = images.validation_arrays()
+    with supernet.calibrated([0, 1, 2, 0], batches), torch.no_grad():
+        expected = float(
+            torch.nn.functional.cross_entropy(
+                supernet(torch.from_numpy(pixels), [0, 1, 2, 0]), torch.from_numpy(labels)
+            )
+        )
+
+    (first,) = comparison.score([network], arithmetic)
+    monkeypatch.setattr(Supernet, "forward", None)  # no further pass
+    (second,) = comparison.score([network], arithmetic)
+    (plain,) = comparison.score([network])
+
+    assert first.loss == pytest.approx(expected, rel=1e-5)
+    assert second == first and plain.loss == first.loss
+
+
 def test_calibrated_statistics_make_a_score_independent_of_the_batch():
     torch.manual_seed(0)
     supernet = Supernet(SPACE.with_classes(2)).train()
@@ -220,4 +246,3 @@ def test_candidates_are_scored_on_the_same_images_in_any_order():
     other = Comparison(supernet, images, CONFIG).score([second, first])
 
     assert [each.loss for each in one] == [each.loss for each in reversed(other)]
-    assert 0 < COMPARISON_SHARE < 0.05
