@@ -46,37 +46,71 @@ def fit_prior_scales(
 ) -> Array:
     """Maximum of the marginal likelihood of `residual`, times a broad log-normal prior on every scale.
 
-    The residual is normal with covariance sum of scale**2 * kernel, plus `variance` on the diagonal.
+    The residual is normal with covariance sum of scale**2 * kernel, plus `variance`.
 
     Args:
         kernels: M of (n, n).
         residual: (n,), of the order of 1.
-        variance: (n,) known noise of each residual.
+        variance: (n,) known noise of each residual, or its (n, n) covariance.
         defaults: (M,) centres of the priors of the scales.
         factors: (M,) one standard deviation of each prior, as a factor on the default.
 
     Returns:
         (M,) scales.
     """
-    centre, spread = np.log(defaults), np.log(factors)
-    count = len(residual)
-    stack = np.stack([kernel.ravel() for kernel in kernels])
+    evidence = Evidence(kernels, residual, variance, defaults, factors)
+    # More threads make such small matrices up to 50 times slower (measured).
+    with threadpool_limits(1, user_api="blas"):
+        return evidence.most_probable()
 
-    def loss(log_scales: Array) -> tuple[float, Array]:
+
+class Evidence:
+    """The marginal likelihood of `fit_prior_scales` as a function of the scales; the arguments are the same."""
+
+    def __init__(
+        self,
+        kernels: Sequence[Array],
+        residual: Array,
+        variance: Array,
+        defaults: Sequence[float],
+        factors: Sequence[float],
+    ) -> None:
+        self.centre, self.spread = np.log(defaults), np.log(factors)
+        self.residual = residual
+        self._stack = np.stack([kernel.ravel() for kernel in kernels])
+        known = np.diag(variance) if variance.ndim == 1 else variance
+        self._known = known + JITTER * np.eye(len(residual))
+
+    def loss(self, log_scales: Array) -> tuple[float, Array]:
+        """Negative logarithm of the posterior of the (M,) scales up to a constant, and its gradient."""
+        count, residual = len(self.residual), self.residual
         weights = np.exp(2 * log_scales)
-        total = (weights @ stack).reshape(count, count) + np.diag(variance + JITTER)
-        factor = cholesky(total)
+        factor = cholesky((weights @ self._stack).reshape(count, count) + self._known)
         inverse = linalg.cho_solve(factor, np.eye(count))
         solved = inverse @ residual
-        off = (log_scales - centre) / spread
+        off = (log_scales - self.centre) / self.spread
         value = 0.5 * residual @ solved + np.log(np.diag(factor[0])).sum() + 0.5 * off @ off
-        slope = stack @ (inverse - np.outer(solved, solved)).ravel() * weights + off / spread
+        slope = self._stack @ (inverse - np.outer(solved, solved)).ravel() * weights + off / self.spread
         return float(value), slope
 
-    bounds = list(zip(centre - 4 * spread, centre + 4 * spread, strict=True))
-    with threadpool_limits(
-        1, user_api="blas"
-    ):  # more threads make such small matrices up to 50 times slower (measured)
-        found = optimize.minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100})
-    scales: Array = np.exp(found.x)
-    return scales
+    def most_probable(self) -> Array:
+        """(M,) scales."""
+        bounds = list(zip(self.centre - 4 * self.spread, self.centre + 4 * self.spread, strict=True))
+        found = optimize.minimize(
+            self.loss, self.centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100}
+        )
+        scales: Array = np.exp(found.x)
+        return scales
+
+    def log_covariance(self, scales: Array) -> Array:
+        """(M, M) of the logarithms of the scales, as far as a normal distribution describes their posterior."""
+        at, step = np.log(scales), 1e-3
+        slopes = [self.loss(at + move)[1] - self.loss(at - move)[1] for move in step * np.eye(len(at))]
+        curvature = np.array(slopes) / (2 * step) * np.outer(self.spread, self.spread)  # the prior's is 1
+        values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
+        found: Array = (vectors / np.maximum(values, 1.0)) @ vectors.T * np.outer(self.spread, self.spread)
+        return found
+
+    def decided(self, log_covariance: Array) -> float:
+        """How many of the M scales the residuals decide, and not the prior: between 0 and M."""
+        return len(self.spread) - float((np.diag(log_covariance) / self.spread**2).sum())

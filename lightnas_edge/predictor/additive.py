@@ -25,23 +25,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.predictor._evidence import cholesky
 from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.base import Array, Origin, Predictor
 from lightnas_edge.predictor.bounds import ConvexBound
 from lightnas_edge.predictor.calibration import uncalibrated
+from lightnas_edge.predictor.distance import DistantDiscrepancy
+from lightnas_edge.predictor.joint import Joint
 from lightnas_edge.predictor.observations import Observations
 from lightnas_edge.predictor.terms import Terms
-from lightnas_edge.records.predictor import AdditiveParameters
+from lightnas_edge.records.predictor import AdditiveParameters, Calibration, DistantParameters
 from lightnas_edge.space import Architecture, Space
 
 if TYPE_CHECKING:
     import torch
-
-_CHUNK = 500  # networks per exact update; updates compose, so this bounds memory, not accuracy
 
 
 class AdditivePredictor(Predictor):
@@ -52,6 +50,7 @@ class AdditivePredictor(Predictor):
         covariance: (1 + P, 1 + P).
         noise: standard deviation of a measured network around the sum of the true costs.
         discrepancy: the part of `noise` that is the model's, and not of measuring; all of it when None.
+        distant: the discrepancy of networks far from the measured ones; None: it is the same everywhere.
         applicability: `UNKNOWN` where the measured networks are not known.
     """
 
@@ -66,6 +65,7 @@ class AdditivePredictor(Predictor):
         noise: float,
         *,
         discrepancy: float | None = None,
+        distant: DistantDiscrepancy | None = None,
         applicability: ApplicabilityDomain = UNKNOWN,
         terms: Terms | None = None,
     ) -> None:
@@ -75,6 +75,7 @@ class AdditivePredictor(Predictor):
         self.covariance = covariance
         self.noise = noise
         self.discrepancy = noise if discrepancy is None else discrepancy
+        self.distant = distant
         self.applicability = applicability
         self._cost = self.terms.spread_out(mean)  # (L, K)
 
@@ -89,7 +90,30 @@ class AdditivePredictor(Predictor):
         return total
 
     def deviation(self, one_hot: NDArray[Any]) -> Array:
-        return np.hypot(self._model_std(one_hot), self.noise)
+        return np.hypot(self._model_std(one_hot), self.floor_std(one_hot))
+
+    def floor_std(self, one_hot: NDArray[Any]) -> Array:
+        """(B, L, K) -> (B,) the part of `deviation` that no further measurement of other networks reduces."""
+        found: Array = np.hypot(self.noise, self._distant_std(self._flat(one_hot)))
+        return found
+
+    def _distant_std(self, flat: Array) -> Array:
+        """(B, L*K) -> (B,)"""
+        factor = self.distant_factor
+        if factor is None:
+            return np.zeros(len(flat))
+        found: Array = ((flat @ factor[1:] + factor[0]) ** 2).sum(axis=1)
+        return found
+
+    def covariance_of(self, one_hot: NDArray[Any]) -> Array:
+        """(B, L, K) -> (B, B) of measurements of networks, without their own errors: networks of one kind err together."""
+        flat = self._flat(one_hot)
+        along = flat @ self.factor[1:] + self.factor[0]
+        found: Array = along @ along.T + self.discrepancy**2 * np.eye(len(flat))
+        if self.distant_factor is not None:
+            away = flat @ self.distant_factor[1:] + self.distant_factor[0]
+            found += (away @ away.T) ** 2
+        return found
 
     def _model_std(self, one_hot: NDArray[Any]) -> Array:
         flat, factor = self._flat(one_hot), self.factor
@@ -105,6 +129,15 @@ class AdditivePredictor(Predictor):
         places = self.terms.spread_out(root).reshape(self.terms.position.size, root.shape[1])
         return np.concatenate([root[:1], places])
 
+    @cached_property
+    def distant_factor(self) -> Array | None:
+        """(1 + L*K, D): the squared length of `[1, one-hot] @ distant_factor` is the discrepancy of distant networks."""
+        if self.distant is None:
+            return None
+        factor = self.distant.factor
+        places = self.terms.spread_out(factor).reshape(self.terms.position.size, factor.shape[1])
+        return np.concatenate([factor[:1], places])
+
     def torch_module(self) -> torch.nn.Module:
         from lightnas_edge.predictor._torch import additive_module
 
@@ -119,7 +152,7 @@ class AdditivePredictor(Predictor):
         if confidence < 0.5:  # the deviation would be subtracted
             return None
         z = max(self.quantile(confidence), 0.0)
-        return ConvexBound(float(self.mean[0]), self._cost, z, self.factor, self.noise)
+        return ConvexBound(float(self.mean[0]), self._cost, z, self.factor, self.noise, self.distant_factor)
 
     def updated(self, observations: Observations) -> AdditivePredictor:
         """The posterior after more networks, in closed form; the noise level is kept.
@@ -133,24 +166,42 @@ class AdditivePredictor(Predictor):
             raise PredictorError(
                 f"the predictor is of {self.metric}, the measured networks are of {observations.metric}"
             )
-        return self._after(observations.indices, observations.value, observations.standard_error)
+        return self._after(
+            observations.indices, observations.value, observations.standard_error, observations.common_error
+        )
 
     def updated_with(self, architecture: Architecture, value: float, standard_error: float) -> AdditivePredictor:
         """The posterior after one more measurement of a network, normalised to the reference session."""
-        return self._after(architecture.indices(self.space)[None], np.array([value]), np.array([standard_error]))
+        indices = architecture.indices(self.space)[None]
+        return self._after(indices, np.array([value]), np.array([standard_error]), np.zeros((1, 0)))
 
-    def _after(self, indices: NDArray[np.integer[Any]], value: Array, standard_error: Array) -> AdditivePredictor:
+    def _after(
+        self, indices: NDArray[np.integer[Any]], value: Array, standard_error: Array, common_error: Array
+    ) -> AdditivePredictor:
         counts = self.terms.counts(indices)
         variance = standard_error**2 + self.discrepancy**2
-        mean, covariance = condition(self.mean, self.covariance, counts, value, variance)
+        joint = Joint(self.mean, self.covariance).with_sessions(common_error)
+        seen = np.concatenate([counts, common_error], axis=1)
+        mean, covariance = joint.after(seen, value, variance).costs(len(self.mean))
         networks = self.fit.networks + len(value)
         # Without a leave-one-out error no network was held out, and the tails follow the number of networks alone.
         calibration = uncalibrated(networks) if self.fit.leave_one_out_rmse is None else self.fit.calibration
         fit = self.fit.changed(networks=networks, calibration=calibration, held_out=None)
+        # The costs take up what networks of this kind have in common, and such networks are no longer far away.
+        distant = None if self.distant is None else self.distant.extended(counts, self.fit.networks)
         applicability = self.applicability.extended(value, counts[:, 1:].sum(axis=1))
         return AdditivePredictor(
             self.space, replace(self.origin, fit=fit), mean, covariance, self.noise, discrepancy=self.discrepancy,
-            applicability=applicability, terms=self.terms,
+            distant=distant, applicability=applicability, terms=self.terms,
+        )  # fmt: skip
+
+    def scaled(self, factor: float, calibration: Calibration) -> AdditivePredictor:
+        """The same predictions, with every deviation multiplied by a factor."""
+        return AdditivePredictor(
+            self.space, replace(self.origin, fit=self.fit.changed(calibration=calibration)), self.mean,
+            factor**2 * self.covariance, factor * self.noise, discrepancy=factor * self.discrepancy,
+            distant=None if self.distant is None else replace(self.distant, usual_std=factor * self.distant.usual_std),
+            applicability=self.applicability.scaled(factor), terms=self.terms,
         )  # fmt: skip
 
     def parameters(self) -> AdditiveParameters:
@@ -161,19 +212,10 @@ class AdditivePredictor(Predictor):
             covariance_lower=tuple(self.covariance[lower].tolist()),
             noise=float(self.noise),
             discrepancy=float(self.discrepancy),
+            distant=None
+            if self.distant is None
+            else DistantParameters(
+                usual_std=self.distant.usual_std, directions=tuple(map(tuple, self.distant.root.T.tolist()))
+            ),
             applicability_domain=self.applicability.to_record(),
         )
-
-
-def condition(mean: Array, covariance: Array, counts: Array, value: Array, variance: Array) -> tuple[Array, Array]:
-    """Posterior of normal costs after `value = counts @ costs + noise` of the given variance."""
-    for start in range(0, len(value), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        seen = counts[rows]
-        cross = seen @ covariance
-        factor = cholesky(cross @ seen.T + np.diag(variance[rows]))
-        gain = linalg.cho_solve(factor, cross)
-        mean = mean + gain.T @ (value[rows] - seen @ mean)
-        covariance = covariance - cross.T @ gain
-        covariance = (covariance + covariance.T) / 2
-    return mean, covariance

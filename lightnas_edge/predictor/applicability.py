@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from lightnas_edge.records.predictor import ApplicabilityDomainRecord, DomainBas
 Array = NDArray[np.float64]
 
 _MARGIN = 0.1  # of the measured range, to each side
+_UPPER = (
+    0.9  # quantile of the models' deviations that shows how they spread; a tenth of the networks cannot move it far
+)
 _BLOCKS = 1  # more or fewer than any measured network had
 
 
@@ -27,7 +31,7 @@ class ApplicabilityDomain:
     basis: DomainBasis
     value: tuple[float, float] | None = None  # lowest and highest measured, in the metric's unit
     blocks: tuple[int, int] | None = None  # operators of a network, without identities
-    model_std: float | None = None  # highest of a measured network while it was held out
+    model_std: float | None = None  # usual limit of the measured networks while they were held out
     seen: NDArray[np.bool_] | None = None  # (L, K) operators that a measured network had; None where model_std decides
 
     def extrapolated(self, value: Array, blocks: Array, model_std: Array | None, one_hot: Array) -> NDArray[np.bool_]:
@@ -55,6 +59,10 @@ class ApplicabilityDomain:
         low, high, fewest, most = min(values), max(values), int(min(numbers)), int(max(numbers))
         return replace(self, basis="measured", value=(low, high), blocks=(fewest, most))
 
+    def scaled(self, factor: float) -> ApplicabilityDomain:
+        """Where every deviation of the model is multiplied by a factor."""
+        return self if self.model_std is None else replace(self, model_std=factor * self.model_std)
+
     def to_record(self) -> ApplicabilityDomainRecord:
         seen = None if self.seen is None else tuple(map(tuple, self.seen.astype(int).tolist()))
         return ApplicabilityDomainRecord(
@@ -73,6 +81,19 @@ class ApplicabilityDomain:
             )
         matrix = None if seen is None else np.array(seen, dtype=bool)
         return cls(record.basis, record.value, record.blocks, record.model_std, matrix)
+
+
+def usual_limit(model_std: Array) -> float:
+    """Of (n,) networks, each held out: about one in n like them is above it.
+
+    It is the highest of them, unless that one is far above what the middle of the others leads to expect: one network of
+    another kind must not declare all of its kind measured.
+    """
+    logs = np.log(np.maximum(model_std, 1e-300))
+    middle, upper = np.quantile(logs, [0.5, _UPPER])
+    normal = NormalDist()
+    steps = normal.inv_cdf(1 - 1 / (len(logs) + 2)) / normal.inv_cdf(_UPPER)
+    return float(np.exp(min(logs.max(), middle + max(steps, 1.0) * (upper - middle))))
 
 
 UNMEASURED = ApplicabilityDomain("unmeasured")

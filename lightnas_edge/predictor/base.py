@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from lightnas_edge.predictor.bounds import ConvexBound
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.records.differences import require_equal_fingerprints
 from lightnas_edge.records.predictor import NOT_FITTED, AdditiveParameters, FitRecord, MlpParameters, PredictorRecord
-from lightnas_edge.space import Architecture, Space
+from lightnas_edge.space import Architecture, Operator, Space
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +119,20 @@ class Predictor(ABC):
         return self.predict(one_hot_of(self.space, indices))
 
     def predict_one(self, architecture: Architecture) -> float:
+        """Raises ArchitectureError: it does not fit the space."""
+        if self._costs is not None and architecture.space == self.space.name:
+            constant, costs = self._costs
+            with suppress(KeyError, ValueError):  # an operator that the space lacks, another number of layers
+                return constant + sum([cost[each] for cost, each in zip(costs, architecture.operators, strict=True)])
         return float(self.predict(architecture.one_hot(self.space)[None])[0])
+
+    @cached_property
+    def _costs(self) -> tuple[float, list[dict[Operator, float]]] | None:
+        """The constant, and the cost of every operator in each layer; None for a predictor that is not linear."""
+        linear = self.linear_terms()
+        if linear is None:
+            return None
+        return linear[0], [dict(zip(self.space.operators, row, strict=True)) for row in linear[1].tolist()]
 
     def interval(self, one_hot: NDArray[Any], confidence: float = 0.9) -> tuple[Array, Array]:
         """(low (B,), high (B,)): a measurement of the network lies between them with this probability."""

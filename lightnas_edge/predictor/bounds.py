@@ -13,13 +13,18 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ConvexBound:
-    """constant + cost.x + z * sqrt(|[1, x] @ factor|^2 + noise^2), with z >= 0: convex in the flat one-hot x (L*K,)."""
+    """constant + cost.x + z * deviation, with z >= 0: convex in the flat one-hot x (L*K,).
+
+    deviation^2 = |[1, x] @ factor|^2 + noise^2 + |[1, x] @ distant|^4: the length of a vector of convex functions that
+    are not negative.
+    """
 
     constant: float
     cost: Array  # (L, K)
     z: float = 0.0  # deviations above the prediction; 0: the bound is the prediction, and linear
     factor: Array | None = None  # (1 + L*K, R); None where the prediction has no uncertainty
     noise: float = 0.0
+    distant: Array | None = None  # (1 + L*K, D); None where the uncertainty does not grow with the distance
 
     def at(self, x: Array) -> tuple[float, Array]:
         """(value, gradient (L*K,)) at a flat one-hot, or between some."""
@@ -27,7 +32,12 @@ class ConvexBound:
         if self.z == 0 or self.factor is None:
             return value, slope
         along = self.factor[0] + x @ self.factor[1:]
-        deviation = math.sqrt(float(along @ along) + self.noise**2)
+        variance, half_slope = float(along @ along) + self.noise**2, self.factor[1:] @ along
+        if self.distant is not None:
+            away = self.distant[0] + x @ self.distant[1:]
+            square = float(away @ away)
+            variance, half_slope = variance + square**2, half_slope + 2 * square * (self.distant[1:] @ away)
+        deviation = math.sqrt(variance)
         if deviation == 0:
             return value, slope
-        return value + self.z * deviation, slope + self.z / deviation * (self.factor[1:] @ along)
+        return value + self.z * deviation, slope + self.z / deviation * half_slope

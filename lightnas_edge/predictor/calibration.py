@@ -5,20 +5,24 @@ Pure functions of numbers; the additive predictor and the MLP share them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize
 
 from lightnas_edge.records.predictor import LEAST_DEGREES, Calibration
 
 Array = NDArray[np.float64]
 
-_FITTED = 3  # prior scales that the same networks decided, in effect
 _TAILS = (3.0, 5.0, 8.0, 15.0)  # degrees of freedom that a set of networks can distinguish
 _DEFAULT_BONUS = 2.0  # of log likelihood, for the tails that follow from the number of networks alone
 _PRIOR_STD = 0.5, 0.25  # of the logarithm of the factor, upwards and downwards
+# Of the factor on the discrepancy of distant networks: its centre, and one standard deviation of its logarithm. Above 1,
+# because too narrow an interval breaks a budget and too wide a one wastes some of it.
+_GROWTH, _GROWTH_STD = 1.5, 0.7
+_LOG_GROWTHS = np.linspace(-2.5, 2.5, 26)
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,21 @@ def leave_one_out(mean: Array, covariance: Array, counts: Array, value: Array, v
     return HeldOut((value - counts @ mean) * variance / left, np.sqrt(np.maximum(seen, 0.0) * variance / left))
 
 
-def calibrate(standardised: Array) -> Calibration:
+def calibrate(standardised: Array, fitted: float) -> Calibration:
     """From (n,) residuals over their stated deviations; n = 0 gives a factor of 1.
+
+    Args:
+        fitted: numbers that the same networks decided, in effect.
 
     The factor is the most probable one under a prior around 1, which decides while networks are few. Tails heavier than
     the number of networks demands need evidence.
     """
     count = len(standardised)
-    usual = float(max(count - _FITTED, LEAST_DEGREES))
+    usual = float(max(count - fitted, LEAST_DEGREES))
     if count == 0:
         return uncalibrated(0)
     # Fitting the prior scales made these residuals smaller than those of new networks.
-    standardised = standardised * np.sqrt(count / max(count - _FITTED, 1))
+    standardised = standardised * np.sqrt(count / max(count - fitted, 1))
     best, most = Calibration(std_factor=1.0, degrees_of_freedom=usual), -np.inf
     for degrees in (usual, *(tail for tail in _TAILS if tail < usual)):
         found = optimize.minimize_scalar(
@@ -66,15 +73,42 @@ def calibrate(standardised: Array) -> Calibration:
     return best
 
 
+def probable_growth(residual: Array, near_std: Array, distant_std: Array, fitted: float) -> float:
+    """Factor on the discrepancy of distant networks: the root mean square of what is probable.
+
+    Residuals inform it where some of the networks are far from the others: they grow with the distance, or not.
+
+    Args:
+        residual: (n,) of networks that were held out.
+        near_std: (n,) their stated deviations without the part of distant networks.
+        distant_std: (n,) that part.
+        fitted: as in `calibrate`.
+    """
+    count = len(residual)
+    degrees = float(max(count - fitted, LEAST_DEGREES))
+    residual = residual * math.sqrt(count / max(count - fitted, 1))
+    losses = []
+    for log_growth in _LOG_GROWTHS:
+        deviation = np.hypot(near_std, np.exp(log_growth) * distant_std)
+        found = optimize.minimize_scalar(
+            _loss, bounds=(-2.0, 2.0), args=(residual / deviation, degrees), method="bounded", options={"xatol": 1e-2}
+        )
+        off = (log_growth - math.log(_GROWTH)) / _GROWTH_STD
+        losses.append(float(found.fun) + float(np.log(deviation).sum()) + 0.5 * off**2)
+    probable = np.exp(min(losses) - np.array(losses))
+    return math.sqrt(float(probable @ np.exp(2 * _LOG_GROWTHS)) / float(probable.sum()))
+
+
 def uncalibrated(networks: int) -> Calibration:
     """Of networks that were not held out: the stated deviations are kept, and few networks give heavy tails.
 
-    One degree of freedom less than networks. `calibrate` subtracts three because it follows a fit of the prior scales to
-    the same networks.
+    One degree of freedom less than networks. `calibrate` subtracts the scales that were fitted to the same networks.
     """
     return Calibration(std_factor=1.0, degrees_of_freedom=max(networks - 1, LEAST_DEGREES))
 
 
 def _loss(log_factor: float, standardised: Array, degrees: float) -> float:
-    likelihood = stats.t.logpdf(standardised * np.exp(-log_factor), degrees) - log_factor
-    return float(0.5 * (log_factor / _PRIOR_STD[int(log_factor < 0)]) ** 2 - likelihood.sum())
+    squares = np.log1p((standardised * math.exp(-log_factor)) ** 2 / degrees).sum()
+    constant = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(degrees * math.pi)
+    likelihood = len(standardised) * (constant - log_factor) - (degrees + 1) / 2 * squares
+    return float(0.5 * (log_factor / _PRIOR_STD[int(log_factor < 0)]) ** 2 - likelihood)

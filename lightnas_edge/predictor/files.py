@@ -12,6 +12,7 @@ from lightnas_edge.errors import PredictorError, SpaceError
 from lightnas_edge.predictor.additive import AdditivePredictor
 from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.base import Origin, Predictor
+from lightnas_edge.predictor.distance import DistantDiscrepancy
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.predictor.mlp import LARGEST_OUTPUT, MlpPredictor, decode, largest_outputs
 from lightnas_edge.predictor.terms import Terms
@@ -105,6 +106,14 @@ def _additive(
     covariance = np.zeros((width, width))
     covariance[np.tril_indices(width)] = lower
     covariance = covariance + np.tril(covariance, -1).T
+    distant = None
+    if parameters.distant is not None:
+        rows = parameters.distant.directions
+        if any(len(row) != width for row in rows):
+            lengths = ", ".join(map(str, sorted({len(row) for row in rows})))
+            faults.append(f"parameters.distant.directions: expected rows of {width} numbers, found {lengths}")
+        else:
+            distant = DistantDiscrepancy(np.array(rows, dtype=np.float64).T, parameters.distant.usual_std)
     if np.linalg.eigvalsh(covariance)[0] < -1e-9 * max(float(np.trace(covariance)), 1e-300):
         faults.append("parameters.covariance_lower: not a covariance, an eigenvalue is negative")
     if faults:
@@ -112,7 +121,7 @@ def _additive(
     mean = np.array([parameters.constant, *(costs[key] for key in terms.keys)], dtype=np.float64)
     return AdditivePredictor(
         space, origin, mean, covariance, parameters.noise, discrepancy=parameters.discrepancy,
-        applicability=applicability, terms=terms,
+        distant=distant, applicability=applicability, terms=terms,
     )  # fmt: skip
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 import luts
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.measuring.commands import sample_command
-from lightnas_edge.predictor._evidence import fit_prior_scales
-from lightnas_edge.predictor.additive import AdditivePredictor, condition
-from lightnas_edge.predictor.applicability import UNMEASURED, ApplicabilityDomain
-from lightnas_edge.predictor.base import Array, Origin
-from lightnas_edge.predictor.calibration import calibrate, leave_one_out
+from lightnas_edge.predictor._evidence import Evidence
+from lightnas_edge.predictor.additive import AdditivePredictor
+from lightnas_edge.predictor.applicability import UNMEASURED, ApplicabilityDomain, usual_limit
+from lightnas_edge.predictor.base import Origin
+from lightnas_edge.predictor.calibration import calibrate, leave_one_out, probable_growth
+from lightnas_edge.predictor.distance import DistantDiscrepancy
+from lightnas_edge.predictor.joint import Joint
 from lightnas_edge.predictor.metrics import checked
 from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.predictor.priors import Entries, Prior, informed_prior, physical_prior, table_prior
@@ -99,45 +103,56 @@ def _fit(
     other: AdditivePredictor | None = None,
 ) -> AdditivePredictor:
     terms = Terms.of(space)
-    if other is not None:
-        assert observations is not None
-        prior = transfer_prior(terms, other, observations)
-        mean, covariance, scales = _posterior(prior, terms, observations)
-    elif observations is None:
+    if observations is None:
         assert lut is not None
         prior = table_prior(Entries.of(terms, lut, metric))
-        scales = prior.scales
-        mean, covariance = prior.costs(scales)
-    elif lut is None:
-        prior = physical_prior(terms, float(np.median(observations.value)))
-        mean, covariance, scales = _posterior(prior, terms, observations)
+        fitted = FittedScales(prior.scales)
+        joint = Joint(*prior.costs(fitted.scales))
     else:
-        entries = Entries.of(terms, lut, metric)
-        first, _, _ = _posterior(informed_prior(terms, entries, entries.value), terms, observations)
-        # Once more, now that the costs are known better: the scale factor of a table is one on costs, not on its own errors.
-        prior = informed_prior(terms, entries, first)
-        mean, covariance, scales = _posterior(prior, terms, observations)
-    noise = discrepancy = scales.pop("noise")
+        if other is not None:
+            prior = transfer_prior(terms, other, observations)
+        elif lut is None:
+            prior = physical_prior(terms, float(np.median(observations.value)))
+        else:
+            entries = Entries.of(terms, lut, metric)
+            first = _posterior(informed_prior(terms, entries, entries.value), terms, observations)[0]
+            # Once more, now that the costs are known better: the scale factor of a table is one on costs, not on its own errors.
+            prior = informed_prior(terms, entries, first.mean[: 1 + len(terms.keys)])
+        joint, fitted = _posterior(prior, terms, observations)
+    mean, covariance = joint.costs(1 + len(terms.keys))
+    scales = {name: value for name, value in fitted.scales.items() if name != "noise"}
+    noise = discrepancy = fitted.scales["noise"]
     applicability = UNMEASURED
-    calibration = leave_one_out_rmse = None
+    calibration = leave_one_out_rmse = distant = None
     if observations is not None:
         # A measurement differs by the discrepancy of the model and by the mean error of measuring.
         noise = math.sqrt(discrepancy**2 + float(np.mean(observations.standard_error**2)))
         counts = terms.counts(observations.indices)
         variance = discrepancy**2 + observations.standard_error**2
-        held_out = leave_one_out(mean, covariance, counts, observations.value, variance)
-        found = calibrate(held_out.residual / np.hypot(held_out.model_std, noise))
+        seen = np.concatenate([counts, observations.common_error], axis=1)
+        held_out = leave_one_out(joint.mean, joint.covariance, seen, observations.value, variance)
+        stated = np.hypot(held_out.model_std, noise)
+        distant = DistantDiscrepancy.of(terms, counts)
+        if distant is not None:
+            # What the networks take for noise of each may all be of this kind. Its size is not well known, so the mean of its
+            # square over what is probable counts, and not the most probable value.
+            distant = replace(distant, usual_std=discrepancy)
+            growth = probable_growth(held_out.residual, stated, distant.std(counts), fitted.decided)
+            distant = replace(distant, usual_std=growth * discrepancy * math.exp(fitted.log_noise_std**2))
+            stated = np.hypot(stated, distant.std(counts))
+        found = calibrate(held_out.residual / stated, fitted.decided)
         factor = found.std_factor
         # One factor on all of it: later updates keep their weights, and every interval gets its calibrated width.
         covariance, noise, discrepancy = factor**2 * covariance, factor * noise, factor * discrepancy
+        distant = None if distant is None else replace(distant, usual_std=factor * distant.usual_std)
         blocks = counts[:, 1:].sum(axis=1)
         applicability = ApplicabilityDomain(
             "measured",
             (float(observations.value.min()), float(observations.value.max())),
             (int(blocks.min()), int(blocks.max())),
-            factor * float(held_out.model_std.max()),
+            factor * usual_limit(held_out.model_std),
         )
-        calibration = Calibration(std_factor=_rounded(factor), degrees_of_freedom=found.degrees_of_freedom)
+        calibration = Calibration(std_factor=_rounded(factor), degrees_of_freedom=_rounded(found.degrees_of_freedom))
         leave_one_out_rmse = _rounded(float(np.sqrt(np.mean(held_out.residual**2))))
     source = lut if lut is not None else observations
     assert source is not None
@@ -161,37 +176,68 @@ def _fit(
     )
     origin = Origin(source.fingerprint, simulated, source.batch, metric, fit)
     return AdditivePredictor(
-        space, origin, mean, covariance, noise, discrepancy=discrepancy, applicability=applicability, terms=terms
-    )
+        space, origin, mean, covariance, noise, discrepancy=discrepancy, distant=distant, applicability=applicability,
+        terms=terms,
+    )  # fmt: skip
 
 
-def _posterior(prior: Prior, terms: Terms, observations: Observations) -> tuple[Array, Array, dict[str, float]]:
-    """(mean, covariance, scales) of the costs after the networks."""
-    scales = fit_scales(prior, terms, observations)
-    mean, covariance = prior.costs(scales)
-    variance = observations.standard_error**2 + scales["noise"] ** 2
-    counts = terms.counts(observations.indices)
-    return *condition(mean, covariance, counts, observations.value, variance), scales
+def _posterior(prior: Prior, terms: Terms, observations: Observations) -> tuple[Joint, FittedScales]:
+    """The costs and the sessions' unknowns after the networks, and the scales."""
+    fitted = fit_scales(prior, terms, observations)
+    variance = observations.standard_error**2 + fitted.scales["noise"] ** 2
+    common = observations.common_error
+    seen = np.concatenate([terms.counts(observations.indices), common], axis=1)
+    joint = Joint(*prior.costs(fitted.scales)).with_sessions(common)
+    return joint.after(seen, observations.value, variance), fitted
 
 
-def fit_scales(prior: Prior, terms: Terms, observations: Observations) -> dict[str, float]:
-    """The prior scales, and the noise: the maximum of marginal likelihood times a broad prior on each."""
+@dataclass(frozen=True)
+class FittedScales:
+    """The most probable prior scales, the noise the last of them."""
+
+    scales: dict[str, float]
+    decided: float = 0.0  # how many of them the networks decided, in effect
+    log_noise_std: float = 0.0  # uncertainty of the logarithm of the noise
+
+
+def fit_scales(prior: Prior, terms: Terms, observations: Observations) -> FittedScales:
+    """The maximum of marginal likelihood times a broad prior on each scale."""
     if len(observations) > _EVIDENCE_NETWORKS:
         chosen = np.random.default_rng(0).permutation(len(observations))[:_EVIDENCE_NETWORKS]
         observations = observations.take(chosen)
+    count = len(observations)
     counts = terms.counts(observations.indices)
     unit = float(np.median(observations.value))
     residual = (observations.value - counts @ prior.mean) / unit
-    own = (observations.standard_error / unit) ** 2
-    noisy = np.ones(len(own))
+    common = observations.common_error / unit
+    known = np.diag((observations.standard_error / unit) ** 2) + common @ common.T
+    noisy = np.ones(count)
     seen = {name: counts @ part.costs / unit for name, part in prior.parts.items()}
     if prior.table is not None:
+        entries = len(prior.table)
         residual = np.concatenate([residual, (prior.table - prior.mean) / unit])
-        own, noisy = (np.concatenate([values, np.zeros(len(prior.table))]) for values in (own, noisy))
+        known, noisy = np.pad(known, (0, entries)), np.pad(noisy, (0, entries))
         seen = {name: np.concatenate([seen[name], part.entries / unit]) for name, part in prior.parts.items()}
     kernels = [*(rows @ rows.T for rows in seen.values()), np.diag(noisy) / unit**2]
-    found = fit_prior_scales(kernels, residual, own, list(prior.scales.values()), list(prior.factors.values()))
-    return dict(zip(prior.scales, found.tolist(), strict=True))
+    defaults, factors = list(prior.scales.values()), list(prior.factors.values())
+    # More threads make such small matrices up to 50 times slower (measured).
+    with threadpool_limits(1, user_api="blas"):
+        evidence = Evidence(kernels, residual, known, defaults, factors)
+        found = evidence.most_probable()
+        log_covariance = evidence.log_covariance(found)
+        decided = evidence.decided(log_covariance)
+        if prior.table is not None:
+            alone = Evidence(
+                [kernel[count:, count:] for kernel in kernels],
+                residual[count:],
+                known[count:, count:],
+                defaults,
+                factors,
+            )
+            decided = max(decided - alone.decided(alone.log_covariance(found)), 0.0)
+    return FittedScales(
+        dict(zip(prior.scales, found.tolist(), strict=True)), decided, math.sqrt(float(log_covariance[-1, -1]))
+    )
 
 
 def _rounded(value: float) -> float:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 HIDDEN = (128, 64)  # LightNAS utils.py: 147-128-64-1
 LEAST_NETWORKS = 50  # with fewer networks, thousands of weights overfit
+_FITTED = 1.0  # number that the held-out networks decide: the deviation
 LARGEST_OUTPUT = 1e30  # of a layer; float32 ends at 3.4e38
 Weights = Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
@@ -81,7 +82,7 @@ class MlpPredictor(Predictor):
     def calibrate(self, residual: Array, networks: int) -> None:
         """Set the deviation and its tails from (n,) residuals of held-out networks, of a fit to `networks`."""
         spread = float(np.sqrt(np.mean(residual**2)))
-        found = calibrate(residual / spread) if spread > 0 else uncalibrated(0)
+        found = calibrate(residual / spread, _FITTED) if spread > 0 else uncalibrated(0)
         self.residual = found.std_factor * spread
         calibration = found.model_copy(update={"std_factor": float(f"{found.std_factor:.4g}")})
         self.origin = replace(self.origin, fit=self.fit.changed(networks=networks, calibration=calibration))

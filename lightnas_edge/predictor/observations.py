@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from lightnas_edge.records.differences import require_equal_fingerprints
 from lightnas_edge.space import Architecture, Space
 
 _UNKNOWN_ERROR = 0.02  # relative, of a network measured in one or two rounds: what an unlocked machine shows
+_UNKNOWN_DRIFT = 0.05  # relative, of a session that shares no operator: machines with floating clocks drift 5 to 10 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,10 @@ class Observations:
     metric: str = "latency_ms"
     repeatability: float = math.nan  # relative difference between two measurements of the same networks
     notes: tuple[str, ...] = field(default=())  # drift between the files
+    session: NDArray[np.int64] | None = (
+        None  # (n,) of each network, into `drift_error`; None: all in the reference session
+    )
+    drift_error: tuple[float, ...] = ()  # relative standard error of the correction of each session's drift
 
     def __len__(self) -> int:
         return len(self.value)
@@ -47,6 +53,15 @@ class Observations:
         """(n, L, K)"""
         return one_hot_of(self.space, self.indices)
 
+    @property
+    def common_error(self) -> Array:
+        """(n, S) what one standard deviation of each session's drift adds to the value of each of its networks."""
+        found = np.zeros((len(self), len(self.drift_error)))
+        if self.session is not None:
+            rows = np.arange(len(self))
+            found[rows, self.session] = self.value * np.array(self.drift_error)[self.session]
+        return found[:, found.any(axis=0)]
+
     def take(self, rows: NDArray[Any]) -> Observations:
         """Some of the networks."""
         return replace(
@@ -54,6 +69,7 @@ class Observations:
             indices=self.indices[rows],
             value=self.value[rows],
             standard_error=self.standard_error[rows],
+            session=None if self.session is None else self.session[rows],
         )
 
 
@@ -76,6 +92,8 @@ def load_observations(
     reference = samples[0] if lut is None else lut
     rows: list[NDArray[np.int64]] = []
     values, errors, repeatabilities = [], [], []
+    sessions: list[int] = []
+    drift_errors: list[float] = []
     notes: list[str] = []
     without: dict[str, luts.Lut] = {}
     few: list[float] = []  # relative errors of networks with too few inferences for the tail
@@ -87,7 +105,8 @@ def load_observations(
             f"{reference.path} and {sample.path}",
             hint="measure the networks where the table was measured, with the same engine and settings",
         )
-        ratio = _drift(reference, sample, metric, notes)
+        ratio, drift_error = _drift(reference, sample, metric, notes)
+        drift_errors.append(drift_error)
         for key, entry in sample.networks.items():
             try:
                 row = Architecture.from_json(entry.subject, space).indices(space)
@@ -99,6 +118,7 @@ def load_observations(
                 without[key] = sample
                 continue
             rows.append(row)
+            sessions.append(len(drift_errors) - 1)
             values.append(quantity.value / ratio)
             known = math.isfinite(quantity.standard_error)
             standard_error = quantity.standard_error if known else _UNKNOWN_ERROR * abs(quantity.value)
@@ -144,24 +164,28 @@ def load_observations(
         metric,
         math.sqrt(sum(value**2 for value in repeated) / len(repeated)) if repeated else math.nan,
         tuple(notes),
+        np.array(sessions),
+        tuple(drift_errors),
     )
 
 
-def _drift(reference: luts.Lut, sample: luts.Lut, metric: str, notes: list[str]) -> float:
+def _drift(reference: luts.Lut, sample: luts.Lut, metric: str, notes: list[str]) -> tuple[float, float]:
+    """(ratio, relative standard error of it)"""
     if sample is reference:
-        return 1.0
+        return 1.0, 0.0
     try:
         ratio = luts.drift_ratio(reference, sample, metric=metric)
     except luts.LutMissError:
         notes.append(
             f"{sample.path.name}: shares no operator with {reference.path.name}; the drift between them is unknown"
         )
-        return 1.0
+        return 1.0, _UNKNOWN_DRIFT
     notes.append(
         f"{sample.path.name}: drift x{ratio.value:.4f} relative to {reference.path.name} "
         f"({ratio.interval[0]:.4f} to {ratio.interval[1]:.4f}, {len(ratio.per_key)} operators), corrected"
     )
-    return ratio.value
+    half = math.log(ratio.interval[1] / ratio.interval[0]) / 2
+    return ratio.value, min(half / NormalDist().inv_cdf((1 + ratio.confidence) / 2), _UNKNOWN_DRIFT)
 
 
 def _sampling(space: Space) -> str:

@@ -13,7 +13,8 @@ import luts
 from lightnas_edge.predictor._evidence import JITTER, cholesky
 from lightnas_edge.predictor.base import Array
 from lightnas_edge.predictor.terms import Terms
-from lightnas_edge.space import SE_REDUCTION, Operator, ShapedOperator
+from lightnas_edge.predictor.work import work
+from lightnas_edge.space import Operator, ShapedOperator
 
 _UNKNOWN_ERROR = 0.05  # relative, of an entry measured in one or two rounds
 
@@ -134,7 +135,7 @@ def informed_prior(terms: Terms, entries: Entries, scaled: Array) -> Prior:
 def physical_prior(terms: Terms, typical: float) -> Prior:
     """Costs follow what the operators compute and move, at prices to be learned; similar operators share a deviation."""
     shaped = terms.shaped()
-    features = np.array([_work(operator) for operator in shaped])  # (P, 3)
+    features = np.array([work(operator) for operator in shaped])  # (P, 3)
     layers = len(terms.space.layers)
     per_layer = features[terms.position - 1]
     per_layer[terms.position == 0] = 0.0
@@ -185,23 +186,6 @@ def _shape(shaped: ShapedOperator) -> tuple[int, int]:
     """(kernel, expansion), zeros for a skip."""
     operator = Operator.parse(shaped.block)
     return operator.kernel, operator.expansion
-
-
-def _work(shaped: ShapedOperator) -> tuple[float, float, float]:
-    """Multiplications in 1x1 convolutions, in depthwise ones, and activations read or written; per image."""
-    pixels_in, pixels_out = shaped.input_size**2, shaped.output_size**2
-    ends = shaped.in_channels * pixels_in + shaped.out_channels * pixels_out
-    if shaped.block == "skip":
-        return shaped.in_channels * shaped.out_channels * pixels_out, 0.0, ends
-    operator = Operator.parse(shaped.block)
-    hidden = shaped.in_channels * operator.expansion
-    expand = shaped.in_channels * hidden * pixels_in if operator.expansion > 1 else 0
-    pointwise = expand + hidden * shaped.out_channels * pixels_out
-    traffic = ends + 2 * hidden * (pixels_in + pixels_out)
-    if operator.squeeze_excite:  # the whole hidden tensor is read once to pool, and once more, then written, to rescale
-        pointwise += 2 * hidden * (hidden // SE_REDUCTION)
-        traffic += 3 * hidden * pixels_out
-    return pointwise, operator.kernel**2 * hidden * pixels_out, traffic
 
 
 def _column(length: int, position: int, value: float) -> Array:

@@ -80,7 +80,7 @@ def split_difference(space: Space, lut: luts.Lut, observations: Observations) ->
     """
     terms = Terms.of(space)
     prior = table_prior(Entries.of(terms, lut, observations.metric))
-    scales = fit_scales(prior, terms, observations)
+    scales = fit_scales(prior, terms, observations).scales
     counts = terms.counts(observations.indices)
     sums = counts @ prior.mean
     roots = {name: scales[name] * part.costs for name, part in prior.parts.items()}

@@ -212,7 +212,7 @@ class ApplicabilityDomainRecord(Record):
     basis: DomainBasis
     value: tuple[float, float] | None  # lowest and highest measured, in the metric's unit
     blocks: tuple[Count, Count] | None  # fewest and most operators of a network that are nodes of its graph
-    model_std: Deviation | None  # highest of a measured network while it was held out
+    model_std: Deviation | None  # usual limit of the measured networks while they were held out
     seen: tuple[tuple[Literal[0, 1], ...], ...] | None  # (layers, operators); null where `model_std` decides
 
     @field_validator("value", "blocks")
@@ -229,6 +229,17 @@ class ApplicabilityDomainRecord(Record):
         return self
 
 
+class DistantParameters(Record):
+    """Discrepancy of networks far from the measured ones: `usual_std` at the usual distance, growing with its square.
+
+    Each direction has a number for the constant and one for each cost. A network's distance is the length of its sums over
+    them; its square has a root mean square of sqrt(D * (D + 2)) over networks like the measured ones.
+    """
+
+    usual_std: Deviation
+    directions: Annotated[tuple[tuple[Quantity, ...], ...], Field(min_length=1)]
+
+
 class AdditiveParameters(Record):
     """A joint normal distribution over a constant and one cost per operator at a shape, in the metric's unit."""
 
@@ -237,6 +248,7 @@ class AdditiveParameters(Record):
     covariance_lower: tuple[Covariance, ...]  # lower triangle by rows, of the constant and the costs in this order
     noise: Deviation  # of a measurement around the sum of the true costs
     discrepancy: Deviation  # the part of `noise` that is the model's
+    distant: DistantParameters | None  # beyond `discrepancy`, of networks far from the measured ones; null: nothing
     applicability_domain: ApplicabilityDomainRecord
 
 

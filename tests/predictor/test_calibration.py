@@ -9,7 +9,7 @@ import pytest
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor import evaluate, fit_additive, fit_best, fit_mlp, load_predictor, lut_predictor
-from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
+from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain, usual_limit
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.calibration import calibrate, leave_one_out
 from lightnas_edge.predictor.terms import Terms
@@ -42,14 +42,41 @@ def test_leaving_one_out_in_closed_form_is_leaving_it_out():
 def test_a_hundred_residuals_decide_the_factor_and_three_hardly_move_it():
     normal = np.random.default_rng(0).normal(size=100)
 
-    assert calibrate(2 * normal).std_factor == pytest.approx(2 * normal.std() * np.sqrt(100 / 97), rel=0.05)
-    assert calibrate(normal).degrees_of_freedom == 97
-    assert calibrate(np.zeros(0)).std_factor == 1.0
-    assert 0.6 < calibrate(np.full(3, 0.1)).std_factor < 1.0  # three small residuals are weak evidence
+    assert calibrate(2 * normal, 3).std_factor == pytest.approx(2 * normal.std() * np.sqrt(100 / 97), rel=0.05)
+    assert calibrate(normal, 3).degrees_of_freedom == 97
+    assert calibrate(np.zeros(0), 3).std_factor == 1.0
+    assert 0.6 < calibrate(np.full(3, 0.1), 3).std_factor < 1.0  # three small residuals are weak evidence
 
 
 def test_heavy_tails_are_recognised():
-    assert calibrate(np.random.default_rng(0).standard_t(3, size=300)).degrees_of_freedom <= 5
+    assert calibrate(np.random.default_rng(0).standard_t(3, size=300), 3).degrees_of_freedom <= 5
+
+
+def test_a_measurement_differs_by_the_discrepancy_and_by_the_error_of_measuring():
+    """Ten networks, each known to 0.05 ms: the noise holds these 0.05 ms, whatever the factor of the calibration is."""
+    indices, value = networks(10, seed=1, noise=0.0)
+    predictor = fit_additive(SPACE, None, observed(SPACE, indices, value, error_ms=0.05))
+
+    measuring = np.sqrt(predictor.noise**2 - predictor.discrepancy**2)
+    assert measuring == pytest.approx(predictor.fit.calibration.std_factor * 0.05, rel=1e-3)
+
+
+def test_one_network_of_another_kind_does_not_declare_its_kind_measured():
+    usual = np.exp(0.1 * np.random.default_rng(0).normal(size=99))
+
+    assert usual_limit(np.append(usual, 40.0)) < 1.6
+    assert usual_limit(usual) <= usual.max()
+    assert usual_limit(np.array([0.3])) == pytest.approx(0.3)
+
+
+def test_about_one_in_n_networks_like_the_measured_ones_is_above_the_usual_limit():
+    generator = np.random.default_rng(0)
+    beyond = [
+        (np.exp(0.2 * generator.normal(size=500)) > usual_limit(np.exp(0.2 * generator.normal(size=50)))).mean()
+        for _ in range(50)
+    ]
+
+    assert 0.005 < np.mean(beyond) < 0.06
 
 
 def test_intervals_cover_what_they_promise_although_the_stated_errors_are_wrong(tmp_path):
