@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightnas_edge.nn.blocks import SUPERNET, MBConv, build_block
+from lightnas_edge.nn.entangled import CutConv2d, entangle, whole_block
 from lightnas_edge.nn.interruption import interruptible_backward
 from lightnas_edge.space import Space
 
@@ -20,9 +21,12 @@ class Supernet(nn.Module):
 
     Batch norm keeps no running statistics: it always normalises with the current batch, as in the published search, where
     the supernet never leaves training mode. It has no parameters but a scale where a residual branch ends.
+
+    Args:
+        entangled: the candidates of a layer are cuts of one block, which is in `wholes`; else each has weights of its own.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, *, entangled: bool = False) -> None:
         super().__init__()
         self.space = space
         self.stem = build_block(space.stem, SUPERNET)
@@ -32,8 +36,14 @@ class Supernet(nn.Module):
             for layer in range(len(space.layers))
         )
         self.head = build_block(space.head, SUPERNET, dropout=space.dropout)
+        self.wholes = nn.ModuleList()
+        if entangled:
+            for layer, candidates in enumerate(self.layers):
+                if (whole := whole_block(space, layer)) is not None:
+                    self.wholes.append(whole)
+                    entangle(cast(nn.ModuleList, candidates), whole)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and not isinstance(module, CutConv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
             elif isinstance(module, nn.Linear):
                 # Published: deviation 0.01 in both. With no norm between them the logits then start near zero. One
@@ -43,7 +53,7 @@ class Supernet(nn.Module):
                 nn.init.normal_(module.weight, 0.0, math.sqrt(gain / module.in_features))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for candidates in self.layers:
+        for candidates in () if entangled else self.layers:
             _start_alike([block for block in cast(nn.ModuleList, candidates) if isinstance(block, MBConv)])
 
     def forward(self, x: Tensor, indices: Sequence[int], gates: Tensor | None = None) -> Tensor:

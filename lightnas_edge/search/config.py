@@ -37,8 +37,8 @@ class Published:
 
 PUBLISHED = Published()
 
-SHARED, LIGHTNAS = "shared", "lightnas"
-METHODS = (SHARED, LIGHTNAS)
+SHARED, ENTANGLED, LIGHTNAS = "shared", "entangled", "lightnas"
+METHODS = (SHARED, ENTANGLED, LIGHTNAS)
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -48,7 +48,8 @@ class SearchConfig:
 
     Args:
         method: `shared`: one supernet for any number of budgets, operator scores fitted to the losses of whole paths,
-            the network chosen among candidates on held-out images. `lightnas`: as published, one budget.
+            the network chosen among candidates on held-out images. `entangled`: the same with candidates that are cuts of the
+            largest, and paths that learn from the largest network. `lightnas`: as published, one budget.
         epochs: of the whole search. Warm-up, temperature, halvings and brake are stretched to it, so that a short
             search has the shape of the published one of 90.
         batch: batch size of weight updates.

@@ -156,7 +156,7 @@ class SearchLoop:
         search, strategy = self.search, self.search.strategy
         paths = strategy.warmup_paths() if search.phase == "warmup" else strategy.weight_paths()
         outcome = weight_step(
-            search.supernet, search.optimiser, images, labels, paths,
+            search.supernet, search.optimiser, images, labels, paths, distil=strategy.entangled,
             micro_batches=self.config.micro_batches, execution=self.context.execution, ranks=self.ranks,
             abandonable=self.loop.abandonable,
         )  # fmt: skip

@@ -16,8 +16,9 @@ from lightnas_edge.nn import Ranks, Supernet
 from lightnas_edge.nn.checkpoint import load_checkpoint, require_same
 from lightnas_edge.nn.device import choose_device
 from lightnas_edge.records.run import SampledPaths
-from lightnas_edge.search.config import LIGHTNAS, PUBLISHED, Schedule, SearchConfig
+from lightnas_edge.search.config import ENTANGLED, LIGHTNAS, PUBLISHED, SHARED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, predicted
+from lightnas_edge.search.entangled_strategy import EntangledStrategy
 from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.lightnas_strategy import LightNasStrategy
 from lightnas_edge.search.shared_strategy import SharedStrategy
@@ -25,6 +26,11 @@ from lightnas_edge.search.strategy import SearchContext, SearchStrategy
 from lightnas_edge.space import Space
 
 SCHEMA = 3
+_STRATEGIES: dict[str, type[SearchStrategy]] = {
+    SHARED: SharedStrategy,
+    ENTANGLED: EntangledStrategy,
+    LIGHTNAS: LightNasStrategy,
+}
 # Parts of the identity that shaped no weight: budgets that are added to a finished search may differ in them.
 _OF_BUDGETS = {"budgets", "predictors", "processes", "device", "two_sided"}
 
@@ -39,8 +45,9 @@ class SearchState:
         ranks = Ranks()
         self.device = choose_device(config.device)
         self.weight_batches, self.architecture_batches = _loaders(data, config, ranks)
+        kind = _STRATEGIES[config.method]
         torch.manual_seed(config.seed)
-        self.supernet = Supernet(space).to(self.device).train()
+        self.supernet = Supernet(space, entangled=kind.entangled).to(self.device).train()
         torch.manual_seed(config.seed + ranks.rank)  # what is dropped out may differ between processes
         self.optimiser = torch.optim.SGD(
             self.supernet.parameters(),
@@ -51,7 +58,6 @@ class SearchState:
         )
         schedule = Schedule.of(config, len(self.architecture_batches))
         self.context = SearchContext(space, config, schedule, torch.Generator().manual_seed(config.seed), ranks)
-        kind: type[SearchStrategy] = LightNasStrategy if config.method == LIGHTNAS else SharedStrategy
         self.strategy = kind(self.context, budgets)
         self.epoch, self.phase, self.step = 0, "warmup", 0  # what comes next
         self.validation_labels = data.validation.labels

@@ -57,6 +57,7 @@ def weight_step(
     labels: Tensor,
     paths: Sequence[Path],
     *,
+    distil: bool = False,
     micro_batches: int = 1,
     execution: Execution = PLAIN,
     ranks: Ranks | None = None,
@@ -68,24 +69,31 @@ def weight_step(
     (In PyTorch 1.7, on which the published code ran, they got both.)
 
     Args:
+        distil: only the first path learns from the labels; the others learn from its answers.
         micro_batches: the batch is split into this many; their gradients add up, and batch norm sees one at a time.
         ranks: their gradients are averaged before the step.
         abandonable: entered around the passes; what it raises leaves the weights as they were.
     """
-    losses, correct = [], []
+    losses, correct, answers = [], [], list[Tensor]()
     micro_batches = max(1, min(micro_batches, len(labels) // 2))  # batch norm needs two images
     optimiser.zero_grad(set_to_none=True)
     with abandonable():
         for path in paths:
-            for some_images, some_labels in zip(
-                images.tensor_split(micro_batches), labels.tensor_split(micro_batches), strict=True
+            teaching = distil and not answers
+            for part, (some_images, some_labels) in enumerate(
+                zip(images.tensor_split(micro_batches), labels.tensor_split(micro_batches), strict=True)
             ):
                 share = len(some_labels) / len(labels)
                 with execution.context(images.device):
                     logits = supernet(some_images, path).float()
-                    loss = F.cross_entropy(logits, some_labels, label_smoothing=PUBLISHED.label_smoothing) * share
-                torch.autograd.backward(loss)
-                losses.append(loss.detach())
+                    if not distil or teaching:
+                        loss = F.cross_entropy(logits, some_labels, label_smoothing=PUBLISHED.label_smoothing)
+                    else:
+                        loss = F.cross_entropy(logits, answers[part])
+                torch.autograd.backward(loss * share)
+                if teaching:
+                    answers.append(torch.softmax(logits.detach(), -1))
+                losses.append(loss.detach() * share)
                 correct.append(_correct(logits, some_labels))
     touched = [parameter for parameter in supernet.parameters() if parameter.grad is not None]
     if ranks is not None:

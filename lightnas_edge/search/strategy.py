@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ class SearchStrategy(ABC):
     An implementation guarantees: all ranks hold the same numbers; `state` is all that a resumed run needs.
     """
 
+    # Candidates of a layer are cuts of one block, and the first path of a weight step teaches the others.
+    entangled: ClassVar[bool] = False
+
     def __init__(self, context: SearchContext, budgets: Sequence[Budget]) -> None:
         self.context, self.budgets = context, tuple(budgets)
 
@@ -54,6 +57,11 @@ class SearchStrategy(ABC):
     @abstractmethod
     def weight_paths(self) -> list[Path]:
         """The paths of a weight step after the warm-up."""
+
+    @property
+    def paths_per_step(self) -> tuple[int, int]:
+        """Paths of a weight step during the warm-up, and after it."""
+        return len(self.context.space.operators), 1
 
     @abstractmethod
     def learn(self, supernet: Supernet, images: Tensor, labels: Tensor, epoch: int) -> tuple[Outcome, list[Path]]:

@@ -234,6 +234,26 @@ def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, a
     assert_same(outcome(whole), outcome(tmp_path))
 
 
+def test_a_search_with_entangled_weights_keeps_the_budget_and_resumes(tmp_path, monkeypatch):
+    """Two paths in every weight step, three comparisons on every validation batch; the checkpoint holds the cuts once."""
+    monkeypatch.setattr("lightnas_edge.nn.loop.FLUSH_S", 0.0)
+    config = dataclasses.replace(CONFIG, method="entangled")
+    seen = []
+
+    def cut(event):
+        seen.append(event)
+        if [each["kind"] for each in seen].count("search-step") == 9:
+            raise Stop
+
+    result = search(tmp_path / "whole", config=config)
+    with pytest.raises(Stop):
+        search(tmp_path / "cut", config=dataclasses.replace(config, checkpoint_s=0.0), on_event=cut)
+    search(tmp_path / "cut", config=config)
+
+    assert result.predicted["latency_ms"] <= 7.0
+    assert_same(outcome(tmp_path / "whole"), outcome(tmp_path / "cut"))
+
+
 def test_ctrl_c_stops_after_the_step_and_keeps_it(whole, tmp_path, monkeypatch, config):
     monkeypatch.setattr("lightnas_edge.nn.loop.FLUSH_S", 0.0)
 

@@ -1,5 +1,6 @@
 """Sampling, gradients and the multiplier, with numbers a reader can check."""
 
+import copy
 import dataclasses
 import math
 
@@ -73,6 +74,30 @@ def test_a_weight_step_touches_only_the_operators_on_its_paths():
     changed = {name for name, value in supernet.state_dict().items() if not torch.equal(value, before[name])}
     in_layers = {tuple(name.split(".")[1:3]) for name in changed if name.startswith("layers")}
     assert in_layers == {("0", "0"), ("1", "0"), ("1", "1"), ("2", "0"), ("3", "0")}
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_path_that_is_taught_learns_from_the_answers_of_the_first_path_and_not_from_labels(micro_batches):
+    """Against plain autograd: the gradient of CE(teacher, labels) + CE(pupil, answers of the teacher), the answers held fixed."""
+    torch.manual_seed(0)
+    supernet = Supernet(dataclasses.replace(SPACE, dropout=0.0))
+    plain = copy.deepcopy(supernet)
+    images, labels, teacher, pupil = torch.randn(8, 3, 16, 16), torch.arange(8), [1, 1, 1, 1], [0, 2, 0, 1]
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=1e-9)
+
+    weight_step(supernet, optimiser, images, labels, [teacher, pupil], distil=True, micro_batches=micro_batches)
+
+    for some, targets in zip(images.tensor_split(micro_batches), labels.tensor_split(micro_batches), strict=True):
+        logits = plain(some, teacher)
+        answers = logits.detach().softmax(-1)
+        taught = -(answers * plain(some, pupil).log_softmax(-1)).sum(-1).mean()
+        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=0.1) + taught
+        (loss / micro_batches).backward()
+    nn.utils.clip_grad_norm_([each for each in plain.parameters() if each.grad is not None], PUBLISHED.clip_norm)
+    for mine, theirs in zip(supernet.parameters(), plain.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None)
+        if mine.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_the_multiplier_climbs_while_the_derived_network_is_too_slow():
