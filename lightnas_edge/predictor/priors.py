@@ -158,11 +158,13 @@ def physical_prior(terms: Terms, typical: float) -> Prior:
         "operator": (_alike(size, [operator.block for operator in shaped]), 0.1, 3.0),
         "place": (_alike(size, [(_place(operator), operator.block == "skip") for operator in shaped]), 0.1, 3.0),
         "expansion": (_alike(size, [(_place(operator), _shape(operator)[1]) for operator in shaped]), 0.05, 3.0),
-        "kernel": (
-            _alike(size, [(operator.input_size, operator.stride, _shape(operator)[0]) for operator in shaped]),
-            0.05,
+        # Prices of the same work: by the size of the matrices, and by the kernel.
+        "resolution": (
+            _alike(features[:, 0], [(operator.input_size, operator.stride) for operator in shaped]),
+            0.2,
             3.0,
         ),
+        "kernel": (_alike(features[:, 1], [_shape(operator)[0] for operator in shaped]), 0.2, 3.0),
         "deviation": (_alike(size, range(width - 1)), 0.15, 3.0),
     }
     parts = {name: Part(column, np.zeros_like(column), *known) for name, (column, *known) in columns.items()}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import luts
-from lightnas_edge.errors import FingerprintError, PredictorError
+from lightnas_edge.errors import ArchitectureError, FingerprintError, PredictorError
 from lightnas_edge.predictor import fit_additive, load_observations, lut_predictor, next_networks, reachable_range
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.terms import Terms
-from lightnas_edge.space import Architecture, load_space
+from lightnas_edge.space import Architecture, Operator, load_space
 from tests.luts.journals import FINGERPRINT
 from tests.predictor.boards import (
     observed,
@@ -194,6 +194,30 @@ def test_the_interval_covers_what_it_promises():
         low, high = predictor.interval(one_hot_of(SPACE, indices[20:]), 0.9)
         inside.append(np.mean((low <= latency[20:]) & (latency[20:] <= high)))
     assert 0.85 <= np.mean(inside) <= 0.97
+
+
+def test_one_network_at_a_time_is_predicted_as_many_are():
+    indices = np.random.default_rng(0).integers(3, size=(20, 4))
+    predictor = fit_additive(SPACE, None, observed(SPACE, indices, 1 + 0.1 * indices.sum(axis=1)))
+
+    one_by_one = [predictor.predict_one(Architecture.from_indices(SPACE, row)) for row in indices]
+
+    assert one_by_one == pytest.approx(predictor.predict_indices(indices).tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        (Architecture("other", (SPACE.operators[0],) * 4), "it is of space 'other', not 'small'"),
+        (Architecture("small", (SPACE.operators[0],) * 3), "3 operators for 4 searchable layers"),
+        (Architecture("small", (Operator.parse("mbconv_k7_e1"),) * 4), "layer 0: mbconv_k7_e1 is not offered"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_space_is_refused(tmp_path, architecture, message):
+    predictor = lut_predictor(SPACE, profile(tmp_path / "t", SPACE))
+
+    with pytest.raises(ArchitectureError, match=message):
+        predictor.predict_one(architecture)
 
 
 def test_the_upper_bound_is_one_sided():
