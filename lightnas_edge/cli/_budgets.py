@@ -37,10 +37,10 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def named_sources(arguments: argparse.Namespace) -> list[str | Path]:
-    """Files as paths, hosts as text."""
+def named_sources(arguments: argparse.Namespace, *, host: bool = True) -> list[str | Path]:
+    """Files as paths, hosts as text. `host`: --host is a source."""
     sources: list[str | Path] = [*arguments.predictor]
-    sources += [each for each in (arguments.lut, arguments.host) if each is not None]
+    sources += [each for each in (arguments.lut, arguments.host if host else None) if each is not None]
     return sources + [part for part in (arguments.boards or "").split(",") if part]
 
 

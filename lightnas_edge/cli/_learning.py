@@ -43,6 +43,9 @@ def learning_progress(title: str, *, budget: tuple[float, str] | None = None) ->
             if event["kind"] == "estimate":
                 info(_estimate(event))
                 return
+            if event["kind"] == "warning":
+                warn(event["text"])
+                return
             if event["kind"] == "start":
                 before, total = _steps(event, event["epoch"]), _steps(event, event["epochs"])
                 done = before + event["step"]
@@ -54,6 +57,8 @@ def learning_progress(title: str, *, budget: tuple[float, str] | None = None) ->
                     text += f"  {ms(derived)} of {budget[0]:g} {budget[1]}  multiplier {event['multiplier']:.3f}"
             elif event["kind"] == "candidate":
                 text = f"comparing networks for {event['budget']}: {event['done']} of {event['total']}"
+            elif event["kind"] == "confirming":
+                done, total, text = event["done"], event["total"], event["text"]
             elif event["kind"] == "precision":
                 text = f"fastest arithmetic: {event['chosen']}"
             elif event.get("validation_accuracy") is not None:

@@ -11,14 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import luts
-from lightnas_edge.cli._console import UsageError, info, percent, print_json, print_result, print_table, progress, warn
+from lightnas_edge.cli._console import (
+    UsageError,
+    duration,
+    info,
+    percent,
+    print_json,
+    print_result,
+    print_table,
+    progress,
+    warn,
+)
 from lightnas_edge.cli._options import add_classes, add_json, add_space, chosen_space, read_prior, whole
+from lightnas_edge.measuring.board_time import board_time
 from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.records.predictor import COMPONENTS
 from lightnas_edge.space import Space
 
 if TYPE_CHECKING:
     from lightnas_edge.predictor import Predictor
+    from lightnas_edge.records.plans import MeasuringPlans
     from lightnas_edge.records.predictor import CurvePoint, ResidualDecomposition
 
 METHODS = {
@@ -34,7 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "fit", help="a predictor from a table and measured networks",
         description="Fit predictors to a table, to measured networks or to both, score each by cross-validation, and "
-        "keep the best. Compare the errors with the repeatability of the measurements, which is printed with them.",
+        "keep the best. Compare the errors with the repeatability of the measurements, which is printed with them. The plans at "
+        "the end show which further measurements pay.",
         epilog="example: lightnas-edge fit --space tiny --lut ops.lut.jsonl --samples nets.lut.jsonl --out tiny.predictor.json",
     )  # fmt: skip
     add_space(parser)
@@ -92,10 +105,13 @@ def _run(arguments: argparse.Namespace) -> int:
         out = arguments.out or Path(f"{space.name}{suffix}.predictor.json")
         with progress(f"fitting {metric}") as bar:
             bar(len(records), len(metrics), "predictors")
-            predictor = _fit(arguments, space, lut, samples, metric, out)
-        records.append({"kind": "fit", "metric": metric, "predictor": str(out), "fit": predictor.fit.to_json()})
+            predictor, plans = _fit(arguments, space, lut, samples, metric, out)
+        records.append({
+            "kind": "fit", "metric": metric, "predictor": str(out), "fit": predictor.fit.to_json(), "plans": plans.to_json(),
+        })  # fmt: skip
         if not arguments.json:
             _print_fit(predictor, out, compare=arguments.compare)
+            _print_plans(plans)
     if arguments.json:
         print_json(records[0] if len(records) == 1 else records)
     return 0
@@ -108,15 +124,16 @@ def _fit(
     samples: Sequence[luts.Lut],
     metric: str,
     out: Path,
-) -> Predictor:
+) -> tuple[Predictor, MeasuringPlans]:
     from lightnas_edge.predictor import fit_best, learning_curve, load_observations
+    from lightnas_edge.predictor.plans import measuring_plans
 
     prior = read_prior(arguments.prior, space)
     observed = load_observations(space, samples, lut, metric=metric) if samples else None
     changes: dict[str, Any] = {}
     if observed is not None and arguments.curve:
         changes["curve"] = tuple(learning_curve(space, lut, observed, prior=prior, seed=arguments.seed))
-    predictor, _ = fit_best(
+    predictor, comparison = fit_best(
         space, lut, observed or (), seed=arguments.seed, method=METHODS.get(arguments.method), baseline=arguments.compare,
         metric=metric, prior=prior,
     )  # fmt: skip
@@ -128,7 +145,11 @@ def _fit(
     predictor.origin = replace(predictor.origin, fit=predictor.fit.changed(**changes))
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(out)
-    return predictor
+    plans = measuring_plans(
+        space, lut, observed, comparison, board_time(lut, samples),
+        metric=metric, seed=arguments.seed, simulated=predictor.simulated,
+    )  # fmt: skip
+    return predictor, plans
 
 
 def _print_fit(predictor: Predictor, out: Path, *, compare: bool) -> None:
@@ -203,6 +224,23 @@ def _print_curve(curve: Sequence[CurvePoint]) -> None:
             [f"{count} network{'s'[: count > 1]}", *(percent(of[method, count].mape, 2) for method in methods)]
             for count in counts
         ])  # fmt: skip
+
+
+def _print_plans(plans: MeasuringPlans) -> None:
+    """The error of further networks against the time of the board."""
+    if not plans.points:
+        return
+    mark = "SIMULATED: " * plans.simulated
+    print_table([f"{mark}plan of measuring", "networks", "time of the board", "MAPE", ""], [
+        [
+            point.plan, str(point.networks or ""),
+            "not available" if point.board_minutes is None else duration(60 * point.board_minutes),
+            percent(point.mape, 2), "extrapolated" if point.basis == "extrapolated" else "",
+        ]
+        for point in plans.points
+    ])  # fmt: skip
+    if plans.verdict is not None:
+        print_result(f"{mark}{plans.verdict}")
 
 
 def _domain(predictor: Predictor) -> str:

@@ -11,6 +11,7 @@ import luts
 from lightnas_edge.cli._console import UsageError, percent, print_json, print_result
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress, measure_with_progress, report_table
 from lightnas_edge.cli._model_options import add_model, chosen_model, model_settings
+from lightnas_edge.cli._next import what_next
 from lightnas_edge.cli._options import (
     add_classes,
     add_host,
@@ -89,16 +90,19 @@ def _run(arguments: argparse.Namespace) -> int:
     seconds = time.monotonic() - began_s
     coverage = lut.coverage([shaped.key for shaped in space.shaped_operators()])
     repeatability = luts.repeatability(lut)
+    next_step = what_next(arguments, space, chosen, lut, coverage)
     if arguments.json:
         print_json({
             "kind": "profile", "lut": str(table), "found": len(coverage.found), "missing": list(coverage.missing),
             "failed": list(coverage.failed), "fell_back": {key: lut.fallbacks[key] for key in job.keys if key in lut.fallbacks},
             "repeatability": repeatability.operators,
-            "fingerprint": lut.fingerprint, "simulated": lut.simulated,
+            "fingerprint": lut.fingerprint, "simulated": lut.simulated, "next": next_step.to_json(),
         })  # fmt: skip
     else:
         report_table(job, lut, energy=arguments.energy, seconds=seconds)
         print_result(f"{space.name}: {coverage}; repeatability: {percent(repeatability.operators, 2)}")
+        for line in next_step.lines():
+            print_result(line)
     return 0 if all(key in lut.entries for key in job.keys) else 1
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import devices
 import luts
-from lightnas_edge.cli._console import UsageError, info, percent, print_json, print_result, print_table
+from lightnas_edge.cli._console import UsageError, info, percent, print_json, print_result, print_table, warn
 from lightnas_edge.cli._measuring import (
     announce_estimate,
     campaign_progress,
@@ -34,15 +34,18 @@ from lightnas_edge.cli._options import (
     sudo_password,
 )
 from lightnas_edge.measuring import Settings, sample_architectures, sentinels, write_sample_job
+from lightnas_edge.measuring.same_board import require_same_board
 from lightnas_edge.measuring.tables import table_path
-from lightnas_edge.space import Space
+from lightnas_edge.space import Architecture, Space
 
 if TYPE_CHECKING:
+    from lightnas_edge.predictor import Predictor
     from lightnas_edge.predictor.adaptive_sampling import AdaptiveSampling, AdaptiveSamplingConfig
     from lightnas_edge.records.adaptive import FitProgress
 
 _COUNT, _MAX_COUNT = 10, 60
-_ADAPTIVE_ONLY = ("until", "metric", "around_ms", "around_mj", "round_networks", "prior", "lut")
+_ADAPTIVE_ONLY = ("until", "round_networks")
+_AROUND_ONLY = ("metric", "prior", "lut", "predictor")  # or with --adaptive
 _STOPPED = {
     "reached": "the target of ±{until} is reached",
     "noise": "the rest is measurement noise; more --rounds or a quieter board help, more networks do not",
@@ -56,8 +59,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "sample", help="measure whole networks",
         description="Measure whole networks of a space, with random weights, together with a few operators that tie "
         "them to the operators' table. The first ten are the same on every board, the others are random: the same seed with a "
-        "larger count adds networks to those already measured. With --adaptive, each round measures the most informative ones.",
-        epilog="example: lightnas-edge sample --host localhost --space tiny --adaptive --until 1",
+        "larger count adds networks to those already measured. With --around-ms they are random networks that are predicted near a "
+        "latency. With --adaptive, each round measures the most informative ones.",
+        epilog="examples: lightnas-edge sample --host localhost --space tiny --adaptive --until 1; "
+        "lightnas-edge sample --host localhost --space tiny --around-ms 0.9 --predictor tiny.predictor.json --count 20",
     )  # fmt: skip
     add_host(parser)
     add_space(parser)
@@ -65,6 +70,31 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--count", type=count, metavar="N", help=f"networks (default: {_COUNT}; at most {_MAX_COUNT} with --adaptive)"
     )
+    near = parser.add_argument_group(
+        "networks near a budget", "where a search chooses, a predictor needs networks most"
+    )
+    near.add_argument(
+        "--around-ms", type=milliseconds, metavar="MS",
+        help="networks that are predicted within 2 %% of this latency (with --adaptive: what is to be predicted well)",
+    )  # fmt: skip
+    near.add_argument(
+        "--around-mj", type=positive, metavar="MJ", help="the same for an energy, with --metric energy_mj"
+    )
+    near.add_argument(
+        "--metric", choices=list(luts.METRICS), metavar="NAME",
+        help=f"what is predicted: {', '.join(luts.METRICS)} (default: latency_ms)",
+    )  # fmt: skip
+    known = near.add_mutually_exclusive_group()
+    known.add_argument(
+        "--predictor", type=Path, metavar="FILE", help="predict with this one, of this board; not with --adaptive"
+    )
+    known.add_argument(
+        "--prior", type=Path, metavar="FILE", help="start from the predictor of another board, power mode or batch size"
+    )
+    known.add_argument(
+        "--lut", type=Path, metavar="FILE",
+        help="the operators' table to start from (default: the one named after host, space and settings, if it exists)",
+    )  # fmt: skip
     group = parser.add_argument_group("adaptive sampling")
     group.add_argument(
         "--adaptive", action="store_true", help="pick the most informative networks; stop at the target uncertainty"
@@ -73,26 +103,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--until", type=percentage, metavar="PERCENT",
         help="target uncertainty: half the width of a network's 90 %% interval (default: 1)",
     )  # fmt: skip
-    group.add_argument(
-        "--around-ms", type=milliseconds, metavar="MS",
-        help="for networks near this latency (default: for the whole space)",
-    )  # fmt: skip
-    group.add_argument(
-        "--metric", choices=list(luts.METRICS), metavar="NAME",
-        help=f"what is predicted: {', '.join(luts.METRICS)} (default: latency_ms)",
-    )  # fmt: skip
-    group.add_argument(
-        "--around-mj", type=positive, metavar="MJ", help="for networks near this energy, with --metric energy_mj"
-    )
     group.add_argument("--round-networks", type=count, metavar="N", help="networks per adaptive round (default: 5)")
-    known = group.add_mutually_exclusive_group()
-    known.add_argument(
-        "--prior", type=Path, metavar="FILE", help="start from the predictor of another board, power mode or batch size"
-    )
-    known.add_argument(
-        "--lut", type=Path, metavar="FILE",
-        help="the operators' table to start from (default: the one named after host, space and settings, if it exists)",
-    )  # fmt: skip
     add_measuring(parser, rounds=15)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the table (default: named after host, space, settings)"
@@ -111,7 +122,7 @@ def _run(arguments: argparse.Namespace) -> int:
     table = arguments.out or table_path(arguments.host, space.name, chosen, "-networks")
     if arguments.adaptive:
         return _sample_adaptively(arguments, space, connection, chosen, table, password)
-    architectures = sample_architectures(space, arguments.count or _COUNT, arguments.seed)
+    architectures = _networks(arguments, space, connection, chosen, table)
     began_s = time.monotonic()
     job, lut = measure_with_progress(
         connection,
@@ -134,16 +145,74 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raises UsageError for options that do not go together."""
+    around = arguments.around_ms or arguments.around_mj
     if not arguments.adaptive:
         for name in _ADAPTIVE_ONLY:
             if getattr(arguments, name):
                 raise UsageError(f"--{name.replace('_', '-')} needs --adaptive")
+        for name in _AROUND_ONLY:
+            if getattr(arguments, name) and not around:
+                raise UsageError(f"--{name} needs --around-ms, --around-mj or --adaptive")
+    elif arguments.predictor:
+        raise UsageError("--predictor: not with --adaptive, which fits its own", hint="start from --lut or --prior")
     metric = arguments.metric or "latency_ms"
     unit = luts.METRICS[metric]
     if metric.endswith("energy_mj") and not arguments.energy:
         raise UsageError(f"--metric {metric} needs --energy")
     if (arguments.around_ms and unit != "ms") or (arguments.around_mj and unit != "mJ"):
         raise UsageError(f"{metric} is not in the unit of --around-{'ms' if arguments.around_ms else 'mj'}")
+
+
+def _networks(
+    arguments: argparse.Namespace, space: Space, connection: devices.Connection, chosen: Settings, table: Path
+) -> list[Architecture]:
+    """Those that are measured without --adaptive."""
+    wanted, around = arguments.count or _COUNT, arguments.around_ms or arguments.around_mj
+    if not around:
+        return sample_architectures(space, wanted, arguments.seed)
+    from lightnas_edge.predictor.near import NEAR, networks_near
+
+    predictor, source = _predictor(arguments, space, connection, chosen, table)
+    found = networks_near(predictor, around, wanted, arguments.seed)
+    if len(found) < wanted:
+        warn(
+            f"only {len(found)} networks of {space.name} are predicted within {percent(NEAR, 0)} of {around:g} {predictor.unit}"
+        )
+    info(f"networks within {percent(NEAR, 0)} of {around:g} {predictor.unit} as {source} predicts")
+    return found
+
+
+def _predictor(
+    arguments: argparse.Namespace, space: Space, connection: devices.Connection, chosen: Settings, table: Path
+) -> tuple[Predictor, Path]:
+    """What tells which networks are near, and its file.
+
+    Raises:
+        UsageError: there is none.
+        PredictorError: it is of another metric, or the board's speed relative to the prior's is not known.
+        FingerprintError: it is of another board.
+    """
+    from lightnas_edge.predictor import load_predictor, lut_predictor
+    from lightnas_edge.predictor.near import transferred_by_reference
+
+    metric = arguments.metric or "latency_ms"
+    if arguments.predictor:
+        predictor = load_predictor(arguments.predictor, space)
+        if predictor.metric != metric:
+            raise UsageError(f"{arguments.predictor} predicts {predictor.metric}, not {metric}")
+        require_same_board(connection, predictor.fingerprint, str(arguments.predictor))
+        return predictor, arguments.predictor
+    prior = read_prior(arguments.prior, space)
+    if prior is not None:
+        measured = luts.read(table) if table.exists() and not arguments.fresh else None
+        return transferred_by_reference(space, prior, measured, metric=metric), arguments.prior
+    operators = arguments.lut or table_path(arguments.host, space.name, chosen)
+    if not operators.exists():
+        raise UsageError(
+            f"no predictor: {operators} does not exist",
+            hint="name one with --predictor, a table with --lut, or measure the table with `lightnas-edge profile`",
+        )
+    return lut_predictor(space, luts.read(operators), metric=metric), operators
 
 
 def _sample_adaptively(

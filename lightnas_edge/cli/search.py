@@ -10,6 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lightnas_edge.cli._budgets import add_limits, add_sources, named_limits, named_sources
+from lightnas_edge.cli._confirm import (
+    add_confirm,
+    check_confirm,
+    confirming,
+    confirming_board,
+    host_is_a_source,
+    print_confirmations,
+    warn_unconfirmed,
+)
 from lightnas_edge.cli._console import UsageError, info, ms, percent, print_json, print_result, print_table, warn
 from lightnas_edge.cli._learning import learning_progress, read_data, tensorboard
 from lightnas_edge.cli._measuring import campaign_progress
@@ -53,7 +62,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="examples: lightnas-edge search --predictor tiny.predictor.json --latency-ms 0.9 --data digits; "
         "lightnas-edge search --lut xavier-lightnas-b8 --targets 20:30:2 --data DIR; "
         "lightnas-edge search --predictor orin-fp16.predictor.json --predictor orin-int8.predictor.json --latency-ms 10 --data DIR; "
-        "lightnas-edge search --from runs/lightnas-search --latency-ms 25",
+        "lightnas-edge search --from runs/lightnas-search --latency-ms 25; "
+        "lightnas-edge search --predictor tiny.predictor.json --host localhost --confirm 4 --latency-ms 0.9 --data digits",
     )  # fmt: skip
     add_space(parser, required=False)
     add_sources(parser)
@@ -68,6 +78,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="add networks to a finished search, for further targets or boards; nothing is trained",
     )  # fmt: skip
     add_limits(parser)
+    add_confirm(parser)
     parser.add_argument("--data", metavar="DIR", help="folder of images (train/CLASS/*.jpg), or digits")
     parser.add_argument("--out", type=Path, metavar="RUN", help="run directory (default: runs/SPACE-BUDGET)")
     add_json(parser)
@@ -77,8 +88,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     group = parser.add_argument_group("search", "the defaults are the published values; docs/search.md explains them")
     group.add_argument(
-        "--method", default="shared", choices=("shared", "lightnas"),
-        help="lightnas: the published loop, one budget (default: shared, one supernet for any number)",
+        "--method", default="shared", choices=("shared", "entangled", "lightnas"),
+        help="entangled: as shared, and operators are cuts of the largest, which teaches the others; lightnas: the published loop, one "
+        "budget (default: shared, one supernet for any number)",
     )  # fmt: skip
     group.add_argument("--epochs", type=count, default=90, metavar="N", help="default: 90")
     group.add_argument("--warmup-epochs", type=count, metavar="N", help="weights only (default: a ninth of the epochs)")
@@ -128,6 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from lightnas_edge.nn import joined_ranks
 
     with joined_ranks(arguments.device) as ranks:
+        check_confirm(arguments)
         if arguments.earlier is not None:
             folder, results = _add(arguments)
         else:
@@ -160,6 +173,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     budgets = _keepable(space, budgets, config.confidence)  # before anything else is read or written
     check_budgets(space, budgets, config)
     _check_binding(budgets, force=arguments.force)
+    confirm_on = confirming_board(arguments, budgets)
     if arguments.data is None:
         raise BudgetError("a search needs images", hint="add --data DIR, or --data digits for a first try")
     data = read_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
@@ -185,6 +199,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         results = run_search(
             run, space.with_classes(len(data.classes)), data, budgets, config,
             sources=_sources(boards, budgets), on_event=record,
+            confirm=confirming(arguments, confirm_on, draw),
         )  # fmt: skip
     return run, results
 
@@ -215,19 +230,28 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     )  # fmt: skip
     boards, budgets = _boards_and_budgets(arguments, space, run)
     budgets = _keepable(space, budgets, config.confidence)
-    earlier = [budget.name for budget in budgets if found_before(opened, budget, config.confidence)]
+    earlier = [
+        budget.name
+        for budget in budgets
+        if found_before(opened, budget, config.confidence, confirmed=arguments.confirm is not None)
+    ]
     budgets = [budget for budget in budgets if budget.name not in earlier]
     for name in earlier:
         info(f"{name} was found before and is kept: {run / NETWORKS / name}")
     if not budgets:
         return run, []
+    confirm_on = confirming_board(arguments, budgets)
     ranks = Ranks()
     ranks.wait()  # before the first one writes them
     source = arguments.data or record.data.source
     data = read_data(source, space=space, seed=record.data.seed, workers=arguments.workers)
     _warn(boards, space, data)
     with _progress(budgets) as draw:
-        results = add_budgets(run, space, data, budgets, config, sources=_sources(boards, budgets), on_event=draw)
+        results = add_budgets(
+            run, space, data, budgets, config,
+            sources=_sources(boards, budgets), on_event=draw,
+            confirm=confirming(arguments, confirm_on, draw),
+        )  # fmt: skip
     return run, results
 
 
@@ -278,8 +302,9 @@ def _boards_and_budgets(
             )  # fmt: skip
 
         boards = read_boards(
-            named_sources(arguments), metrics, space, complete_table=complete, precisions=arguments.precision
-        )
+            named_sources(arguments, host=host_is_a_source(arguments)), metrics, space,
+            complete_table=complete, precisions=arguments.precision,
+        )  # fmt: skip
     if run is not None:
         boards = merge_with_run(boards, boards_of_run(run))
     if not boards:
@@ -341,11 +366,18 @@ def _print(folder: Path, results: Sequence[SearchResult], arguments: argparse.Na
         _print_best(front, results)
     else:
         print_result(f"nothing to add; {len(front.networks)} networks from this search: {folder / 'front.json'}")
+    if not arguments.json:
+        print_confirmations(results)
+    warn_unconfirmed(results)
+    paths = results[0].sampled_paths if results else None
+    if paths is not None and paths.warning is not None:
+        warn(paths.warning)
     for result in results:
         if result.fault is not None:
             warn(f"{result.budget.name}: {result.fault}")
         _warn_extrapolated(result)
-        if not result.chosen.selection.exact:
+        was_measured = result.confirmation is not None and result.confirmation.measured
+        if not result.chosen.selection.exact and not was_measured:
             info(f"{result.budget.name}: the predictor is not linear, so the selection is a local search and not exact")
 
 

@@ -11,11 +11,11 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from lightnas_edge.errors import PredictorError
 from lightnas_edge.files import finite
 from lightnas_edge.predictor.additive import AdditivePredictor
-from lightnas_edge.predictor.base import one_hot_of, reachable_range
+from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.choose import next_networks
+from lightnas_edge.predictor.near import moved_near, require_reachable
 from lightnas_edge.predictor.observations import Observations
 from lightnas_edge.records.adaptive import FitProgress, StoppingReason
 from lightnas_edge.space import Architecture
@@ -23,7 +23,6 @@ from lightnas_edge.space import Architecture
 _CONFIDENCE = 0.9
 _TARGETS = 512  # networks that represent the networks of interest
 _CANDIDATES = 1024
-_STEPS = 300  # single changes tried on each network to bring it near a value
 _FLOOR = 1.1  # times the floor: the remaining uncertainty of the model is negligible
 _LEAST = 20  # networks before noise and model uncertainty can be separated
 
@@ -42,9 +41,9 @@ def assess(predictor: AdditivePredictor, observations: Observations, around: flo
     quantile = predictor.quantile((1 + _CONFIDENCE) / 2)
     unit = abs(float(np.median(observations.value)))
     measuring = math.sqrt(max(predictor.noise**2 - predictor.discrepancy**2, 0.0))
-    floor, discrepancy, noise = (
-        float(np.median(quantile * part / predicted)) for part in (predictor.noise, predictor.discrepancy, measuring)
-    )
+    least = predictor.floor_std(one_hot)
+    floor, noise = (float(np.median(quantile * part / predicted)) for part in (least, measuring))
+    discrepancy = math.sqrt(max(floor**2 - noise**2, 0.0))
     rmse = predictor.fit.leave_one_out_rmse
     return FitProgress(
         networks=len(observations),
@@ -96,21 +95,5 @@ def networks_of_interest(predictor: AdditivePredictor, around: float | None) -> 
     indices = generator.integers(len(space.operators), size=shape)
     if around is None:
         return indices
-    values = reachable_range(predictor)
-    if not values.lowest <= around <= values.highest:
-        raise PredictorError(
-            f"no network of space {space.name} is predicted near {around:g} {predictor.unit}; the space reaches {values}",
-            hint="choose a value in this range",
-        )
-    rows = np.arange(_TARGETS)
-    away = np.abs(predictor.predict_indices(indices) - around)
-    for _ in range(_STEPS):
-        changed = indices.copy()
-        changed[rows, generator.integers(shape[1], size=_TARGETS)] = generator.integers(
-            len(space.operators), size=_TARGETS
-        )
-        off = np.abs(predictor.predict_indices(changed) - around)
-        # Networks within 2 % stay as they are: more changes would leave few networks, all of one kind.
-        better = (off < away) & (away > 0.02 * around)
-        indices[better], away[better] = changed[better], off[better]
-    return indices
+    require_reachable(predictor, around)
+    return moved_near(predictor, indices, around, generator)[0]

@@ -31,6 +31,5 @@ class ConfirmPlan(Record):
     kind: Literal["confirm-plan"] = "confirm-plan"
     schema_: Literal[1] = Field(default=1, alias="schema")
     host: Name
-    table: Name  # of the file with the measured networks
     predictor_sha256: dict[Metric, Sha256]  # of the predictors before anything was measured
     rounds: tuple[tuple[PlannedNetwork, ...], ...] = ()

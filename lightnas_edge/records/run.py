@@ -217,7 +217,7 @@ class ConfirmationRecord(Record):
     """
 
     host: Name
-    table: Text  # relative to the folder of the search
+    tables: tuple[Text, ...]  # one of each round, relative to the folder of the search
     allowed: Positive  # networks that might be measured for this budget
     networks: tuple[MeasuredNetwork, ...]  # in the order of measuring
     failed: tuple[Operators, ...]  # that the board could not measure

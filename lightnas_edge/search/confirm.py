@@ -26,7 +26,7 @@ import numpy as np
 
 import luts
 from devices import Connection, Status
-from lightnas_edge.errors import FingerprintError, InfeasibleBudgetError, PredictorError, RunError
+from lightnas_edge.errors import InfeasibleBudgetError, PredictorError, RunError
 from lightnas_edge.measuring import MeasurementProtocol, Settings, measure, network_key, write_sample_job
 from lightnas_edge.measuring.same_board import require_same_board
 from lightnas_edge.measuring.tables import ENERGY_ROUNDS
@@ -58,7 +58,6 @@ class Confirming:
         networks: of every budget, at most.
         on_preparing: models written, and how many there are.
         on_progress: the board's status while it measures.
-        on_measured: called after every round of measuring.
     """
 
     connection: Connection
@@ -66,7 +65,6 @@ class Confirming:
     rounds: int = ROUNDS
     on_preparing: Callable[[int, int], None] | None = None
     on_progress: Callable[[Status], None] | None = None
-    on_measured: Callable[[], None] | None = None
 
 
 def require_confirmable(budgets: Sequence[Budget], connection: Connection) -> None:
@@ -159,10 +157,10 @@ class _Board:
         identity = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:8]
         self.stem = f"{self._any.fingerprint.get('precision', 'networks')}-{identity}"
         folder = run_folder / FOLDER
-        self.journal, self.path = folder / f"{self.stem}.lut.jsonl", folder / f"{self.stem}.json"
+        self.path = folder / f"{self.stem}.json"
         self.table = None if table is None else luts.read(table)
         remedy = f"remove {folder} to measure again"
-        plan = ConfirmPlan(host=how.connection.name, table=self.journal.name, predictor_sha256=hashes)
+        plan = ConfirmPlan(host=how.connection.name, predictor_sha256=hashes)
         if self.path.exists():
             plan = ConfirmPlan.load(self.path, error=RunError, remedy=remedy)
             if plan.predictor_sha256 != hashes:
@@ -195,12 +193,14 @@ class _Board:
         """Measure what the last round planned, as far as it is not measured yet, and learn from everything measured."""
         if not self.rounds:
             return
-        found = luts.read(self.journal) if self.journal.exists() else None
-        if found is None or not self._is_complete(found):
-            found = self._measure()
-        self._learn(found)
-        if self.how.on_measured is not None:
-            self.how.on_measured()
+        last = self._journal(len(self.rounds))
+        if not last.exists() or not self._is_complete(luts.read(last)):
+            self._measure(last)
+        self._learn([luts.read(self._journal(number)) for number in range(1, len(self.rounds) + 1)])
+
+    def _journal(self, number: int) -> Path:
+        """Of one round. Sessions far apart in time are separate tables, and the drift of each is corrected."""
+        return self.path.with_name(f"{self.stem}-{number}.lut.jsonl")
 
     def _last(self) -> list[Architecture]:
         return list(dict.fromkeys(self._architecture(each.operators) for each in self.rounds[-1]))
@@ -213,7 +213,7 @@ class _Board:
             for key in keys
         )
 
-    def _measure(self) -> luts.Lut:
+    def _measure(self, journal: Path) -> None:
         settings = replace(
             Settings.like(self._any.fingerprint, MeasurementProtocol(rounds=self.how.rounds)),
             energy_rounds=ENERGY_ROUNDS if any("energy" in metric for metric in self.before) else 0,
@@ -222,13 +222,12 @@ class _Board:
         _log.info("measuring %d networks that the search would hand over, round %d", len(networks), len(self.rounds))
         with tempfile.TemporaryDirectory(prefix="lightnas-edge-job-") as folder:
             job = write_sample_job(Path(folder), self.space, settings, networks, on_progress=self.how.on_preparing)
-            found = measure(self.how.connection, job, self.journal, on_progress=self.how.on_progress)
+            found = measure(self.how.connection, job, journal, on_progress=self.how.on_progress)
         for key in job.keys:
             if key in found.failed:
                 _log.warning("%s could not be measured: %s", key, found.failed[key].message)
-        return found
 
-    def _learn(self, found: luts.Lut) -> None:
+    def _learn(self, tables: Sequence[luts.Lut]) -> None:
         round_of: dict[Names, int] = {}
         for number, networks in enumerate(self.rounds, start=1):
             for network in networks:
@@ -237,10 +236,10 @@ class _Board:
         notes: list[str] = []
         self.after = {}
         for metric, before in self.before.items():
-            if not found.networks:
+            if not any(table.networks for table in tables):
                 self.after[metric] = before
                 continue
-            observed = self._observations(found, metric)
+            observed = self._observations(tables, metric)
             notes += observed.notes
             rows = []
             for row, indices in enumerate(observed.indices):
@@ -256,14 +255,11 @@ class _Board:
         self.measured = {names: _Measured(each, round_of[names]) for names, each in complete.items()}
         self.failed = set(values) - set(complete)
 
-    def _observations(self, found: luts.Lut, metric: str) -> Observations:
+    def _observations(self, tables: Sequence[luts.Lut], metric: str) -> Observations:
         """Raises FingerprintError: the board is not in the state in which the predictor was measured."""
-        try:
-            return load_observations(self.space, [found], self.table, metric=metric)
-        except FingerprintError:
-            self.before[metric].require_same_board(found.fingerprint, f"the networks in {self.journal}")
-            # Another table than that of the predictor: it cannot show the drift.
-            return load_observations(self.space, [found], metric=metric)
+        self.before[metric].require_same_board(tables[-1].fingerprint, f"the networks in {tables[-1].path}")
+        same = self.table is not None and self.table.fingerprint == tables[-1].fingerprint
+        return load_observations(self.space, tables, self.table if same else None, metric=metric)
 
     # -- what is known then ---------------------------------------------------------------------------------
 
@@ -354,7 +350,7 @@ class _Board:
         )
         return ConfirmationRecord(
             host=self.how.connection.name,
-            table=f"{FOLDER}/{self.journal.name}",
+            tables=tuple(f"{FOLDER}/{self._journal(number).name}" for number in range(1, len(self.rounds) + 1)),
             allowed=self.how.networks,
             networks=networks,
             failed=tuple(names for names in planned if names in self.failed),

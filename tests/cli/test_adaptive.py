@@ -78,7 +78,7 @@ def test_a_damaged_record_is_an_error_with_a_way_out(folder, content):
     assert answer.code == 1 and "nets.adaptive.json" in answer.err and "remove it" in answer.err
 
 
-@pytest.mark.parametrize("option", [("--until", 2), ("--around-ms", 3), ("--round-networks", 2)])
+@pytest.mark.parametrize("option", [("--until", 2), ("--round-networks", 2)])
 def test_options_of_adaptive_sampling_alone_are_refused(folder, option):
     answer = run("sample", *BOARD, *option)
 

@@ -31,19 +31,20 @@ ROUNDS = 4
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
-    """A table and a predictor of latency and of energy, measured on the virtual board."""
+    """The latency of a virtual board: its table, and a predictor fitted to networks too."""
     folder = tmp_path_factory.mktemp("board")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTNAS_EDGE_HOME", str(folder / "home"))
-        table = luts.read(complete_table(HOST, SPACE, energy=True, folder=folder))
-        connection = devices.connect(HOST)
-        settings = Settings(backend=connection.backend, energy_rounds=2, protocol=MeasurementProtocol(rounds=ROUNDS))
-        job = write_sample_job(folder / "job", SPACE, settings, sample_architectures(SPACE, 14, 0))
-        networks = measure(connection, job, folder / "networks.lut.jsonl")
-        yield {
-            "table": table.path,
-            **{metric: fit_additive(SPACE, table, [networks], metric=metric) for metric in ("latency_ms", "energy_mj")},
-        }
+        table = luts.read(complete_table(HOST, SPACE, folder=folder))
+        networks = sampled(folder, 14)
+        yield {"table": table.path, "latency_ms": fit_additive(SPACE, table, [networks])}
+
+
+def sampled(folder, count, **how):
+    connection = devices.connect(HOST)
+    settings = Settings(backend=connection.backend, protocol=MeasurementProtocol(rounds=ROUNDS), **how)
+    job = write_sample_job(folder / "job", SPACE, settings, sample_architectures(SPACE, count, 0))
+    return measure(connection, job, folder / "networks.lut.jsonl")
 
 
 def optimistic(predictor, factor=0.85):
@@ -116,17 +117,17 @@ def test_the_run_keeps_the_predictor_that_has_learned(surprised):
     assert kept.predict_one(run.architecture) == pytest.approx(run.found.predicted.metrics["latency_ms"].value)
     (row,) = read_front(run).networks
     assert row.confirmation == run.found.choice.confirmation == result.confirmation
-    assert (folder / row.confirmation.table).exists()
+    assert all((folder / table).exists() for table in row.confirmation.tables)
 
 
 def test_the_same_command_measures_nothing_again(surprised, board):
     folder, budget, result = surprised
-    journal = (folder / result.confirmation.table).read_bytes()
+    before = {path: path.read_bytes() for path in (folder / "confirm").iterdir()}
 
     (again,) = confirmed(folder, [budget], board)
 
     assert again.architecture == result.architecture and again.confirmation == result.confirmation
-    assert (folder / result.confirmation.table).read_bytes() == journal
+    assert {path: path.read_bytes() for path in (folder / "confirm").iterdir()} == before
 
 
 def test_a_predictor_that_is_right_keeps_its_choice(board, tmp_path):
@@ -173,8 +174,10 @@ def test_with_a_larger_allowance_only_further_networks_are_measured(board, tmp_p
 
     assert len(first.confirmation.networks) == 1
     assert second.confirmation.networks[0].operators == first.confirmation.networks[0].operators
-    table = luts.read(tmp_path / "run" / second.confirmation.table)
-    assert {len(entry.visits) for entry in table.networks.values()} == {ROUNDS}
+    tables = [luts.read(tmp_path / "run" / table) for table in second.confirmation.tables]
+    assert first.confirmation.tables == second.confirmation.tables[:1]
+    assert sum(len(table.networks) for table in tables) == len(second.confirmation.networks)
+    assert all(len(entry.visits) >= ROUNDS for table in tables for entry in table.networks.values())
 
 
 def test_without_a_measured_network_that_keeps_the_budget_the_prediction_is_handed_over_and_named(board, tmp_path):
@@ -200,13 +203,13 @@ def test_a_budget_that_no_network_keeps_once_some_were_measured_is_refused_and_n
     assert result.predicted["latency_ms"] <= possible.targets["latency_ms"]
 
 
-def test_budgets_of_one_board_are_measured_in_one_journal_and_teach_each_other(board, tmp_path):
+def test_budgets_of_one_board_are_measured_together_and_teach_each_other(board, tmp_path):
     low = optimistic(board["latency_ms"])
     budgets = [budget_of(low, "low", 0.35), budget_of(low, "high", 0.65)]
 
     results = confirmed(tmp_path / "run", budgets, board, networks=3)
 
-    assert len({result.confirmation.table for result in results}) == 1
+    assert len({result.confirmation.tables for result in results}) == 1
     assert all(result.confirmation.others > 0 for result in results)
     for result in results:
         place = Run.open(tmp_path / "run" / "networks" / result.budget.name)
@@ -215,21 +218,25 @@ def test_budgets_of_one_board_are_measured_in_one_journal_and_teach_each_other(b
 
 
 def test_energy_is_measured_where_it_is_limited(board, tmp_path):
+    networks = sampled(tmp_path, 8, energy_rounds=2)
+    energy = fit_additive(SPACE, None, [networks], metric="energy_mj")
     budget = Budget("energy", (
-        Constraint(optimistic(board["energy_mj"]), target_of(board["energy_mj"], 0.5)),
+        Constraint(energy, target_of(energy, 0.5)),
         Constraint(board["latency_ms"], target_of(board["latency_ms"], 0.8)),
         Constraint(CountedPredictor(SPACE, "params_m"), 1.0),
     ))  # fmt: skip
 
-    (result,) = confirmed(tmp_path / "run", [budget], board)
+    (result,) = confirmed(tmp_path / "run", [budget], board, networks=2)
 
     for network in result.confirmation.networks:
         assert set(network.metrics) == {"energy_mj", "latency_ms"}
     assert set(result.confirmation.interval_factor) == {"energy_mj", "latency_ms"}
-    predictors = Run.open(tmp_path / "run").predictors
-    assert {load_predictor(path, SPACE).fit.networks for path in predictors.values()} == {
-        14 + len(result.confirmation.networks)
+    fitted = {
+        metric: load_predictor(path, SPACE).fit.networks
+        for metric, path in Run.open(tmp_path / "run").predictors.items()
     }
+    number = len(result.confirmation.networks)
+    assert fitted == {"energy_mj": 8 + number, "latency_ms": 14 + number}
 
 
 def test_a_network_of_a_finished_search_is_confirmed_afterwards(board, tmp_path):

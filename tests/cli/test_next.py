@@ -1,0 +1,71 @@
+"""What to measure next, as `profile-device` and `fit` say it."""
+
+import json
+import shlex
+
+import pytest
+
+from lightnas_edge.cli import all_commands, profile_device_alone
+from tests.cli.commands import run
+
+HOST = ("--host", "virtual:jetson-nano", "--space", "tiny", "--rounds", 3)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def parsed(command):
+    program, *words = shlex.split(command)
+    return (profile_device_alone() if program == "profile-device" else all_commands()).parse_args(words)
+
+
+def test_after_a_table_come_networks_with_the_same_settings_and_a_fit(folder):
+    answer = run(
+        "profile", *HOST, "--classes", 7, "--precision", "fp16", "--batch", 4, "--threads", 2, "--lock-clocks", "--json"
+    )
+
+    assert answer.code == 0, answer.err
+    record = json.loads(answer.out)
+    sample, fit = (parsed(command) for command in record["next"]["commands"])
+    assert (sample.host, sample.space, sample.classes) == ("virtual:jetson-nano", "tiny", 7)
+    assert (sample.precision, sample.batch, sample.threads, sample.lock_clocks) == ("fp16", 4, 2, True)
+    assert 20 <= sample.count == record["next"]["networks"] <= 100
+    assert record["next"]["board_minutes"] > 0
+    assert str(fit.lut) == record["lut"] and fit.classes == 7
+
+
+def test_the_printed_commands_run_as_they_stand(folder):
+    answer = run("profile", *HOST)
+    sample, fit = (line.strip() for line in answer.out.splitlines() if line.startswith("  lightnas-edge "))
+
+    assert "next: measure " in answer.out and " whole networks (about " in answer.out
+    assert run(*shlex.split(sample)[1:], "--rounds", 3).code == 0
+    fitted = run(*shlex.split(fit)[1:])
+    assert fitted.code == 0, fitted.err
+    assert "SIMULATED: plan of measuring" in fitted.out and "extrapolated" in fitted.out
+    assert "the operators' table " in fitted.out
+
+
+def test_after_a_part_of_a_table_comes_the_rest_into_the_same_file(folder):
+    answer = run("profile", *HOST, "--only", "stem", "--out", "my table.lut.jsonl", "--json")
+
+    record = json.loads(answer.out)
+    rest, sample = (parsed(command) for command in record["next"]["commands"])
+    assert str(rest.out) == "my table.lut.jsonl" and rest.only == []
+    assert record["next"]["networks"] is None and sample.count == 20
+
+
+def test_plans_are_in_the_json_of_a_fit(folder):
+    run("profile", *HOST, "--out", "ops.lut.jsonl")
+    run("sample", *HOST, "--count", 24, "--out", "nets.lut.jsonl")
+
+    answer = run("fit", "--space", "tiny", "--lut", "ops.lut.jsonl", "--samples", "nets.lut.jsonl", "--json")
+
+    plans = json.loads(answer.out)["plans"]
+    assert {point["plan"] for point in plans["points"]} == {"table only", "networks only", "both"}
+    assert all(point["board_minutes"] > 0 and point["mape"] > 0 for point in plans["points"])
+    assert isinstance(plans["table_helps"], bool) and plans["simulated"]

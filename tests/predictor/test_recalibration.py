@@ -1,0 +1,107 @@
+"""Intervals after networks were measured that a predictor had chosen."""
+
+import numpy as np
+import pytest
+
+from lightnas_edge.predictor import fit_additive
+from lightnas_edge.predictor.recalibration import predictive_residuals, recalibrated
+from tests.predictor.boards import observed, random_architectures, small_space, sum_ms, table_truth_ms
+
+SPACE = small_space(8)
+TRUTH = table_truth_ms(SPACE)
+
+
+def measured(networks, *, seed=0, noise_ms=0.01, factor=1.0, error_ms=1e-3):
+    """Networks with noise that no sum of operators expresses."""
+    generator = np.random.default_rng(seed)
+    indices = np.stack([network.indices(SPACE) for network in networks])
+    truth = np.array([sum_ms(SPACE, TRUTH, network) for network in networks])
+    return observed(SPACE, indices, factor * truth + generator.normal(0, noise_ms, len(networks)), error_ms)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return fit_additive(SPACE, None, measured(random_architectures(SPACE, 60)))
+
+
+def test_networks_as_predicted_update_the_costs_and_no_more(predictor):
+    further = measured(random_architectures(SPACE, 5, seed=7), seed=1)
+
+    after = recalibrated(predictor, further)
+
+    assert after.mean == pytest.approx(predictor.updated(further).mean, abs=0.003)
+    assert after.fit.networks == predictor.fit.networks + 5
+
+
+def test_networks_that_are_all_slower_than_predicted_move_the_prediction_of_others_like_them(predictor):
+    """An update at the stated uncertainty of the costs believes in the costs and calls every one of them noise."""
+    networks = random_architectures(SPACE, 12, seed=31)
+    further, others = (measured(part, seed=4, factor=1.06) for part in (networks[:8], networks[8:]))
+
+    plain, after = predictor.updated(further), recalibrated(predictor, further)
+
+    left = [np.abs(others.value - each.predict(others.one_hot)).mean() for each in (predictor, plain, after)]
+    assert left[2] < 0.5 * left[0] and left[2] < left[1]
+
+
+def test_residuals_of_a_right_predictor_have_a_variance_of_one(predictor):
+    residuals = np.concatenate(
+        [
+            predictive_residuals(predictor, measured(random_architectures(SPACE, 6, seed=seed), seed=seed))
+            for seed in range(20, 80)
+        ]
+    )
+
+    assert np.mean(residuals**2) == pytest.approx(1.0, abs=0.35)
+
+
+def test_an_error_that_alike_networks_share_counts_once(predictor):
+    """Five finalists that are all too slow by the same amount are hardly more of a surprise than one."""
+    one = random_architectures(SPACE, 1, seed=11)[0]
+    indices = np.repeat(one.indices(SPACE)[None], 5, axis=0)
+    shifted = sum_ms(SPACE, TRUTH, one) + 0.05
+    first = predictive_residuals(predictor, observed(SPACE, indices[:1], [shifted]))
+    all_five = predictive_residuals(predictor, observed(SPACE, indices, [shifted] * 5))
+
+    assert abs(all_five[0]) == pytest.approx(abs(first[0]))
+    assert (np.abs(all_five[1:]) < np.abs(all_five[0])).all()
+
+
+def test_surprises_widen_the_intervals_and_good_predictions_do_not(predictor):
+    networks = random_architectures(SPACE, 8, seed=13)
+    one_hot = np.stack([network.one_hot(SPACE) for network in random_architectures(SPACE, 20, seed=14)])
+
+    surprised = recalibrated(predictor, measured(networks, noise_ms=0.06, seed=2))
+    confirmed = recalibrated(predictor, measured(networks, noise_ms=0.01, seed=2))
+
+    assert surprised.deviation(one_hot).mean() > 1.5 * predictor.deviation(one_hot).mean()
+    assert confirmed.deviation(one_hot).mean() < 1.2 * predictor.deviation(one_hot).mean()
+
+
+def test_the_interval_at_the_measured_networks_holds_more_often_afterwards():
+    """Networks that differ from the fitted ones by what the model cannot express."""
+    held = []
+    for seed in range(12):
+        predictor = fit_additive(SPACE, None, measured(random_architectures(SPACE, 40, seed=seed), seed=seed))
+        chosen = random_architectures(SPACE, 16, seed=100 + seed)
+        values = measured(chosen, seed=200 + seed, factor=1.05, noise_ms=0.03)
+        first, rest = values.take(np.arange(8)), values.take(np.arange(8, 16))
+        after = recalibrated(predictor, first)
+        held.append([
+            np.mean(rest.value <= each.upper(rest.one_hot, 0.95)) for each in (predictor, after)
+        ])  # fmt: skip
+    before, after = np.mean(held, axis=0)
+
+    assert before < 0.3, "5 % more than predicted is five deviations"
+    assert after >= 0.85
+
+
+def test_it_is_saved_and_read_as_any_other(predictor, tmp_path):
+    from lightnas_edge.predictor import load_predictor
+
+    after = recalibrated(predictor, measured(random_architectures(SPACE, 4, seed=17), seed=3))
+    after.save(tmp_path / "p.predictor.json")
+    read = load_predictor(tmp_path / "p.predictor.json", SPACE)
+    one_hot = np.stack([network.one_hot(SPACE) for network in random_architectures(SPACE, 5, seed=18)])
+
+    assert read.upper(one_hot, 0.95) == pytest.approx(after.upper(one_hot, 0.95))
