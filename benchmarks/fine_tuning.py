@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--calibration-method", default=DEFAULT_METHOD, choices=get_args(CalibrationMethod))
     parser.add_argument("--dialect", choices=get_args(Dialect))
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="0: no training")
     arguments = parser.parse_args()
     run = Run.open(arguments.run_folder)
     data = load_training_data(run)
@@ -141,6 +141,8 @@ def main() -> None:
         ])  # fmt: skip
 
     write(found)
+    if not arguments.seeds:
+        return
     tuned, control = [], []
     for seed in range(arguments.seeds):
         note(f"seed {seed} ...")
