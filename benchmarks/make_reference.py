@@ -44,7 +44,9 @@ def main(npz: str) -> None:
         ),
     )
     # The error of this fit adds to the error that the authors state for their predictor.
-    predictor.noise = float(np.hypot(STATED_RMSE_MS, rmse_ms))
+    predictor.noise, predictor.discrepancy = float(np.hypot(STATED_RMSE_MS, rmse_ms)), rmse_ms
+    assert predictor.distant is not None
+    predictor.distant = replace(predictor.distant, step_std=rmse_ms)
     predictor.origin = replace(predictor.origin, fit=fit)
     predictor.save(OUT)
     print(f"{OUT.name}: RMSE to the published predictor {rmse_ms} ms on {NETWORKS} other networks")

@@ -99,11 +99,10 @@ class AdditivePredictor(Predictor):
 
     def _distant_std(self, flat: Array) -> Array:
         """(B, L*K) -> (B,)"""
-        factor = self.distant_factor
-        if factor is None:
+        if self.distant is None or self.distant_factor is None:
             return np.zeros(len(flat))
-        found: Array = ((flat @ factor[1:] + factor[0]) ** 2).sum(axis=1)
-        return found
+        away = flat @ self.distant_factor[1:] + self.distant_factor[0]
+        return np.maximum((away**2).sum(axis=1) - self.distant.step_std, 0.0)
 
     def covariance_of(self, one_hot: NDArray[Any]) -> Array:
         """(B, L, K) -> (B, B) of measurements of networks, without their own errors: networks of one kind err together."""
@@ -112,7 +111,9 @@ class AdditivePredictor(Predictor):
         found: Array = along @ along.T + self.discrepancy**2 * np.eye(len(flat))
         if self.distant_factor is not None:
             away = flat @ self.distant_factor[1:] + self.distant_factor[0]
-            found += (away @ away.T) ** 2
+            away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-300)
+            std = self._distant_std(flat)
+            found += np.outer(std, std) * (away @ away.T) ** 2
         return found
 
     def _model_std(self, one_hot: NDArray[Any]) -> Array:
@@ -131,7 +132,7 @@ class AdditivePredictor(Predictor):
 
     @cached_property
     def distant_factor(self) -> Array | None:
-        """(1 + L*K, D): the squared length of `[1, one-hot] @ distant_factor` is the discrepancy of distant networks."""
+        """(1 + L*K, D): as `DistantDiscrepancy.factor`, for `[1, one-hot]`."""
         if self.distant is None:
             return None
         factor = self.distant.factor
@@ -152,7 +153,8 @@ class AdditivePredictor(Predictor):
         if confidence < 0.5:  # the deviation would be subtracted
             return None
         z = max(self.quantile(confidence), 0.0)
-        return ConvexBound(float(self.mean[0]), self._cost, z, self.factor, self.noise, self.distant_factor)
+        start = 0.0 if self.distant is None else self.distant.step_std
+        return ConvexBound(float(self.mean[0]), self._cost, z, self.factor, self.noise, self.distant_factor, start)
 
     def updated(self, observations: Observations) -> AdditivePredictor:
         """The posterior after more networks, in closed form; the noise level is kept.
@@ -200,7 +202,7 @@ class AdditivePredictor(Predictor):
         return AdditivePredictor(
             self.space, replace(self.origin, fit=self.fit.changed(calibration=calibration)), self.mean,
             factor**2 * self.covariance, factor * self.noise, discrepancy=factor * self.discrepancy,
-            distant=None if self.distant is None else replace(self.distant, usual_std=factor * self.distant.usual_std),
+            distant=None if self.distant is None else replace(self.distant, step_std=factor * self.distant.step_std),
             applicability=self.applicability.scaled(factor), terms=self.terms,
         )  # fmt: skip
 
@@ -215,7 +217,7 @@ class AdditivePredictor(Predictor):
             distant=None
             if self.distant is None
             else DistantParameters(
-                usual_std=self.distant.usual_std, directions=tuple(map(tuple, self.distant.root.T.tolist()))
+                step_std=self.distant.step_std, directions=tuple(map(tuple, self.distant.root.T.tolist()))
             ),
             applicability_domain=self.applicability.to_record(),
         )

@@ -15,8 +15,8 @@ Array = NDArray[np.float64]
 class ConvexBound:
     """constant + cost.x + z * deviation, with z >= 0: convex in the flat one-hot x (L*K,).
 
-    deviation^2 = |[1, x] @ factor|^2 + noise^2 + |[1, x] @ distant|^4: the length of a vector of convex functions that
-    are not negative.
+    deviation^2 = |[1, x] @ factor|^2 + noise^2 + max(|[1, x] @ distant|^2 - distant_from, 0)^2: the length of a vector of
+    convex functions that are not negative.
     """
 
     constant: float
@@ -25,6 +25,7 @@ class ConvexBound:
     factor: Array | None = None  # (1 + L*K, R); None where the prediction has no uncertainty
     noise: float = 0.0
     distant: Array | None = None  # (1 + L*K, D); None where the uncertainty does not grow with the distance
+    distant_from: float = 0.0
 
     def at(self, x: Array) -> tuple[float, Array]:
         """(value, gradient (L*K,)) at a flat one-hot, or between some."""
@@ -35,8 +36,8 @@ class ConvexBound:
         variance, half_slope = float(along @ along) + self.noise**2, self.factor[1:] @ along
         if self.distant is not None:
             away = self.distant[0] + x @ self.distant[1:]
-            square = float(away @ away)
-            variance, half_slope = variance + square**2, half_slope + 2 * square * (self.distant[1:] @ away)
+            beyond = max(float(away @ away) - self.distant_from, 0.0)
+            variance, half_slope = variance + beyond**2, half_slope + 2 * beyond * (self.distant[1:] @ away)
         deviation = math.sqrt(variance)
         if deviation == 0:
             return value, slope

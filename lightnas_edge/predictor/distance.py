@@ -1,9 +1,9 @@
 """What the additive model misses far from the measured networks.
 
-The additive model is fitted where networks were measured. What it misses there is small, and looks like noise of every
-network; a search for the most multiplications within a latency goes to networks that have five times the usual
-distance from the mean in several sums at once, and what the model misses there is not small. A smooth function that is
-no sum of operators differs from one in second order: its part grows with the square of the distance.
+The model is fitted where networks were measured. What it misses there looks like noise of every network, and is learned
+with it. A search for the most multiplications within a latency goes to networks that are three to six times as far from the
+mean as a usual one, in several sums over their operators at once. What the model misses there is larger: a smooth
+function that is no sum of operators differs from one in second order, so it grows with the square of the distance.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _LEAST = 1e-3  # variance of a direction, relative to the sums' own
 
 @dataclass(frozen=True)
 class DistantDiscrepancy:
-    """It grows with the square of the distance from the measured networks, in the few sums that a search moves.
+    """Nothing up to the usual squared distance of measured networks, and `step_std` for each further one.
 
     Args:
         root: (1 + P, D): the length of `counts @ root` is the distance from the mean of the measured networks, in units of
-            their spread.
-        usual_std: standard deviation at the usual distance of measured networks, in the metric's unit.
+            their spread, in the few sums that a search moves.
+        step_std: standard deviation, in the metric's unit.
     """
 
     root: Array
-    usual_std: float = 1.0
+    step_std: float = 1.0
 
     @classmethod
     def of(cls, terms: Terms, counts: Array) -> DistantDiscrepancy | None:
@@ -60,14 +60,14 @@ class DistantDiscrepancy:
         return cls(scaled)._around(counts, _RANDOM_NETWORKS, correlation)
 
     def std(self, counts: Array) -> Array:
-        """(n, 1 + P) -> (n,): `usual_std` in the root mean square over networks like the measured ones."""
-        found: Array = self.usual_std / self._usual * ((counts @ self.root) ** 2).sum(axis=1)
-        return found
+        """(n, 1 + P) -> (n,)"""
+        square = ((counts @ self.root) ** 2).sum(axis=1) / self._usual
+        return self.step_std * np.maximum(square - 1, 0.0)
 
     @property
     def factor(self) -> Array:
-        """(1 + P, D): the standard deviation is the squared length of `counts @ factor`."""
-        found: Array = math.sqrt(self.usual_std / self._usual) * self.root
+        """(1 + P, D): the standard deviation is the squared length of `counts @ factor`, less `step_std`, or zero."""
+        found: Array = math.sqrt(self.step_std / self._usual) * self.root
         return found
 
     def extended(self, counts: Array, networks: int) -> DistantDiscrepancy:

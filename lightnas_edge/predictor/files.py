@@ -113,7 +113,7 @@ def _additive(
             lengths = ", ".join(map(str, sorted({len(row) for row in rows})))
             faults.append(f"parameters.distant.directions: expected rows of {width} numbers, found {lengths}")
         else:
-            distant = DistantDiscrepancy(np.array(rows, dtype=np.float64).T, parameters.distant.usual_std)
+            distant = DistantDiscrepancy(np.array(rows, dtype=np.float64).T, parameters.distant.step_std)
     if np.linalg.eigvalsh(covariance)[0] < -1e-9 * max(float(np.trace(covariance)), 1e-300):
         faults.append("parameters.covariance_lower: not a covariance, an eigenvalue is negative")
     if faults:

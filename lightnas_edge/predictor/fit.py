@@ -136,15 +136,15 @@ def _fit(
         if distant is not None:
             # What the networks take for noise of each may all be of this kind. Its size is not well known, so the mean of its
             # square over what is probable counts, and not the most probable value.
-            distant = replace(distant, usual_std=discrepancy)
+            distant = replace(distant, step_std=discrepancy)
             growth = probable_growth(held_out.residual, stated, distant.std(counts), fitted.decided)
-            distant = replace(distant, usual_std=growth * discrepancy * math.exp(fitted.log_noise_std**2))
+            distant = replace(distant, step_std=growth * discrepancy * math.exp(fitted.log_noise_std**2))
             stated = np.hypot(stated, distant.std(counts))
         found = calibrate(held_out.residual / stated, fitted.decided)
         factor = found.std_factor
         # One factor on all of it: later updates keep their weights, and every interval gets its calibrated width.
         covariance, noise, discrepancy = factor**2 * covariance, factor * noise, factor * discrepancy
-        distant = None if distant is None else replace(distant, usual_std=factor * distant.usual_std)
+        distant = None if distant is None else replace(distant, step_std=factor * distant.step_std)
         blocks = counts[:, 1:].sum(axis=1)
         applicability = ApplicabilityDomain(
             "measured",

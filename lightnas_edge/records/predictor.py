@@ -230,13 +230,13 @@ class ApplicabilityDomainRecord(Record):
 
 
 class DistantParameters(Record):
-    """Discrepancy of networks far from the measured ones: `usual_std` at the usual distance, growing with its square.
+    """Discrepancy of networks far from the measured ones: `step_std` for each usual squared distance beyond the first.
 
     Each direction has a number for the constant and one for each cost. A network's distance is the length of its sums over
-    them; its square has a root mean square of sqrt(D * (D + 2)) over networks like the measured ones.
+    the D directions; the usual squared distance is sqrt(D * (D + 2)).
     """
 
-    usual_std: Deviation
+    step_std: Deviation
     directions: Annotated[tuple[tuple[Quantity, ...], ...], Field(min_length=1)]
 
 

@@ -42,13 +42,24 @@ def fitted(seed=1, count=80):
     return fit_additive(SPACE, None, observed(SPACE, indices, curved_ms(indices, seed) + noise, error_ms=0.01))
 
 
-def test_the_squared_distance_of_random_networks_has_a_root_mean_square_of_one():
+def test_the_usual_squared_distance_is_the_root_mean_square_of_random_networks():
     distant = DistantDiscrepancy.of(TERMS, TERMS.counts(random_networks(500, 1)))
 
-    found = distant.std(TERMS.counts(random_networks(5000, 2)))
+    square = ((TERMS.counts(random_networks(5000, 2)) @ distant.root) ** 2).sum(axis=1)
 
-    assert np.sqrt(np.mean(found**2)) == pytest.approx(1.0, abs=0.15)
-    assert distant.root.shape[1] <= 4
+    directions = distant.root.shape[1]
+    assert directions <= 4
+    assert np.sqrt(np.mean(square**2)) == pytest.approx(np.sqrt(directions * (directions + 2)), rel=0.15)
+
+
+def test_the_discrepancy_is_one_step_at_twice_the_usual_squared_distance():
+    """One direction: usual squared distance sqrt(3). By hand: squares of 1, sqrt(3), 2 sqrt(3) and 5 sqrt(3)."""
+    distant = DistantDiscrepancy(np.array([[0.0], [1.0]]), step_std=0.02)
+    lengths = np.sqrt(np.sqrt(3) * np.array([1 / np.sqrt(3), 1, 2, 5]))
+
+    found = distant.std(np.stack([np.ones(4), lengths], axis=1))
+
+    assert found == pytest.approx([0, 0, 0.02, 0.08], abs=1e-12)
 
 
 def test_few_networks_alike_do_not_make_all_others_distant():
