@@ -25,14 +25,14 @@ def require_same_board(connection: Connection, fingerprint: Mapping[str, Any], w
         DeviceError: the board is out of reach.
     """
     found = devices.probe(connection, str(fingerprint.get("backend") or connection.backend))
-    if found.error is not None:
-        raise AgentFailedError(found.error.message, hint=found.error.remedy)
-    one, other = (
-        {name: value for name, value in each.items() if name not in _OF_A_JOB}
-        for each in (fingerprint, found.fingerprint)
-    )
+    own = {name: value for name, value in fingerprint.items() if name not in _OF_A_JOB}
+    if found.error is not None:  # the engine's fields are not known then
+        own = {name: value for name, value in own.items() if name in found.fingerprint}
     require_equal_fingerprints(
-        one, other, f"{what} and {connection.name}",
+        own, {name: value for name, value in found.fingerprint.items() if name not in _OF_A_JOB},
+        f"{what} and {connection.name}",
         hint="name the board that it was measured on, and restore the state that differs (power mode, clocks, version of the "
         "engine); or fit a predictor for this board",
     )  # fmt: skip
+    if found.error is not None:
+        raise AgentFailedError(found.error.message, hint=found.error.remedy)
