@@ -86,7 +86,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--force", action="store_true", help="search under a budget that is not binding: every network keeps it"
     )
-    group = parser.add_argument_group("search", "the defaults are the published values; docs/search.md explains them")
+    group = parser.add_argument_group("search", "the defaults are the published values where docs/search.md does not say otherwise")
     group.add_argument(
         "--method", default="shared", choices=("shared", "entangled", "lightnas"),
         help="entangled: as shared, and operators are cuts of the largest, which teaches the others; lightnas: the published loop, one "
@@ -107,7 +107,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         help="batch size of architecture updates (default: that of weight updates)",
     )
-    group.add_argument("--weight-lr", type=positive, default=0.1, metavar="R", help="default: 0.1")
+    group.add_argument(
+        "--weight-lr", type=positive, metavar="R",
+        help="step size of the weights at the beginning (default: 0.1 for batches of 128 and more, in proportion to smaller ones)",
+    )  # fmt: skip
     group.add_argument(
         "--confidence", type=share, metavar="P",
         help="keep the budgets with this probability (default: the prediction keeps them; with --from, as the search)",

@@ -55,6 +55,8 @@ class SearchConfig:
         batch: batch size of weight updates.
         architecture_batch: batch size of architecture updates; None: the same. A smaller one gives more steps per epoch.
         warmup_epochs: None: a ninth of the epochs, at least one.
+        weight_lr: at the first step. None: as published, 0.1, for batches of 128 and more, and in proportion to smaller
+            ones: with 0.1 at batch 16 a supernet of `tiny` stays near chance (docs/search.md).
         alpha_lr, lambda_lr: None: as published, multiplied by 3200 / architecture steps of this search where that is
             above one. Adam moves a logit by at most the sum of its step sizes, so 100 published steps move it by
             0.1. The scaling keeps that sum and does not bring a short search to its target: the network of the
@@ -79,7 +81,7 @@ class SearchConfig:
     batch: int = PUBLISHED.batch
     architecture_batch: int | None = None
     warmup_epochs: int | None = None
-    weight_lr: float = PUBLISHED.weight_lr
+    weight_lr: float | None = None
     alpha_lr: float | None = None
     lambda_lr: float | None = None
     two_sided: bool | None = None
@@ -129,6 +131,13 @@ class SearchConfig:
             )
 
     @property
+    def first_weight_lr(self) -> float:
+        """Step size of the weights at the beginning."""
+        if self.weight_lr is not None:
+            return self.weight_lr
+        return PUBLISHED.weight_lr * min(1.0, self.batch / PUBLISHED.batch)
+
+    @property
     def is_two_sided(self) -> bool:
         """Whether the search pulls towards the first budget from below too; None of `two_sided` follows the method."""
         return self.method == LIGHTNAS if self.two_sided is None else self.two_sided
@@ -156,7 +165,7 @@ class Schedule:
         scale = max(1.0, PUBLISHED.architecture_steps / ((config.epochs - warmup) * architecture_steps_per_epoch))
         alpha_lr = config.alpha_lr or min(ALPHA_LR_LIMIT, PUBLISHED.alpha_lr * scale)
         lambda_lr = config.lambda_lr or PUBLISHED.lambda_lr * scale
-        return cls(config.epochs, warmup, config.weight_lr, alpha_lr, lambda_lr)
+        return cls(config.epochs, warmup, config.first_weight_lr, alpha_lr, lambda_lr)
 
     def _published_epochs_after_warmup(self, epoch: int) -> float:
         published = PUBLISHED.epochs - PUBLISHED.warmup_epochs

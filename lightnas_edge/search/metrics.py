@@ -110,10 +110,10 @@ class SearchMetrics:
         )
 
     def _diverged(self, line: dict[str, Any], loss: float) -> DivergedError:
-        lr = self._state.context.config.weight_lr
+        lr = self._state.context.config.first_weight_lr
         return DivergedError(
             f"the loss became {loss} at epoch {line['epoch']}, step {line['step']} of phase {line['phase']}",
-            hint=f"begin again with --fresh and a smaller weight step, now {lr}, or another seed",
+            hint=f"begin again with --fresh and a smaller weight step (--weight-lr, now {lr:g}), or another seed",
         )
 
 

@@ -51,7 +51,7 @@ class SearchState:
         torch.manual_seed(config.seed + ranks.rank)  # what is dropped out may differ between processes
         self.optimiser = torch.optim.SGD(
             self.supernet.parameters(),
-            lr=config.weight_lr,
+            lr=config.first_weight_lr,
             momentum=PUBLISHED.momentum,
             weight_decay=PUBLISHED.weight_decay,
             foreach=True,  # not fused: that one fails when candidates meet their first gradient at different steps

@@ -135,6 +135,13 @@ def test_the_schedule_of_90_epochs_is_the_published_one():
     assert [schedule.may_brake(epoch) for epoch in (79, 80)] == [False, True]
 
 
+def test_the_weight_step_is_the_published_one_at_its_batch_and_in_proportion_to_smaller_ones():
+    first = {batch: Schedule.of(SearchConfig(batch=batch), 40).weight_lr_at(0) for batch in (16, 64, 128, 512)}
+
+    assert first == {16: 0.0125, 64: 0.05, 128: 0.1, 512: 0.1}
+    assert Schedule.of(SearchConfig(batch=16, weight_lr=0.3), 40).weight_lr_at(0) == 0.3
+
+
 def test_a_short_search_has_the_same_shape_and_longer_steps():
     schedule = Schedule.of(SearchConfig(epochs=9), 10)
 
