@@ -15,6 +15,7 @@ from scipy import optimize
 import luts
 from lightnas_edge.files import finite
 from lightnas_edge.measuring.board_time import BoardTime
+from lightnas_edge.predictor.base import Array
 from lightnas_edge.predictor.compare import CALIBRATED, LUT_ALONE, SAMPLES_ALONE, MethodComparison
 from lightnas_edge.predictor.fit import fit_additive
 from lightnas_edge.predictor.observations import Observations
@@ -51,10 +52,12 @@ def measuring_plans(
     points: list[PlanPoint] = []
     if lut is not None and metric not in luts.NETWORK_METRICS:
         mape = _mape(comparison.points.get(LUT_ALONE, ()))
-        basis = "none" if mape is None else "held out"
         points.append(
-            PlanPoint(plan="table only", networks=0, board_minutes=_minutes(time, 0, True), mape=mape, basis=basis)
-        )
+            PlanPoint(
+                plan="table only", networks=0, board_minutes=_minutes(time, 0, True), mape=mape,
+                basis="none" if mape is None else "held out",
+            )
+        )  # fmt: skip
     curves: dict[PlanName, Callable[[float], float]] = {}
     for plan, method in _METHODS.items():
         row = next((each for each in comparison.rows if each.method == method), None)
@@ -101,7 +104,8 @@ def _of_subsets(space: Space, lut: luts.Lut | None, observations: Observations, 
         rest = observations.take(order[count:])
         with np.errstate(divide="ignore", invalid="ignore"):
             found.append(float(np.mean(np.abs(predictor.predict(rest.one_hot) / rest.value - 1))))
-    return finite(float(np.mean(found)))
+    mean: float | None = finite(float(np.mean(found)))
+    return mean
 
 
 def _curve(known: Mapping[int, float]) -> Callable[[float], float]:
@@ -126,10 +130,12 @@ def _gain(points: Mapping[str, Sequence[HeldOutPoint]]) -> tuple[float, float] |
     return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
 
 
-def _relative_errors(points: Sequence[HeldOutPoint]) -> np.ndarray:
-    predicted, measured = (np.array([getattr(point, name) for point in points]) for name in ("predicted", "measured"))
+def _relative_errors(points: Sequence[HeldOutPoint]) -> Array:
+    predicted = np.array([point.predicted for point in points])
+    measured = np.array([point.measured for point in points])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.abs(predicted / measured - 1)
+        errors: Array = np.abs(predicted / measured - 1)
+    return errors
 
 
 def _mape(points: Sequence[HeldOutPoint]) -> float | None:

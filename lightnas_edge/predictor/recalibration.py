@@ -122,7 +122,7 @@ class _Parts:
     def covariance(self, shown: Uncertainties) -> Array:
         factors = shown.costs, shown.scatter, shown.common, 1.0
         parts = self.costs, self.scatter, self.common, self.measuring
-        total: Array = sum(factor**2 * part for factor, part in zip(factors, parts, strict=True))
+        total: Array = np.sum([factor**2 * part for factor, part in zip(factors, parts, strict=True)], axis=0)
         return total
 
 

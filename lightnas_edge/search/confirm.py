@@ -274,10 +274,10 @@ class _Board:
 
     def known(self, budget: Budget, confidence: float | None) -> Known:
         """What the measurements say about one budget."""
-        kept, broken = [], [self._architecture(names) for names in sorted(self.failed)]
-        for names in self.measured:
-            (kept if self._keeps(names, budget, confidence) else broken).append(self._architecture(names))
-        return Known(tuple(kept), tuple(broken))
+        keeps = {names: self._keeps(names, budget, confidence) for names in self.measured}
+        kept = tuple(self._architecture(names) for names, does in keeps.items() if does)
+        broken = tuple(self._architecture(names) for names, does in keeps.items() if not does)
+        return Known(kept, broken + tuple(map(self._architecture, sorted(self.failed))))
 
     def _keeps(self, names: Names, budget: Budget, confidence: float | None) -> bool:
         quantile = 0.0 if confidence is None else NormalDist().inv_cdf(confidence)
