@@ -27,7 +27,7 @@ from lightnas_edge.search.results import SearchResult
 from lightnas_edge.search.state import SearchState
 from lightnas_edge.space import Architecture
 
-COMPARISON_SHARE = 0.01  # of the search's arithmetic, for comparing the candidates of one budget
+COMPARISON_SHARE = 0.005  # of the search's arithmetic, for comparing the candidates of one budget
 Event = dict[str, Any]
 
 

@@ -1,6 +1,7 @@
 """Why a network was chosen, reported from a real search of several budgets."""
 
 import json
+import shutil
 
 import pytest
 
@@ -32,6 +33,21 @@ def test_a_networks_report_shows_its_budget_and_what_it_was_compared_with(run):
     assert "Why this network" in page and f"{result.chosen.loss:.2f}" in page
     assert "Why this network" in report.markdown.read_text()
     assert "search" not in report.missing, "the search lies two folders above"
+
+
+def test_a_network_that_a_supernet_at_chance_chose_is_reported_with_a_warning(run, tmp_path):
+    folder, results = run
+    shutil.copytree(folder, tmp_path / "run")
+    place = tmp_path / "run" / "networks" / results[0].budget.name
+    found = json.loads((place / "architecture.json").read_text())
+    found["choice"]["sampled_paths"] = {"accuracy": 0.51, "chance": 0.5, "images": 32}
+    (place / "architecture.json").write_text(json.dumps(found))
+
+    report = build_report(place)
+
+    for text in (report.html.read_text(), report.markdown.read_text()):
+        assert "the supernet is at chance: its top-1 accuracy on 32 held-out images is 51.0 %" in text
+        assert "keeps the budget and is otherwise arbitrary" in text
 
 
 def test_the_trace_of_a_budget_is_its_own(run):

@@ -17,6 +17,7 @@ import torch
 
 from lightnas_edge.errors import BudgetError, ConfigError, DataError, DivergedError, InfeasibleBudgetError, RunError
 from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
+from lightnas_edge.records.run import SampledPaths
 from lightnas_edge.search import SearchConfig, run_search
 from lightnas_edge.search.state import SCHEMA
 from tests.search.problems import CONFIG, SPACE, budget, data, images, predictor
@@ -163,6 +164,16 @@ def test_a_supernet_that_stays_at_chance_is_reported_while_it_searches_and_in_th
     last = [line for line in metrics(tmp_path) if line["kind"] == "search-epoch"][-1]
     assert record["accuracy"] == last["validation_accuracy"] and last["chance"] == record["chance"]
     assert "the supernet is at chance" in result.sampled_paths.warning
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "images", "above"), [(0.147, 359, False), (0.148, 359, True), (0.115, 5000, True)]
+)
+def test_chance_is_left_behind_by_more_than_three_standard_errors(accuracy, images, above):
+    """Of ten equal classes: 3 * sqrt(0.1 * 0.9 / 359) = 0.0475, and 0.0127 with 5000 images."""
+    paths = SampledPaths(accuracy=accuracy, chance=0.1, images=images)
+
+    assert paths.above_chance == above == (paths.warning is None)
 
 
 def test_a_supernet_that_learns_is_not_warned_of(tmp_path):
