@@ -39,7 +39,7 @@ class Convnets:
     Args:
         latency_ms, energy_mj, again_ms: (n,); the last is the latency of a second process, for the repeatability; nan
             where there was none.
-        macs: (n,)
+        macs, width, kernel: (n,); the kernel of the first layer.
     """
 
     features: Features
@@ -47,6 +47,8 @@ class Convnets:
     energy_mj: NDArray[np.float64]
     again_ms: NDArray[np.float64]
     macs: NDArray[np.float64]
+    width: NDArray[np.int64]
+    kernel: NDArray[np.int64]
 
 
 def convnets() -> Convnets:
@@ -60,6 +62,7 @@ def convnets() -> Convnets:
     return Convnets(
         Features(np.array([work for work, _ in described]), np.array([traits for _, traits in described])),
         *(columns[name] for name in ("latency_60s_ms", "energy_in_mj", "latency_100run_ms", "macs")),
+        *(np.array([int(row[name]) for row in rows]) for name in ("width", "k1")),
     )
 
 
@@ -78,6 +81,7 @@ def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
         layers[name] += 1
 
     channels, here, padding = 3, side, 2
+    sides, of_layer = list[int](), list[int]()
     for position in range(depth):
         kernel = kernels[position % 2] if row["kind"] == "mixed" else first
         if row["kind"] == "mixed":
@@ -93,6 +97,8 @@ def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
             add("conv1", channels, width, 1, after, after)
         else:
             add("first" if position == 0 else f"conv{kernel}", channels, width, kernel, here, after)
+        sides.append(after)
+        of_layer.append(kernel**2 * channels * after**2)
         here, channels = after, width
     add("linear", channels * here**2, 10, 1, 1, 1)
     kinds = ("conv", "depthwise", "linear")
@@ -102,8 +108,15 @@ def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
         joined["conv"] += amounts["first"]
         work += joined.values()
     sizes = [math.log(value) for value in (sum(macs.values()), width, depth, here)]
-    rounded = [(width, 128), (here, 8), (here, 16), (here**2, 64), (here**2, 128)]  # kernels work in tiles
-    tiles = [math.log(math.ceil(amount / tile) * tile / amount) for amount, tile in rounded]
+    tiles = [*(_padding(width, tile) for tile in (32, 64, 128)), *(_padding(here, tile) for tile in (8, 16))]
+    tiles += [_padding(here**2, tile) for tile in (64, 128)]
+    share = np.array(of_layer) / sum(of_layer)
+    # Kernels work in tiles of rows, columns or pixels: the mean over layers, by their multiplications.
+    tiles += [float(share @ [_padding(each, tile) for each in sides]) for tile in (2, 4, 8, 16, 32)]
+    tiles += [float(share @ [_padding(each**2, tile) for each in sides]) for tile in (32, 64, 128)]
+    tiles += [float(share @ [each % step == 0 for each in sides]) for step in (2, 4, 8)]
+    sizes += [float(here), float(sides[0]), float(share @ sides), float(sides[-1] - side), float(np.mean(kernels))]
+    sizes += [math.log(sum(macs.values()) / depth), math.log(width * here**2)]
     shape = [float(value) for kernel in kernels for value in (kernel, kernel % 2, kernel == 3)]
     return work, [
         *sizes,
@@ -112,3 +125,8 @@ def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
         *shape,
         *(float(row["kind"] == kind) for kind in ("plain", "dws", "mixed")),
     ]
+
+
+def _padding(amount: int, tile: int) -> float:
+    """Logarithm of how much more is computed in whole tiles."""
+    return math.log(math.ceil(amount / tile) * tile / amount)

@@ -263,8 +263,39 @@ def _cell(name: str) -> tuple[list[float], list[float]]:
         float(sum(live[a] == live[b] == each and _EDGES[a][1] == _EDGES[b][1] for a in range(6) for b in range(a)))
         for each in _OPERATORS[:4]
     ]
-    work = [*edges, *counts, *entering, *twins, float(depth.get(3, 0)), float(not reaching)]
+    work = [*edges, *counts, *entering, *twins, *_fused(live), float(depth.get(3, 0)), float(not reaching)]
     return work, [*counts, *entering, float(depth.get(3, 0))]
+
+
+def _fused(live: Sequence[str]) -> list[float]:
+    """What an engine may join with a convolution, or run once for several edges.
+
+    Returns:
+        Sums at nodes 1 to 3; nodes where a convolution ends in a sum; nodes of zeros only; activations, one per tensor that a
+        convolution reads; convolutions of one kernel on one tensor, beyond the first; tensors.
+    """
+    tensor = {0: 0}  # of each node; a node that only skips from another is the same tensor
+    sums, joined, zeros = [], 0, 0
+    for node in (1, 2, 3):
+        entering = [
+            (operator, source)
+            for operator, (to, source) in zip(live, _EDGES, strict=True)
+            if to == node and operator != "dead"
+        ]
+        operators = [operator for operator, _ in entering]
+        alone = operators == ["skip_connect"]
+        tensor[node] = tensor[entering[0][1]] if alone else node
+        sums.append(float(max(len(entering) - 1, 0)))
+        joined += len(entering) > 1 and any(operator.startswith("nor_conv") for operator in operators)
+        zeros += bool(operators) and set(operators) == {"none"}
+    convolutions = [
+        (operator, tensor[source])
+        for operator, (_, source) in zip(live, _EDGES, strict=True)
+        if operator.startswith("nor_conv")
+    ]
+    read = {source for _, source in convolutions}
+    repeated = len(convolutions) - len(set(convolutions))
+    return [*sums, float(joined), float(zeros), float(len(read)), float(repeated), float(len(set(tensor.values())))]
 
 
 def _value(faults: list[str], line: int, row: Mapping[str, str], column: _Column) -> float:

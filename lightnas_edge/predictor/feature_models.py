@@ -1,0 +1,250 @@
+"""Models of tables of features, each from rows to values; features.py averages them.
+
+additive           Bayesian linear regression on the work
+priced work        one price per kind of work, none negative, fitted to relative errors
+gaussian process   the first of these, and a Gaussian process for the rest: linear, products of pairs, smooth at three scales
+trees              randomised trees (scikit-learn's ExtraTreesRegressor); constant beyond the measured rows
+corrected trees    the first, and randomised trees for the rest; in proportion to the work beyond the measured rows
+boosting           the first, and gradient boosting for the rest (HistGradientBoostingRegressor); many rows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, optimize
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+from sklearn.linear_model import BayesianRidge
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+
+from lightnas_edge.errors import PredictorError
+from lightnas_edge.predictor._evidence import JITTER, cholesky, fit_prior_scales
+from lightnas_edge.predictor.base import Array
+
+ADDITIVE, PRICED, GAUSSIAN, TREES = "additive", "priced work", "gaussian process", "trees"
+CORRECTED, BOOSTING = "corrected trees", "boosting"
+_GAUSSIAN_ROWS = 600  # beyond, its cost grows with the cube of the rows
+_MANY_ROWS = 300  # below, boosting has too little to split; beyond, trees alone are worse than those that correct
+_LENGTHS = (0.5, 1.5, 4.0)  # of the smooth parts, in units of the spread of all traits together
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """n rows.
+
+    Args:
+        work: (n, W) amounts, none negative.
+        traits: (n, D) numbers; sizes as their logarithms.
+    """
+
+    work: Array
+    traits: Array
+
+    def __post_init__(self) -> None:
+        if self.work.ndim != 2 or self.traits.ndim != 2 or len(self.work) != len(self.traits):
+            raise PredictorError(f"work and traits need equal rows, found {self.work.shape} and {self.traits.shape}")
+        if not (np.isfinite(self.work).all() and np.isfinite(self.traits).all()):
+            raise PredictorError("a feature is not a finite number")
+        if (self.work < 0).any():
+            raise PredictorError("an amount of work is negative")
+
+    def __len__(self) -> int:
+        return len(self.work)
+
+    def take(self, rows: NDArray[np.integer]) -> Features:
+        return Features(self.work[rows], self.traits[rows])
+
+
+class Model(Protocol):
+    def fit(self, features: Features, value: Array) -> Model: ...
+
+    def predict(self, features: Features) -> Array:
+        """(n,), the logarithm where errors are relative."""
+
+
+Maker = Callable[[int], Model]  # with how many random trees; makes one that is not fitted
+
+
+def models_of(features: Features, value: Array, relative: bool, seed: int) -> dict[str, Maker]:
+    """The models that these rows can carry, by name."""
+    first: Callable[[], Model] = Priced if relative else Additive
+    found: dict[str, Maker] = {PRICED if relative else ADDITIVE: lambda trees: first()}
+    if len(value) <= _GAUSSIAN_ROWS:
+        scales = _scales_of(first(), features, value, relative)
+        found[GAUSSIAN] = lambda trees: _Rest(first(), relative, _Smooth(scales))
+    if len(value) < _MANY_ROWS:
+        found[TREES] = lambda trees: _Rest(_Nothing(), relative, _Trees(trees, seed))
+    found[CORRECTED] = lambda trees: _Rest(first(), relative, _Trees(trees, seed))
+    if len(value) >= _MANY_ROWS:
+        found[BOOSTING] = lambda trees: _Rest(first(), relative, _Boosting(seed))
+    return found
+
+
+def held_out_logarithm(features: Features, value: Array, folds: int = 5) -> Array:
+    """(n,) logarithm of every row's value, predicted from the other rows by prices and a Gaussian process."""
+    found = np.log(value)
+    if len(value) < 2 * folds:  # too few to predict one another
+        return found
+    fold_of, limit = np.random.default_rng(0).permutation(len(value)) % folds, _GAUSSIAN_ROWS
+    with threadpool_limits(1):
+        some = np.random.default_rng(0).permutation(len(value))[:limit]
+        scales = _scales_of(Priced(), features.take(some), value[some], True)
+        for fold in range(folds):
+            seen, held_out = np.flatnonzero(fold_of != fold)[:limit], np.flatnonzero(fold_of == fold)
+            model = _Rest(Priced(), True, _Smooth(scales)).fit(features.take(seen), value[seen])
+            found[held_out] = model.predict(features.take(held_out))
+    return found
+
+
+class _Nothing:
+    def fit(self, features: Features, value: Array) -> _Nothing:
+        return self
+
+    def predict(self, features: Features) -> Array:
+        return np.zeros(len(features))
+
+
+class Additive:
+    def fit(self, features: Features, value: Array) -> Additive:
+        self._size = _largest(features)
+        self._linear = BayesianRidge().fit(features.work / self._size, value)
+        return self
+
+    def predict(self, features: Features) -> Array:
+        found: Array = self._linear.predict(features.work / self._size)
+        return found
+
+
+class Priced:
+    def fit(self, features: Features, value: Array) -> Priced:
+        self._size = _largest(features)
+        work = features.work / self._size
+        self._price, _ = optimize.nnls(work / value[:, None], np.ones(len(value)))
+        self._least = 0.1 * float(value.min())  # work of no price at all still takes time
+        return self
+
+    def predict(self, features: Features) -> Array:
+        return np.log(np.maximum(features.work / self._size @ self._price, self._least))
+
+
+def _largest(features: Features) -> Array:
+    found: Array = features.work.max(axis=0, initial=0.0)
+    return np.where(found > 0, found, 1.0)
+
+
+class _Remainder(Protocol):
+    def fit(self, features: Features, centre: Array, rest: Array) -> None: ...
+
+    def predict(self, features: Features, centre: Array) -> Array: ...
+
+
+class _Rest:
+    """A first model, and another for what it leaves."""
+
+    def __init__(self, first: Model, relative: bool, rest: _Remainder) -> None:
+        self._first, self._relative, self._rest = first, relative, rest
+
+    def fit(self, features: Features, value: Array) -> _Rest:
+        centre = self._first.fit(features, value).predict(features)
+        self._rest.fit(features, centre, (np.log(value) if self._relative else value) - centre)
+        return self
+
+    def predict(self, features: Features) -> Array:
+        centre = self._first.predict(features)
+        return centre + self._rest.predict(features, centre)
+
+
+def _inputs(features: Features, centre: Array) -> NDArray[np.float32]:
+    return np.column_stack([features.traits, np.log1p(features.work), centre]).astype(np.float32)
+
+
+class _Trees:
+    def __init__(self, trees: int, seed: int) -> None:
+        self._trees = ExtraTreesRegressor(trees, max_features=0.7, random_state=seed)
+
+    def fit(self, features: Features, centre: Array, rest: Array) -> None:
+        self._trees.fit(_inputs(features, centre), rest)
+
+    def predict(self, features: Features, centre: Array) -> Array:
+        found: Array = self._trees.predict(_inputs(features, centre))
+        return found
+
+
+class _Boosting:
+    def __init__(self, seed: int) -> None:
+        self._boosting = HistGradientBoostingRegressor(
+            max_iter=200, min_samples_leaf=10, max_features=0.3, random_state=seed
+        )
+
+    def fit(self, features: Features, centre: Array, rest: Array) -> None:
+        self._boosting.fit(_inputs(features, centre), rest)
+
+    def predict(self, features: Features, centre: Array) -> Array:
+        found: Array = self._boosting.predict(_inputs(features, centre))
+        return found
+
+
+class _Smooth:
+    """Gaussian process with kernels: constant, linear in the work, products of pairs of it, smooth in traits and work."""
+
+    def __init__(self, scales: Array) -> None:
+        self._scales = scales
+
+    def fit(self, features: Features, centre: Array, rest: Array) -> None:
+        self._scaling = _Scaling(features)
+        self._unit = float(np.std(rest)) or 1.0
+        self._seen = self._scaling.inputs(features)
+        covariance = mixed(self._scales, [*_kernels(self._seen, self._seen), np.eye(len(rest))])
+        self._solved = linalg.cho_solve(cholesky(covariance + JITTER * np.eye(len(rest))), rest / self._unit)
+
+    def predict(self, features: Features, centre: Array) -> Array:
+        cross = mixed(self._scales, _kernels(self._scaling.inputs(features), self._seen))
+        found: Array = self._unit * (cross @ self._solved)
+        return found
+
+
+def _scales_of(first: Model, features: Features, value: Array, relative: bool) -> Array:
+    """Prior scales of the Gaussian process, in units of the spread of what the first model leaves."""
+    rest = (np.log(value) if relative else value) - first.fit(features, value).predict(features)
+    seen = _Scaling(features).inputs(features)
+    kernels = [*_kernels(seen, seen), np.eye(len(rest))]
+    defaults = [1.0, 1.0, 0.3, *([0.3] * len(_LENGTHS)), 0.1]
+    unit = float(np.std(rest)) or 1.0
+    return fit_prior_scales(kernels, rest / unit, np.zeros(len(rest)), defaults, [20.0] * len(kernels))
+
+
+class _Scaling:
+    """Columns by their mean and spread, divided so that two random rows are about one apart."""
+
+    def __init__(self, features: Features) -> None:
+        both = np.column_stack([features.work, features.traits])
+        self._centre = [both.mean(axis=0), features.work.mean(axis=0)]
+        self._spread = [np.where(values > 0, values, 1.0) for values in (both.std(axis=0), features.work.std(axis=0))]
+
+    def inputs(self, features: Features) -> tuple[Array, Array]:
+        """(n, W) work, (n, W + D) work and traits."""
+        work = (features.work - self._centre[1]) / self._spread[1] / np.sqrt(max(features.work.shape[1], 1))
+        both = np.column_stack([features.work, features.traits])
+        return work, (both - self._centre[0]) / self._spread[0] / np.sqrt(both.shape[1])
+
+
+def _kernels(rows: tuple[Array, Array], columns: tuple[Array, Array]) -> list[Array]:
+    linear = rows[0] @ columns[0].T
+    return [np.ones_like(linear), linear, linear**2, *(matern(rows[1], columns[1], length) for length in _LENGTHS)]
+
+
+def matern(rows: Array, columns: Array, length: float) -> Array:
+    """Matérn kernel of order 3/2: continuous, once differentiable, as times are that have floors and steps."""
+    squared = (rows**2).sum(axis=1)[:, None] + (columns**2).sum(axis=1) - 2 * rows @ columns.T
+    distance = np.sqrt(3 * np.maximum(squared, 0)) / length
+    found: Array = (1 + distance) * np.exp(-distance)
+    return found
+
+
+def mixed(scales: Array, kernels: Sequence[Array | float]) -> Array:
+    total: Array = sum(scale**2 * kernel for scale, kernel in zip(scales, kernels, strict=False))
+    return total
