@@ -19,7 +19,9 @@ Array = NDArray[np.float64]
 _TAILS = (3.0, 5.0, 8.0, 15.0)  # degrees of freedom that a set of networks can distinguish
 _DEFAULT_BONUS = 2.0  # of log likelihood, for the tails that follow from the number of networks alone
 _PRIOR_STD = 0.5, 0.25  # of the logarithm of the factor, upwards and downwards
-_GROWTH_STD = 0.7  # of the logarithm of the factor on the discrepancy of distant networks
+# Of the factor on the discrepancy of distant networks: the centre of its prior, and one standard deviation of its logarithm.
+# The centre is above 1, because too narrow an interval breaks a budget and too wide a one wastes some of it.
+_GROWTH, _GROWTH_STD = 1.5, 0.7
 _LOG_GROWTHS = np.linspace(-2.5, 2.5, 26)
 
 
@@ -91,7 +93,8 @@ def probable_growth(residual: Array, near_std: Array, distant_std: Array, fitted
         found = optimize.minimize_scalar(
             _loss, bounds=(-2.0, 2.0), args=(residual / deviation, degrees), method="bounded", options={"xatol": 1e-2}
         )
-        losses.append(float(found.fun) + float(np.log(deviation).sum()) + 0.5 * (log_growth / _GROWTH_STD) ** 2)
+        off = (log_growth - math.log(_GROWTH)) / _GROWTH_STD
+        losses.append(float(found.fun) + float(np.log(deviation).sum()) + 0.5 * off**2)
     probable = np.exp(min(losses) - np.array(losses))
     return math.sqrt(float(probable @ np.exp(2 * _LOG_GROWTHS)) / float(probable.sum()))
 
