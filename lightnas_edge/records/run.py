@@ -196,7 +196,7 @@ class MeasuredMetric(Record):
     before: float  # predicted before it was measured
     before_upper: float | None  # bound at the confidence of the search
     measured: float
-    standard_error: NonNegativeFloat
+    standard_error: NonNegativeFloat  # that of the correction of the session's drift included
     after: float  # predicted with everything that was measured
 
 

@@ -241,11 +241,13 @@ class _Board:
                 continue
             observed = self._observations(tables, metric)
             notes += observed.notes
+            # Of a measurement relative to the predictor's session: its own error, and that of the session's drift.
+            errors = np.sqrt(observed.standard_error**2 + (observed.common_error**2).sum(axis=1))
             rows = []
             for row, indices in enumerate(observed.indices):
                 names = Architecture.from_indices(self.space, indices).names
                 if names in values:
-                    values[names][metric] = (float(observed.value[row]), float(observed.standard_error[row]))
+                    values[names][metric] = (float(observed.value[row]), float(errors[row]))
                     rows.append(row)
             self.after[metric] = recalibrated(before, observed.take(np.array(rows))) if rows else before
         if self.table is None:
@@ -336,7 +338,7 @@ class _Board:
             network.operators: network
             for networks in self.rounds
             for network in networks
-            if network.budget == budget.name
+            if network.budget == budget.name or network.operators == result.architecture.names
         }
         networks = tuple(
             MeasuredNetwork(

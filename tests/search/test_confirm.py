@@ -214,7 +214,8 @@ def test_budgets_of_one_board_are_measured_together_and_teach_each_other(board, 
     for result in results:
         place = Run.open(tmp_path / "run" / "networks" / result.budget.name)
         assert place.found.choice.confirmation == result.confirmation
-        assert result.confirmation.measured
+        own = [network.operators for network in result.confirmation.networks]
+        assert result.confirmation.measured and result.architecture.names in own
 
 
 def test_energy_is_measured_where_it_is_limited(board, tmp_path):
