@@ -102,15 +102,13 @@ class Evidence:
         scales: Array = np.exp(found.x)
         return scales
 
-    def log_covariance(self, scales: Array) -> Array:
-        """(M, M) of the logarithms of the scales, as far as a normal distribution describes their posterior."""
+    def decided(self, scales: Array) -> float:
+        """How many of the M scales the residuals decide, and not the prior: between 0 and M.
+
+        Of each direction, the share of the curvature of the posterior at its maximum that the likelihood has.
+        """
         at, step = np.log(scales), 1e-3
         slopes = [self.loss(at + move)[1] - self.loss(at - move)[1] for move in step * np.eye(len(at))]
         curvature = np.array(slopes) / (2 * step) * np.outer(self.spread, self.spread)  # the prior's is 1
-        values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
-        found: Array = (vectors / np.maximum(values, 1.0)) @ vectors.T * np.outer(self.spread, self.spread)
-        return found
-
-    def decided(self, log_covariance: Array) -> float:
-        """How many of the M scales the residuals decide, and not the prior: between 0 and M."""
-        return len(self.spread) - float((np.diag(log_covariance) / self.spread**2).sum())
+        values = np.linalg.eigvalsh((curvature + curvature.T) / 2)
+        return float((1 - 1 / np.maximum(values, 1.0)).sum())

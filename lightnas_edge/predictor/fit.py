@@ -134,11 +134,10 @@ def _fit(
         stated = np.hypot(held_out.model_std, noise)
         distant = DistantDiscrepancy.of(terms, counts)
         if distant is not None:
-            # What the networks take for noise of each may all be of this kind. Its size is not well known, so the mean of its
-            # square over what is probable counts, and not the most probable value.
+            # What the networks take for noise of each may all be of this kind; how it grows, their residuals show.
             distant = replace(distant, step_std=discrepancy)
             growth = probable_growth(held_out.residual, stated, distant.std(counts), fitted.decided)
-            distant = replace(distant, step_std=growth * discrepancy * math.exp(fitted.log_noise_std**2))
+            distant = replace(distant, step_std=growth * discrepancy)
             stated = np.hypot(stated, distant.std(counts))
         found = calibrate(held_out.residual / stated, fitted.decided)
         factor = found.std_factor
@@ -193,11 +192,10 @@ def _posterior(prior: Prior, terms: Terms, observations: Observations) -> tuple[
 
 @dataclass(frozen=True)
 class FittedScales:
-    """The most probable prior scales, the noise the last of them."""
+    """The most probable prior scales, with the noise."""
 
     scales: dict[str, float]
     decided: float = 0.0  # how many of them the networks decided, in effect
-    log_noise_std: float = 0.0  # uncertainty of the logarithm of the noise
 
 
 def fit_scales(prior: Prior, terms: Terms, observations: Observations) -> FittedScales:
@@ -224,8 +222,7 @@ def fit_scales(prior: Prior, terms: Terms, observations: Observations) -> Fitted
     with threadpool_limits(1, user_api="blas"):
         evidence = Evidence(kernels, residual, known, defaults, factors)
         found = evidence.most_probable()
-        log_covariance = evidence.log_covariance(found)
-        decided = evidence.decided(log_covariance)
+        decided = evidence.decided(found)
         if prior.table is not None:
             alone = Evidence(
                 [kernel[count:, count:] for kernel in kernels],
@@ -234,10 +231,8 @@ def fit_scales(prior: Prior, terms: Terms, observations: Observations) -> Fitted
                 defaults,
                 factors,
             )
-            decided = max(decided - alone.decided(alone.log_covariance(found)), 0.0)
-    return FittedScales(
-        dict(zip(prior.scales, found.tolist(), strict=True)), decided, math.sqrt(float(log_covariance[-1, -1]))
-    )
+            decided = max(decided - alone.decided(found), 0.0)
+    return FittedScales(dict(zip(prior.scales, found.tolist(), strict=True)), decided)
 
 
 def _rounded(value: float) -> float:
