@@ -107,7 +107,8 @@ class Comparison:
             session.run(None, {"input": self.pixels[at : at + _BATCH]})[0].argmax(axis=1)
             for at in range(0, len(self.pixels), _BATCH)
         ]
-        return (np.concatenate(parts) == self.labels).astype(np.float64)
+        correct: Correct = (np.concatenate(parts) == self.labels).astype(np.float64)
+        return correct
 
 
 def difference(of: Correct, to: Correct) -> str:
@@ -145,12 +146,13 @@ def main() -> None:
         return
     tuned, control = [], []
     for seed in range(arguments.seeds):
-        note(f"seed {seed} ...")
         # The images of both parts stay; order and augmentation are of the seed.
         of_seed = dataclasses.replace(data, seed=seed)
         config = fine_tuning_config(epochs=arguments.epochs, seed=seed)
         tuned.append(comparison.fine_tuned(of_seed, config))
+        note(f"seed {seed}, fine-tuned: {difference(tuned[-1], floats)} points to float32")
         control.append(comparison.trained_further(of_seed, config))
+        note(f"seed {seed}, trained further: {difference(control[-1], floats)} points to float32")
         found += [
             (f"int8, fine-tuned, seed {seed}", tuned[-1]),
             (f"float32, trained further, seed {seed}", control[-1]),
