@@ -90,7 +90,6 @@ def fine_tune_quantised(
     weights = folded_weights(network)
     with run.writing("train"), torch.random.fork_rng():
         calibrated = _calibrated(run, network, weights, arithmetic, images, method, resume=resume)
-
         steps = config.epochs * len(data.train_loader(config.batch))
         observed_steps = -(-steps // 2)
 
