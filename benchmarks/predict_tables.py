@@ -61,7 +61,8 @@ class _HeldOut:
     def width(self) -> float:
         """Mean half-width, relative to what contains 90 % of these rows exactly."""
         value, low, high = (np.log(each) if self.relative else each for each in (self.value, self.low, self.high))
-        return float(1 / np.quantile(np.abs(2 * value - low - high) / (high - low), 0.9))
+        half = np.maximum(high - low, 1e-9) / 2
+        return float(1 / np.quantile(np.abs(value - (low + high) / 2) / half, 0.9))
 
     def take(self, rows: Rows) -> _HeldOut:
         return _HeldOut(
@@ -77,7 +78,7 @@ def _baselines(features: Features, value: Array, asked: Features, relative: bool
         "ridge": make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 3, 13))),
         "boosting": HistGradientBoostingRegressor(min_samples_leaf=min(20, len(value) // 20), random_state=0),
         "ExtraTrees": ExtraTreesRegressor(random_state=0),
-        "MLP": make_pipeline(StandardScaler(), MLPRegressor((64, 64), max_iter=400, random_state=0)),
+        "MLP": make_pipeline(StandardScaler(), MLPRegressor(hidden_layer_sizes=(64, 64), max_iter=200, random_state=0)),
     }
     target = np.log(value) if relative else value
     centre, spread = target.mean(), target.std() or 1.0

@@ -197,14 +197,15 @@ class _Smooth:
     def fit(self, features: Features, centre: Array, rest: Array) -> None:
         self._scaling = _Scaling(features)
         self._unit = float(np.std(rest)) or 1.0
+        self._ends = float(rest.min()), float(rest.max())
         self._seen = self._scaling.inputs(features)
         covariance = mixed(self._scales, [*_kernels(self._seen, self._seen), np.eye(len(rest))])
         self._solved = linalg.cho_solve(cholesky(covariance + JITTER * np.eye(len(rest))), rest / self._unit)
 
     def predict(self, features: Features, centre: Array) -> Array:
         cross = mixed(self._scales, _kernels(self._scaling.inputs(features), self._seen))
-        found: Array = self._unit * (cross @ self._solved)
-        return found
+        # Products of work grow without limit beyond the measured rows: no correction is larger than those that were needed.
+        return np.clip(self._unit * (cross @ self._solved), *self._ends)
 
 
 def _scales_of(first: Model, features: Features, value: Array, relative: bool) -> Array:
