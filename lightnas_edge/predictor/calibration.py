@@ -21,7 +21,7 @@ _DEFAULT_BONUS = 2.0  # of log likelihood, for the tails that follow from the nu
 _PRIOR_STD = 0.5, 0.25  # of the logarithm of the factor, upwards and downwards
 # Of the factor on the discrepancy of distant networks: the centre of its prior, and one standard deviation of its logarithm.
 # The centre is above 1, because too narrow an interval breaks a budget and too wide a one wastes some of it.
-_GROWTH, _GROWTH_STD = 2.0, 0.7
+_GROWTH, _GROWTH_STD = 2.5, 0.7
 _LOG_GROWTHS = np.linspace(-2.5, 2.5, 26)
 
 
