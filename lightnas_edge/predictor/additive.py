@@ -102,7 +102,8 @@ class AdditivePredictor(Predictor):
         if self.distant is None or self.distant_factor is None:
             return np.zeros(len(flat))
         away = flat @ self.distant_factor[1:] + self.distant_factor[0]
-        return np.maximum((away**2).sum(axis=1) - self.distant.step_std, 0.0)
+        found: Array = np.maximum((away**2).sum(axis=1) - self.distant.step_std, 0.0)
+        return found
 
     def covariance_of(self, one_hot: NDArray[Any]) -> Array:
         """(B, L, K) -> (B, B) of measurements of networks, without their own errors: networks of one kind err together."""

@@ -62,7 +62,8 @@ class DistantDiscrepancy:
     def std(self, counts: Array) -> Array:
         """(n, 1 + P) -> (n,)"""
         square = ((counts @ self.root) ** 2).sum(axis=1) / self._usual
-        return self.step_std * np.maximum(square - 1, 0.0)
+        found: Array = self.step_std * np.maximum(square - 1, 0.0)
+        return found
 
     @property
     def factor(self) -> Array:
