@@ -136,7 +136,8 @@ class ErrorScale:
     def expected(self, evidence: Evidence) -> Array:
         """(n,) absolute error."""
         columns = (self._columns(evidence) - self._mean) / self._size
-        return self._unit * np.exp(np.clip(self._slopes[0] + columns @ self._slopes[1:], -12, 12))
+        found: Array = self._unit * np.exp(np.clip(self._slopes[0] + columns @ self._slopes[1:], -12, 12))
+        return found
 
     def half_width(self, evidence: Evidence, confidence: float) -> Array:
         """(n,) of the interval that contains the value with this probability."""

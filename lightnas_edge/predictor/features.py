@@ -194,7 +194,8 @@ def _slabs(column: Array, count: int) -> NDArray[np.int64]:
     """(n,) equally many rows in each slab by the order of their values; equal values are in one."""
     ordered = np.sort(column)
     place = np.searchsorted(ordered, column, "left") + np.searchsorted(ordered, column, "right")
-    return np.minimum(place * count // (2 * len(column)), count - 1)
+    found: NDArray[np.int64] = np.minimum(place * count // (2 * len(column)), count - 1)
+    return found
 
 
 def _weights(centres: Array, target: Array) -> Array:
@@ -206,7 +207,8 @@ def _weights(centres: Array, target: Array) -> Array:
     # The least of w' P w with a sum of 1, as least squares: the sum is one more row with a large factor.
     rows = np.vstack([np.linalg.cholesky(products).T, np.full((1, len(products)), 1e3)])
     found, _ = optimize.nnls(rows, np.concatenate([np.zeros(len(products)), [1e3]]))
-    return found / found.sum()
+    weights: Array = found / found.sum()
+    return weights
 
 
 def _range(value: Array) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from lightnas_edge.errors import PredictorError
@@ -65,7 +66,7 @@ def first_rows(features: Features, known: Array, count: int) -> list[int]:
     columns = _Columns(features, known)
     everything = np.arange(len(known))
     scales = np.array([scale for scale, _ in _DIFFERENCE.values()])
-    covariance = np.einsum("k,kij->ij", scales[:-1] ** 2, columns.kernels(everything, everything))
+    covariance = np.tensordot(scales[:-1] ** 2, columns.kernels(everything, everything), axes=1)
     noise = scales[-1] ** 2
     chosen: list[int] = []
     for _ in range(min(count, len(known))):
@@ -99,7 +100,7 @@ def fit_transfer(features: Features, known: Array, rows: Sequence[int], value: A
     scales = _sets_of_scales()
     squares = scales[:, :-1] ** 2
     noise = scales[:, -1] ** 2
-    seen = np.einsum("sk,kij->sij", squares, columns.kernels(places, places))
+    seen = np.tensordot(squares, columns.kernels(places, places), axes=1)
     seen += (noise[:, None, None] + JITTER * (1 + seen.max(axis=(1, 2)))[:, None, None]) * np.eye(len(places))
     lower = np.linalg.cholesky(seen)
     solved = np.linalg.solve(seen, np.broadcast_to(difference[:, None], (len(seen), len(places), 1)))[..., 0]
@@ -111,7 +112,7 @@ def fit_transfer(features: Features, known: Array, rows: Sequence[int], value: A
     cross, own = columns.kernels(np.arange(len(known)), places), columns.variances()
     probable = np.flatnonzero(weight >= _LEAST_WEIGHT)
     for each, share in zip(probable, weight[probable] / weight[probable].sum(), strict=True):
-        covariance = np.einsum("k,kij->ij", squares[each], cross)
+        covariance = np.tensordot(squares[each], cross, axes=1)
         mean = covariance @ solved[each]
         explained = np.einsum("ij,ji->i", covariance, np.linalg.solve(seen[each], covariance.T))
         centre += share * mean
@@ -140,7 +141,7 @@ class _Columns:
         self._particular = particular[:, None]
         self._place = np.column_stack([self._traits, self._level, self._rates])
 
-    def kernels(self, rows: Array, columns: Array) -> Array:
+    def kernels(self, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> Array:
         """(K - 1, rows, columns); the noise has none."""
         level, traits, rates, particular = (
             each[rows] @ each[columns].T for each in (self._level, self._traits, self._rates, self._particular)
