@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import predict_board, predict_local, predict_tables
+from benchmarks import predict_board, predict_local, predict_optimum, predict_tables
 from benchmarks.figures import Drawing
 from benchmarks.notes import note
 from benchmarks.verdicts import Section
@@ -31,10 +31,14 @@ SETS: dict[str, Callable[[Drawing], Section]] = {
     "cells": predict_tables.cells,
     "convnets": predict_tables.convnets,
     "blocks": predict_tables.blocks,
+    "optimum": predict_optimum.board,
+    "optimum-macro": predict_optimum.macro,
     "speed": predict_local.speed,
     "local": predict_local.measured,
     "statistics": predict_local.statistics,
+    "optimum-local": predict_optimum.local,
 }
+MEASURING = ("local", "statistics", "optimum-local")  # of this machine, which takes minutes
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +54,7 @@ def main(argv: list[str]) -> int:
     if unknown:
         note(f"no such set: {', '.join(unknown)}; choose from: {', '.join(SETS)}")
         return 2
-    chosen = arguments.sets or [name for name in SETS if name not in ("local", "statistics") or arguments.measure]
+    chosen = arguments.sets or [name for name in SETS if name not in MEASURING or arguments.measure]
     drawing = Drawing(arguments.figures)
     started_s = time.monotonic()
     found: dict[str, Section] = {}
