@@ -86,7 +86,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--force", action="store_true", help="search under a budget that is not binding: every network keeps it"
     )
-    group = parser.add_argument_group("search", "the defaults are the published values where docs/search.md does not say otherwise")
+    group = parser.add_argument_group(
+        "search", "the defaults are the published values where docs/search.md does not say otherwise"
+    )
     group.add_argument(
         "--method", default="shared", choices=("shared", "entangled", "lightnas"),
         help="entangled: as shared, and operators are cuts of the largest, which teaches the others; lightnas: the published loop, one "
