@@ -6,8 +6,9 @@ Latencies: benchmarks/macro/latency.csv, of every distinct network, measured on 
 the published trainings, three of each network, from `../shared/data/nasbench_macro` (DATA=folder elsewhere).
 
 Regret: true accuracy of the best network that keeps the budget less that of the network found, in points. Budgets: 50 latencies, at
-quantiles of 5 to 95 % of the measured ones. Floors: the regret of the best additive score of operators, fitted to the whole truth, of
-the best score of adjacent pairs, and of choosing by one training instead of the mean of three.
+quantiles of 5 to 95 % of the measured ones. Floors: the regret of an additive score of operators, fitted to the
+whole truth by least squares, of one of adjacent pairs, and of choosing by one training instead of the mean of three. A score fitted
+to the networks near a budget alone may do better.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def fitted(columns: Array, accuracy: Array) -> Array:
 
 
 def floors(truth: MacroTruth) -> dict[str, Array]:
-    """Name -> (50,) regret of what no search of that kind can beat, and of what needs no search."""
+    """Name -> (50,) regret of scores that know the whole truth, and of what needs no search."""
     scores: dict[str, Callable[[], Array]] = {
         "additive score, fitted to the truth": lambda: fitted(truth.one_hot(), truth.accuracy),
         "adjacent pairs, fitted to the truth": lambda: fitted(truth.adjacent_pairs(), truth.accuracy),
