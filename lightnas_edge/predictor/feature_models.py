@@ -77,10 +77,10 @@ def models_of(features: Features, value: Array, relative: bool, seed: int) -> di
         scales = _scales_of(first(), features, value, relative)
         found[GAUSSIAN] = lambda trees: _Rest(first(), relative, _Smooth(scales))
     if len(value) < _MANY_ROWS:
-        found[TREES] = lambda trees: _Rest(_Nothing(), relative, _Trees(trees, seed))
-    found[CORRECTED] = lambda trees: _Rest(first(), relative, _Trees(trees, seed))
+        found[TREES] = lambda trees: _Rest(_Nothing(), relative, _trees(trees, seed))
+    found[CORRECTED] = lambda trees: _Rest(first(), relative, _trees(trees, seed))
     if len(value) >= _MANY_ROWS:
-        found[BOOSTING] = lambda trees: _Rest(first(), relative, _Boosting(seed))
+        found[BOOSTING] = lambda trees: _Rest(first(), relative, _boosting(seed))
     return found
 
 
@@ -162,30 +162,28 @@ def _inputs(features: Features, centre: Array) -> NDArray[np.float32]:
     return np.column_stack([features.traits, np.log1p(features.work), centre]).astype(np.float32)
 
 
-class _Trees:
-    def __init__(self, trees: int, seed: int) -> None:
-        self._trees = ExtraTreesRegressor(trees, max_features=0.7, random_state=seed)
+class _Regression:
+    """A regressor of scikit-learn on all features and the first model's prediction."""
+
+    def __init__(self, regressor: ExtraTreesRegressor | HistGradientBoostingRegressor) -> None:
+        self._regressor = regressor
 
     def fit(self, features: Features, centre: Array, rest: Array) -> None:
-        self._trees.fit(_inputs(features, centre), rest)
+        self._regressor.fit(_inputs(features, centre), rest)
 
     def predict(self, features: Features, centre: Array) -> Array:
-        found: Array = self._trees.predict(_inputs(features, centre))
+        found: Array = self._regressor.predict(_inputs(features, centre))
         return found
 
 
-class _Boosting:
-    def __init__(self, seed: int) -> None:
-        self._boosting = HistGradientBoostingRegressor(
-            max_iter=200, min_samples_leaf=10, max_features=0.3, random_state=seed
-        )
+def _trees(trees: int, seed: int) -> _Regression:
+    return _Regression(ExtraTreesRegressor(trees, max_features=0.7, random_state=seed))
 
-    def fit(self, features: Features, centre: Array, rest: Array) -> None:
-        self._boosting.fit(_inputs(features, centre), rest)
 
-    def predict(self, features: Features, centre: Array) -> Array:
-        found: Array = self._boosting.predict(_inputs(features, centre))
-        return found
+def _boosting(seed: int) -> _Regression:
+    return _Regression(
+        HistGradientBoostingRegressor(max_iter=200, min_samples_leaf=10, max_features=0.3, random_state=seed)
+    )
 
 
 class _Smooth:
