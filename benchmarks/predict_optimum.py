@@ -222,7 +222,7 @@ def _measured(space: Space, networks: Sequence[Architecture], path: Path, scratc
     if path.exists():
         return luts.read(path)
     settings = Settings(protocol=MeasurementProtocol(rounds=LOCAL_ROUNDS))
-    job = write_sample_job(scratch / path.name, space, settings, list(networks))
+    job = write_sample_job(scratch / f"{path.name}.job", space, settings, list(networks))
     return measure(devices.connect("localhost"), job, path, fresh=True)
 
 
