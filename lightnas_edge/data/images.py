@@ -22,6 +22,8 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (S, S, 3)
 # Published search and training: RandomResizedCrop, flip, ColorJitter (LightNAS search_imagenet.py); torchvision's
 # defaults.
 CROP_AREA = (0.08, 1.0)
+# Not published: 8 % of an image of 32 x 32 pixels are a patch of 9 x 9, from which a supernet hardly learns (docs/search.md).
+LEAST_CROP_PIXELS = 400.0
 CROP_ASPECT = (3 / 4, 4 / 3)
 JITTER = 0.4  # brightness, contrast, saturation: factor from 0.6 to 1.4
 JITTER_HUE = 0.1  # of the full circle
@@ -121,9 +123,13 @@ def _augmented(image: Image.Image, size: int, generator: np.random.Generator) ->
 
 
 def _random_crop(width: int, height: int, generator: np.random.Generator) -> tuple[float, float, float, float]:
-    """(left, top, width, height): a random area and aspect; after ten misses the centre, as torchvision does."""
+    """(left, top, width, height): a random area and aspect; after ten misses the centre, as torchvision does.
+
+    The area is at least `LEAST_CROP_PIXELS`, or all of a smaller image.
+    """
+    least = min(max(CROP_AREA[0] * width * height, LEAST_CROP_PIXELS), width * height)
     for _ in range(10):
-        area = width * height * generator.uniform(*CROP_AREA)
+        area = generator.uniform(least, CROP_AREA[1] * width * height)
         aspect = math.exp(generator.uniform(math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
