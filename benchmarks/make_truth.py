@@ -2,6 +2,7 @@
 
     python -m benchmarks.make_truth            resumes where it was stopped; about an hour of one idle core
     python -m benchmarks.make_truth --seeds 1
+    python -m benchmarks.make_truth --top 40 --seeds 6         more trainings of the best, where choices differ by little
     python -m benchmarks.make_truth --latency NETWORKS OPERATORS
 
 The last writes latency.csv and small.predictor.json instead, from two journals:
@@ -21,6 +22,7 @@ import itertools
 import math
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,16 @@ def score(network: Network, images: Tensor, labels: Tensor) -> tuple[float, floa
     return float((logits.argmax(-1) == labels).float().mean()), float(F.cross_entropy(logits, labels))
 
 
+def best(task: Task, networks: list[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
+    """The networks of the highest mean accuracy over the first two trainings."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in read(OUT):
+        if int(row["seed"]) < 2:
+            found[row["architecture"]].append(float(row["test_accuracy"]))
+    mean = {each: float(np.mean(found[Architecture.from_indices(task.space, each).slug])) for each in networks}
+    return sorted(networks, key=lambda each: -mean[each])[:count]
+
+
 def write_latency(task: Task, networks: Path, operators: Path) -> None:
     """Measured latency of all networks, and a predictor fitted to the table and 60 of them."""
     import luts
@@ -103,6 +115,7 @@ def write_latency(task: Task, networks: Path, operators: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2, metavar="N")
+    parser.add_argument("--top", type=int, metavar="N", help="only the N best by the trainings so far")
     parser.add_argument("--latency", type=Path, nargs=2, metavar=("NETWORKS", "OPERATORS"), help="journals")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -122,6 +135,8 @@ def main() -> None:
             )
     layers, operators = len(task.space.layers), len(task.space.operators)
     networks = list(itertools.product(range(operators), repeat=layers))
+    if arguments.top:
+        networks = best(task, networks, arguments.top)
     for seed in range(arguments.seeds):
         begun_s = time.monotonic()
         for count, index in enumerate(np.random.default_rng(seed).permutation(len(networks)), 1):
