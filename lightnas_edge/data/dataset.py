@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from lightnas_edge.data.decoding import printable
+from lightnas_edge.data.folders import (
+    LAYOUT,
+    Classes,
+    Findings,
+    ImageFile,
+    Tree,
+    scan_classes,
+    scan_images,
+    shared_folders,
+)
 from lightnas_edge.data.images import ArrayImages, FileImages, Images, smaller_than
 from lightnas_edge.data.loader import MEAN, STANDARD_DEVIATION, Loader, normalise
 from lightnas_edge.errors import DataError
@@ -17,8 +29,6 @@ from lightnas_edge.records.run import DataRecord, Normalisation
 from lightnas_edge.space import Space
 
 DIGITS = "digits"
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_LAYOUT = "expected train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg alone, which is split; or the word 'digits'"
 _Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -115,16 +125,7 @@ def load_images(
     Raises:
         DataError: no such folder, or an image that cannot be read.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"the folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}",
-            hint="name a folder with images",
-        )
-    paths = sorted(
-        path for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )  # fmt: skip
+    paths = [image.path for image in scan_images(Path(folder))]
     if not paths:
         return np.empty((0, 3, size, size), np.float32), 0
     if limit is not None and limit < len(paths):
@@ -154,6 +155,8 @@ def load_data(
         raise DataError(f"a validation share of {validation_share}: expected a number between 0 and 1")
     if source == DIGITS:  # a Path is never equal to the word
         return _digits(space.input_size, seed, validation_share)
+    if workers is not None and workers < 0:
+        raise DataError(f"{workers} processes that decode: expected 0 or more")
     if workers is None:
         workers = min(8, len(os.sched_getaffinity(0)))
     return _folder(Path(source), space.input_size, seed, workers, validation_share)
@@ -165,7 +168,7 @@ def load_validation_images(
     """(N, 3, S, S) normalised pixels, (N,) labels and the classes, in their order: to score a network that is no run's.
 
     Args:
-        source: as in `load_data`; a folder without val/ is used whole.
+        source: as in `load_data`; of the parts val/, test/ and train/ the first one that there is.
         limit: evenly spaced images are taken beyond it.
 
     Raises:
@@ -174,28 +177,14 @@ def load_validation_images(
     if source == DIGITS:
         data = _digits(input_size, 0, 0.2)
         return (*data.validation_arrays(limit), data.classes)
-    folder, faults = Path(source), list[str]()
-    if not folder.is_dir():
-        raise DataError(
-            f"the data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}", hint=_LAYOUT
-        )
-    part = folder / "val" if (folder / "val").is_dir() else folder
-    by_class = _scan(part, faults)
-    if faults or not by_class:
-        raise DataError(f"{part}: {'; '.join(faults) or 'no class folders in it'}", hint=_LAYOUT)
-    images = _images(by_class, tuple(by_class), input_size)
-    data = DataSet(
-        folder.resolve().name,
-        _source_of(folder),
-        tuple(by_class),
-        images,
-        images,
-        "all",
-        _identity(folder, images),
-        0,
-        0,
-    )
-    return (*data.validation_arrays(limit), data.classes)
+    folder, findings = Path(source), Findings()
+    parts = Tree.of(folder, findings).parts
+    (part,) = [parts[role] for role in ("val", "test", "train", None) if role in parts][:1]
+    by_class = scan_classes(part, folder, findings)
+    if findings.faults or not by_class:
+        raise DataError(f"{part}: {'; '.join(findings.faults) or 'no class folders in it'}", hint=LAYOUT)
+    images, _ = _images(by_class, input_size)
+    return (*_arrays(images, limit), tuple(by_class))
 
 
 def _digits(size: int, seed: int, share: float) -> DataSet:
@@ -224,42 +213,70 @@ def _digits(size: int, seed: int, share: float) -> DataSet:
 
 
 def _folder(folder: Path, size: int, seed: int, workers: int, share: float) -> DataSet:
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"the data folder {folder} {what}", hint=_LAYOUT)
-    faults: list[str] = []
-    parts = {name: folder / name for name in ("train", "val") if (folder / name).is_dir()}
-    if "val" in parts and "train" not in parts:
-        raise DataError(f"{folder} has val/ and no train/", hint=_LAYOUT)
-    train = _scan(parts.get("train", folder), faults)
-    classes = tuple(train)
-    if not classes and not faults:
-        faults.append(f"{parts.get('train', folder)}: no class folders in it")
-    elif len(classes) == 1:
-        faults.append(f"only one class, {classes[0]!r}: there is nothing to tell apart")
-    validation = _scan(parts["val"], faults) if "val" in parts else {}
-    if validation:
-        faults += [f"class {name!r} is in train/ and not in val/" for name in classes if name not in validation]
-        faults += [f"class {name!r} is in val/ and not in train/" for name in validation if name not in train]
-    elif "val" in parts:
-        faults.append(f"{parts['val']}: no class folders in it")
-    else:
-        faults += [f"class {name!r} has one image: it cannot be split" for name in classes if len(train[name]) == 1]
+    findings = Findings()
+    parts = Tree.of(folder, findings).parts
+    train_part = parts.get("train", parts.get(None))
+    if train_part is None or ("test" in parts and "val" not in parts):
+        _refuse_parts(folder, parts.values(), train_part)
+    train = scan_classes(train_part, folder, findings)
+    validation = scan_classes(parts["val"], folder, findings) if "val" in parts else None
+    faults = findings.faults + _faults_of_classes(train, train_part, validation, parts.get("val"))
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
-        raise DataError(f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n{listed}", hint=_LAYOUT)
-    if validation:
-        train_images, validation_images = _images(train, classes, size), _images(validation, classes, size)
+        raise DataError(f"{folder}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n{listed}", hint=LAYOUT)
+    if "test" in parts:
+        findings.leave_aside("a part that neither trains nor validates", f"{printable(parts['test'].name)}/")
+    images, files = _images(train, size)
+    if validation is not None:
+        validation_images, validation_files = _images(validation, size)
+        identity = _identity((images, files), (validation_images, validation_files))
         split = "train/ and val/ as given"
     else:
-        whole = _images(train, classes, size)
-        chosen_train, chosen_validation = _split(whole.labels, seed, share)
-        train_images, validation_images = _take(whole, chosen_train), _take(whole, chosen_validation)
+        chosen, kept = _split(images.labels, seed, share)
+        both = [(_take(images, places), [files[place] for place in places]) for places in (chosen, kept)]
+        identity = _identity(*both)
+        images, validation_images = both[0][0], both[1][0]
         split = _describe_split(share, seed)
     return DataSet(
-        folder.resolve().name, _source_of(folder), classes, train_images, validation_images, split,
-        _identity(folder, train_images, validation_images), seed, workers,
+        printable(folder.resolve().name), _source_of(folder), tuple(train), images, validation_images, split, identity,
+        seed, workers, findings.notes,
     )  # fmt: skip
+
+
+def _refuse_parts(folder: Path, parts: Iterable[Path], train: Path | None) -> NoReturn:
+    names = " and ".join(f"{printable(part.name)}/" for part in parts)
+    if train is None:
+        raise DataError(f"{folder} has {names} and no train/", hint=LAYOUT)
+    raise DataError(
+        f"{folder} has {names}: they look like parts and not like classes, and none of them is val/",
+        hint=f"name the part that chooses between networks val/; or split the training part: --data {train}",
+    )
+
+
+def _faults_of_classes(train: Classes, train_part: Path, validation: Classes | None, part: Path | None) -> list[str]:
+    """What stops a training on these classes."""
+    faults = []
+    if not train:
+        faults.append(f"{train_part}: no class folders in it")
+    elif len(train) == 1:
+        (only,) = train
+        faults.append(f"only one class, {only!r}: there is nothing to tell apart{_inner_folders(train_part / only)}")
+    if validation is None:
+        return [
+            *faults,
+            *(f"class {name!r} has one image: it cannot be split" for name in train if len(train[name]) == 1),
+        ]
+    if not validation:
+        return [*faults, f"{part}: no class folders in it"]
+    faults += [f"class {name!r} is in train/ and not in val/" for name in train if name not in validation]
+    faults += [f"class {name!r} is in val/ and not in train/" for name in validation if name not in train]
+    return faults + [f"{name} is in both parts" for name in shared_folders(validation, train)]
+
+
+def _inner_folders(folder: Path) -> str:
+    """What to try where a folder wraps the classes."""
+    inner = [each for each in folder.iterdir() if each.is_dir()] if folder.is_dir() else []
+    return f"; the classes may be one level deeper: --data {folder}" if len(inner) > 1 else ""
 
 
 def _source_of(folder: Path) -> str:
@@ -267,25 +284,10 @@ def _source_of(folder: Path) -> str:
     return f"./{folder}" if str(folder) == DIGITS else str(folder)
 
 
-def _scan(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
-    """Image files by class, both sorted; nested folders count for their class, hidden files are ignored."""
-    found: dict[str, list[Path]] = {}
-    for class_folder in sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    ):
-        files = [path for path in class_folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        images = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            others = f" ({len(files)} other files)" if files else ""
-            faults.append(f"class {class_folder.name!r} has no images in {class_folder}{others}")
-        found[class_folder.name] = images
-    return found
-
-
-def _images(by_class: dict[str, list[Path]], classes: tuple[str, ...], size: int) -> FileImages:
-    paths = [path for name in classes for path in by_class[name]]
-    labels = [label for label, name in enumerate(classes) for _ in by_class[name]]
-    return FileImages(paths, np.array(labels, dtype=np.int64), size)
+def _images(by_class: Classes, size: int) -> tuple[FileImages, list[ImageFile]]:
+    files = [file for files in by_class.values() for file in files]
+    labels = [label for label, files in enumerate(by_class.values()) for _ in files]
+    return FileImages([file.path for file in files], np.array(labels, dtype=np.int64), size), files
 
 
 def _take(images: FileImages, chosen: np.ndarray[Any, Any]) -> FileImages:
@@ -307,10 +309,11 @@ def _describe_split(share: float, seed: int) -> str:
     return f"{share:.0%} of every class for validation, seed {seed}"
 
 
-def _identity(folder: Path, *parts: FileImages) -> str:
+def _identity(*parts: tuple[FileImages, list[ImageFile]]) -> str:
+    """Of names, sizes and labels; the Unicode form of a name does not matter."""
     digest = hashlib.sha256()
-    for part in parts:
-        for path, label in zip(part.paths, part.labels, strict=True):
-            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0{label}\n".encode())
+    for images, files in parts:
+        for file, label in zip(files, images.labels, strict=True):
+            digest.update(f"{file.name}\0{file.size_bytes}\0{label}\n".encode())
         digest.update(b"\n")
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""One image at a time: decoding, cropping, colour. Runs in worker processes; numpy and Pillow only.
+"""One image at a time: cropping and colour. Runs in worker processes; numpy and Pillow only.
 
 Why Pillow: torchvision cannot be imported next to the CPU build of torch. Measured on one core at 224 px, colour jitter
 takes 3.9 ms an image with Pillow's ImageEnhance (what torchvision itself calls for Pillow images) and 10 ms with
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from lightnas_edge.data.decoding import ShownImage, open_image
+
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (S, S, 3)
 
 # Published search and training: RandomResizedCrop, flip, ColorJitter (LightNAS search_imagenet.py); torchvision's
@@ -28,10 +30,6 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 JITTER = 0.4  # brightness, contrast, saturation: factor from 0.6 to 1.4
 JITTER_HUE = 0.1  # of the full circle
 RESIZE_RATIO = 256 / 224  # validation: shorter side to 256, centre 224
-
-
-class UnreadableImageError(Exception):
-    """An image file that cannot be decoded; carries its path and the reason."""
 
 
 class Images(ABC):
@@ -90,24 +88,20 @@ class FileImages(Images):
     size: int
 
     def image(self, index: int, generator: np.random.Generator | None) -> Pixels:
-        path = self.paths[index]
-        try:
-            with Image.open(path) as image:
-                prepared = (
-                    _validation_view(image, self.size) if generator is None else _augmented(image, self.size, generator)
-                )
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnreadableImageError(f"{path}: {error}") from error
+        with open_image(self.paths[index]) as image:
+            prepared = (
+                _validation_view(image, self.size) if generator is None else _augmented(image, self.size, generator)
+            )
         return np.asarray(prepared)
 
 
 def smaller_than(path: Path, size: int) -> bool:
     """Whether a readable image has a side below `size`."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return min(image.size) < size
 
 
-def _validation_view(image: Image.Image, size: int) -> Image.Image:
+def _validation_view(image: ShownImage, size: int) -> Image.Image:
     """Shorter side to 256/224 of the size, centre cut out; one resampling."""
     width, height = image.size
     side = min(width, height) / RESIZE_RATIO
@@ -115,7 +109,7 @@ def _validation_view(image: Image.Image, size: int) -> Image.Image:
     return _cut(image, (left, top, side, side), size)
 
 
-def _augmented(image: Image.Image, size: int, generator: np.random.Generator) -> Image.Image:
+def _augmented(image: ShownImage, size: int, generator: np.random.Generator) -> Image.Image:
     cropped = _cut(image, _random_crop(*image.size, generator), size)
     if generator.random() < 0.5:
         cropped = cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -139,22 +133,14 @@ def _random_crop(width: int, height: int, generator: np.random.Generator) -> tup
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def _cut(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+def _cut(image: ShownImage, box: tuple[float, float, float, float], size: int) -> Image.Image:
     """A box of the image as a square of `size`; JPEGs are decoded no larger than that needs."""
     width, height = image.size
     left, top, w, h = box
-    if image.format == "JPEG":
-        image.draft("RGB", (math.ceil(width * size / w), math.ceil(height * size / h)))
-    rgb = _rgb(image)
+    rgb = image.rgb(least=(math.ceil(width * size / w), math.ceil(height * size / h)))
     across, down = rgb.width / width, rgb.height / height
     edges = (left * across, top * down, min((left + w) * across, rgb.width), min((top + h) * down, rgb.height))
     return rgb.resize((size, size), Image.Resampling.BILINEAR, box=edges)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # a palette with transparency loses it silently otherwise, with a warning
-    return image.convert("RGB")
 
 
 def _jitter(image: Image.Image, generator: np.random.Generator) -> Image.Image:

@@ -22,6 +22,7 @@ import onnxruntime
 from PIL import Image
 
 from lightnas_edge.data import DataSet
+from lightnas_edge.data.decoding import DECODING, open_image
 from lightnas_edge.data.images import RESIZE_RATIO, FileImages
 from lightnas_edge.deploy.targets import DEFAULT_TARGET, parse_target
 from lightnas_edge.errors import ExportError
@@ -126,6 +127,7 @@ def _content(run: Run, export: Export, data: DataSet, chosen: list[int]) -> tupl
         input=given,
         output=made,
         preprocessing=Preprocessing(
+            decoding=DECODING,
             resize=Resize(share_of_shorter_side=1 / RESIZE_RATIO) if resized else None,
             mean=record.normalisation.mean,
             standard_deviation=record.normalisation.standard_deviation,
@@ -172,8 +174,8 @@ def _chosen(count: int, images: int) -> list[int]:
 def _picture(data: DataSet, index: int) -> bytes:
     """The whole image where the network's input is cut out of it, so that the cutting can be checked; PNG."""
     if isinstance(data.validation, FileImages):
-        with Image.open(data.validation.paths[index]) as opened:
-            picture = opened.convert("RGBA" if "transparency" in opened.info else "RGB").convert("RGB")
+        with open_image(data.validation.paths[index]) as opened:
+            picture = opened.rgb()
     else:
         picture = Image.fromarray(np.asarray(data.validation.image(index, None)))
     buffer = io.BytesIO()

@@ -16,6 +16,7 @@ import torch
 
 from lightnas_edge import graph
 from lightnas_edge.data import DataSet, load_data
+from lightnas_edge.data.decoding import DECODING
 from lightnas_edge.deploy.compare import compare_outputs
 from lightnas_edge.deploy.int8 import int8_arithmetic, int8_parts
 from lightnas_edge.deploy.targets import DEFAULT_TARGET, opset_for
@@ -163,7 +164,12 @@ def build_export(
             arithmetic=arithmetic,
         )  # fmt: skip
     normalisation = weights.data.normalisation
-    notes = {"classes": weights.data.classes, "normalisation": normalisation.to_json(), "layout": "NCHW, RGB"}
+    notes = {
+        "classes": weights.data.classes,
+        "decoding": DECODING,
+        "normalisation": normalisation.to_json(),
+        "layout": "NCHW, RGB",
+    }
     for name, value in notes.items():
         graph.add_property(model, name, json.dumps(value))
     content = graph.model_bytes(model)

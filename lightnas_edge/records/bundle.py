@@ -26,10 +26,11 @@ class Resize(Record):
 
 
 class Preprocessing(Record):
-    """From an image to the input: resize, scale to 0..1, subtract the mean, divide by the standard deviation, channels first."""
+    """From an image to the input: decode, resize, scale to 0..1, subtract the mean, divide by the standard deviation, channels first."""
 
     colours: Literal["RGB"] = "RGB"
     layout: Literal["NCHW"] = "NCHW"
+    decoding: Text  # what is done to an image file before anything else
     resize: Resize | None  # null: images have the size of the input already
     mean: tuple[float, float, float]
     standard_deviation: tuple[PositiveFloat, PositiveFloat, PositiveFloat]

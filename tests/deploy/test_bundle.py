@@ -146,6 +146,26 @@ def test_images_in_files_are_bundled_whole_so_that_the_cut_is_checked(run_folder
     assert check(made.path)[0] == 0
 
 
+def test_bundled_images_are_as_training_sees_them(run_folder, tmp_path):
+    """Upright and with all levels: check.py knows neither EXIF nor 16 bits."""
+    generator = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for part in ("train", "val"):
+        for label in range(10):
+            (tmp_path / "data" / part / str(label)).mkdir(parents=True)
+            image = Image.fromarray(generator.integers(0, 2**16, (30, 40)).astype(np.uint16))
+            image.save(tmp_path / "data" / part / str(label) / "0.png", exif=exif)
+    data = load_data(str(tmp_path / "data"), space=SPACE)
+    run = Run.open(run_folder)
+    made = write_bundle(run, export_network(run), data, tmp_path / "bundle")
+
+    with Image.open(made.path / "images" / "0.png") as image:
+        assert (image.size, image.mode) == ((30, 40), "RGB")
+    assert "EXIF" in made.record.preprocessing.decoding
+    assert check(made.path)[0] == 0
+
+
 def test_a_batch_is_filled_with_the_last_image(run_folder, digits, tmp_path):
     made = write(run_folder, digits, tmp_path / "bundle", batch=3)
     code, said = check(made.path)

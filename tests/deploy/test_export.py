@@ -12,6 +12,7 @@ from safetensors.numpy import save
 from sklearn.datasets import load_digits
 
 from lightnas_edge.cli import main
+from lightnas_edge.data.decoding import DECODING
 from lightnas_edge.deploy import export, export_network
 from lightnas_edge.errors import DataError, ExportError, RunError, StaleRecordError
 from lightnas_edge.files import sha256_of
@@ -42,7 +43,8 @@ def test_the_record_tells_what_was_written_and_how_to_feed_it(run_folder):
     assert record["input_size"] == 16
     assert record["classes"] == [str(digit) for digit in range(10)]
     assert {"max_abs_difference", "cosine", "images"} <= set(record["agreement"])
-    assert json.loads({prop.key: prop.value for prop in model.metadata_props}["classes"]) == record["classes"]
+    properties = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
+    assert (properties["classes"], properties["decoding"]) == (record["classes"], DECODING)
 
 
 def test_a_batch_that_does_not_divide_the_images_is_checked_too(run_folder):
