@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import List, Optional
 
-from profiler import AGENT_VERSION, backends, board, job, messages, power, setup, state, supervisor, worker
+from profiler import AGENT_VERSION, backends, board, job, messages, power, setup, snapshot, state, supervisor, worker
 from profiler.errors import AgentError, SetupError
 from profiler.fields import JsonObject
 from profiler.manifest import read_manifest
@@ -26,6 +26,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     running.add_argument("--job", required=True, metavar="DIR", help="the job directory")
     running.add_argument("--home", metavar="DIR", default=default_home(), help="default: %(default)s")
     running.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
+    copying = commands.add_parser("snapshot", help="copy the system files that this agent reads")
+    copying.add_argument("--home", metavar="DIR", default=default_home(), help="default: %(default)s")
+    copying.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
     setting = commands.add_parser("setup", help="apply a job's board settings; needs sudo; restored when its run ends")
     setting.add_argument("--job", required=True, metavar="DIR", help="the job directory")
     setting.add_argument("--home", metavar="DIR", default=default_home(), help="default: %(default)s")
@@ -50,6 +53,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             answer = setup.set_up(wanted, args.home, System(args.root), password)
         elif args.command == "probe":
             answer = probe(args.backend, args.threads, System(args.root))
+        elif args.command == "snapshot":
+            answer = snapshot.take(System(args.root), args.home)
         elif args.command == "run":
             answer = job.run(os.path.abspath(args.job), os.path.abspath(args.home), System(args.root))
         else:
