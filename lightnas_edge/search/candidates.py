@@ -153,9 +153,12 @@ def estimated_losses(
 
 
 def _penalty(candidate: Candidate) -> float:
+    """At least 0: rounding does not improve a network, so a precision that seems better than float32 does by the noise of the
+    images, and gets no credit for it.
+    """
     if candidate.penalty is None:
         return 0.0
-    return float("inf") if candidate.penalty.mean is None else candidate.penalty.mean
+    return float("inf") if candidate.penalty.mean is None else max(candidate.penalty.mean, 0.0)
 
 
 def affordable(

@@ -164,6 +164,17 @@ def test_the_penalty_counts_in_full_and_the_two_estimates_of_the_float_loss_by_h
     assert estimates == pytest.approx([(1.0 - 0.4) / 2, (1.0 - 0.4) / 2 + 0.25, math.inf])
 
 
+def test_a_precision_gets_no_credit_for_seeming_better_than_float32():
+    """With the network the same, the budget wide enough for both: the more precise one is handed over."""
+    posterior = OperatorPosterior(np.zeros((4, 3)), np.zeros((12, 1)))
+    floats = Candidate(selection([0, 1, 1, 1]), 1.0, 0.5)
+    lucky = dataclasses.replace(floats, penalty=Penalty(ORT, 0.998, 0.51, -0.002, 0.001))
+
+    better, same = estimated_losses(SPACE, posterior, [floats, lucky])
+
+    assert better == same
+
+
 def test_the_passes_in_another_precision_are_counted():
     """64 training images calibrate, 32 validation images are scored twice, 64 give the ranges."""
     assert images_of_candidate(data(), FP32) == 96
