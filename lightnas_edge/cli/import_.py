@@ -9,6 +9,7 @@ import numpy as np
 
 from lightnas_edge.cli._console import UsageError, percent, print_json, print_result, print_table
 from lightnas_edge.cli._options import add_json, add_space, whole
+from lightnas_edge.errors import RecordError
 from lightnas_edge.space import load_space
 
 _SPACE = "lightnas"  # the published predictor's own
@@ -62,7 +63,13 @@ def _trtexec(arguments: argparse.Namespace) -> int:
     from lightnas_edge.cli._model_profile import show_profile
     from lightnas_edge.profiles import import_trtexec
 
-    record = import_trtexec(arguments.files)
+    try:
+        record = import_trtexec(arguments.files)
+    except RecordError as error:
+        if len(arguments.files) > 1:
+            raise
+        hint = f"{error.hint}\na table of another project is read as CSV, with `key` or `arch_str`, and `latency_ms`"
+        raise RecordError(str(error), hint=hint.strip()) from error
     show_profile(record, arguments.out, as_json=arguments.json)
     return 0
 

@@ -3,16 +3,15 @@
     once-for-all    one row per block: `key` as once-for-all's look-up tables name blocks, `latency_ms`, `energy_mj`, `board`
     HW-NAS-Bench    one row per NAS-Bench-201 cell: `arch_str`, and a column per measurement with its unit in its name
 
-Nothing is unpickled: tables that are published as pickles must be written as CSV first.
+Both may have a column `board`. Nothing is unpickled: tables that are published as pickles, YAML or JSON must be written as CSV
+first, since their numbers have no unit.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +19,38 @@ import numpy as np
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.base import Array
+from lightnas_edge.predictor.external_csv import CsvTable, decimal_mark, parse_number, read_csv
 from lightnas_edge.predictor.features import Features
-from lightnas_edge.records.base import read_bounded
 
 _MAX_FAULTS = 20  # shown
-_REMEDY = "once-for-all tables have key and latency_ms, HW-NAS-Bench tables arch_str; docs/prediction.md shows both"
-# `latency_ms`, `latency_us_cifar10`, `edgegpu_energy`; a unit follows its quantity.
-_COLUMN = re.compile(
-    r"(?:(?P<board>[a-z0-9]\w*)_)?(?P<quantity>latency|energy)(?:_(?P<unit>[numk]?[sj]))?(?:_(?P<condition>\w+))?"
+_REMEDY = (
+    "one row for each block or network: `key` as once-for-all names blocks "
+    "(ConvLayer-input:1_3_224_224-in_ch:3-out_ch:24-kernel:3-stride:2) or `arch_str` of NAS-Bench-201, and `latency_ms`; "
+    "docs/prediction.md shows both"
 )
-_UNITS = {"latency": ("latency_ms", {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}),
-          "energy": ("energy_mj", {"nj": 1e-6, "uj": 1e-3, "mj": 1.0, "j": 1e3})}  # fmt: skip
+_PER_UNIT: Mapping[str, Mapping[str, float]] = {  # in milliseconds and millijoules
+    "latency": {
+        **dict.fromkeys(("ns", "nsec", "nanoseconds"), 1e-6),
+        **dict.fromkeys(("us", "usec", "micros", "microsec", "microseconds"), 1e-3),
+        **dict.fromkeys(("ms", "msec", "millis", "millisec", "milliseconds"), 1.0),
+        **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1e3),
+    },
+    "energy": {
+        **dict.fromkeys(("nj", "nanojoules"), 1e-6),
+        **dict.fromkeys(("uj", "microjoules"), 1e-3),
+        **dict.fromkeys(("mj", "millijoules"), 1.0),
+        **dict.fromkeys(("j", "joule", "joules"), 1e3),
+        "mwh": 3.6e3,
+        "wh": 3.6e6,
+    },
+}
+_METRICS = {"latency": "latency_ms", "energy": "energy_mj"}
+_OTHER_UNITS = {"min", "minutes", "h", "hours", "cycles", "ticks", "fps", "hz", "w", "mw", "kj", "kwh", "cal"}
+_ALL_UNITS = {*_PER_UNIT["latency"], *_PER_UNIT["energy"], *_OTHER_UNITS}
+# HW-NAS-Bench names no units: milliseconds and millijoules on all of its boards.
+_BOARDS_WITHOUT_UNIT = {"edgegpu", "edgetpu", "eyeriss", "fpga", "pixel3", "raspi4"}
+_CENTRES = {"avg", "average", "mean", "median", "p50"}  # one of them is the latency
+_SPREADS = {"std", "stdev", "stddev", "sd", "var", "variance", "iqr", "ci", "cv", "error"}
 _SMALLEST, _LARGEST = 1e-9, 1e12  # of a value; logarithms, sums and squares of such numbers are exact enough
 _FIELDS = re.compile(r"-(input|in_ch|out_ch|mid_ch|expand|kernel|stride|use_se):([0-9_]+)")
 _LARGEST_SIDE = 1_000_000  # of a shape, a kernel or a number of channels
@@ -63,8 +83,9 @@ class ExternalTable:
 class _Column:
     """A column with values of one metric."""
 
-    name: str
-    board: str  # or condition
+    name: str  # normalised
+    shown: str  # as the file has it
+    board: str  # or condition; empty where the column names none
     metric: str
     factor: float  # to the metric's unit
 
@@ -76,99 +97,115 @@ def read_external_table(path: str | Path) -> ExternalTable:
         PredictorError: unreadable, of another form, or with faults; all of them in one message, with their lines.
     """
     path = Path(path)
-    content = read_bounded(path, error=PredictorError, remedy=_REMEDY)
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PredictorError(f"cannot read the table {path}: {error}", hint="write it as CSV in UTF-8") from error
-    columns = list(reader.fieldnames or ())
-    is_once_for_all = "key" in columns and any(name.startswith("latency") for name in columns)
-    if not rows or not (is_once_for_all or "arch_str" in columns):
-        listed = ", ".join(columns[:20]) or "none"
-        what = "holds no rows" if is_once_for_all or "arch_str" in columns else "is in no known form"
-        raise PredictorError(f"{path} {what}: its columns are {listed}", hint=_REMEDY)
-    faults: list[str] = []
-    faults += [f"column {name!r} occurs twice" for name in dict.fromkeys(columns) if columns.count(name) > 1]
-    complete = []
-    for line, row in rows:
-        count = (
-            len(columns) + len(row.get(None) or ()) - sum(value is None for value in row.values())
-        )  # DictReader keeps further fields under None
-        if count == len(columns):
-            complete.append((line, row))
-        else:
-            faults.append(f"line {line}: {count} fields, expected {len(columns)}")
-    found = _once_for_all(faults, columns, complete) if is_once_for_all else _hw_nas_bench(faults, columns, complete)
-    if faults or found is None:
+    table = read_csv(path, ("key", "arch_str"), _REMEDY)
+    form = next((name for name in ("key", "arch_str") if name in table.columns), None)
+    if form is None or not (table.rows or table.faults):
+        listed = ", ".join(table.names.values()) or "none"
+        what = "is in no known form" if form is None else "holds no rows"
+        raise PredictorError(f"{path} {what}: its columns are {listed[:500]}", hint=_REMEDY)
+    faults = list(table.faults)
+    read = _block if form == "key" else _cell
+    features = _features(faults, table, form, read)
+    values = _values(faults, table, form, features)
+    if faults:
         listed = "\n".join(f"  {fault}" for fault in faults[:_MAX_FAULTS])
         more = f"\n  and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
         raise PredictorError(
             f"{path} holds {len(faults)} error{'s' * (len(faults) != 1)}:\n{listed}{more}", hint=_REMEDY
         )
+    work, traits = (np.array(part) for part in zip(*features.values(), strict=True))
+    title = "once-for-all" if form == "key" else "HW-NAS-Bench"
+    return ExternalTable(title, tuple(features), Features(work, traits), values)
+
+
+_Described = dict[str, tuple[list[float], list[float]]]  # name of a block or a cell -> (work, traits)
+
+
+def _features(
+    faults: list[str], table: CsvTable, form: str, read: Callable[[str], tuple[list[float], list[float]]]
+) -> _Described:
+    found: _Described = {}
+    for line, row in table.rows:
+        name = row[form]
+        if name not in found:
+            try:
+                found[name] = read(name)
+            except ValueError as error:
+                faults.append(f"line {line}: {name[:200]!r} {error}")
     return found
 
 
-_Rows = Sequence[tuple[int, Mapping[str, str]]]  # (line, fields)
-
-
-def _metric_columns(faults: list[str], columns: Sequence[str]) -> list[_Column]:
+def _metric_columns(faults: list[str], table: CsvTable) -> list[_Column]:
     """The columns of latencies and energies, each metric of each board once."""
     found: dict[tuple[str, str], _Column] = {}
-    for name in columns:
-        match = _COLUMN.fullmatch(name)
-        if match is None:
+    for name in table.columns:
+        try:
+            column = _column(name, table.names[name])
+        except ValueError as error:
+            faults.append(f"column {table.names[name]!r} {error}")
             continue
-        metric, factors = _UNITS[match["quantity"]]
-        unit, board, condition = match["unit"], match["board"], match["condition"]
-        if unit is not None and unit not in factors:
-            faults.append(f"column {name!r}: unknown unit {unit!r}, expected one of {', '.join(factors)}")
+        if column is None:
             continue
-        if unit is None and (board is None or condition is not None):
-            example = f"{match['quantity']}_{metric.rpartition('_')[2]}" + (f"_{condition}" if condition else "")
-            faults.append(f"column {name!r} names no unit; rename it, for example to {example!r}")
-            continue
-        column = _Column(name, board or condition or "board", metric, factors[unit] if unit else 1.0)
-        other = found.setdefault((column.board, metric), column)
+        other = found.setdefault((column.board, column.metric), column)
         if other is not column:
-            faults.append(f"columns {other.name!r} and {name!r} hold the same metric; keep one of them")
+            faults.append(f"columns {other.shown!r} and {column.shown!r} hold the same metric; keep one of them")
+    if not found and not faults:
+        faults.append(f"no column names a latency or an energy: {', '.join(table.names.values())[:500]}")
     return list(found.values())
 
 
-def _once_for_all(faults: list[str], columns: Sequence[str], rows: _Rows) -> ExternalTable | None:
-    metrics = [column for column in _metric_columns(faults, columns) if column.board == "board"]
-    features: dict[str, tuple[list[float], list[float]]] = {}
-    for line, row in rows:
-        if row["key"] not in features:
-            try:
-                features[row["key"]] = _block(row["key"])
-            except ValueError as error:
-                faults.append(f"line {line}: {row['key'][:200]!r} {error}")
-    place = {key: position for position, key in enumerate(features)}
-    values: dict[tuple[str, str], Array] = {}
+def _column(name: str, shown: str) -> _Column | None:
+    """`latency_ms`, `latency_us_cifar10`, `latency_cifar10_ms`, `edgegpu_energy`; None where it holds something else.
+
+    Raises ValueError saying what is wrong.
+    """
+    words = name.split("_")
+    places = [place for place, word in enumerate(words) if word in _METRICS]
+    if len(places) != 1 or set(words) & _SPREADS:
+        return None
+    quantity, before, after = words[places[0]], words[: places[0]], words[places[0] + 1 :]
+    unit = next((after.pop(place) for place in (0, -1) if after and after[place] in _ALL_UNITS), None)
+    board = "_".join(word for word in before + after if word not in _CENTRES)
+    metric, factors = _METRICS[quantity], _PER_UNIT[quantity]
+    if unit is None and (after or board not in _BOARDS_WITHOUT_UNIT):
+        example = f"{quantity}_{metric.rpartition('_')[2]}" + (f"_{board}" if board else "")
+        raise ValueError(f"names no unit; rename it, for example to {example!r}")
+    if unit is not None and unit not in factors:
+        units = ", ".join(list(dict.fromkeys(each for each in factors if len(each) <= 2)))
+        raise ValueError(f"has the unknown unit {unit!r}, expected one of {units}")
+    return _Column(name, shown, board, metric, factors[unit] if unit else 1.0)
+
+
+def _values(faults: list[str], table: CsvTable, form: str, features: _Described) -> dict[tuple[str, str], Array]:
+    """(board or condition, metric) -> a value for each described row; a row that contradicts an earlier one is a fault."""
+    metrics = _metric_columns(faults, table)
+    try:
+        mark = decimal_mark((row[column.name] for _, row in table.rows for column in metrics), table.separator)
+    except ValueError as error:
+        faults.append(f"{error}: write all numbers with a decimal point and nothing between thousands")
+        return {}
+    place = {name: position for position, name in enumerate(features)}
+    found: dict[tuple[str, str], Array] = {}
     lines: dict[tuple[str, str, str], int] = {}
-    for line, row in rows:
-        board = row.get("board", "board").strip()
-        if not board:
+    for line, row in table.rows:
+        if row.get("board") == "":
             faults.append(f"line {line}: board is empty")
         for column in metrics:
-            value = _value(faults, line, row, column)
-            of_metric = values.setdefault((board, column.metric), np.full(len(place), math.nan))
-            if row["key"] not in place or math.isnan(value):
+            value = _value(faults, line, row[column.name], column, mark)
+            board = " ".join(filter(None, (row.get("board"), column.board))) or "board"
+            of_metric = found.setdefault((board, column.metric), np.full(len(place), math.nan))
+            if row[form] not in place or math.isnan(value):
                 continue
-            earlier = of_metric[place[row["key"]]]
-            first = lines.setdefault((row["key"], board, column.metric), line)
+            earlier = of_metric[place[row[form]]]
+            first = lines.setdefault((row[form], board, column.metric), line)
             if math.isnan(earlier):
-                of_metric[place[row["key"]]] = value
+                of_metric[place[row[form]]] = value
             elif earlier != value:
                 faults.append(
-                    f"line {line}: {column.name} is {row[column.name]} and differs from line {first} for the same block "
-                    f"on {board}; keep one measurement per block and board"
+                    f"line {line}: {column.shown} is {row[column.name]} and differs from line {first} for the same {form} "
+                    f"on {board}; keep one measurement for each"
                 )
-    if faults:
-        return None
-    work, traits = (np.array(part) for part in zip(*features.values(), strict=True))
-    return ExternalTable("once-for-all", tuple(features), Features(work, traits), values)
+    return found
 
 
 def _block(key: str) -> tuple[list[float], list[float]]:
@@ -208,26 +245,6 @@ def _block(key: str) -> tuple[list[float], list[float]]:
     work = [float(pointwise), float(depthwise), float(moved), float(weights), float(kernels), float(squeeze)]
     sizes = [math.log(amount) for amount in (pointwise, depthwise + 1e3, moved, weights)]
     return work, [*sizes, float(kernels), float(squeeze), float(kernel), float(stride), float(inverted)]
-
-
-def _hw_nas_bench(faults: list[str], columns: Sequence[str], rows: _Rows) -> ExternalTable | None:
-    metrics = _metric_columns(faults, columns)
-    if not metrics and not faults:
-        faults.append(f"no column names a latency or an energy: {', '.join(columns[:20])}")
-    values = {
-        (column.board, column.metric): np.array([_value(faults, line, row, column) for line, row in rows])
-        for column in metrics
-    }
-    cells = []
-    for line, row in rows:
-        try:
-            cells.append(_cell(row["arch_str"]))
-        except ValueError as error:
-            faults.append(f"line {line}: {row['arch_str'][:200]!r} {error}")
-    if faults:
-        return None
-    features = Features(np.array([work for work, _ in cells]), np.array([traits for _, traits in cells]))
-    return ExternalTable("HW-NAS-Bench", tuple(row["arch_str"] for _, row in rows), features, values)
 
 
 def _cell(name: str) -> tuple[list[float], list[float]]:
@@ -298,18 +315,17 @@ def _fused(live: Sequence[str]) -> list[float]:
     return [*sums, float(joined), float(zeros), float(len(read)), float(repeated), float(len(set(tensor.values())))]
 
 
-def _value(faults: list[str], line: int, row: Mapping[str, str], column: _Column) -> float:
+def _value(faults: list[str], line: int, text: str, column: _Column, mark: str) -> float:
     """In the metric's unit; nan where the field is empty."""
-    text = row[column.name].strip()
     if not text:
         return math.nan
     try:
-        value = column.factor * float(text)
+        value = column.factor * parse_number(text, mark)
     except ValueError:
         value = math.nan
     if not _SMALLEST <= value <= _LARGEST:
         faults.append(
-            f"line {line}: {column.name} is {text[:80]!r}, expected a number above 0, or nothing where unknown"
+            f"line {line}: {column.shown} is {text[:80]!r}, expected a number above 0, or nothing where unknown"
         )
         return math.nan
     return value

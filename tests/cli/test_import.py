@@ -46,6 +46,27 @@ def test_what_is_no_table_is_said(tmp_path):
     assert "is in no known form" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("fbnet.json", '{"lookup_table": [{"op": "ir_k3_e6", "latency": 1.2}]}'),
+        ("ofa.yaml", "Conv-input:224x224x3-output:112x112x24:\n  count: 5\n  mean: 3.8\n"),
+        ("mobile.yml", "# of a phone\n---\nexpanded_conv-input:56x56x24: {mean: 3.8, count: 3}\n"),
+        ("nn-meter.csv", "HW,CIN,COUT,KERNEL_SIZE,STRIDES,latency\n224,3,32,3,2,1.2\n"),
+        ("table.pkl", "\x80\x04"),
+        ("table.xlsx", "PK\x03\x04"),
+    ],
+)
+def test_a_table_in_another_form_is_refused_with_what_to_do(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+
+    answer = run("import", tmp_path / name)
+
+    assert answer.code == 1
+    assert name in answer.err and "`arch_str`" in answer.err and "`latency_ms`" in answer.err
+    assert "CSV" in answer.err or name.endswith(".csv")
+
+
 def test_an_archive_without_the_arrays_is_said(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"not a zip")
 

@@ -8,6 +8,7 @@ from lightnas_edge.predictor.external_tables import read_external_table
 from lightnas_edge.predictor.features import AVERAGE, fit_features
 
 BLOCK = "MBConvLayer-input:1_24_112_112-in_ch:24-out_ch:32-mid_ch:144-expand:6-kernel:7-stride:2-use_se:0"
+CELL = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 
 
 def written(folder, text):
@@ -100,12 +101,20 @@ def test_every_fault_is_named_with_its_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "text", "board"),
-    [("latency_us", "5100", "board"), ("latency_s_gpu", "0.0051", "gpu"), ("tx2_latency_us", "5100", "tx2")],
+    [
+        ("latency_us", "5100", "board"),
+        ("latency_s_gpu", "0.0051", "gpu"),
+        ("tx2_latency_us", "5100", "tx2"),
+        ("Latency [µs]", "5100", "board"),
+        ("latency (\u03bcs)", "5100", "board"),
+        ("LATENCY-NS", "5.1e6", "board"),
+        ("latency_cifar10_usec", "5100", "cifar10"),
+        ("mean_latency_ms", "5.1", "board"),
+        ("TX2 latency (seconds)", ".0051", "tx2"),
+    ],
 )
 def test_other_units_of_time_are_converted_to_milliseconds(tmp_path, column, text, board):
-    cell = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-
-    table = read_external_table(written(tmp_path, f"arch_str,{column}\n{cell},{text}\n"))
+    table = read_external_table(written(tmp_path, f"arch_str,{column}\n{CELL},{text}\n"))
 
     assert table.values[board, "latency_ms"].tolist() == pytest.approx([5.1])
 
@@ -115,35 +124,98 @@ def test_other_units_of_time_are_converted_to_milliseconds(tmp_path, column, tex
     [
         ("latency", "column 'latency' names no unit; rename it, for example to 'latency_ms'"),
         ("latency_cifar10", "column 'latency_cifar10' names no unit; rename it, for example to 'latency_ms_cifar10'"),
-        ("latency_mj", "column 'latency_mj': unknown unit 'mj', expected one of ns, us, ms, s"),
+        ("latency_mj", "column 'latency_mj' has the unknown unit 'mj', expected one of ns, us, ms, s"),
+        ("Latency [h]", "column 'Latency [h]' has the unknown unit 'h'"),
+        ("latency_fps", "column 'latency_fps' has the unknown unit 'fps'"),
+        ("energy_ms", "column 'energy_ms' has the unknown unit 'ms', expected one of nj, uj, mj, j, wh"),
+        ("tx2_latency", "column 'tx2_latency' names no unit; rename it, for example to 'latency_ms_tx2'"),
+        ("latency_ms_std,accuracy", "no column names a latency or an energy: arch_str, latency_ms_std, accuracy"),
         ("latency_ms,latency_us", "columns 'latency_ms' and 'latency_us' hold the same metric"),
     ],
 )
 def test_a_column_without_a_unit_of_its_own_is_refused(tmp_path, column, message):
-    cell = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-
     with pytest.raises(PredictorError) as caught:
-        read_external_table(written(tmp_path, f"arch_str,{column}\n{cell}{',1' * len(column.split(','))}\n"))
+        read_external_table(written(tmp_path, f"arch_str,{column}\n{CELL}{',1' * len(column.split(','))}\n"))
 
     assert message in str(caught.value)
 
 
-def test_rows_of_one_block_that_disagree_are_refused_and_equal_ones_are_read_once(tmp_path):
-    header = "key,latency_ms,board\n"
-    row, other = (f"{BLOCK},{ms},AGX Xavier\n" for ms in (0.43, 1.29))
+@pytest.mark.parametrize(
+    ("column", "text"), [("energy_uj", "30300"), ("Energy [J]", "0.0303"), ("energy_mwh", "8.41667e-3")]
+)
+def test_other_units_of_energy_are_converted_to_millijoules(tmp_path, column, text):
+    table = read_external_table(written(tmp_path, f"key,{column}\n{BLOCK},{text}\n"))
+
+    assert table.values["board", "energy_mj"].tolist() == pytest.approx([30.3], rel=1e-4)
+
+
+@pytest.mark.parametrize(("form", "name"), [("key", BLOCK), ("arch_str", CELL)])
+def test_rows_that_disagree_are_refused_and_equal_ones_are_read_once(tmp_path, form, name):
+    header = f"{form},latency_ms,board\n"
+    row, other = (f"{name},{ms},AGX Xavier\n" for ms in (0.43, 1.29))
 
     assert len(read_external_table(written(tmp_path, header + row + row)).keys) == 1
-    with pytest.raises(PredictorError, match=r"line 3: latency_ms is 1.29 and differs from line 2 .* on AGX Xavier"):
+    with pytest.raises(
+        PredictorError, match=rf"line 3: latency_ms is 1.29 .* line 2 for the same {form} on AGX Xavier"
+    ):
         read_external_table(written(tmp_path, header + row + other))
 
 
-def test_line_ends_and_a_byte_order_mark_change_nothing(tmp_path):
-    text = f"key,latency_ms\n{BLOCK},5.1\n"
-    (tmp_path / "windows.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+def test_rows_of_several_boards_complete_each_other(tmp_path):
+    text = f"arch_str,board,latency_ms_cifar10\n{CELL},TX2,3.2\n{CELL},Nano,\n{CELL},Nano,9.5\n"
 
-    table = read_external_table(tmp_path / "windows.csv")
+    table = read_external_table(written(tmp_path, text))
 
-    assert table.keys == (BLOCK,) and table.values["board", "latency_ms"].tolist() == [5.1]
+    assert {name: values.tolist() for (name, _), values in table.values.items()} == {
+        "TX2 cifar10": [3.2], "Nano cifar10": [9.5],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_encodings_line_ends_and_separators_change_nothing(tmp_path, encoding, end, separator):
+    rows = [["Board ", "key", "Latency_ms"], ["TX2", BLOCK, " 5.1"], [], ["Nano", f'"{BLOCK}"', "12"]]
+    (tmp_path / "t.csv").write_bytes(end.join(separator.join(row) for row in rows).encode(encoding))
+
+    table = read_external_table(tmp_path / "t.csv")
+
+    assert table.keys == (BLOCK,)
+    assert (table.values["TX2", "latency_ms"], table.values["Nano", "latency_ms"]) == ([5.1], [12.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (f"key;latency_ms\n{BLOCK};5,125\n", 5.125),
+        (f"key\tlatency_ms\n{BLOCK}\t1,5e1\n", 15.0),
+        (f'key,latency_ms\n{BLOCK},"0,125"\n', 0.125),
+        (f"sep=;\r\nkey;latency_ms\r\n{BLOCK};5,1\r\n", 5.1),
+    ],
+)
+def test_decimal_commas_are_read(tmp_path, text, value):
+    assert read_external_table(written(tmp_path, text)).values["board", "latency_ms"].tolist() == [value]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f'key,latency_ms\n{BLOCK},"1,234"\n', "'1,234' may be a decimal or thousands"),
+        (
+            f"board;key;latency_ms\na;{BLOCK};1,2\nb;{BLOCK};1.2\n",
+            "numbers with commas ('1,2') and with points ('1.2')",
+        ),
+        (f"key;latency_ms\n{BLOCK};1.234,5\n", "line 2: latency_ms is '1.234,5'"),
+        (f"key,latency_ms\n{BLOCK},1_000\n", "line 2: latency_ms is '1_000'"),
+        (f"key,latency_ms\n{BLOCK},5.1 ms\n", "line 2: latency_ms is '5.1 ms'"),
+        (f"sep=;\nkey;latency_ms\n{BLOCK};x\n", "line 3: latency_ms is 'x'"),
+    ],
+)
+def test_numbers_that_may_mean_two_things_are_refused(tmp_path, text, message):
+    with pytest.raises(PredictorError) as caught:
+        read_external_table(written(tmp_path, text))
+
+    assert message in str(caught.value)
 
 
 def test_a_missing_table_is_named(tmp_path):
