@@ -1,7 +1,8 @@
 """Boards: what they are, how to reach them, and running the agent there."""
 
+from devices.board_setup import restore_board
 from devices.cache import Cleaned, clean
-from devices.connection import Completed, Connection, LocalConnection, connect
+from devices.connection import Completed, Connection
 from devices.errors import (
     AgentFailedError,
     AuthenticationError,
@@ -12,7 +13,9 @@ from devices.errors import (
     HostKeyError,
     InventoryError,
 )
+from devices.factory import connect
 from devices.inventory import InventoryEntry, add_board, inventory_path, read_inventory, remove_board
+from devices.local import LocalConnection
 from devices.remote_agent import Campaign, build_agent_archive, probe
 from devices.remote_job import RemoteJob, fetch_journal, remote_jobs
 from lightnas_edge.records.job import Status
@@ -44,4 +47,5 @@ __all__ = [
     "read_inventory",
     "remote_jobs",
     "remove_board",
+    "restore_board",
 ]

@@ -1,31 +1,29 @@
-"""From a host name to an address: boards.toml first, then ~/.ssh/config, then the defaults."""
+"""From a host name to an address: boards.toml first, then ~/.ssh/config (ssh_config.py)."""
 
 from __future__ import annotations
 
-import getpass
-import glob
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import paramiko
-
 from devices.errors import BoardUnreachableError
 from devices.host_keys import HostKey, KnownKeys, host_name_in_known_hosts, read_known_hosts
 from devices.inventory import InventoryEntry, read_inventory
+from devices.ssh_config import look_up
 
 _ADDRESS = re.compile(
     r"(?:(?P<user>[^@:\s]+)@)?(?:\[(?P<bracketed>[^\]\s]+)\]|(?P<host>[^\s:\[\]@]+)|(?P<bare>[0-9a-fA-F:.%\w]*:[^\s@]*:[^\s@]*))"
     r"(?::(?P<port>\d{1,5}))?"
 )
-_LONGEST_CHAIN = 8  # jump hosts, and files that include files
+_LONGEST_CHAIN = 8  # jump hosts
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """A host to connect to, everything looked up.
 
-    `key_files` are tried first, and with `only_keys` they are the only ones. `jumps`: the jump hosts, in order.
+    Named keys (`keys_named`) are tried first, the usual files last; with `only_keys` the agent signs with these keys
+    alone. `agent` is its socket. `jumps`: the jump hosts, in order; or `proxy_command` leads to the host.
     `alias` is the name of the host key in known_hosts. `board` is the entry of boards.toml, if any.
     """
 
@@ -36,8 +34,11 @@ class Endpoint:
     alias: str
     known_hosts: tuple[Path, ...]
     key_files: tuple[Path, ...] = ()
+    keys_named: bool = False
     only_keys: bool = False
+    agent: str | None = None
     jumps: tuple[Endpoint, ...] = ()
+    proxy_command: str = ""
     board: InventoryEntry | None = None
 
     def known_keys(self) -> KnownKeys:
@@ -69,8 +70,7 @@ def resolve(text: str, board: InventoryEntry | None = None) -> Endpoint:
         BoardUnreachableError: it is not a host name, or ~/.ssh/config cannot be read.
         InventoryError: boards.toml is faulty.
     """
-    config = _ssh_config(Path.home() / ".ssh" / "config")
-    return _resolve(text, config, board, [])
+    return _resolve(text, board, [])
 
 
 def split_address(text: str) -> tuple[str | None, str, int | None]:
@@ -88,71 +88,35 @@ def split_address(text: str) -> tuple[str | None, str, int | None]:
     return match["user"], host, port
 
 
-def _resolve(text: str, config: paramiko.SSHConfig, board: InventoryEntry | None, seen: list[str]) -> Endpoint:
+def _resolve(text: str, board: InventoryEntry | None, seen: list[str]) -> Endpoint:
     if text in seen or len(seen) >= _LONGEST_CHAIN:
         raise BoardUnreachableError(f"ProxyJump in ~/.ssh/config forms a cycle: {' -> '.join([*seen, text])}")
-    user, host, port = split_address(text)
+    user, name, port = split_address(text)
     if board is None:
-        board = read_inventory().get(host)
+        board = read_inventory().get(name)
     if board is not None:
-        user, port = user or board.user, port or board.port
-    name = board.host if board is not None else host
-    try:
-        found = config.lookup(name)
-        address, port = found["hostname"], port or int(found.get("port", 22))
-    except (paramiko.SSHException, ImportError, OSError, ValueError) as err:
-        raise BoardUnreachableError(
-            f"cannot look up {name} in ~/.ssh/config: {err}", hint=f"`ssh -G {name}` shows how ssh resolves it"
-        ) from err
-    if found.get("proxycommand") and "proxyjump" not in found:
-        raise BoardUnreachableError(
-            f"~/.ssh/config reaches {name} through a ProxyCommand, which is not supported",
-            hint="use ProxyJump, or name the host by its own address",
-        )
-    jump = found.get("proxyjump", "none")
+        user, port, name = user or board.user, port or board.port, board.host
+    found = look_up(name, user, port)
     jumps: tuple[Endpoint, ...] = ()
-    for index, hop in enumerate(() if jump.lower() == "none" else jump.split(",")):
-        endpoint = _resolve(hop.strip().removeprefix("ssh://"), config, None, [*seen, text])
-        # As in ssh: only the first host of a chain is reached by its own ProxyJump.
-        jumps += (*endpoint.jumps, replace(endpoint, jumps=())) if index == 0 else (replace(endpoint, jumps=()),)
-    files = found.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
-    keys = [board.key] if board is not None and board.key else list(found.get("identityfile", []))
+    for index, hop in enumerate(found.jump.split(",") if found.jump else ()):
+        endpoint = _resolve(hop.strip().removeprefix("ssh://").rstrip("/"), None, [*seen, text])
+        if index == 0:
+            jumps = (*endpoint.jumps, replace(endpoint, jumps=()))
+        else:  # as in ssh: only the first host of a chain is reached by its own ProxyJump or ProxyCommand
+            jumps += (replace(endpoint, jumps=(), proxy_command=""),)
+    own_key = (Path(board.key).expanduser(),) if board is not None and board.key else ()
     return Endpoint(
         label=text,
-        host=address,
-        port=port,
-        user=user or found.get("user") or getpass.getuser(),
-        alias=found.get("hostkeyalias") or host_name_in_known_hosts(address, port),
-        known_hosts=tuple(Path(file).expanduser() for file in files if file != "none"),
-        key_files=tuple(Path(key).expanduser() for key in keys),
-        only_keys=bool(board is not None and board.key) or found.get("identitiesonly", "no").lower() == "yes",
+        host=found.host,
+        port=found.port,
+        user=found.user,
+        alias=found.host_key_alias or host_name_in_known_hosts(found.host, found.port),
+        known_hosts=found.known_hosts,
+        key_files=own_key or found.key_files,
+        keys_named=bool(own_key) or found.keys_named,
+        only_keys=bool(own_key) or found.only_keys,
+        agent=found.agent,
         jumps=jumps,
+        proxy_command=found.proxy_command,
         board=board,
     )
-
-
-def _ssh_config(path: Path) -> paramiko.SSHConfig:
-    """The user's ssh configuration; empty where the file is missing."""
-    try:
-        return paramiko.SSHConfig.from_text("\n".join(_with_includes(path, 0)))
-    except (OSError, UnicodeDecodeError, paramiko.SSHException) as err:
-        raise BoardUnreachableError(f"cannot read {path}: {err}") from err
-
-
-def _with_includes(path: Path, depth: int) -> list[str]:
-    """The lines of a file, each included file in place of its `Include`; paramiko ignores `Include`."""
-    if depth > _LONGEST_CHAIN:
-        raise BoardUnreachableError(f"{path} includes itself")
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        words = line.replace("=", " ", 1).split()
-        if not words or words[0].lower() != "include":
-            lines.append(line)
-            continue
-        for pattern in words[1:]:
-            whole = Path(pattern.strip('"')).expanduser()
-            for found in sorted(glob.glob(str(whole if whole.is_absolute() else Path.home() / ".ssh" / whole))):
-                lines += _with_includes(Path(found), depth + 1)
-    return lines

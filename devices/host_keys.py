@@ -90,6 +90,7 @@ def read_known_hosts(files: Iterable[Path], name: str) -> KnownKeys:
     Raises:
         HostKeyError: a file exists and cannot be read.
     """
+    name = name.lower()  # as OpenSSH compares and hashes names
     accepted, revoked = [], []
     for path in files:
         try:

@@ -20,8 +20,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from devices.cache import LONGEST_NOTE, lock_holder, make_room
-from devices.connection import Completed, Connection, last_line
+from devices.connection import Completed, Connection
 from devices.errors import AgentFailedError, BoardBusyError, ContradictionError, DeviceError
+from devices.programs import last_line
 from devices.remote_job import LARGEST_MANIFEST
 from lightnas_edge.errors import RecordError
 from lightnas_edge.files import write_atomic

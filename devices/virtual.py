@@ -16,8 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from devices.connection import LocalConnection
 from devices.errors import InventoryError
+from devices.local import LocalConnection
 
 PREFIX = "virtual:"
 SCHEMA = 3  # of the root; another one is replaced

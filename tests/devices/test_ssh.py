@@ -11,6 +11,8 @@ import pytest
 
 import devices
 from devices import AuthenticationError, BoardUnreachableError, HostKeyError, ssh
+from devices.endpoint import resolve
+from devices.ssh import session, transfer
 from tests.devices.sshd import Sshd, end_agents, make_key, needs_sshd, set_up_user
 
 pytestmark = needs_sshd
@@ -152,7 +154,7 @@ def test_damage_on_the_way_is_noticed_and_nothing_is_replaced(tmp_path, connecti
     (tmp_path / "local").write_bytes(b"good")
     remote = f"{connection.home()}-file"
     connection.put(tmp_path / "local", remote)
-    send = ssh._send
+    send = transfer.send
 
     def damaged(sftp, local, part):
         sent = send(sftp, local, part)
@@ -160,7 +162,7 @@ def test_damage_on_the_way_is_noticed_and_nothing_is_replaced(tmp_path, connecti
             file.write(b"B")
         return sent
 
-    monkeypatch.setattr(ssh, "_send", damaged)
+    monkeypatch.setattr(transfer, "send", damaged)
 
     with pytest.raises(BoardUnreachableError, match="arrived damaged"):
         connection.put(tmp_path / "local", remote)
@@ -185,7 +187,7 @@ def test_a_full_disk_is_reported_with_what_is_free_and_leaves_no_half_file(tmp_p
 
 
 def test_a_board_without_python_is_reported_how_to_get_one(board, connection, monkeypatch):
-    monkeypatch.setattr(ssh, "_ABOUT_PYTHON", "import sys; sys.exit('no python here')")
+    monkeypatch.setattr(session, "_ABOUT_PYTHON", "import sys; sys.exit('no python here')")
 
     with pytest.raises(BoardUnreachableError, match=r"no Python 3\.6 or newer") as caught:
         connection.python()
@@ -193,7 +195,7 @@ def test_a_board_without_python_is_reported_how_to_get_one(board, connection, mo
 
 
 def test_an_old_python_is_not_used(connection, monkeypatch):
-    monkeypatch.setattr(ssh, "_ABOUT_PYTHON", "print('[\"/usr/bin/python3\", [3, 5]]')")
+    monkeypatch.setattr(session, "_ABOUT_PYTHON", "print('[\"/usr/bin/python3\", [3, 5]]')")
 
     with pytest.raises(BoardUnreachableError, match=r"is 3\.5, too old"):
         connection.python()
@@ -270,7 +272,7 @@ def test_a_board_that_restarts_is_waited_for(tmp_path, board, connection, public
 
 
 def test_a_board_that_stays_away_is_given_up_and_the_job_is_said_to_continue(board, connection, monkeypatch):
-    monkeypatch.setattr(ssh, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(session, "PATIENCE_S", 1.0)
     board.stop()
 
     with pytest.raises(BoardUnreachableError, match="could not restore it within 1 s") as caught:
@@ -383,7 +385,7 @@ def test_an_encrypted_key_needs_somebody_to_ask(tmp_path, board, known_hosts):
 
     with pytest.raises(AuthenticationError, match="needs a passphrase; load it into ssh-agent"):
         devices.connect(board.address)
-    with ssh.SshConnection(ssh.resolve(board.address), answer) as connection:
+    with ssh.SshConnection(resolve(board.address), answer) as connection:
         board.cut()
         assert connection.exists("/")
     assert prompts == [f"passphrase of {key}: "]

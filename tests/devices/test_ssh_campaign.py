@@ -14,6 +14,7 @@ import pytest
 import devices
 from devices import AgentFailedError, BoardBusyError, Campaign, RemoteJob, ssh
 from devices.host_keys import HostKey
+from devices.ssh import session
 from lightnas_edge.cli import main
 from lightnas_edge.measuring import MeasurementProtocol
 from tests.devices.sshd import Sshd, end_agents, needs_sshd, set_up_user, write_python_wrapper
@@ -25,7 +26,7 @@ pytestmark = needs_sshd
 def board(tmp_path, monkeypatch):
     """`bench` of boards.toml: its key pinned, its Python a wrapper around ours."""
     monkeypatch.setattr(ssh.SshConnection, "poll_s", 0.05)
-    monkeypatch.setattr(ssh, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(session, "FIRST_PAUSE_S", 0.05)
     server = Sshd(tmp_path / "board", set_up_user(tmp_path / "user", monkeypatch)).start()
     user, _, port = server.address.replace(":", "@").split("@")
     devices.add_board(

@@ -9,6 +9,7 @@ import pytest
 
 from devices import AuthenticationError, ssh
 from devices.endpoint import resolve
+from devices.ssh import session
 
 PASSWORD = "correct horse"
 
@@ -139,7 +140,7 @@ def test_a_broken_link_does_not_ask_again(server):
 
 
 def test_a_board_that_is_just_starting_is_tried_again(server, monkeypatch):
-    monkeypatch.setattr(ssh, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(session, "FIRST_PAUSE_S", 0.05)
     connection, prompts = connect(server, [PASSWORD])
     with connection:
         server.closed_doors = 2
