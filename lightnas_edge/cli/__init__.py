@@ -41,6 +41,7 @@ def all_commands() -> argparse.ArgumentParser:
         boards,
         demo,
         export,
+        field_test,
         fit,
         import_,
         lut,
@@ -68,7 +69,7 @@ def all_commands() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     # In the order of the work.
     for command in (
-        demo, space, boards, probe, profile, pull, lut, sample, fit, import_, range, search, refine, train, export, verify, precision, report,
+        demo, space, boards, probe, field_test, profile, pull, lut, sample, fit, import_, range, search, refine, train, export, verify, precision, report,
     ):  # fmt: skip
         command.add_parser(commands)
     profile.add_arguments(commands.add_parser("profile-device", description=profile.DESCRIPTION))  # not listed twice
