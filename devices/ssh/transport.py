@@ -65,7 +65,8 @@ def negotiate(
             hint="allow one of ours in the board's /etc/ssh/sshd_config (Ciphers, KexAlgorithms, MACs, HostKeyAlgorithms)",
         ) from err
     except (paramiko.SSHException, EOFError, OSError) as err:
-        raise BoardUnreachableError(f"SSH negotiation with {endpoint.label} failed: {reason(err)}") from err
+        way = f"\n  through ProxyCommand {endpoint.proxy_command}" if endpoint.proxy_command else ""
+        raise BoardUnreachableError(f"SSH negotiation with {endpoint.label} failed: {reason(err)}{way}") from err
     return transport
 
 

@@ -19,31 +19,60 @@ from pathlib import Path
 
 import pytest
 
+SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")  # run through the login shell, as on JetPack
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
 PRIVILEGE_SEPARATION = Path("/run/sshd")  # an OpenSSH server that runs as root insists on it
 
 needs_sshd = pytest.mark.skipif(SSHD is None, reason="no OpenSSH server; apt-get install openssh-server")
 
 
-def make_key(path):
+def make_key(path, *options, kind="ed25519", passphrase=""):
     """A key pair; its public half as text."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
+    argv = ["ssh-keygen", "-q", "-t", kind, *options, "-N", passphrase, "-C", "test", "-f", str(path)]
+    subprocess.run(argv, check=True)
     return Path(f"{path}.pub").read_text()
+
+
+@contextlib.contextmanager
+def running_agent(socket_path, *keys, passphrase=""):
+    """A real ssh-agent at a socket, with keys; they are typed in by a helper program, as a desktop does it."""
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(socket_path)], stdout=subprocess.DEVNULL) as agent:
+        try:
+            for _ in range(1000):
+                if Path(socket_path).exists():
+                    break
+                time.sleep(0.01)
+            typing = Path(f"{socket_path}.typing")
+            typing.write_text(f"#!/bin/sh\necho '{passphrase}'\n")
+            typing.chmod(0o755)
+            environment = os.environ | {
+                "SSH_AUTH_SOCK": str(socket_path), "SSH_ASKPASS": str(typing), "SSH_ASKPASS_REQUIRE": "force",
+            }  # fmt: skip
+            for key in keys:
+                subprocess.run(["ssh-add", "-q", str(key)], env=environment, check=True, capture_output=True)
+            yield
+        finally:
+            agent.terminate()
 
 
 class Sshd:
     """A server that gives its sessions `home` as their home folder.
 
-    `largest_file`: no file written there may be longer, which is how a full disk looks to one file.
+    largest_file: no file written there may be longer, which is how a full disk looks to one file.
+    shell: the login shell, which gets every command and the SFTP server after `-c`; a list of words.
+    settings: further lines of its configuration.
+    bound_by_modes: root's sessions are refused what a file's mode refuses, as ordinary users are.
     """
 
-    def __init__(self, folder, authorized_key, *, largest_file=None, port=None):
+    def __init__(
+        self, folder, authorized_key, *, largest_file=None, port=None, shell=None, settings=(), bound_by_modes=False
+    ):
         self.folder, self.home = folder, folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
         self.host_key = folder / "host_key"
         if not self.host_key.exists():
             make_key(self.host_key)
-        self.largest_file = largest_file
+        self.largest_file, self.bound_by_modes = largest_file, bound_by_modes
         self.port = port or self._free_port()
         (folder / "authorized_keys").write_text(authorized_key)
         self.config = folder / "sshd_config"
@@ -59,16 +88,30 @@ class Sshd:
             "KbdInteractiveAuthentication no\n"
             "PermitRootLogin prohibit-password\n"
             "MaxStartups 100\n"
-            f"Subsystem sftp internal-sftp -d {self.home}\n"
-            f"SetEnv HOME={self.home}\n"
+            f"SetEnv HOME={self.home}\n" + "".join(f"{line}\n" for line in (*settings, *self._shell_settings(shell)))
         )
         self.process = None
+
+    def _shell_settings(self, shell):
+        if shell is None:
+            return [f"Subsystem sftp internal-sftp -d {self.home}"]
+        command = " ".join(map(str, shell))
+        return [f"Subsystem sftp {SFTP_SERVER}", f'ForceCommand cd && exec {command} -c "$SSH_ORIGINAL_COMMAND"']
 
     def start(self):
         if os.geteuid() == 0:
             PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
+        bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
         self.process = subprocess.Popen(
-            [SSHD, "-D", "-E", str(self.folder / "sshd.log"), "-f", str(self.config)],
+            [
+                *(bound if self.bound_by_modes and os.geteuid() == 0 else []),
+                SSHD,
+                "-D",
+                "-E",
+                str(self.folder / "sshd.log"),
+                "-f",
+                str(self.config),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -100,12 +100,13 @@ def test_jumps_in_a_cycle_are_refused(config):
         resolve("a")
 
 
-def test_a_proxy_command_is_refused_rather_than_passed_over(config):
-    config("Host a\n  ProxyCommand nc %h %p\n")
+def test_a_proxy_command_leads_to_the_first_host_alone(config):
+    config("Host board\n  ProxyJump gate,middle\nHost gate middle\n  ProxyCommand nc %h %p\n")
 
-    with pytest.raises(BoardUnreachableError, match="ProxyCommand") as caught:
-        resolve("a")
-    assert "ProxyJump" in caught.value.hint
+    found = resolve("board")
+
+    assert [hop.proxy_command for hop in found.jumps] == ["nc gate 22", ""]
+    assert found.proxy_command == ""
 
 
 def test_a_host_key_alias_and_other_known_hosts_files_are_honoured(home, config):
