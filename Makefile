@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TENSORRT_READY := $(VENV)/.tensorrt-ready
 MODELS := $(VENV)/models
 
-.PHONY: demo test test-models test-tensorrt bench bench-predict bench-search check format schemas clean
+.PHONY: demo test test-models test-tensorrt fuzz bench bench-predict bench-search check format schemas clean
 
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
@@ -28,6 +28,9 @@ test-models: $(READY)  ## real ONNX files through profile, verify and report; 15
 	  || $(BIN)/python -m pip download --quiet --no-deps --dest $(MODELS) rapidocr-onnxruntime==1.4.4 \
 	  || echo "rapidocr-onnxruntime 1.4.4 cannot be downloaded here: its models are skipped"
 	LIGHTNAS_EDGE_MODEL_WHEELS=$(MODELS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models_online -vv -rs --numprocesses 2
+
+fuzz: $(READY)  ## a million damaged files for every reader together: none may end in a traceback
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
 
 bench: $(READY)  ## benchmarks: ratios and counts
 	$(BIN)/python -m benchmarks

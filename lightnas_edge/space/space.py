@@ -261,7 +261,7 @@ def load_space(name_or_path: str | Path) -> Space:
         record = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"cannot read the search space {path}: {error}") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a whole number of more than 4300 digits
         raise SpaceError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
     return Space.from_json(record, source=str(path))
 
