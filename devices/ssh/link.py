@@ -115,6 +115,14 @@ class Link:
         """Raises BoardUnreachableError, and what a broken link raises."""
         return self._execute(login_shell.command_line(argv), argv[0], timeout_s, stdin)
 
+    def ask(self, argv: Sequence[str]) -> Completed:
+        """`run` of a command that answers at once: where it does not, the login shell may be the cause."""
+        try:
+            return self.run(argv, timeout_s=ANSWER_LIMIT_S)
+        except BoardUnreachableError as err:
+            self.check_shell(err)
+            raise
+
     def sha256(self, python: str, files: Sequence[tuple[str, int | None]]) -> list[str]:
         """Sums of files, or of their first bytes, computed on the board."""
         ended = self.run([python, "-c", _SHA256], timeout_s=600, stdin=json.dumps(files).encode())

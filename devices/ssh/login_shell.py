@@ -68,5 +68,5 @@ def fault(execute: Callable[[str, float], Completed], name: str) -> BoardUnreach
 
 def _words(output: bytes) -> str:
     """The first line with text, cut."""
-    first = clean_lines(output.decode(errors="replace"), max_lines=1, max_chars=80)
+    first = clean_lines(output.decode(errors="replace"), max_lines=1, max_chars=200)
     return f'"{first}"' if first else ""

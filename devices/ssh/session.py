@@ -183,7 +183,7 @@ class SshConnection:
     def _facts(self, link: Link, remote: str) -> Facts | None:
         """What the board finds at a path; None where it has no Python to look with."""
         try:
-            return Facts.read(link.run([self.python(), "-c", FACTS, remote], timeout_s=ANSWER_LIMIT_S))
+            return Facts.read(link.ask([self.python(), "-c", FACTS, remote]))
         except BoardUnreachableError:
             return None
 
@@ -192,7 +192,7 @@ class SshConnection:
         chosen = board.python if board is not None else None
         seen: list[str] = []
         for candidate in [chosen] if chosen else ["python3", "/usr/bin/python3", "/usr/local/bin/python3"]:
-            asking = partial(Link.run, argv=[candidate, "-c", _ABOUT_PYTHON], timeout_s=ANSWER_LIMIT_S)
+            asking = partial(Link.ask, argv=[candidate, "-c", _ABOUT_PYTHON])
             ended = self._attempt("cannot look for Python", asking)
             if ended.returncode != 0:
                 seen.append(f"{candidate}: {ended.stderr.decode(errors='replace').strip()[:200] or 'not found'}")
@@ -272,7 +272,7 @@ def connect_ssh(host: str) -> SshConnection:
 
 def _home_folder(link: Link) -> str:
     """$HOME. SFTP starts in it too, unless the shell's start file has changed the folder."""
-    ended = link.run(["sh", "-c", 'echo "$HOME"'], timeout_s=ANSWER_LIMIT_S)
+    ended = link.ask(["sh", "-c", 'echo "$HOME"'])
     folder = last_line(ended.stdout).decode("utf-8", "surrogateescape")
     if ended.returncode != 0 or not folder.startswith("/"):
         link.check_shell()
