@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import devices
 from devices import Status
 from lightnas_edge.cli._console import Bar, UsageError, duration, info, print_json, print_result, progress, warn
-from lightnas_edge.cli._options import add_json, sudo_password
+from lightnas_edge.cli._options import add_json, sudo_password, unknown_choice
 
 if TYPE_CHECKING:
     from lightnas_edge.field_test import StepRecord
     from lightnas_edge.field_test.steps import Step
 
-_HOST_ONLY, _REPLAY_ONLY = ("quick", "out", "ask_sudo_password"), ("tests", "append")
+_HOST_ONLY, _REPLAY_ONLY = ("quick", "only", "out", "ask_sudo_password"), ("tests", "append")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,6 +37,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--replay", type=Path, metavar="ARCHIVE", help="read an archive again, with the present readers"
     )
     parser.add_argument("--quick", action="store_true", help="some minutes: the default engine only, few rounds")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="STEP", help="this step and what it needs; may be repeated"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the archive (default: field-test-DATE-TIME.tar.gz in this folder)"
     )
@@ -64,12 +67,17 @@ def _run(arguments: argparse.Namespace) -> int:
 def _field_test(arguments: argparse.Namespace) -> int:
     from lightnas_edge.field_test import Plan, estimated_s, run_field_test
     from lightnas_edge.field_test.pages import removed_lines, verdict_line
+    from lightnas_edge.field_test.steps import steps
 
     archive = arguments.out or Path(f"field-test-{datetime.now(UTC):%Y%m%d-%H%M%S}.tar.gz")
     _require_writable(archive)
     password = sudo_password(arguments)
     connection = devices.connect(arguments.host)
-    plan = Plan(connection.backend, arguments.quick)
+    plan = Plan(connection.backend, arguments.quick, frozenset(arguments.only))
+    names = [step.name for step in steps(Plan(connection.backend, arguments.quick))]
+    for name in arguments.only:
+        if name not in names:
+            raise UsageError(f"--only: invalid choice: {unknown_choice(name, names)}")
     info(
         f"estimate: about {duration(estimated_s(plan))}, at most {duration(plan.limit_s)}; Ctrl-C stops, restores and packs"
     )
@@ -77,7 +85,7 @@ def _field_test(arguments: argparse.Namespace) -> int:
     with _Progress(quiet=arguments.json) as listener:
         test = run_field_test(
             arguments.host, lambda: connection, archive,
-            quick=arguments.quick, sudo_password=password, listener=listener,
+            quick=arguments.quick, only=arguments.only, sudo_password=password, listener=listener,
         )  # fmt: skip
     record = test.record
     if arguments.json:

@@ -114,11 +114,11 @@ class Bench:
         if time.monotonic() > self.deadline_s:
             raise StepTimeUp
 
-    def changed(self, *, patience_s: float = _RESTORED_S) -> list[str]:
+    def changed(self) -> list[str]:
         """What of the board's mode, clocks and governors differs from the beginning; restoring is waited for."""
         if self.before is None:
             raise Skip("the state at the beginning is not known")
-        until_s = time.monotonic() + patience_s
+        until_s = time.monotonic() + _RESTORED_S
         while True:
             differences = _differences(limits(self.before), limits(take_snapshot(self.connection)))
             if not differences or time.monotonic() > until_s:

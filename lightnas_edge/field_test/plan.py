@@ -23,10 +23,11 @@ _LOAD_S = (0.3, 0.5)
 
 @dataclass(frozen=True)
 class Plan:
-    """`default`: the engine that the board measures with unless another is named."""
+    """`default`: the engine that the board measures with unless another is named. `only`: names of steps; empty: all."""
 
     default: str
     quick: bool = False
+    only: frozenset[str] = frozenset()
 
     @property
     def space(self) -> Space:
@@ -42,7 +43,7 @@ class Plan:
 
     @property
     def networks(self) -> int:
-        return 10
+        return 5 if self.quick else 10
 
     @property
     def rounds(self) -> int:
@@ -51,7 +52,7 @@ class Plan:
     @property
     def limit_s(self) -> float:
         """Of the whole test."""
-        return 15 * 60.0 if self.quick else 60 * 60.0
+        return 20 * 60.0 if self.quick else 60 * 60.0
 
     def settings(
         self,
@@ -69,8 +70,7 @@ class Plan:
             energy_rounds=energy_rounds, lock_clocks=lock_clocks, power_mode=power_mode,
         )  # fmt: skip
 
-    def estimate_s(self, operators: int, networks: int, *, backend: str = "", rounds: int = 0) -> float:
-        """Of one job: engines, and visits of 50 ms."""
+    def estimate_s(self, visits: int, *, operators: int = 0, networks: int = 0, backend: str = "") -> float:
+        """Of one job: visits of 50 ms, and the engines that no earlier step has built."""
         operator_s, network_s = _BUILD_S.get(backend or self.default, _LOAD_S)
-        visits = (operators + networks) * (rounds or self.rounds)
-        return 3.0 + operators * operator_s + networks * network_s + 0.05 * visits
+        return 5.0 + operators * operator_s + networks * network_s + 0.05 * visits

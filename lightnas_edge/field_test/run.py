@@ -6,7 +6,7 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from lightnas_edge.field_test.bench import Bench, Found, Skip, StepTimeUp
 from lightnas_edge.field_test.pages import readme
 from lightnas_edge.field_test.plan import Plan
 from lightnas_edge.field_test.records import FieldTestError, FieldTestRecord, StepRecord, StepStatus, take_snapshot
-from lightnas_edge.field_test.scrub import Scrubber, this_machine
+from lightnas_edge.field_test.scrub import Scrubber, this_machine, way_to
 from lightnas_edge.field_test.steps import Step, steps
 from lightnas_edge.files import write_atomic
 
@@ -72,8 +72,8 @@ class _Silent:
 
 
 def estimated_s(plan: Plan) -> float:
-    """Of all steps, at most: guesses for the slowest board."""
-    return min(plan.limit_s, sum(step.estimate_s for step in steps(plan)))
+    """Of all steps: guesses for the slowest board, where every engine that exists is installed."""
+    return sum(step.estimate_s for step in steps(plan))
 
 
 def run_field_test(
@@ -82,6 +82,7 @@ def run_field_test(
     archive: Path,
     *,
     quick: bool = False,
+    only: Collection[str] = (),
     sudo_password: str | None = None,
     listener: Listener | None = None,
 ) -> FieldTest:
@@ -92,6 +93,7 @@ def run_field_test(
     Args:
         host: as the user names the board; it is not in the archive.
         connect: reaches the board; called once.
+        only: names of steps; the others are left out, except for those that all need. Empty: all steps.
 
     Raises:
         FieldTestError: a name or an address remains; no archive is written.
@@ -99,9 +101,10 @@ def run_field_test(
     """
     connection = connect()
     listener = listener or _Silent()
-    plan = Plan(connection.backend, quick)
+    plan = Plan(connection.backend, quick, frozenset(only))
     scrubber = Scrubber()
-    scrubber.learn(this_machine(host))
+    scrubber.learn(this_machine())
+    scrubber.learn(way_to(host))
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lightnas-edge-field-test-") as scratch:
         folder = Path(scratch)
@@ -131,7 +134,7 @@ def _write(folder: Path, record: FieldTestRecord, scrubber: Scrubber) -> None:
 
 def _run_steps(bench: Bench, listener: Listener, end_s: float) -> tuple[list[StepRecord], bool]:
     """The records of all steps, and whether Ctrl-C ended them."""
-    plan = list(steps(bench.plan))
+    plan = steps(bench.plan)
     records: list[StepRecord] = []
     interrupted = False
     home_before: frozenset[str] | None = None
@@ -218,29 +221,36 @@ def _restored(home_before: frozenset[str] | None) -> Callable[[Bench, Found], No
                     hint="restore it by hand (nvpmodel, jetson_clocks, or a reboot)",
                 )
             found.add("power mode, limits of clocks and governors are as before, read back")
-        new = sorted(set(take_snapshot(bench.connection).home_files) - home_before)
-        found.files += _fetch_logs(bench, new)
+        listed = take_snapshot(bench.connection).home_files
+        new = sorted(set(listed) - home_before)
+        found.files += _fetch_logs(
+            bench, [*new, *(name for name in listed if name.endswith(".log") and "/" not in name)]
+        )
         found.add(f"{_remove(bench.connection, new)} new files of the agent removed")
 
     return act
 
 
-def _fetch_logs(bench: Bench, new: list[str]) -> list[str]:
-    """The agents' logs of this test's jobs."""
+def _fetch_logs(bench: Bench, paths: list[str]) -> list[str]:
+    """The logs of the agents of this test's jobs, and of what guards the board's settings."""
     files = []
     home = bench.connection.home()
-    for path in new:
+    for path in dict.fromkeys(paths):
         parts = PurePosixPath(path).parts
-        if len(parts) == 3 and parts[0] == "jobs" and is_job(parts[1]) and parts[2] == "agent.log":
+        of_job = len(parts) == 3 and parts[0] == "jobs" and is_job(parts[1]) and parts[2] == "agent.log"
+        if of_job or (len(parts) == 1 and path.endswith(".log")):
             remote = f"{home}/{path}"
             start = max(0, bench.connection.size(remote) - _LONGEST_LOG)
-            files.append(f"logs/{parts[1]}.agent.log")
+            files.append(f"logs/{parts[1]}.agent.log" if of_job else f"logs/{path}")
             write_atomic(bench.folder / files[-1], bench.connection.read(remote, start, limit=2 * _LONGEST_LOG))
     return files
 
 
 def _remove(connection: Connection, new: list[str]) -> int:
-    """Remove these files of the agent's home and the folders that become empty; how many there were."""
+    """Remove these files of the agent's home and the folders that become empty; how many there were.
+
+    Locks and logs outside the folders stay: an agent may be about to take them.
+    """
     home = connection.home()
     chosen = [path for path in new if "/" in path and ".." not in PurePosixPath(path).parts]
     for path in chosen:

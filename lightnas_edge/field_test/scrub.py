@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import luts
+from devices.endpoint import resolve
 from lightnas_edge.records.board import ProbeResult
 from lightnas_edge.records.deployment import VerificationRecord
 from lightnas_edge.records.lut import LutHeader, Visit
@@ -165,19 +166,34 @@ class Scrubber:
         return MARKS["IP address"]
 
 
-def this_machine(host: str) -> dict[str, list[str]]:
-    """What identifies this machine, its user, and the board by the name that the user gave it.
+def this_machine() -> dict[str, list[str]]:
+    """What identifies this machine and its user."""
+    return {
+        "host name": [platform.node(), socket.gethostname()],
+        "user name": [getpass.getuser(), os.environ.get("USER", "")],
+        "home folder": [str(Path.home()), os.environ.get("HOME", "")],
+    }
+
+
+def way_to(host: str) -> dict[str, list[str]]:
+    """What identifies a board that is reached over SSH, and its user: names, addresses, jump hosts.
 
     Args:
         host: as for `devices.connect`.
+
+    Raises:
+        DeviceError: the user's own configuration is faulty.
     """
+    if host == "localhost" or host.startswith("virtual:"):
+        return {}
+    endpoint = resolve(host)
+    hops = [endpoint, *endpoint.jumps]
     user, _, address = host.rpartition("@")
-    name = address if address.count(":") > 1 else address.partition(":")[0]
-    real = not host.startswith("virtual:")
+    label = address if address.count(":") > 1 else address.partition(":")[0]
+    named = [] if endpoint.board is None else [endpoint.board.name]
     return {
-        "host name": [platform.node(), socket.gethostname(), *([name] if real else [])],
-        "user name": [getpass.getuser(), os.environ.get("USER", ""), *([user] if real else [])],
-        "home folder": [str(Path.home()), os.environ.get("HOME", "")],
+        "host name": [label, *named, *(name for hop in hops for name in (hop.host, hop.alias, hop.label))],
+        "user name": [user, *(hop.user for hop in hops)],
     }
 
 

@@ -30,6 +30,7 @@ from lightnas_edge.measuring import (
     write_sample_job,
 )
 from lightnas_edge.measuring.engines import why_board_lacks
+from lightnas_edge.measuring.jobs import SENTINELS
 from lightnas_edge.models import read_model
 from lightnas_edge.records.board import ProbeResult
 
@@ -52,6 +53,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 _MODES_TRIED = 3
 _VERIFIED_BUDGET = 1.5  # times the network's latency: the verdict is not what is tested
 _REFERENCE_RUNS = 4
+_VERIFY_ROUNDS = 12
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,16 @@ class Step:
     act: Callable[[Bench, Found], None]
 
 
-def steps(plan: Plan) -> Iterator[Step]:
-    """All steps in order; the first two are what the others need."""
-    table, few = len(plan.space.shaped_operators()), plan.estimate_s
+_NEEDED = ("probe", "snapshot")  # by all others
+
+
+def steps(plan: Plan) -> list[Step]:
+    """The steps of a plan, in order."""
+    return [step for step in _all_steps(plan) if not plan.only or step.name in (*_NEEDED, *plan.only)]
+
+
+def _all_steps(plan: Plan) -> Iterator[Step]:
+    rounds, table, seconds = plan.rounds, len(plan.space.shaped_operators()), plan.estimate_s
     yield Step("probe", "the board and its default engine", 20.0, _probe)
     yield Step("snapshot", "the system files that the agent reads", 10.0, _snapshot)
     for engine in dict.fromkeys(name for name, _ in plan.engines):
@@ -74,19 +83,32 @@ def steps(plan: Plan) -> Iterator[Step]:
             yield Step(f"engine-{engine}", f"the engine {engine}", 20.0, partial(_engine, engine))
     for engine, precision in plan.engines:
         yield Step(
-            f"{engine}-{precision}", f"one network in {engine}, {precision}", few(0, 1, backend=engine),
+            f"{engine}-{precision}", f"one network in {engine}, {precision}", seconds(rounds, networks=1, backend=engine),
             partial(_precision, engine, precision),
         )  # fmt: skip
-    yield Step("layers", "the layers of one network", few(0, 1), _layers)
-    yield Step("isolation", "a measuring process that is killed costs one visit", few(1, 1, rounds=50), _isolation)
-    yield Step("energy", "energy of one operator", 60.0 + few(1, 0), _energy)
-    yield Step("clocks", "clocks locked and restored", 60.0 + few(1, 0), _clocks)
+    yield Step("layers", "the layers of one network", 20.0 + seconds(rounds), _layers)
+    yield Step(
+        "isolation",
+        "a measuring process that is killed costs one visit",
+        seconds(2 * _KILL_ROUNDS, operators=1),
+        _isolation,
+    )
+    yield Step("energy", "energy of one operator", 30.0 + seconds(4, operators=1), _energy)
+    yield Step("clocks", "clocks locked and restored", 30.0 + seconds(3, operators=1), _clocks)
     if not plan.quick:
-        yield Step("power-mode", "another power mode, and back", 60.0 + few(1, 0), _power_mode)
-    yield Step("table", f"the table of space {plan.space.name}: {table} operators", few(table, 0), _table)
-    yield Step("networks", f"{plan.networks} networks", few(12, plan.networks), _networks)
+        yield Step("power-mode", "another power mode, and back", 60.0 + seconds(3, operators=1), _power_mode)
+    yield Step(
+        "table",
+        f"the table of space {plan.space.name}: {table} operators",
+        seconds(table * rounds, operators=table),
+        _table,
+    )
+    yield Step(
+        "networks", f"{plan.networks} networks", seconds((SENTINELS + plan.networks) * rounds, networks=plan.networks - 1),
+        _networks,
+    )  # fmt: skip
     yield Step("fit", "a predictor from both", 10.0, _fit)
-    yield Step("verify", "the verdict about one network", 45.0 + few(0, 1), _verify)
+    yield Step("verify", "the verdict about one network", 30.0 + seconds(_VERIFY_ROUNDS), _verify)
 
 
 def _probe(bench: Bench, found: Found) -> None:
@@ -363,7 +385,7 @@ def _verify(bench: Bench, found: Found) -> None:
     with tempfile.TemporaryDirectory(prefix="lightnas-edge-model-") as scratch:
         model = read_model(_model_file(bench, Path(scratch)))
         verified = verify_model(
-            model, bench.connection, bench.folder / "verify", {"latency_ms": target_ms}, bench.plan.settings(rounds=12),
+            model, bench.connection, bench.folder / "verify", {"latency_ms": target_ms}, bench.plan.settings(rounds=_VERIFY_ROUNDS),
             references.from_this_machine(model, _REFERENCE_RUNS), on_progress=bench.watch,
         )  # fmt: skip
     _rename_journal(bench, "verify", found)
