@@ -42,3 +42,16 @@ class ConvexBound:
         if deviation == 0:
             return value, slope
         return value + self.z * deviation, slope + self.z / deviation * half_slope
+
+    def values(self, indices: NDArray[np.int64]) -> Array:
+        """(n,) of networks, from their (n, L) indices."""
+        layers, operators = self.cost.shape
+        one_hot = np.eye(operators)[indices].reshape(len(indices), layers * operators)
+        value = self.constant + one_hot @ self.cost.ravel()
+        if self.z == 0 or self.factor is None:
+            return np.asarray(value)
+        variance = ((self.factor[0] + one_hot @ self.factor[1:]) ** 2).sum(axis=1) + self.noise**2
+        if self.distant is not None:
+            away = ((self.distant[0] + one_hot @ self.distant[1:]) ** 2).sum(axis=1)
+            variance = variance + np.maximum(away - self.distant_from, 0.0) ** 2
+        return np.asarray(value + self.z * np.sqrt(variance))

@@ -1,8 +1,10 @@
-"""The exact optimum under convex bounds, by mixed-integer linear programming: one binary for each layer and operator.
+"""The exact optimum under convex bounds: by listing (listing.py), else by mixed-integer linear programming.
 
-With linear bounds one program is enough. An upper bound at a confidence, mean + z * deviation, is not linear but convex in
-the one-hot: a network that breaks it is cut off by the bound's tangent there, which no network that keeps the bound violates.
-Every cut removes at least one of finitely many networks, so the loop ends, and what it ends with is the optimum.
+An upper bound at a confidence, mean + z * deviation, is not linear but convex in the one-hot: a mixture or a network that breaks
+it is cut off by the bound's tangent there, which no network that keeps the bound violates. Cuts around the best mixture of
+operators take a linear program each, milliseconds. Where the networks that may be the best are too many to list, integer
+programs follow, one binary for each layer and operator: every cut removes at least one of finitely many networks, so the loop
+ends, and what it ends with is the optimum.
 """
 
 from __future__ import annotations
@@ -11,16 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, sparse
+from numpy.typing import NDArray
+from scipy import optimize
 
 from lightnas_edge.errors import LightnasEdgeError
 from lightnas_edge.predictor import ConvexBound
 from lightnas_edge.search._descriptors import stdout_to_stderr
+from lightnas_edge.search.listing import Relaxation, TooManyError, best_listed
 from lightnas_edge.search.problem import Array, Indices, Problem
 
 _SCALE = 1e3  # range of the scores that the solver sees
 _TIE = 1e-9  # scores this close, relative to their range, are a tie
 _MOST_CUTS = 500
+_NEAR = 1e-6  # a mixture may exceed a limit by this share
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,21 @@ def select_exactly(
         most = first.constant + _total(first.cost, highest)
         cuts.add(-first.cost.ravel() / most, (first.constant - min_utilisation * most) / most)
     score = _scaled(wanted)
+    relaxation = cuts.relax(score)
+    if relaxation is None:
+        return None
+    try:
+        return best_listed(score, first.cost, relaxation, cuts.allow, _TIE * _SCALE)
+    except TooManyError:
+        return _by_integer_programs(cuts, score, first.cost)
+
+
+def _by_integer_programs(cuts: _Cuts, score: Array, cost: Array) -> Indices | None:
     best = cuts.maximise(score)
     if best is None:
         return None
     least = _total(score, best) - _TIE * _SCALE
-    lowest = cuts.maximise(_scaled(-first.cost), at_least=(score, least))
+    lowest = cuts.maximise(_scaled(-cost), at_least=(score, least))
     return best if lowest is None else lowest
 
 
@@ -76,16 +92,14 @@ def _total(score: Array, indices: Indices) -> float:
 
 
 class _Cuts:
-    """The linear relaxation of the bounds, refined wherever a solution breaks one of them."""
+    """Linear limits: rules that hold exactly, and tangents of the bounds, refined wherever a solution breaks one of them."""
 
     def __init__(self, limits: Sequence[Limit], shape: tuple[int, int], banned: Sequence[Indices] = ()) -> None:
         self.limits, self.shape = limits, shape
         layers, operators = shape
-        self.one_per_layer = optimize.LinearConstraint(
-            sparse.csr_matrix(np.kron(np.eye(layers), np.ones(operators))), 1, 1
-        )
-        self.rows: list[Array] = []
-        self.most: list[float] = []  # of each row
+        self.one_per_layer: Array = np.asarray(np.kron(np.eye(layers), np.ones(operators)), dtype=np.float64)
+        self.rules: list[tuple[Array, float]] = []  # row . x <= most
+        self.tangents: list[tuple[Array, float]] = []
         for limit in limits:
             self._cut(limit, np.full(layers * operators, 1 / operators))
         for indices in banned:
@@ -93,17 +107,52 @@ class _Cuts:
 
     def add(self, row: Array, most: float) -> None:
         """row . x <= most"""
-        self.rows.append(row)
-        self.most.append(most)
+        self.rules.append((row, most))
 
     def ban(self, indices: Indices) -> None:
         layers, operators = self.shape
         self.add(np.eye(operators)[indices].ravel(), layers - 1.0)
 
+    def allow(self, indices: Indices) -> NDArray[np.bool_]:
+        """(n,) whether networks keep every bound and rule, from their (n, L) indices."""
+        found = np.ones(len(indices), dtype=np.bool_)
+        for limit in self.limits:
+            found &= limit.bound.values(indices) <= limit.target
+        one_hot = np.eye(self.shape[1])[indices].reshape(len(indices), -1)
+        for row, most in self.rules:
+            found &= one_hot @ row <= most + _ROUNDING
+        return found
+
+    def relax(self, score: Array) -> Relaxation | None:
+        """The best mixture of operators, with cuts added until it nearly keeps the bounds; None: there is none."""
+        for _ in range(_MOST_CUTS):
+            rows, most = self._rows()
+            solved = optimize.linprog(
+                -score.ravel(),
+                A_ub=rows,
+                b_ub=most,
+                A_eq=self.one_per_layer,
+                b_eq=np.ones(self.shape[0]),
+                bounds=(0, 1),
+            )
+            if solved.status == 2:
+                return None
+            if solved.x is None:
+                raise LightnasEdgeError(f"the selection could not be solved: {solved.message}")
+            broken = [limit for limit in self.limits if limit.bound.at(solved.x)[0] > limit.target * (1 + _NEAR)]
+            if not broken:
+                break
+            for limit in broken:
+                self._cut(limit, solved.x)
+        price = np.maximum(-solved.ineqlin.marginals, 0.0)  # any price that is not negative gives a bound
+        priced = score - (price @ rows).reshape(self.shape)
+        highest = priced.max(axis=1, keepdims=True)
+        return Relaxation(float(price @ most + highest.sum()), highest - priced)
+
     def maximise(
         self, score: Array, at_least: tuple[Array, float] | None = None, *, gap: float = 0.0
     ) -> Indices | None:
-        """(L,) the network of the highest score within every bound; None when there is none.
+        """(L,) the network of the highest score within every bound, by integer programs; None when there is none.
 
         Args:
             at_least: (score, limit) that the network must reach too.
@@ -111,7 +160,10 @@ class _Cuts:
         """
         layers, operators = self.shape
         for _ in range(_MOST_CUTS):
-            constraints = [self.one_per_layer, optimize.LinearConstraint(np.stack(self.rows), -np.inf, self.most)]
+            constraints = [
+                optimize.LinearConstraint(self.one_per_layer, 1, 1),
+                optimize.LinearConstraint(self._rows()[0], -np.inf, self._rows()[1]),
+            ]
             if at_least is not None:
                 constraints.append(optimize.LinearConstraint(at_least[0].reshape(1, -1), at_least[1], np.inf))
             with stdout_to_stderr():  # HiGHS prints to descriptor 1 now and then
@@ -136,7 +188,11 @@ class _Cuts:
             f"the selection did not settle within {_MOST_CUTS} cuts", hint="choose without --confidence"
         )
 
+    def _rows(self) -> tuple[Array, Array]:
+        rows = [*self.rules, *self.tangents]
+        return np.stack([row for row, _ in rows]), np.array([most for _, most in rows])
+
     def _cut(self, limit: Limit, x: Array) -> None:
         """The tangent at x, in units of the target; the bound is convex, so it holds wherever the bound does."""
         value, slope = limit.bound.at(x)
-        self.add(slope / limit.target, (limit.target - value + float(slope @ x)) / limit.target)
+        self.tangents.append((slope / limit.target, (limit.target - value + float(slope @ x)) / limit.target))

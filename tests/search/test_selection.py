@@ -11,6 +11,7 @@ from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, LightnasEdg
 from lightnas_edge.predictor import AdditivePredictor, CountedPredictor, fit_mlp
 from lightnas_edge.predictor.base import Origin, one_hot_of
 from lightnas_edge.predictor.terms import Terms
+from lightnas_edge.search import listing
 from lightnas_edge.search.constraints import Constraint
 from lightnas_edge.search.selection import check_budget, select
 from lightnas_edge.space import Architecture, load_space, macs_m, parameters_m
@@ -41,6 +42,14 @@ def best_by_trying_all(scores, values, target):
     return totals[values <= target].max()
 
 
+@pytest.fixture(params=["listing", "integer programs"])
+def method(request, monkeypatch):
+    """The two ways to an exact optimum; the second is used where networks are too many to list."""
+    if request.param == "integer programs":
+        monkeypatch.setattr(listing, "_MOST_LISTED", 0)
+
+
+@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("confidence", [None, 0.5, 0.95])
 def test_no_network_within_the_budget_has_a_higher_score(seed, confidence):
@@ -79,6 +88,7 @@ def test_a_budget_equal_to_a_networks_prediction_is_kept_by_it():
         assert select(SPACE, scores, [Constraint(predictor, float(value))]).predicted[0] <= value
 
 
+@pytest.mark.usefixtures("method")
 def test_of_networks_with_equal_scores_the_faster_is_taken():
     predictor = additive(3)
 
@@ -170,6 +180,20 @@ def test_the_published_space_is_settled_at_a_confidence():
     assert scores[np.arange(21), kept].sum(axis=1).max() <= selection.score + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_listing_and_integer_programs_agree_on_the_published_space(seed, monkeypatch):
+    """5.6e17 networks, at a confidence: what is listed is a few thousand of them."""
+    space = load_space("lightnas")
+    predictor, scores = additive(seed, space), random_scores(seed, space)
+    target = 1.05 * float(predictor.predict(one_hot_of(space, np.full((1, 21), 3)))[0])
+    found = [select(space, scores, [Constraint(predictor, target)], 0.95)]
+    monkeypatch.setattr(listing, "_MOST_LISTED", 0)
+    found.append(select(space, scores, [Constraint(predictor, target)], 0.95))
+
+    assert found[0].architecture == found[1].architecture
+    assert found[0].upper[0] <= target
+
+
 @pytest.mark.parametrize("confidence", [None, 0.95])
 def test_with_an_mlp_the_budget_holds_under_the_mlp_itself(confidence):
     """Costs that multiply instead of adding up; on so small a space the search also finds the best of all."""
@@ -198,6 +222,7 @@ def test_an_architecture_of_the_space_comes_back():
 # -- several budgets ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("confidence", [None, 0.9])
 def test_no_network_within_two_measured_and_two_counted_budgets_has_a_higher_score(seed, confidence):
@@ -223,6 +248,7 @@ def test_what_is_counted_agrees_with_the_space():
         assert CountedPredictor(SPACE, "params_m").predict(one_hot)[0] == pytest.approx(parameters_m(SPACE, network))
 
 
+@pytest.mark.usefixtures("method")
 def test_networks_can_be_left_out_until_none_is_left():
     predictor, scores = additive(2), random_scores(2)
     values = predictor.predict_indices(EVERY)
