@@ -12,6 +12,7 @@ from devices.errors import (
     DeviceError,
     HostKeyError,
     InventoryError,
+    TableWriteError,
 )
 from devices.factory import connect
 from devices.inventory import InventoryEntry, add_board, inventory_path, read_inventory, remove_board
@@ -37,6 +38,7 @@ __all__ = [
     "LocalConnection",
     "RemoteJob",
     "Status",
+    "TableWriteError",
     "add_board",
     "build_agent_archive",
     "clean",

@@ -1,15 +1,23 @@
 """nvpmodel, jetson_clocks and sudo of a virtual board; the name under which this file runs selects one of them.
 
-Every call is logged in `tools.log` of the board's root. With a file etc/sudo_password, sudo requires that password.
+They refuse, ask and hang as the real ones do, in the same words. Every call is logged in `tools.log` of the board's root.
+With a file etc/sudo_password, sudo requires that password. Further faults are switched on in etc/faults.json:
+
+    {"hang": ["nvpmodel -m 2"], "fail": ["jetson_clocks --restore"], "slow_s": {"nvpmodel -m": 1.0}, "reboot": ["3"]}
+
+A call that begins with the text hangs, does nothing and fails, or takes that long; `reboot` are the modes that ask for one.
 """
 
 import json
 import os
+import subprocess
 import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NAME, ARGUMENTS = os.path.basename(__file__), sys.argv[1:]
 MODES = os.path.join(ROOT, "etc/nvpmodel.json")
+FAULTS = os.path.join(ROOT, "etc/faults.json")
 
 
 def read(path: str) -> str:
@@ -43,28 +51,60 @@ def nvpmodel() -> int:
         print("NVPM WARN: fan mode is not set!")
         print("NV Power Mode: {}\n{}".format(state["modes"][state["mode"]][0], state["mode"]))
         return 0
-    if len(ARGUMENTS) != 2 or ARGUMENTS[0] != "-m" or ARGUMENTS[1] not in state["modes"]:
+    if len(ARGUMENTS) != 2 or ARGUMENTS[0] != "-m":
         print("NVPM ERROR: usage")
         return 255
-    if not as_root():
+    if os.environ.get("VIRTUAL_ROOT") != "1":
+        print("NVPM ERROR: Error opening /var/lib/nvpmodel/status: 13")
         return 255
-    most_hz = state["modes"][ARGUMENTS[1]][1] * 1e6
+    if ARGUMENTS[1] not in state["modes"]:
+        print(f"NVPM ERROR: request for bad power mode {ARGUMENTS[1]}")
+        return 255
+    if ARGUMENTS[1] in faults().get("reboot", []) and ARGUMENTS[1] != state["mode"]:
+        return ask_for_reboot(state)
+    switch(state, ARGUMENTS[1])
+    return 0
+
+
+def ask_for_reboot(state: dict) -> int:
+    """As when another power-gating mask is needed. The reboot of a virtual board is the change alone."""
+    print("NVPM WARN: Golden image context is already created")
+    print(f"NVPM WARN: Reboot required for changing to this power mode: {ARGUMENTS[1]}")
+    print("NVPM WARN: DO YOU WANT TO REBOOT NOW? enter YES/yes to confirm:", flush=True)
+    if sys.stdin.readline().strip() not in ("YES", "yes"):
+        print("NVPM ERROR: bad input!")
+        print("NVPM ERROR: optMask is 1, no request for power mode")
+        return 255
+    print("NVPM WARN: rebooting")
+    switch(state, ARGUMENTS[1])
+    return 0
+
+
+def switch(state: dict, mode: str) -> None:
+    most_hz = state["modes"][mode][1] * 1e6
     steps = [int(hz) for hz in read(os.path.join(ROOT, state["gpu"], "available_frequencies")).split()]
     write(os.path.join(ROOT, state["gpu"], "max_freq"), str(max(hz for hz in steps if hz <= most_hz + 1e5)))
     write(os.path.join(ROOT, state["gpu"], "min_freq"), str(min(steps)))
-    write(MODES, json.dumps(dict(state, mode=ARGUMENTS[1])))
-    return 0
+    write(MODES, json.dumps(dict(state, mode=mode)))
 
 
 def jetson_clocks() -> int:
     if not as_root():
         return 1
     if ARGUMENTS[:1] == ["--store"]:
+        if os.path.exists(ARGUMENTS[1]):
+            print(f"File {ARGUMENTS[1]} already exists. Can I overwrite it? Y/N:", flush=True)
+            if sys.stdin.readline().strip() not in ("y", "Y"):
+                print(f"Error: file {ARGUMENTS[1]} already exists!")
+                return 1
         with open(ARGUMENTS[1], "w", encoding="ascii") as file:
             json.dump(
                 [[path, read(path)] for path in [emc_lock(), *(path for pair in limits() for path in pair)]], file
             )
     elif ARGUMENTS[:1] == ["--restore"]:
+        if not os.path.exists(ARGUMENTS[1]):
+            print(f"Error: {ARGUMENTS[1]} file not found !")
+            return 1
         for path, text in json.loads(read(ARGUMENTS[1])):
             write(path, text)
     else:
@@ -99,7 +139,29 @@ def sudo() -> int:
     os.execvp(command[0], command)
 
 
+def faults() -> dict:
+    return json.loads(read(FAULTS)) if os.path.exists(FAULTS) else {}
+
+
+def misbehave() -> bool:
+    """Act out the faults of this call; whether it fails."""
+    call = " ".join([NAME, *ARGUMENTS])
+    found = faults()
+    if any(call.startswith(text) for text in found.get("hang", [])):
+        # A script that waits for a program of its own, which keeps the output open.
+        subprocess.run(["sleep", "3600"], check=False)
+    for text, seconds in found.get("slow_s", {}).items():
+        if call.startswith(text):
+            time.sleep(seconds)
+    if any(call.startswith(text) for text in found.get("fail", [])):
+        print(f"Error: {NAME} failed")
+        return True
+    return False
+
+
 if __name__ == "__main__":
     with open(os.path.join(ROOT, "tools.log"), "a", encoding="ascii") as log:
         log.write(json.dumps([NAME, *ARGUMENTS]) + "\n")
+    if misbehave():
+        sys.exit(1)
     sys.exit({"nvpmodel": nvpmodel, "jetson_clocks": jetson_clocks, "sudo": sudo}[NAME]())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from devices.connection import Connection
 from devices.errors import BoardBusyError
+from devices.liveness import is_alive
 from lightnas_edge.errors import RecordError
 from lightnas_edge.records.job import LockHolder
 
@@ -77,7 +78,7 @@ def lock_holder(connection: Connection) -> LockHolder | None:
         holder = LockHolder.parse(connection.read(path, limit=LONGEST_NOTE), path)
     except RecordError:
         return None  # an agent that has the lock nevertheless refuses a second one
-    return holder if connection.signal(holder.pid, 0) else None
+    return holder if is_alive(connection, holder) else None
 
 
 def is_job(name: str) -> bool:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import uuid
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ from devices.errors import InventoryError
 from devices.local import LocalConnection
 
 PREFIX = "virtual:"
-SCHEMA = 3  # of the root; another one is replaced
+SCHEMA = 4  # of the root; another one is replaced
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ class _Maker:
         kernel = {"32": "4.9.337-tegra", "35": "5.10.216-tegra"}.get(major, "5.15.148-tegra")
         self._write("proc/sys/kernel/osrelease", kernel)
         self._write("proc/sys/kernel/hostname", "virtual")
+        self._write("proc/sys/kernel/random/boot_id", str(uuid.uuid4()))
 
     def _processor(self) -> None:
         part, cores, least, most = self._facts.cpu

@@ -1,4 +1,4 @@
-"""The agent's command line: probe, setup, run, version. JSON on standard output; events on standard error."""
+"""The agent's command line: probe, setup, run, restore, version. JSON on standard output; events on standard error."""
 
 import argparse
 import json
@@ -7,8 +7,21 @@ import platform
 import sys
 from typing import List, Optional
 
-from profiler import AGENT_VERSION, backends, board, job, messages, power, setup, snapshot, state, supervisor, worker
-from profiler.errors import AgentError, SetupError
+from profiler import (
+    AGENT_VERSION,
+    backends,
+    board,
+    guard,
+    job,
+    messages,
+    power,
+    setup,
+    snapshot,
+    state,
+    supervisor,
+    worker,
+)
+from profiler.errors import AgentError, Interrupted, SetupError
 from profiler.fields import JsonObject
 from profiler.manifest import read_manifest
 from profiler.system import System
@@ -34,23 +47,28 @@ def main(argv: Optional[List[str]] = None) -> int:
     setting.add_argument("--home", metavar="DIR", default=default_home(), help="default: %(default)s")
     setting.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
     setting.add_argument("--password", action="store_true", help="read sudo's password from standard input")
+    restoring = commands.add_parser("restore", help="restore a board that an earlier campaign left changed; needs sudo")
+    restoring.add_argument("--home", metavar="DIR", default=default_home(), help="default: %(default)s")
+    restoring.add_argument("--root", metavar="DIR", default="/", help="where the system's files are (default: /)")
+    restoring.add_argument("--password", action="store_true", help="read sudo's password from standard input")
     commands.add_parser("guard", help="restores a set-up board; started by `setup`").add_argument("request")
     commands.add_parser("version", help="print the agent's version")
     commands.add_parser("worker", help="the measuring process; started by `run`")
     args = parser.parse_args(argv)
     if args.command is None:
-        parser.error("give a COMMAND: probe, setup, run or version")
+        parser.error("give a COMMAND: probe, setup, run, restore or version")
     try:
         if args.command == "worker":
             return worker.main()
         if args.command == "guard":
-            return setup.guard(args.request)
+            return guard.main(args.request)
         if args.command == "setup":
-            password = sys.stdin.readline().rstrip("\n") if args.password else None
-            wanted = read_manifest(args.job).board_setup
-            if wanted is None:
+            manifest = read_manifest(args.job)
+            if manifest.board_setup is None:
                 raise SetupError("the job in {} changes no setting of the board".format(args.job), "start `agent run`")
-            answer = setup.set_up(wanted, args.home, System(args.root), password)
+            answer = setup.set_up(manifest.board_setup, manifest.job, args.home, System(args.root), _password(args))
+        elif args.command == "restore":
+            answer = setup.restore(args.home, System(args.root), _password(args))
         elif args.command == "probe":
             answer = probe(args.backend, args.threads, System(args.root))
         elif args.command == "snapshot":
@@ -59,12 +77,19 @@ def main(argv: Optional[List[str]] = None) -> int:
             answer = job.run(os.path.abspath(args.job), os.path.abspath(args.home), System(args.root))
         else:
             answer = {"kind": "version", "agent_version": AGENT_VERSION, "python": platform.python_version()}
+    except KeyboardInterrupt:
+        return Interrupted.exit_code  # whoever interrupts waits for no answer; a guard at work restores the board
     except AgentError as err:
         job.log("ended: " + err.message)
         print(json.dumps(err.to_json()))
         return err.exit_code
     print(json.dumps(answer))
     return 0
+
+
+def _password(args: argparse.Namespace) -> Optional[str]:
+    """Sudo's, from the first line of standard input."""
+    return sys.stdin.readline().rstrip("\n") if args.password else None
 
 
 def default_home() -> str:

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from profiler.fields import JsonObject
 
@@ -56,6 +56,19 @@ def clock_state(sysfs: str) -> Optional[str]:
     if not locks:
         return "cpu-gpu-locked"
     return "floating" if "0" in locks else "locked"
+
+
+def limits(sysfs: str) -> Dict[str, str]:
+    """The files below sysfs that jetson_clocks and nvpmodel change, as far as they can be read, with their content."""
+    files = [
+        os.path.join(policy, "scaling_{}_freq".format(end)) for policy in policies(sysfs) for end in ("min", "max")
+    ]
+    gpu = gpu_clock(sysfs)
+    if gpu is not None:
+        files.extend(os.path.join(gpu, end + "_freq") for end in ("min", "max"))
+    files.extend(os.path.join(sysfs, path) for path in EMC_LOCKS)
+    found = {os.path.relpath(path, sysfs): read_text(path) for path in files}
+    return {path: text for path, text in found.items() if text is not None}
 
 
 class ClockDomain(NamedTuple):

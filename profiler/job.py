@@ -6,7 +6,7 @@ import time
 from typing import Dict, NamedTuple, Optional, Sequence, Set
 
 from profiler import AGENT_VERSION, board, building, energy, footprint, journal, measure, messages, power, setup, state
-from profiler.errors import AgentError, ErrorRecord, Interrupted, JournalError, MeasureError
+from profiler.errors import AgentError, ErrorRecord, Interrupted, JournalError, MeasureError, SetupError
 from profiler.fields import JsonObject
 from profiler.journal import PastVisit
 from profiler.manifest import Evaluation, Manifest, Measurement, read_manifest
@@ -37,11 +37,16 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
     try:
         stop = Stop()
         status = StatusFile(os.path.join(folder, "status.json"), os.urandom(4).hex())
+
+        def finish(state: str, message: str) -> str:
+            """The last status, once the board is as it was; a warning where it is not."""
+            lock.release()  # the guard waits for this
+            warning = _after_setup(home, system) if manifest.board_setup is not None else ""
+            status.finish(state, message, warning)
+            return warning
+
         try:
-            if manifest.board_setup is None:
-                leftover = setup.restore_leftover(home, system)
-                if leftover is not None:
-                    log(leftover)
+            _check_setup(manifest, home, system)
             session = Session(folder, home, manifest, status, stop, system)
             try:
                 message = session.run()
@@ -49,12 +54,14 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
                 session.close()
                 log(str(session.memory()))
         except AgentError as err:
-            status.finish("interrupted" if isinstance(err, Interrupted) else "failed", err.message)
+            warning = finish("interrupted" if isinstance(err, Interrupted) else "failed", err.message)
+            if warning:
+                err.message += "; " + warning
             raise
         except Exception as err:
-            status.finish("failed", "{}: {}".format(type(err).__name__, err))
+            finish("failed", "{}: {}".format(type(err).__name__, err))
             raise
-        status.finish("done", message)
+        finish("done", message)
     finally:
         lock.release()
     return {
@@ -65,6 +72,33 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
         "message": message,
         "memory": session.memory().to_json(),
     }
+
+
+def _check_setup(manifest: Manifest, home: str, system: System) -> None:
+    """Before the first visit: the board is set up as the job asks, or as it was before any campaign.
+
+    Raises:
+        SetupError: nobody would restore the board after this job.
+    """
+    if manifest.board_setup is None:
+        leftover = setup.restore_leftover(home, system)
+        if leftover is not None:
+            log(leftover)
+    elif not setup.is_guarded(home, manifest.job):
+        raise SetupError(
+            "the board is not set up for this job: its guard has ended, or gave way to another campaign",
+            "run the same command again",
+        )
+
+
+def _after_setup(home: str, system: System) -> str:
+    """After a job that changed the board: wait until its guard has restored it; a warning where it did not."""
+    leftover = setup.restore_leftover(home, system)
+    if leftover is None:
+        return ""
+    text = "the guard of this campaign ended before it restored the board: " + leftover
+    log(text)
+    return text
 
 
 class VisitLine(NamedTuple):

@@ -8,8 +8,11 @@ from typing import NamedTuple, Optional
 
 from profiler.errors import LockedError
 from profiler.fields import Fields, JsonObject, RecordError, parse, read_record
+from profiler.processes import ProcessId, this_process
 
 INTERVAL_S = 0.2
+LONGEST_HOLDER = 65536  # bytes of a lock file
+_ATTEMPTS, _ATTEMPT_S = 10, 0.02  # who looks at a lock has it for an instant
 
 
 class Status(NamedTuple):
@@ -19,7 +22,7 @@ class Status(NamedTuple):
     """
 
     session: str
-    pid: int
+    process: ProcessId
     state: str = "running"  # running, done, failed, interrupted
     phase: str = "measuring"  # or building, sustained, layers
     done: int = 0
@@ -30,10 +33,13 @@ class Status(NamedTuple):
     eta_s: Optional[float] = None
     elapsed_s: float = 0.0  # of the present build or layer profile
     message: str = ""
+    warning: str = ""  # about the board's settings after the run
 
     def to_json(self) -> JsonObject:
         record: JsonObject = {"kind": "status", "schema": 1}
         record.update(self._asdict())
+        del record["process"]
+        record.update(self.process._asdict())
         return record
 
 
@@ -42,7 +48,7 @@ class StatusFile:
 
     def __init__(self, path: str, session: str) -> None:
         self._path = path
-        self.status = Status(session, os.getpid())
+        self.status = Status(session, this_process())
         self._written_s = 0.0
         self._replace()
 
@@ -59,9 +65,11 @@ class StatusFile:
             except OSError:
                 pass
 
-    def finish(self, state: str, message: str) -> None:
+    def finish(self, state: str, message: str, warning: str = "") -> None:
         """The last status. On a full disk it overwrites the one before, which needs no room."""
-        self.status = self.status._replace(state=state, message=message, eta_s=0.0 if state == "done" else None)
+        self.status = self.status._replace(
+            state=state, message=message, warning=warning, eta_s=0.0 if state == "done" else None
+        )
         try:
             self._replace()
         except OSError:
@@ -88,18 +96,18 @@ class StatusFile:
 
 
 class LockHolder(NamedTuple):
-    """The agent that has the lock, as the lock file records it."""
+    """The process that has a lock, as the lock file records it."""
 
-    pid: int
+    process: ProcessId
     job: str
     started: str
 
     @classmethod
     def read(cls, fields: Fields) -> "LockHolder":
-        return cls(fields.whole("pid", 1), fields.text("job"), fields.text("started"))
+        return cls(ProcessId.read(fields), fields.text("job"), fields.text("started"))
 
     def to_json(self) -> JsonObject:
-        return dict(self._asdict())
+        return dict(self.process._asdict(), job=self.job, started=self.started)
 
 
 def read_holder(content: bytes) -> Optional[LockHolder]:
@@ -111,32 +119,64 @@ def read_holder(content: bytes) -> Optional[LockHolder]:
 
 
 class Lock:
-    """One agent per home: locked until the process ends, however it ends."""
+    """One process per file. The kernel keeps the lock until the process ends, however it ends."""
 
     def __init__(self, path: str, job: str, started: str) -> None:
         """Take the lock.
 
         Raises:
-            LockedError: another agent has it; `details["holder"]` identifies it.
+            LockedError: another process has it; `details["holder"]` identifies it.
         """
-        self._file = open(path, "a+b")  # noqa: SIM115 open as long as the agent runs
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        self._file = open(path, "a+b")  # noqa: SIM115 open as long as the process runs
+        if not self._take():
             self._file.seek(0)
-            holder = read_holder(self._file.read())
+            holder = read_holder(self._file.read(LONGEST_HOLDER))
             self._file.close()
             raise LockedError(
                 "another agent is at work on this board: {}".format(
-                    "pid {}, job {}, since {}".format(*holder) if holder else "its process is not known yet"
+                    "pid {}, job {}, since {}".format(holder.process.pid, holder.job, holder.started)
+                    if holder
+                    else "its process is not known yet"
                 ),
                 "wait for it, or stop it with `kill -INT PID`",
                 holder=None if holder is None else holder.to_json(),
             )
         self._file.truncate(0)
-        self._file.write(json.dumps(LockHolder(os.getpid(), job, started).to_json()).encode("ascii"))
+        self._file.write(json.dumps(LockHolder(this_process(), job, started).to_json()).encode("ascii"))
         self._file.flush()
 
+    def _take(self) -> bool:
+        for attempt in range(_ATTEMPTS):
+            time.sleep(_ATTEMPT_S if attempt else 0)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError:
+                pass
+        return False
+
     def release(self) -> None:
-        self._file.truncate(0)
-        self._file.close()
+        """Give the lock back; no effect the second time."""
+        if not self._file.closed:
+            self._file.truncate(0)
+            self._file.close()
+
+
+class LockState(NamedTuple):
+    """Who has a lock now. The holder is None while it is not written, or where the file is damaged."""
+
+    locked: bool
+    holder: Optional[LockHolder] = None
+
+
+def look_at(path: str) -> LockState:
+    """The state of a lock. The kernel decides whether it is taken, never the file's content."""
+    try:
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return LockState(True, read_holder(file.read(LONGEST_HOLDER)))
+    except OSError:
+        pass
+    return LockState(False)

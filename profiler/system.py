@@ -2,13 +2,30 @@
 
 import os
 import platform
+import select
 import shutil
+import signal
 import subprocess
+import time
 from typing import NamedTuple, Optional, Sequence
 
 TOOL_LIMIT_S = 10.0
+POLL_S = 0.05
+LONGEST_OUTPUT = 1 << 20  # of a tool; the rest is dropped
+_KILL_LIMIT_S = 2.0  # a process that waits for hardware does not end before the hardware answers
 VIRTUAL_FILE = "virtual.json"  # in the root of a virtual board: what it is made of
 _TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")  # not all of them are on the path of every user
+
+
+class Ended(NamedTuple):
+    """A tool that has ended: its exit code, and all that it printed. None: it had to be killed."""
+
+    code: Optional[int]
+    output: str
+
+    @property
+    def last_line(self) -> str:
+        return (self.output.strip().splitlines() or [""])[-1].strip()
 
 
 class System(NamedTuple):
@@ -55,20 +72,77 @@ class System(NamedTuple):
 
     def output_of(self, argv: Sequence[str]) -> Optional[str]:
         """What a tool prints, errors and warnings included; None without the tool, or when it does not end."""
-        path = self.tool(argv[0])
-        if path is None:
+        if self.tool(argv[0]) is None:
             return None
         try:
-            ended = subprocess.run(
-                [path] + list(argv[1:]),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=TOOL_LIMIT_S,
-            )
-        except (OSError, subprocess.TimeoutExpired):
+            ended = self.run(argv, TOOL_LIMIT_S)
+        except OSError:
             return None
-        return ended.stdout.decode("utf-8", "replace")
+        return None if ended.code is None else ended.output
+
+    def run(self, argv: Sequence[str], limit_s: float) -> Ended:
+        """Run a tool to its end, or to the end of its time.
+
+        It gets no input: one that asks a question gets no answer. A process that the tool leaves behind may keep its
+        output open; it is not waited for.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        deadline_s = time.monotonic() + limit_s
+        ours, theirs = os.pipe()
+        try:
+            try:
+                process = subprocess.Popen(
+                    [self.tool(argv[0]) or argv[0]] + list(argv[1:]),
+                    stdin=subprocess.DEVNULL,
+                    stdout=theirs,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            finally:
+                os.close(theirs)
+            try:
+                output = _output(process, ours, deadline_s)
+            finally:
+                code = process.poll()
+                if code is None:
+                    _kill_session(process)
+            return Ended(code, output.decode("utf-8", "replace"))
+        finally:
+            os.close(ours)
+
+
+def _output(process: "subprocess.Popen[bytes]", pipe: int, deadline_s: float) -> bytes:
+    """What a process prints until it ends, or until the deadline."""
+    output = b""
+    while time.monotonic() < deadline_s:
+        ended = process.poll() is not None  # looked at first: what it printed last is read below
+        if select.select([pipe], [], [], 0 if ended else POLL_S)[0]:
+            block = os.read(pipe, 65536)
+            output += block[: max(0, LONGEST_OUTPUT - len(output))]
+            if not block:
+                _wait(process, deadline_s - time.monotonic())
+                break
+        elif ended:
+            break
+    return output
+
+
+def _wait(process: "subprocess.Popen[bytes]", limit_s: float) -> None:
+    try:
+        process.wait(max(0.0, limit_s))
+    except subprocess.TimeoutExpired:
+        pass
+
+
+def _kill_session(process: "subprocess.Popen[bytes]") -> None:
+    """End a tool with all that it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except OSError:
+        pass
+    _wait(process, _KILL_LIMIT_S)
 
 
 THIS_MACHINE = System()

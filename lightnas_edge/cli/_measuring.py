@@ -39,6 +39,8 @@ class CampaignProgress:
         """The board's status."""
         title = _TITLES.get(status.phase, self._title)
         self._in_phase(title)(status.done, max(status.total, 1), _described(status, self._rounds), status.eta_s)
+        if status.final and status.warning:
+            warn(status.warning)
 
     def close(self) -> None:
         """Take the bar away."""

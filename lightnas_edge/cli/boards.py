@@ -8,6 +8,7 @@ import sys
 import devices
 from devices import InventoryEntry
 from lightnas_edge.cli._console import info, print_json, print_result, print_table
+from lightnas_edge.cli._leftover import restore_leftover
 from lightnas_edge.cli._options import add_json
 
 
@@ -120,7 +121,9 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 
 def _clean(arguments: argparse.Namespace) -> int:
-    cleaned = devices.clean(devices.connect(arguments.host))
+    connection = devices.connect(arguments.host)
+    restore_leftover(connection)
+    cleaned = devices.clean(connection)
     print_result(
         f"{arguments.host}: {cleaned.files} files removed, {cleaned.size_bytes / 1e6:.1f} MB freed; journals stay"
     )

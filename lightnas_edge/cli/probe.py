@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import devices
 from devices import AgentFailedError
 from lightnas_edge.cli._console import print_json, print_result
+from lightnas_edge.cli._leftover import restore_leftover
 from lightnas_edge.cli._options import add_host, add_json
 
 _LABEL = 11  # width
@@ -29,7 +30,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    found = devices.probe(devices.connect(arguments.host), arguments.backend).to_json()
+    connection = devices.connect(arguments.host)
+    leftover = restore_leftover(connection)
+    found = devices.probe(connection, arguments.backend).to_json()
+    found["leftover"] = None if leftover is None else leftover.to_json()
     try:
         lines = list(describe(found))
         missing = [lack._asdict() for lack in lacking(found)]
@@ -80,6 +84,9 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
 
 def lacking(found: dict[str, Any]) -> Iterator[Lack]:
     """What is missing on this board, most important first."""
+    leftover = found["leftover"]
+    if leftover is not None and leftover["state"] == "changed":
+        yield Lack(f"the board's own settings: {leftover['message']}", leftover["remedy"])
     if found["error"]:
         yield Lack(f"latency: {found['error']['message']}", found["error"]["remedy"])
     if not found["energy"]["available"]:

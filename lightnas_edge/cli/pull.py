@@ -10,6 +10,7 @@ import devices
 import luts
 from devices import RemoteJob
 from lightnas_edge.cli._console import info, print_json, print_result, progress, warn
+from lightnas_edge.cli._leftover import restore_leftover
 from lightnas_edge.cli._options import add_host, add_json
 from lightnas_edge.measuring.tables import fetch_table
 
@@ -30,6 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     connection = devices.connect(arguments.host)
+    restore_leftover(connection)
     jobs, faults = devices.remote_jobs(connection)
     for fault in faults:
         warn(f"{arguments.host}: {fault}")

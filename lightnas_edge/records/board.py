@@ -326,3 +326,13 @@ class SetupReport(Record):
     schema_: Literal[1] = Field(default=1, alias="schema")
     before: BoardState
     now: BoardState
+
+
+class RestoreReport(Record):
+    """The answer of `agent restore`. `changed`: an earlier campaign's settings are still there, and why."""
+
+    kind: Literal["restore"] = "restore"
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    state: Literal["clean", "busy", "restored", "changed"]
+    message: Lines
+    remedy: Lines

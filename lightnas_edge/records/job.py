@@ -17,6 +17,8 @@ from lightnas_edge.records.plain_text import Line, Lines
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*$", max_length=200)]
 JobName = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
+BootId = Annotated[Line, Field(max_length=100)] | None
+Ticks = Annotated[int, Field(ge=0, lt=2**63)] | None  # of the kernel's clock, from the boot to the start of a process
 Purpose = Literal["profile", "sample", "verify", "model"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 BuildTimeout = Annotated[float, Field(gt=1e-3, le=1e6)]
@@ -150,7 +152,10 @@ class Status(Record):
     eta_s: Seconds | None
     elapsed_s: Seconds = 0.0  # of the present build or layer profile: grows as long as the agent lives
     pid: Positive
+    boot_id: BootId
+    start_ticks: Ticks
     message: Line
+    warning: Lines = ""  # about the board's settings after the run
 
     @property
     def final(self) -> bool:
@@ -161,6 +166,8 @@ class LockHolder(Record):
     """agent.lock: the agent at work on a board."""
 
     pid: Positive
+    boot_id: BootId
+    start_ticks: Ticks
     job: JobName
     started: Annotated[Line, Field(max_length=100)]
 

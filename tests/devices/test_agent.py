@@ -347,7 +347,8 @@ def test_a_full_disk_loses_nothing(agent, write_job, tools):
 def test_a_second_agent_is_refused_with_the_holder(agent, write_job):
     job = write_job()
     agent.home.mkdir()
-    holder = {"pid": os.getpid(), "job": "ffff", "started": "2026-11-23T19:00:00Z"}
+    identity = {"boot_id": "a boot", "start_ticks": 1}
+    holder = {"pid": os.getpid(), **identity, "job": "ffff", "started": "2026-11-23T19:00:00Z"}
     with open(agent.home / "agent.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write(json.dumps(holder))

@@ -29,12 +29,23 @@ def samples(tmp_path_factory):
         patch.setenv("LIGHTNAS_EDGE_HOME", str(folder / "home"))
         probed = devices.probe(devices.connect("virtual:jetson-nano"))
     status = Status(
-        state="running", session="aaaaaaaa", done=1, total=2, failed=0, key="a@1", round=1, eta_s=1.5, pid=7, message=""
+        state="running",
+        session="aaaaaaaa",
+        done=1,
+        total=2,
+        failed=0,
+        key="a@1",
+        round=1,
+        eta_s=1.5,
+        pid=7,
+        boot_id="b",
+        start_ticks=1,
+        message="",
     )
     return {
         JobManifest: json.loads((folder / "manifest.json").read_text()),
         Status: status.to_json(),
-        LockHolder: {"pid": 1, "job": "0" * 16, "started": "2026-11-23T19:00:00Z"},
+        LockHolder: {"pid": 1, "boot_id": "b", "start_ticks": 1, "job": "0" * 16, "started": "2026-11-23T19:00:00Z"},
         AgentFailure: {"kind": "error", "schema": 1, "code": "locked", "message": "m", "remedy": "r", "exit_code": 75},
         ProbeResult: probed.to_json(),
         SetupReport: {
