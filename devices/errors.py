@@ -7,6 +7,7 @@
     ├── InventoryError          boards.toml is faulty, or has no such board         (ValueError)
     ├── BoardBusyError          another agent is at work on the board; the text names it
     ├── ContradictionError      a local table and the board's journal of the same job differ
+    ├── TableWriteError         this side's copy of a table cannot be written
     └── AgentFailedError        the agent could not do the job; the text is the agent's own where there is one
 
 `hint`, when present, states the next step.
@@ -45,6 +46,10 @@ class BoardBusyError(DeviceError):
 
 class ContradictionError(DeviceError):
     """A local file and a journal on a board differ in the part that both contain."""
+
+
+class TableWriteError(DeviceError):
+    """A file of this side that holds measurements cannot be written."""
 
 
 class AgentFailedError(DeviceError):

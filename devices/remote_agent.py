@@ -21,7 +21,8 @@ from pathlib import Path
 
 from devices.cache import LONGEST_NOTE, lock_holder, make_room
 from devices.connection import Completed, Connection
-from devices.errors import AgentFailedError, BoardBusyError, ContradictionError, DeviceError
+from devices.errors import AgentFailedError, BoardBusyError, ContradictionError, DeviceError, TableWriteError
+from devices.liveness import is_alive, send_signal
 from devices.programs import last_line
 from devices.remote_job import LARGEST_MANIFEST
 from lightnas_edge.errors import RecordError
@@ -37,7 +38,6 @@ FIRST_STATUS_S = 3.0  # an agent that was started has usually written a status b
 STOP_LIMIT_S = 30.0  # from the request to stop to the agent's last status
 
 _MAIN = "import sys\n\nfrom profiler.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
-
 
 LARGEST_LAYERS = 256 * 2**20
 
@@ -62,6 +62,7 @@ class Campaign:
         self._folder = f"{self._home}/jobs/{self._job.job}"
         self._where = ["--job", self._folder, "--home", self._home, *connection.agent_options]
         self._sudo_password = sudo_password
+        self._pid: int | None = None  # of the agent, where this object started or joined it
 
     @classmethod
     def running(cls, connection: Connection, scratch: Path) -> Campaign | None:
@@ -110,6 +111,7 @@ class Campaign:
                     f"since {holder.started}",
                     hint="wait for it, or stop it on the board with `kill -INT PID`",
                 )
+            self._pid = holder.pid
             return
         for folder in (self._folder, f"{self._home}/models", f"{self._home}/data"):
             self._connection.mkdir(folder)
@@ -127,7 +129,7 @@ class Campaign:
         if self._job.board_setup is not None:
             self._set_up(agent)
         try:
-            self._connection.start(
+            self._pid = self._connection.start(
                 [self._connection.python(), agent, "run", *self._where],
                 log=self._on_board("agent.log"),
                 output=self._on_board("agent.out"),
@@ -147,14 +149,16 @@ class Campaign:
 
         Raises:
             BoardBusyError, AgentFailedError: the agent's own message; its measurements have been fetched.
+            TableWriteError: the copy cannot be written; the agent has been told to stop.
             KeyboardInterrupt: the agent's measurements have been fetched.
         """
         try:
             status = self._follow(journal, on_progress)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, TableWriteError) as err:
             if stop:
                 self._stop()
-            self._fetch(journal)
+            if isinstance(err, KeyboardInterrupt):
+                self._fetch(journal)
             raise
         if status.state != "done":
             raise self._agent_error(status.message)
@@ -185,7 +189,7 @@ class Campaign:
         while True:
             status = self._status()
             # Read before fetching, so that the last lines of a dead agent are fetched below.
-            alive = status is not None and not status.final and self._connection.signal(status.pid, 0)
+            alive = status is not None and not status.final and is_alive(self._connection, status)
             self._fetch(journal)
             if status is not None and on_progress is not None:
                 on_progress(status)
@@ -198,6 +202,8 @@ class Campaign:
                 raise self._agent_error("the agent was killed before it finished")
             if status is None and self._last_output():
                 raise self._agent_error("")
+            if status is None and self._is_dead() and self._status() is None:
+                raise self._agent_error("")
             if status is None and time.monotonic() - started_s > START_LIMIT_S:
                 raise self._agent_error("the agent did not start")
             time.sleep(self._connection.poll_s)
@@ -208,14 +214,20 @@ class Campaign:
         signalled = False
         while time.monotonic() - begun_s < STOP_LIMIT_S:
             status = self._status()
-            if status is None and time.monotonic() - begun_s > patience_s:
+            if status is None and (time.monotonic() - begun_s > patience_s or self._is_dead()):
                 return
+            if status is None and self._pid is not None and not signalled:
+                signalled = self._connection.signal(self._pid, signal.SIGINT)
             # Its last status precedes the end of its process, which holds the board's lock.
-            if status is not None and not self._connection.signal(status.pid, 0):
+            if status is not None and not is_alive(self._connection, status):
                 return
             if status is not None and not status.final and not signalled:
-                signalled = self._connection.signal(status.pid, signal.SIGINT)
+                signalled = send_signal(self._connection, status, signal.SIGINT)
             time.sleep(self._connection.poll_s)
+
+    def _is_dead(self) -> bool:
+        """Whether the agent's process has ended, as far as its number is known."""
+        return self._pid is not None and not self._connection.signal(self._pid, 0)
 
     def _set_up(self, agent: str) -> None:
         """Set clocks and power mode as the job requires. A guard on the board restores both when the agent has ended."""
@@ -226,7 +238,7 @@ class Campaign:
             secret = self._sudo_password.encode() + b"\n"
         ended = self._connection.run(argv, timeout_s=SETUP_LIMIT_S, stdin=secret)
         name = self._connection.name
-        answer = _answer(ended, name)
+        answer = agent_answer(ended, name)
         SetupReport.parse(answer, f"the answer of {name} to the board setup", error=AgentFailedError)
 
     def _status(self) -> Status | None:
@@ -250,6 +262,8 @@ class Campaign:
                 break
             time.sleep(0.05)
         failure = _failure(output)
+        if failure is None and not message:
+            return death(self._connection.name, self._end_of("agent.log"), self._log_tail())
         if failure is None:
             return AgentFailedError(message, hint=self._log_tail())
         error = BoardBusyError if failure.code == "locked" else AgentFailedError
@@ -318,8 +332,14 @@ class Campaign:
         offset = journal.stat().st_size if journal.exists() else 0
         new = _whole_lines(self._connection.read(remote, offset))
         if new:
-            with open(journal, "ab") as file:
-                file.write(new)
+            try:
+                with open(journal, "ab") as file:
+                    file.write(new)
+            except OSError as err:
+                raise TableWriteError(
+                    f"cannot write {journal}: {err.strerror or err}",
+                    hint="the board keeps what was measured; make room there, and run the same command again",
+                ) from err
 
     def _send_missing(self, kind: str, suffix: str, digests: list[str]) -> None:
         there = self._connection.listdir(f"{self._home}/{kind}")
@@ -339,25 +359,25 @@ def probe(connection: Connection, backend: str | None = None, threads: int = 1) 
         AgentFailedError: the agent does not run on the board, or another program answers.
     """
     agent = send_agent(connection)
+    _require_writable(connection)
     argv = [connection.python(), agent, "probe", "--backend", backend or connection.backend, "--threads", str(threads)]
     ended = connection.run([*argv, *connection.agent_options], timeout_s=PROBE_LIMIT_S)
     return ProbeResult.parse(
-        _answer(ended, connection.name),
+        agent_answer(ended, connection.name),
         f"the answer of {connection.name} to the probe",
         error=AgentFailedError,
         remedy="check that the address is that of the board",
     )
 
 
-def _answer(ended: Completed, name: str) -> bytes:
+def agent_answer(ended: Completed, name: str) -> bytes:
     """The agent's JSON on standard output, or its failure raised."""
     answer = last_line(ended.stdout)
     failure = _failure(answer)
     if failure is not None:
         raise AgentFailedError(failure.message, hint=failure.remedy)
     if not answer.startswith(b"{"):
-        text = clean_lines(ended.stderr.decode(errors="replace")) or f"exit code {ended.returncode}"
-        raise AgentFailedError(f"the agent does not run on {name}: {text}")
+        raise death(name, ended.stderr.decode(errors="replace"), f"exit code {ended.returncode}")
     return answer
 
 
@@ -367,6 +387,35 @@ def _failure(output: bytes | str) -> AgentFailure | None:
         return AgentFailure.parse(output, "the agent's answer")
     except RecordError:
         return None
+
+
+def death(name: str, log: str, otherwise: str) -> AgentFailedError:
+    """The error for an agent that ended without an answer: its last words, and the remedy where they show the cause.
+
+    Args:
+        log: what it wrote on standard error.
+        otherwise: the hint where the cause is not recognised.
+    """
+    words = clean_lines(log).splitlines()
+    if not words:
+        return AgentFailedError(f"the agent ended on {name} without a message", hint=otherwise)
+    if "ctypes" in words[-1]:
+        return AgentFailedError(
+            f"the agent does not run on {name}: its Python lacks ctypes ({words[-1]})",
+            hint="on the board: sudo apt-get install libffi-dev, and build this Python again;\n"
+            'or name another one in boards.toml: python = "/usr/bin/python3"',
+        )
+    if words[-1].startswith(("ImportError", "ModuleNotFoundError", "SyntaxError")):
+        otherwise = f'another Python may do; boards.toml names it: python = "/usr/bin/python3"\n{otherwise}'
+    return AgentFailedError(f"the agent does not run on {name}: {words[-1]}", hint=otherwise)
+
+
+def _require_writable(connection: Connection) -> None:
+    """A campaign writes below the agent's home. Raises BoardUnreachableError: the board refuses."""
+    path = f"{connection.home()}/writable"
+    with tempfile.NamedTemporaryFile() as empty:
+        connection.put(Path(empty.name), path)
+    connection.remove(path)
 
 
 def send_agent(connection: Connection) -> str:

@@ -36,7 +36,10 @@ class Secrets:
 
     def ask(self, what: str) -> str:
         assert self._ask is not None
-        return self._ask(f"{what}: ")
+        try:
+            return self._ask(f"{what}: ")
+        except EOFError as err:  # Ctrl-D, or the terminal is gone
+            raise AuthenticationError(f"no {what} was typed") from err
 
     def keep(self, what: str, secret: str) -> None:
         self._known[what] = secret

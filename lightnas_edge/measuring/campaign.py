@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import luts
-from devices import Campaign, Connection, Status
+from devices import Campaign, Connection, Status, TableWriteError
 from lightnas_edge.measuring.jobs import Job
+
+_FIRST_BYTES = 1 << 20  # the room that a table needs at least
 
 
 def measure(
@@ -33,9 +36,10 @@ def measure(
 
     Raises:
         DeviceError: the board is busy or unreachable, or the agent failed; the table keeps what was measured.
+        TableWriteError: the table cannot be written; nothing was sent to the board.
         LutError: an existing table cannot be continued.
     """
-    table.parent.mkdir(parents=True, exist_ok=True)
+    _require_writable(table)
     if fresh:
         with contextlib.suppress(FileNotFoundError):
             os.replace(table, table.with_name(table.name + ".old"))
@@ -47,3 +51,19 @@ def measure(
     if outputs is not None and not failed_networks:  # those have no outputs, and the table says why
         campaign.fetch_outputs(outputs)
     return found
+
+
+def _require_writable(table: Path) -> None:
+    """Before an agent is started that would measure for nobody. Raises TableWriteError."""
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        if table.exists():
+            with table.open("ab"):
+                pass
+        with tempfile.TemporaryFile(dir=table.parent) as file:
+            file.write(bytes(_FIRST_BYTES))
+    except OSError as err:
+        raise TableWriteError(
+            f"cannot write {table}: {err.strerror or err}",
+            hint="--out names another place for it; nothing was sent to the board",
+        ) from err
