@@ -78,8 +78,9 @@ _BOARDS = frozenset(
     ]
 )
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_ESCAPE = re.compile(r"(\\(?:[nrtbfv0\"'\\/]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}))")
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
 _FORMS = (
-    ("key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)),
     ("key", re.compile(r"\b(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-\S+?|sk-\S+?) AAAA[A-Za-z0-9+/]+=*")),
     ("fingerprint", re.compile(r"\bSHA256:[A-Za-z0-9+/]{43}=?")),
     ("fingerprint", re.compile(r"\b(?:MD5:)?(?:[0-9a-fA-F]{2}:){15}[0-9a-fA-F]{2}\b")),
@@ -119,18 +120,28 @@ class Scrubber:
         self._known.setdefault(text, kind)
 
     def text(self, content: str) -> str:
-        """The same text without them."""
-        # The longest first: a home folder contains the user's name.
-        for known, kind in sorted(self._known.items(), key=lambda item: -len(item[0])):
-            for form in dict.fromkeys((known, json.dumps(known)[1:-1])):
-                content = self._replace(_pattern(form, kind), kind, content)
+        """The same text without them. Escapes of JSON and of Python's `repr` separate words as what they stand for does."""
+        content = self._replace(_PRIVATE_KEY, "key", content)
+        for known, kind in self._longest_first():
+            escaped = json.dumps(known)[1:-1]
+            if escaped != known:
+                content = self._replace(_pattern(escaped, kind), kind, content)
+        pieces = _ESCAPE.split(content)
+        return "".join(piece if index % 2 else self._piece(piece) for index, piece in enumerate(pieces))
+
+    def _piece(self, content: str) -> str:
+        for known, kind in self._longest_first():
+            content = self._replace(_pattern(known, kind), kind, content)
         for kind, pattern in _FORMS:
             content = self._replace(pattern, kind, content)
         content = _SERIAL.sub(self._serial, content)
         content = _IPV4.sub(self._address, content)
         content = _IPV6.sub(self._address, content)
-        content = self._replace(_USER_HOME, "home folder", content)
-        return content
+        return self._replace(_USER_HOME, "home folder", content)
+
+    def _longest_first(self) -> list[tuple[str, str]]:
+        """Known texts with their kinds: a home folder contains the user's name."""
+        return sorted(self._known.items(), key=lambda item: -len(item[0]))
 
     def journal(self, content: bytes) -> bytes:
         """The same journal without them; a line that stated its right checksum states that of its new content."""
@@ -146,7 +157,10 @@ class Scrubber:
 
     def remaining(self, content: str) -> list[str]:
         """The kinds of what is known and still in a text."""
-        return sorted({kind for known, kind in self._known.items() if _pattern(known, kind).search(content)})
+        pieces = _ESCAPE.split(content)[::2]
+        return sorted(
+            {kind for known, kind in self._known.items() for piece in pieces if _pattern(known, kind).search(piece)}
+        )
 
     def _replace(self, pattern: re.Pattern[str], kind: str, content: str) -> str:
         content, count = pattern.subn(MARKS[kind], content)
@@ -197,6 +211,7 @@ def way_to(host: str) -> dict[str, list[str]]:
     }
 
 
+@functools.cache
 def _pattern(text: str, kind: str) -> re.Pattern[str]:
     """Where a known text stands as a name. Host names have no case."""
     name = re.escape(text)

@@ -33,6 +33,9 @@ def scrubber(**private):
         ("SHA256:" + "a" * 43, "REMOVED-FINGERPRINT"),
         ("MD5:" + ":".join(["5f"] * 16), "REMOVED-FINGERPRINT"),
         ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI= me", "REMOVED-KEY me"),
+        (json.dumps("a\nzebra-7\t10.0.0.1\nokapi"), '"a\\nREMOVED-HOST\\tREMOVED-ADDRESS\\nREMOVED-USER"'),
+        (repr(b"\x00zebra-7"), r"b'\x00REMOVED-HOST'"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nAA\n-----END OPENSSH PRIVATE KEY-----", "REMOVED-KEY"),
         ("GPU-11111111-2222-3333-4444-555555555555", "REMOVED-ID"),
     ],
 )  # fmt: skip
