@@ -90,7 +90,7 @@ class LocalConnection:
     def listdir(self, remote: str) -> dict[str, int]:
         try:
             with os.scandir(remote) as entries:
-                return {entry.name: entry.stat().st_size for entry in entries}
+                return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
         except OSError as err:
             raise _unreachable(f"cannot list {remote}", err) from err
 

@@ -156,8 +156,7 @@ class SshConnection:
         return self._attempt(f"cannot read {remote}", lambda link: link.sftp().stat(remote).st_size or 0)
 
     def listdir(self, remote: str) -> dict[str, int]:
-        entries = self._attempt(f"cannot list {remote}", lambda link: link.sftp().listdir_attr(remote))
-        return {entry.filename: entry.st_size or 0 for entry in entries}
+        return self._attempt(f"cannot list {remote}", partial(transfer.listdir, self.python, remote))
 
     def remove(self, remote: str) -> None:
         self._change(f"cannot remove {remote}", remote, partial(transfer.remove, remote))
@@ -244,7 +243,7 @@ class SshConnection:
                 if refused or (link is not None and link.alive):
                     raise  # a board that shuts down or starts up closes the connection without a reason: retried
                 lost: Exception = err
-            except paramiko.SFTPError as err:
+            except (paramiko.SFTPError, UnicodeError) as err:
                 self.close()
                 raise BoardUnreachableError(f"{what} on {self.name}: its SFTP server answers wrongly: {err}") from err
             except (OSError, EOFError, paramiko.SSHException) as err:

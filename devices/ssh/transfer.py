@@ -5,18 +5,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import paramiko
 
 from devices.errors import BoardUnreachableError
+from devices.programs import last_line
 from devices.ssh.link import BLOCK, Link
 
 WRITE_BLOCK = BLOCK - 128  # with its header it still fits in one packet of SSH
 BATCH_FILES, BATCH_BYTES = 100, 64 << 20  # files that are checked together, and sent again together if the link breaks
+
+# The names and sizes in a folder, in ASCII: bytes that are not UTF-8 come as surrogates. Python 3.6.
+_LIST = (
+    "import json, os, sys; "
+    "print(json.dumps({entry.name: entry.stat(follow_symlinks=False).st_size for entry in os.scandir(sys.argv[1])}))"
+)
 
 Files = Sequence[tuple[Path, str]]  # each with its path on the board
 
@@ -82,7 +90,22 @@ def read(remote: str, offset: int, limit: int, link: Link) -> bytes:
 
 def remove(remote: str, link: Link) -> None:
     with contextlib.suppress(FileNotFoundError):
-        link.sftp().remove(remote)
+        link.sftp().remove(os.fsencode(remote))  # paramiko encodes no name that is not UTF-8
+
+
+def listdir(python: Callable[[], str], remote: str, link: Link) -> dict[str, int]:
+    """Names and sizes. paramiko reads no name that is not UTF-8; the board's Python does."""
+    try:
+        return {entry.filename: entry.st_size or 0 for entry in link.sftp().listdir_attr(remote)}
+    except UnicodeDecodeError:
+        ended = link.ask([python(), "-c", _LIST, remote])
+    try:
+        found = json.loads(last_line(ended.stdout))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(type(size) is int for size in found.values()):
+        raise OSError(None, last_line(ended.stderr).decode(errors="replace") or "a name is not UTF-8")
+    return found
 
 
 def remove_all(parts: list[str], link: Link) -> None:
@@ -137,8 +160,11 @@ def batches(files: Files) -> Iterator[list[tuple[Path, str]]]:
     batch: list[tuple[Path, str]] = []
     size = 0
     for local, remote in files:
+        try:
+            size += local.stat().st_size
+        except OSError as err:
+            raise BoardUnreachableError(f"cannot copy {local} to {remote}: {err.strerror or err}") from err
         batch.append((local, remote))
-        size += local.stat().st_size
         if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
