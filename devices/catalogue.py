@@ -20,6 +20,7 @@ from importlib.resources.abc import Traversable
 from devices.errors import DeviceError
 from lightnas_edge.errors import RecordError
 from lightnas_edge.records.board import BoardModel
+from profiler.board import is_number, is_part
 
 
 class CatalogueError(DeviceError, ValueError):
@@ -63,13 +64,13 @@ def match(
         boards: the catalogue; read when it is not given.
     """
     boards = boards if boards is not None else load_catalogue()
-    # The longest beginning wins: `nvidia,p3767-0005` is more specific than `nvidia,p3767` would.
+    # As the agent does it: profiler/board.py.
+    parts = [part for entry in compatible for part in re.split("[,+]", entry) if part]
     fits = [
-        (len(beginning), board)
+        ((is_number(beginning), len(beginning)), board)
         for board in boards.values()
         for beginning in board.identity.compatible
-        for entry in compatible
-        if entry.startswith(beginning)
+        if any(is_part(beginning, part) for part in parts)
     ]
     if fits:
         return max(fits, key=lambda fit: fit[0])[1]

@@ -34,19 +34,21 @@ def load_catalog() -> List[BoardDescription]:
 def identify(catalog: List[BoardDescription], proc: str = "/proc") -> BoardDescription:
     """The description of this machine: by the device tree's list of part numbers, else by its model, else the general one.
 
-    The list comes first because the makers of carrier boards rename the model. The longest matching prefix wins.
+    The list comes first because the makers of carrier boards rename the model. A number
+    wins over a code name, and the longest matching beginning over a shorter one.
     """
-    parts = (clocks.read_text(os.path.join(proc, "device-tree/compatible")) or "").split("\0")
+    parts = _part_numbers(proc)
     model = clocks.read_text(os.path.join(proc, "device-tree/model"))
-    longest = 0
+    best = (False, 0)
     by_parts: Optional[BoardDescription] = None
     by_model: Optional[BoardDescription] = None
     general: Optional[BoardDescription] = None
     for description in catalog:
         identity = description["identity"]
-        for prefix in identity.get("compatible") or []:
-            if len(prefix) > longest and any(part.startswith(prefix) for part in parts):
-                longest, by_parts = len(prefix), description
+        for beginning in identity.get("compatible") or []:
+            rank = (is_number(beginning), len(beginning))
+            if rank > best and any(is_part(beginning, part) for part in parts):
+                best, by_parts = rank, description
         pattern = identity["device_tree_model"]
         if pattern is None:
             general = description
@@ -62,7 +64,7 @@ def describe(description: BoardDescription, system: System = THIS_MACHINE) -> Js
     """Everything about this machine that stays the same during a run, for people; None: not known."""
     proc, sysfs = system.proc, system.sysfs
     cpus = re.findall(r"^processor\s*:", clocks.read_text(os.path.join(proc, "cpuinfo")) or "", re.MULTILINE)
-    l4t = l4t_release(system.etc)
+    l4t = l4t_release(system)
     mode = power_mode(system)
     return {
         "name": description["name"],
@@ -119,11 +121,27 @@ def parse_power_mode(text: str) -> Optional[PowerMode]:
     return PowerMode(int(number.group(1)) if number else None, name.group(1))
 
 
-def l4t_release(etc: str) -> Optional[str]:
-    """`32.7.6` from /etc/nv_tegra_release; None on machines without it."""
-    text = clocks.read_text(os.path.join(etc, "nv_tegra_release")) or ""
+def l4t_release(system: System) -> Optional[str]:
+    """`32.7.6` from NVIDIA's release file, else from the packages; None on machines with neither."""
+    text = clocks.read_text(os.path.join(system.etc, "nv_tegra_release")) or ""
     found = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text)
-    return ".".join(found.groups()) if found else None
+    return ".".join(found.groups()) if found else _packaged_release(os.path.join(system.root, "var/lib/dpkg/status"))
+
+
+def _packaged_release(path: str) -> Optional[str]:
+    """The release from the version of nvidia-l4t-core, such as 35.4.1-20230801124926."""
+    try:
+        with open(path, "rb") as file:
+            named = False
+            for line in file:
+                if line.startswith(b"Package:"):
+                    named = line.split()[1:] == [b"nvidia-l4t-core"]
+                found = re.match(rb"Version: (\d+\.\d+\.\d+)-", line) if named else None
+                if found:
+                    return found.group(1).decode("ascii")
+    except OSError:
+        pass
+    return None
 
 
 def jetpack_of(description: BoardDescription, l4t: Optional[str]) -> Optional[str]:
@@ -167,10 +185,31 @@ def memory_mb(proc: str, field: str) -> Optional[float]:
     return round(int(found.group(1)) / 1024, 1) if found else None
 
 
+def _part_numbers(proc: str) -> List[str]:
+    """Those of the carrier and of the module: `nvidia,p3509-0000-a00+p3668-0001-a01` names one of each."""
+    text = clocks.read_text(os.path.join(proc, "device-tree/compatible")) or ""
+    return [part for part in re.split("[\0,+]", text) if part]
+
+
+def is_number(name: str) -> bool:
+    """Whether a name in the catalogue is the beginning of a part number, such as p3668; else it is a code name."""
+    return re.match(r"p\d{4}", name) is not None
+
+
+def is_part(beginning: str, part: str) -> bool:
+    """Whether a part number begins so, or a code name is this one.
+
+    What follows the beginning of a number is a SKU, a revision or a variant, never a further digit.
+    """
+    if not is_number(beginning):
+        return part == beginning
+    return part.startswith(beginning) and not part[len(beginning) :][:1].isdigit()
+
+
 def _module(description: BoardDescription, proc: str) -> Optional[str]:
-    compatible = (clocks.read_text(os.path.join(proc, "device-tree/compatible")) or "").split("\0")
+    parts = _part_numbers(proc)
     for module in description.get("modules") or []:
-        if any(name.endswith(module["part"]) for name in compatible):
+        if any(is_part(module["part"], part) for part in parts):
             return "{} ({})".format(module["name"], module["part"])
     return None
 

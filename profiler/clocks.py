@@ -116,13 +116,16 @@ GPU_NAMES = (
 )  # of the device-tree nodes: jetson_stats, jtop/core/gpu.py
 
 
+GPU_CLUSTER = "gpu-gpc"  # of AGX Thor: a device on PCI, without a node in the device tree
+
+
 def gpu_clock(sysfs: str) -> Optional[str]:
     """The folder of the GPU's clock domain: a devfreq device with a GPU's node in the device tree; else None."""
     for folder in sorted(glob.glob(os.path.join(sysfs, "class/devfreq/*"))):
         name = read_text(os.path.join(folder, "device/of_node/name"))
         if name is None:  # kernels that hide the node name the device after it: 17000000.gv11b
             name = os.path.basename(folder).rpartition(".")[2]
-        if name in GPU_NAMES:
+        if name in GPU_NAMES or name.startswith(GPU_CLUSTER):
             return folder
     return None
 

@@ -5,7 +5,7 @@ import glob
 import os
 import re
 import time
-from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from profiler import clocks
 from profiler.fields import Fields, JsonObject
@@ -66,6 +66,40 @@ class VisitState(NamedTuple):
         return {"before": self.before.to_json(), "after": dict(self.after.to_json(), foreign_cpu=self.foreign_cpu)}
 
 
+# Cooling devices that slow nothing: they blow, warn, dim, or are a setting.
+_SLOWS_NOTHING = ("fan", "hot-surface", "lcd", "backlight", "tcc offset")
+
+
+def throttling_devices(sysfs: str) -> List[Tuple[str, str]]:
+    """(type, folder) of the cooling devices that slow the processors down when they are at work.
+
+    A device does so when a passive trip of a thermal zone is bound to it. Devices bound to active, hot and critical trips
+    alone cool by other means or warn. The type decides where it says it, and where the kernel lists no binding.
+    """
+    trips = _trip_types(sysfs)
+    found = []
+    for folder in sorted(glob.glob(os.path.join(sysfs, "class/thermal/cooling_device*"))):
+        kind = clocks.read_text(os.path.join(folder, "type")) or ""
+        bound = trips.get(os.path.basename(folder))
+        slows = not any(word in kind.lower() for word in _SLOWS_NOTHING)
+        if kind and slows and ("throttle" in kind.lower() or not bound or "passive" in bound):
+            found.append((kind, folder))
+    return found
+
+
+def _trip_types(sysfs: str) -> Dict[str, Set[str]]:
+    """The types of the trips that each cooling device is bound to, by the name of its folder."""
+    found: Dict[str, Set[str]] = {}
+    for link in glob.glob(os.path.join(sysfs, "class/thermal/thermal_zone*/cdev*")):
+        if not re.search(r"/cdev\d+$", link):
+            continue
+        number = clocks.read_text(link + "_trip_point") or ""
+        kind = clocks.read_text(os.path.join(os.path.dirname(link), "trip_point_{}_type".format(number)))
+        if kind:
+            found.setdefault(os.path.basename(os.path.realpath(link)), set()).add(kind)
+    return found
+
+
 class _SystemFile:
     """A file of /proc or /sys that stays open and is read each time; text "" when it cannot be read."""
 
@@ -113,15 +147,13 @@ class StateReader:
         gpu = clocks.gpu_clock(sysfs)
         self._gpu = [_SystemFile(os.path.join(gpu, "cur_freq"))] if gpu is not None else []
         self._emc = [_SystemFile(os.path.join(sysfs, path)) for path in clocks.EMC_RATES]
-        # Over-current events are counted by the board; cooling devices throttle, except for the fans among them.
+        # Over-current events are counted by the board.
         self._over_current = [
             _SystemFile(path) for path in sorted(glob.glob(os.path.join(sysfs, "class/hwmon/hwmon*/oc*_event_cnt")))
         ]
-        self._cooling: List[Tuple[str, _SystemFile]] = []
-        for device in sorted(glob.glob(os.path.join(sysfs, "class/thermal/cooling_device*"))):
-            kind = clocks.read_text(os.path.join(device, "type"))
-            if kind and "fan" not in kind.lower():
-                self._cooling.append((kind, _SystemFile(os.path.join(device, "cur_state"))))
+        self._cooling = [
+            (kind, _SystemFile(os.path.join(device, "cur_state"))) for kind, device in throttling_devices(sysfs)
+        ]
         self._clock = clock
         self._readings: Deque[Tuple[float, float]] = collections.deque()  # (s, foreign CPU s), oldest first
         self._note_foreign()

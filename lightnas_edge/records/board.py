@@ -54,7 +54,7 @@ class Identity(Record):
     """How a board is recognised by its device tree."""
 
     device_tree_model: Annotated[Text, AfterValidator(_is_pattern)] | None  # None only for the generic machine
-    compatible: tuple[Name, ...]  # beginnings of entries of the device tree's list
+    compatible: tuple[Name, ...]  # beginnings of the module's part numbers, and code names, in the device tree's list
 
 
 class Module(Record):

@@ -58,7 +58,7 @@ class Record(NamedTuple):
 _TIME = re.compile(r"(\d+(?:\.\d+)?)::")
 _DATE = re.compile(
     r"(\d\d-\d\d-\d{4} \d\d:\d\d:\d\d) |"  # tegrastats itself
-    r"\[?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)\]?:? +(?=RAM|\d)"  # the program that kept the log
+    r"\[?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)\]?\s*[:;,|-]?\s+(?=RAM|\d)"  # the program that kept the log
 )
 _RAM = re.compile(r"RAM (\d+)/(\d+)MB(?: ?\(lfb [^)]*\))?(?= |$)")
 _SWAP = re.compile(r"SWAP (\d+)/(\d+)MB(?: ?\(cached \d+MB\))?(?= |$)")

@@ -8,7 +8,9 @@ import pytest
 
 from devices.catalogue import CatalogueError, load_catalogue, match
 from lightnas_edge.deploy.targets import opset_for
+from profiler import board as agent_board
 from profiler.power import find_sensors
+from profiler.system import System
 from tests.profiler.power import boards as sysfs
 
 FILES = sorted((resources.files("devices") / "catalog").iterdir(), key=lambda file: file.name)
@@ -24,6 +26,7 @@ def test_all_promised_boards_are_there():
     assert list(BOARDS) == [
         "generic-linux",
         "jetson-agx-orin",
+        "jetson-agx-thor",
         "jetson-agx-xavier",
         "jetson-nano",
         "jetson-orin-nano",
@@ -45,6 +48,15 @@ TREES = [
     ("jetson-agx-orin", ["nvidia,p3737-0000+p3701-0005", "nvidia,p3701-0005", "nvidia,tegra234"]),
     ("jetson-orin-nx", ["nvidia,p3768-0000+p3767-0000", "nvidia,p3767-0000", "nvidia,tegra234"]),
     ("jetson-orin-nano", ["nvidia,p3768-0000+p3767-0005", "nvidia,p3767-0005", "nvidia,tegra234"]),
+    ("jetson-orin-nano", ["nvidia,p3768-0000+p3767-0005-super", "nvidia,p3767-0005", "nvidia,tegra234"]),
+    ("jetson-orin-nx", ["nvidia,p3768-0000+p3767-0000-super", "nvidia,tegra234"]),
+    ("jetson-agx-thor", ["nvidia,p4071-0000+p3834-0008", "nvidia,p3834-0008", "nvidia,tegra264"]),
+    # Carriers of other makers, with revisions, and in another order.
+    ("jetson-xavier-nx", ["nvidia,p3509-0000-a00+p3668-0000-a01", "nvidia,tegra194"]),
+    ("jetson-xavier-nx", ["nvidia,jetson-xavier-nx", "nvidia,jetson-xavier", "nvidia,p3668-0001", "nvidia,tegra194"]),
+    ("jetson-orin-nx", ["forecr,dsboard-ornx+p3767-0001", "nvidia,tegra234"]),
+    ("jetson-agx-orin", ["antmicro,job+p3701-0004-b01", "nvidia,tegra234"]),
+    ("jetson-tx2-nx", ["nvidia,quill", "nvidia,p3509-0000-b00+p3636-0001-a00", "nvidia,tegra186"]),
 ]
 
 
@@ -53,10 +65,30 @@ def test_a_board_is_known_by_its_device_tree(name, compatible):
     assert match(compatible, "a carrier of somebody else", BOARDS) is BOARDS[name]
 
 
-def test_boards_of_one_chip_differ_by_part_number():
-    board = match(["nvidia,p3768-0000+p3767-0001"], None, BOARDS)
+@pytest.mark.parametrize("name, compatible", TREES)
+def test_the_agent_knows_it_too_with_its_module(name, compatible, tmp_path):
+    (tmp_path / "device-tree").mkdir()
+    (tmp_path / "device-tree/compatible").write_text("\0".join(compatible) + "\0")
+    (tmp_path / "device-tree/model").write_text("a carrier of somebody else\0")
+    catalogue = [found.to_json() for found in BOARDS.values()]
 
-    assert board.module(["nvidia,p3768-0000+p3767-0001"]).dla_engines == 1  # Orin NX 8GB; the 16GB has two
+    found = agent_board.identify(catalogue, str(tmp_path))
+
+    assert found["name"] == name
+    assert agent_board.describe(found, System(str(tmp_path)))["module"] is None  # it reads proc below that root
+    (tmp_path / "proc").symlink_to(tmp_path)
+    has_number = any(part["part"] in " ".join(compatible) for part in found["modules"])
+    assert (agent_board.describe(found, System(str(tmp_path)))["module"] is not None) == has_number
+
+
+def test_a_longer_number_is_another_part():
+    assert match(["nvidia,p36681-0000"], None, BOARDS) is None
+
+
+def test_boards_of_one_chip_differ_by_part_number():
+    found = match(["nvidia,p3768-0000+p3767-0001"], None, BOARDS)
+
+    assert found.module(["nvidia,p3768-0000+p3767-0001"]).dla_engines == 1  # Orin NX 8GB; the 16GB has two
 
 
 MODELS = [
@@ -70,6 +102,7 @@ MODELS = [
     ("jetson-orin-nano", "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"),
     ("jetson-orin-nx", "NVIDIA Orin NX Developer Kit"),
     ("jetson-agx-orin", "NVIDIA Jetson AGX Orin Developer Kit"),
+    ("jetson-agx-thor", "NVIDIA Jetson AGX Thor Developer Kit"),
 ]
 
 

@@ -52,15 +52,31 @@ def test_the_power_mode_is_found_between_warnings(text, expected):
     ],
 )
 def test_the_release_is_read_from_the_first_line(tmp_path, line, expected):
-    write(tmp_path, {"nv_tegra_release": line + "\n"})
+    write(tmp_path, {"etc/nv_tegra_release": line + "\n"})
 
-    assert board.l4t_release(str(tmp_path)) == expected
+    assert board.l4t_release(System(str(tmp_path))) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("Package: bash\nVersion: 5.1-6\n\nPackage: nvidia-l4t-core\nVersion: 35.4.1-20230801124926\n", "35.4.1"),
+        ("Package: nvidia-l4t-core-extra\nVersion: 35.4.1-2\n", None),
+        ("Package: bash\nVersion: 35.4.1-6\n", None),
+        (None, None),
+    ],
+)
+def test_without_nvidias_release_file_the_packages_name_the_release(tmp_path, status, expected):
+    if status is not None:
+        write(tmp_path, {"var/lib/dpkg/status": status})
+
+    assert board.l4t_release(System(str(tmp_path))) == expected
 
 
 CATALOGUE = [
     {"name": "linux", "identity": {"device_tree_model": None, "compatible": []}},
-    {"name": "nx", "identity": {"device_tree_model": "Orin NX", "compatible": ["nvidia,p3767"]}},
-    {"name": "nano", "identity": {"device_tree_model": "Orin Nano", "compatible": ["nvidia,p3767-0005"]}},
+    {"name": "nx", "identity": {"device_tree_model": "Orin NX", "compatible": ["p3767"]}},
+    {"name": "nano", "identity": {"device_tree_model": "Orin Nano", "compatible": ["p3767-0005"]}},
 ]
 
 
@@ -88,7 +104,7 @@ def test_jetpack_is_a_label_of_the_release():
 
 @pytest.mark.parametrize(
     ("folder", "node"),
-    [("57000000.gpu", "gpu"), ("17000000.gv11b", "gv11b"), ("17000000.ga10b", None), ("gpu-gpc-0", "gpu")],
+    [("57000000.gpu", "gpu"), ("17000000.gv11b", "gv11b"), ("17000000.ga10b", None), ("gpu-gpc-0", None)],
 )
 def test_the_gpu_is_known_by_its_device_tree_node_or_its_name(tmp_path, folder, node):
     write(
@@ -221,3 +237,46 @@ def test_a_table_of_int8_on_a_cpu_depends_on_them(tmp_path, precision, expected)
     write(tmp_path, {"proc/cpuinfo": f"processor\t: 0\n{CORE_13900}"})
     backend = backends.open_backend("onnxruntime", precision, 1, 1, "/nowhere", System(str(tmp_path)))
     assert backend.fingerprint().get("int8_instructions", "absent") == expected
+
+
+def cooling(root, *kinds):
+    """Cooling devices, all of them at work."""
+    for number, kind in enumerate(kinds):
+        folder = f"class/thermal/cooling_device{number}"
+        write(root, {f"{folder}/type": kind + "\n", f"{folder}/cur_state": "1\n"})
+
+
+def throttled_by(sysfs):
+    return StateReader([], proc=str(sysfs / "none"), sysfs=str(sysfs)).before().throttled_by
+
+
+@pytest.mark.parametrize(
+    "kind", ["pwm-fan", "Fan", "tegra_pwmfan", "hot-surface-alert", "LCD", "acpi_backlight", "TCC Offset"]
+)
+def test_what_cools_or_warns_without_slowing_anything_is_no_throttling(tmp_path, kind):
+    cooling(tmp_path, kind, "cpu-throttle-alert")
+    write(tmp_path, {"class/thermal/cooling_device1/cur_state": "0\n"})
+
+    assert throttled_by(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["cpu-throttle-alert", "bcpu-throttle-alert", "gpu-balanced", "thermal-cpufreq-0", "devfreq-17000000.gpu"]
+)
+def test_what_slows_a_processor_is_throttling(tmp_path, kind):
+    cooling(tmp_path, kind, "hot-surface-alert")
+
+    assert throttled_by(tmp_path) == [kind]
+
+
+@pytest.mark.parametrize(
+    ("trips", "throttles"), [(["active"], False), (["passive"], True), (["active", "passive"], True), (["hot"], False)]
+)
+def test_a_device_of_unknown_type_does_what_the_trips_say_that_it_is_bound_to(tmp_path, trips, throttles):
+    cooling(tmp_path, "some-alert")
+    zone = tmp_path / "class/thermal/thermal_zone0"
+    for number, kind in enumerate(trips):
+        write(zone, {f"trip_point_{number}_type": kind + "\n", f"cdev{number}_trip_point": f"{number}\n"})
+        (zone / f"cdev{number}").symlink_to("../cooling_device0")
+
+    assert throttled_by(tmp_path) == (["some-alert"] if throttles else None)
