@@ -17,7 +17,7 @@ from lightnas_edge.search.problem import Array, Indices
 
 _MOST_LISTED = 300_000  # partial networks at a time: some 50 MB
 _CHUNK = 1024
-_FIRST_BAND, _WIDER = 1e-5, 3.0  # of the range of scores
+_FIRST_BAND, _WIDER = 1e-8, 4.0  # of the range of scores
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,11 @@ def best_listed(
         best = _best_allowed(listed, totals, is_allowed, tie)
         if len(best) and totals[best].max() >= relaxation.bound - band + tie:
             return np.asarray(listed[min(best, key=lambda row: float(cost[layers, listed[row]].sum()))])
-        if len(best):
-            band = relaxation.bound - float(totals[best].max()) + 2 * tie
-        elif band > everything:
+        if not len(best) and band > everything:
             return None
-        else:
-            band = max(_WIDER * band, tie)
+        band = max(_WIDER * band, tie)
+        if len(best):  # no wider than what settles it
+            band = min(band, relaxation.bound - float(totals[best].max()) + 2 * tie)
 
 
 def _best_allowed(

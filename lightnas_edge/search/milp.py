@@ -25,7 +25,7 @@ from lightnas_edge.search.problem import Array, Indices, Problem
 _SCALE = 1e3  # range of the scores that the solver sees
 _TIE = 1e-9  # scores this close, relative to their range, are a tie
 _MOST_CUTS = 500
-_NEAR = 1e-6  # a mixture may exceed a limit by this share
+_NEAR = 1e-4  # a mixture may exceed a limit by this share
 _ROUNDING = 1e-9
 
 
