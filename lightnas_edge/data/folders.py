@@ -137,7 +137,7 @@ def scan_classes(part: Path, root: Path, findings: Findings) -> Classes:
             continue
         if name in folders:
             findings.faults.append(
-                f"class {name!r} has two folders, whose names differ in their Unicode form only: merge them"
+                f"class {name!r} has two folders with names that differ in their Unicode form alone: merge them"
             )
             continue
         folders[name] = Path(entry.path)

@@ -181,7 +181,7 @@ def test_names_are_the_same_in_both_unicode_forms(tmp_path):
 
 
 def test_one_class_in_two_unicode_forms_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"class 'café' has two folders, .* Unicode form only: merge them"):
+    with pytest.raises(DataError, match=r"class 'café' has two folders .* Unicode form alone: merge them"):
         load(layout(tmp_path, "train", "val", classes=("caf\u00e9", "cafe\u0301", "tea")))
 
 
