@@ -264,7 +264,8 @@ def _board(folder: Path, board: RecordedBoard, again: Snapshot) -> Check:
     rails = () if sensor is None else sensor.rails
     check.findings.append(f"rails {', '.join(rails) or 'none'}")
     check.disagreements += compare_probes(recorded, now)
-    known = {*rails, *(entry.rail for entry in now.missing_sensors)}
+    refused = [entry.rail for entry in now.missing_sensors if entry.reason.startswith("cannot be read")]
+    known = {*rails, *refused}
     unknown = [rail for rail in again.tegrastats.rails if rail not in known]
     if unknown:
         check.disagreements.append(f"tegrastats names rails that no sensor has: {', '.join(unknown)}")
