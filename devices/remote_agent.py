@@ -37,7 +37,7 @@ PROBE_LIMIT_S = 240.0  # importing a runtime from a slow card takes minutes
 FIRST_STATUS_S = 3.0  # an agent that was started has usually written a status by then
 STOP_LIMIT_S = 30.0  # from the request to stop to the agent's last status
 
-_MAIN = "import sys\n\nfrom profiler.__main__ import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
+_MAIN = "import sys\n\nfrom profiler.start import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
 
 LARGEST_LAYERS = 256 * 2**20
 
@@ -426,7 +426,7 @@ def send_agent(connection: Connection) -> str:
         archive = build_agent_archive(Path(scratch) / "agent.pyz")
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
         remote = f"{folder}/{digest}.pyz"
-        if not connection.exists(remote) or connection.size(remote) != archive.stat().st_size:
+        if not connection.exists(remote) or connection.sha256(remote) != digest:
             connection.put(archive, remote)
     return remote
 

@@ -1,7 +1,8 @@
-"""ONNX Runtime: on the CPU, or on the GPU by its CUDA or TensorRT provider. From 1.10 (the last for Python 3.6) on."""
+"""ONNX Runtime: on the CPU, or on the GPU by its CUDA or TensorRT provider. From 1.6 on; 1.10 is the last for Python 3.6."""
 
 import os
 import platform
+import re
 import shutil
 import sys
 import sysconfig
@@ -38,6 +39,7 @@ _TYPES = {  # those that numpy has
     "tensor(int8)": "int8", "tensor(int16)": "int16", "tensor(int32)": "int32", "tensor(int64)": "int64",
 }  # fmt: skip
 _Found = TypeVar("_Found")
+OLDEST = (1, 6)  # that was tried; the wheels for JetPack 4.4 begin with 1.4
 PROFILE_WARMUP = 3  # inferences before the layers are timed
 
 
@@ -67,6 +69,8 @@ class OnnxRuntime(Backend):
                 "the backend {} computes in {}, not in {}".format(name, " or ".join(precisions), precision),
                 "use --precision {}, or a backend that has {}".format(precisions[0], precision),
             )
+        _refuse_old(onnxruntime.__version__)
+        onnxruntime.disable_telemetry_events()  # of Windows and macOS builds; nothing leaves the board
         available = onnxruntime.get_available_providers()
         if self._provider not in available:
             raise BackendError(
@@ -162,7 +166,17 @@ class OnnxRuntime(Backend):
     def _session(self, model: bytes, options: Any) -> Any:
         self._refuse_untyped(model)
         try:
-            session = self._runtime.InferenceSession(model, options, providers=[(self._provider, self._options())])
+            # 1.6 takes names alone; pairs of name and options came with 1.7.
+            provider = (self._provider, self._options()) if self._options() else self._provider
+            session = self._runtime.InferenceSession(model, options, providers=[provider])
+        except TypeError as err:  # the binding, not the model
+            raise MeasureError(
+                "load",
+                "ONNX Runtime {} does not take the agent's call: {}".format(
+                    self._runtime.__version__, " ".join(str(err).split())[:200]
+                ),
+                "install another version of ONNX Runtime on the board",
+            )
         except Exception as err:
             raise onnxruntime_failures.failure(self._runtime.__version__, str(err), model, self._provider)
         if session.get_providers()[0] != self._provider:
@@ -308,6 +322,14 @@ def shapes_by_running(model: bytes, names: List[str]) -> Dict[str, Sequence[int]
     inputs = {value.name: _draw(numpy, random, value.shape, _TYPES[value.type]) for value in session.get_inputs()}
     found = zip(names, session.run(names, inputs))
     return {name: output.shape for name, output in found if isinstance(output, numpy.ndarray)}
+
+
+def _refuse_old(version: str) -> None:
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < OLDEST:
+        raise BackendError(
+            "ONNX Runtime {} is too old: the agent needs {}.{} or later".format(version, *OLDEST), _how_to_install()
+        )
 
 
 def _in_scratch(what: str, work: Callable[[str], _Found]) -> _Found:

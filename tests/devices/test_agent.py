@@ -440,3 +440,18 @@ def test_a_read_back_that_fails_costs_a_warning_and_not_the_visit(agent, write_j
     warned = [visit for visit in visits if any("what it ran in is not known" in text for text in visit["warnings"])]
     assert [(visit["key"], visit["ran_in"], visit["round"]) for visit in warned] == [("b", None, 0)]
     assert "b: what it ran in is not known" in log
+
+
+@pytest.mark.parametrize(("module", "package"), [("_ctypes", "libffi-dev"), ("fcntl", "libc6-dev")])
+def test_a_python_that_lacks_a_part_says_so_in_one_line(agent, write_job, tmp_path, module, package):
+    """As one that was built without the headers of a system library."""
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / f"{module}.py").write_text(f"raise ImportError(\"No module named '{module}'\")\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "without")}
+
+    code, answer, log = agent.run(write_job(), env=environment)
+
+    assert (code, answer["kind"], answer["code"]) == (1, "error", "python")
+    assert f"lacks its module {module.lstrip('_')}: No module named '{module}'" in answer["message"]
+    assert f"apt-get install {package}" in answer["remedy"]
+    assert log == ""

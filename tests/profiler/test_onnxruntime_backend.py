@@ -7,12 +7,14 @@ import struct
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from profiler import backends
 from profiler.backends import fusion, onnx_file, onnxruntime_trace, ran_in
-from profiler.errors import MeasureError
+from profiler.backends.onnxruntime import OnnxRuntime
+from profiler.errors import BackendError, MeasureError
 from tests.profiler.tensorrt import standin
 
 LIGHT = sorted(glob.glob(os.path.join(os.path.dirname(onnx.__file__), "backend", "test", "data", "light", "*.onnx")))
@@ -455,3 +457,25 @@ def test_a_graph_is_read_as_the_onnx_package_reads_it():
             tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer
         }
     assert graph.values["ids"] == onnx_file.Value("int64", (1, 4)) and graph.values["mask"].element == "bool"
+
+
+@pytest.mark.parametrize("version", ["1.4.0", "1.5.2", "0.9"])
+def test_a_runtime_that_is_too_old_is_refused_with_the_version_that_is_needed(monkeypatch, version):
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+
+    with pytest.raises(BackendError, match=r"is too old: the agent needs 1\.6 or later"):
+        OnnxRuntime("fp32", 1, 1)
+
+
+def test_a_call_that_the_runtime_does_not_take_is_not_blamed_on_the_model(monkeypatch):
+    def refuse(*arguments, **options):
+        raise TypeError("initialize_session(): incompatible function arguments.\n    1. (self)")
+
+    backend = OnnxRuntime("fp32", 1, 1)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+
+    with pytest.raises(MeasureError) as refusal:
+        backend.load(b"")
+
+    assert "does not take the agent's call: initialize_session()" in refusal.value.message
+    assert refusal.value.remedy == "install another version of ONNX Runtime on the board"
