@@ -149,7 +149,7 @@ class Campaign:
 
         Raises:
             BoardBusyError, AgentFailedError: the agent's own message; its measurements have been fetched.
-            TableWriteError: the copy cannot be written; the agent has been told to stop.
+            TableWriteError: the copy cannot be written; the agent was stopped.
             KeyboardInterrupt: the agent's measurements have been fetched.
         """
         try:

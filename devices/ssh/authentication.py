@@ -12,7 +12,7 @@ import paramiko
 from devices.endpoint import Endpoint
 from devices.errors import AuthenticationError
 from devices.host_keys import check
-from devices.ssh.keys import KeyFileError, PassphraseError, is_public, public_half, read_private_key
+from devices.ssh.keys import KeyFileError, PassphraseError, is_public, public_half, read_private_key, with_certificate
 from devices.ssh.reasons import ANSWER_LIMIT_S, reason
 from devices.ssh.transport import key_of, negotiate
 
@@ -146,6 +146,12 @@ def _identities(
             tried.append(f"{path}: is a public key, and the agent does not have its private half")
         else:
             key = _load_key(path, secrets, tried)
+            certificate = path.with_name(f"{path.name}-cert.pub")
+            if key is not None and certificate.is_file():
+                try:
+                    yield str(certificate), with_certificate(key, certificate)
+                except KeyFileError as err:
+                    tried.append(f"{certificate}: {err}")
             if key is not None:
                 yield str(path), key
 

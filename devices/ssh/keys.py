@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import io
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def read_private_key(path: Path, passphrase: str | None) -> paramiko.PKey:
             except (paramiko.SSHException, ValueError) as err:
                 raise KeyFileError(f"cannot be used: {err}") from err
     raise KeyFileError("is of a type that SSH servers no longer accept; make another: ssh-keygen -t ed25519")
+
+
+def with_certificate(key: paramiko.PKey, path: Path) -> paramiko.PKey:
+    """A copy of the key that presents a certificate. Raises KeyFileError."""
+    certified = copy.copy(key)
+    try:
+        certified.load_certificate(str(path))
+    except (paramiko.SSHException, ValueError, OSError) as err:
+        raise KeyFileError(f"is no certificate of this key: {err}") from err
+    return certified
 
 
 def public_half(path: Path) -> HostKey | None:

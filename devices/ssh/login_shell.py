@@ -49,7 +49,7 @@ def fault(execute: Callable[[str, float], Completed], name: str) -> BoardUnreach
         return None
     if reached:
         return BoardUnreachableError(
-            f"the login shell of {name} prints text before every command: {_words(printed)}",
+            f"the login shell of {name} prints text before every command: {_words(printed) or 'control sequences'}",
             hint="print only where a person types; first line of ~/.bashrc: case $- in *i*) ;; *) return ;; esac",
         )
     if ended.returncode != 0:

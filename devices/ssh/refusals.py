@@ -18,7 +18,10 @@ from lightnas_edge.records.base import Count, Integer, Record, Text
 FACTS = """
 import errno, json, os, pwd, sys, tempfile
 nearest = os.path.abspath(sys.argv[1])
+link = ""
 while not os.path.exists(nearest):
+    if os.path.islink(nearest):
+        link = nearest
     nearest = os.path.dirname(nearest)
 folder = nearest if os.path.isdir(nearest) else os.path.dirname(nearest)
 found, disk = os.stat(folder), os.statvfs(folder)
@@ -38,7 +41,7 @@ print(json.dumps({
     "folder": folder, "owner": name(found.st_uid), "mode": "%03o" % (found.st_mode & 0o7777), "user": name(os.geteuid()),
     "error": errno.errorcode.get(code, ""), "free_bytes": disk.f_bavail * disk.f_frsize,
     "free_files": disk.f_favail if disk.f_files else -1, "home": os.path.expanduser("~"),
-    "home_exists": os.path.isdir(os.path.expanduser("~")),
+    "home_exists": os.path.isdir(os.path.expanduser("~")), "link": link, "link_to": os.readlink(link) if link else "",
 }))
 """
 
@@ -55,6 +58,8 @@ class Facts(Record):
     free_files: Integer  # inodes; -1 where the file system has no fixed number
     home: Text
     home_exists: bool
+    link: Text  # on the way to the path, to something that does not exist; "" without one
+    link_to: Text
 
     @classmethod
     def read(cls, ended: Completed) -> Facts | None:
@@ -80,6 +85,11 @@ def refusal(what: str, name: str, err: OSError, facts: Facts | None, size_bytes:
     cause = reason(err) if code in (None, err.errno) else os.strerror(code or 0)
     if facts is None:
         return BoardUnreachableError(f"{what} on {name}: {cause}")
+    if facts.link:
+        return BoardUnreachableError(
+            f"{what} on {name}: {facts.link} is a link to {facts.link_to}, which does not exist",
+            hint="mount that disk on the board, make the folder, or remove the link",
+        )
     free = f"{facts.free_bytes / 2**20:.0f} MB are free there"
     hint = ""
     if code in (errno.EACCES, errno.EPERM) and not facts.home_exists:

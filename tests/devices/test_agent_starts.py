@@ -98,7 +98,7 @@ def test_an_agent_that_is_killed_before_its_first_status_is_noticed(connection, 
 
 
 def test_ctrl_c_before_the_first_status_stops_the_agent_at_once(connection, write_job, tmp_path, monkeypatch, patient):
-    """Its imports take long from a slow card; a status file tells nothing yet."""
+    """Its imports take long from a slow card; no status file exists yet."""
     monkeypatch.setattr(remote_agent, "STOP_LIMIT_S", 100_000.0)
     campaign = Campaign(connection, write_job())
     start, pids = connection.start, []

@@ -25,7 +25,7 @@ def measured(connection, job, table):
 
 
 def test_a_line_that_the_agent_has_written_in_part_is_not_fetched(connection, write_job, tmp_path):
-    """A status that is final stands beside a journal in which a power cut tore the last line."""
+    """A status that is final is there with a journal in which a power cut tore the last line."""
     job = write_job()
     whole = measured(connection, job, tmp_path / "first")
     with on_board(connection, "journal.jsonl").open("ab") as file:

@@ -165,7 +165,7 @@ def test_a_variable_that_is_not_set_is_named(config, monkeypatch):
 
 
 @needs_ssh
-def test_usual_keys_are_told_from_named_ones(home, config):
+def test_usual_keys_and_named_ones_are_kept_apart(home, config):
     assert not resolve("jet").keys_named
     assert home / ".ssh" / "id_ed25519" in resolve("jet").key_files
 

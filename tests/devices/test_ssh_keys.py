@@ -122,6 +122,24 @@ def test_a_key_that_openssl_made_logs_in(user, board):
     assert logs_in() == []
 
 
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_a_certificate_next_to_the_key_logs_in(tmp_path, user, kind):
+    authority = make_key(tmp_path / "authority")
+    make_key(user / "key", kind=kind)
+    login = Sshd(tmp_path / "unused", "").address.split("@")[0]
+    argv = ["ssh-keygen", "-q", "-s", tmp_path / "authority", "-I", "test", "-n", login, user / "key.pub"]
+    subprocess.run(argv, check=True, capture_output=True)
+    (tmp_path / "authority.keys").write_text(authority)
+    server = Sshd(tmp_path / "certified", "", settings=[f"TrustedUserCAKeys {tmp_path}/authority.keys"]).start()
+    (user / "known_hosts").write_text(server.known_hosts_line)
+    configure(user, server, f"IdentityFile {user}/key")
+    try:
+        assert ssh_logs_in(user)
+        assert logs_in() == []
+    finally:
+        server.stop()
+
+
 def test_files_that_are_no_keys_are_named_with_the_reason(user, board):
     contents = {
         "putty": "PuTTY-User-Key-File-3: ssh-ed25519\n",

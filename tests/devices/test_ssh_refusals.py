@@ -123,6 +123,17 @@ def test_a_home_that_does_not_exist_is_reported_as_that(tmp_path, board, connect
     assert hint.startswith("on the board: sudo install -d -o ")
 
 
+def test_a_link_to_a_disk_that_is_not_mounted_is_named(board, connection, tmp_path):
+    (board.home / ".lightnas-edge").symlink_to("/mnt/ssd/lightnas-edge")
+
+    text, hint = refused(connection.mkdir, f"{connection.home()}/agent")
+    copied, _ = refused(connection.put, local_file(tmp_path), f"{connection.home()}/manifest.json")
+
+    for message in (text, copied):
+        assert f"{board.home}/.lightnas-edge is a link to /mnt/ssd/lightnas-edge, which does not exist" in message
+    assert "mount that disk" in hint
+
+
 def test_a_file_where_a_folder_belongs_is_named(board, connection):
     (board.home / ".lightnas-edge").write_text("")
 
@@ -185,6 +196,7 @@ def test_a_probe_of_a_board_that_cannot_be_written_says_so(board, connection, sm
 FACTS = {
     "folder": "/home/u/.lightnas-edge", "owner": "root", "mode": "755", "user": "u", "error": "", "free_bytes": 19 << 20,
     "free_files": 100, "home": "/home/u", "home_exists": True,
+    "link": "", "link_to": "",
 }  # fmt: skip
 
 
