@@ -45,8 +45,11 @@ def ask_client(path: Path, host: str, user: str | None, port: int | None) -> Ans
         argv = [program, "-F", file, "-G"]
         argv += ["-l", user] if user is not None else []
         argv += ["-p", str(port)] if port is not None else []
-        code, output, errors = _run([*argv, "--", host], path, host)
-    words = errors.replace(file, str(path))
+        try:
+            code, output, errors = _run([*argv, "--", host], path, host)
+        except OSError:  # a file named ssh that is no program
+            return None
+    words = errors.replace(file, str(path)) if file != "none" else errors
     if code != 0:
         if "unknown option" in words or "illegal option" in words:  # before OpenSSH 6.8
             return None

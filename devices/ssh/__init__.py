@@ -3,8 +3,7 @@
 Nothing is installed on the board: an SSH server with SFTP and Python 3.6 are enough.
 """
 
-from devices.ssh.authentication import Secrets
 from devices.ssh.link import fetch_host_key
 from devices.ssh.session import SshConnection, connect_ssh
 
-__all__ = ["Secrets", "SshConnection", "connect_ssh", "fetch_host_key"]
+__all__ = ["SshConnection", "connect_ssh", "fetch_host_key"]

@@ -63,7 +63,8 @@ def _require_writable(table: Path) -> None:
         with tempfile.TemporaryFile(dir=table.parent) as file:
             file.write(bytes(_FIRST_BYTES))
     except OSError as err:
+        cause = f"{table.parent} is not a folder" if isinstance(err, FileExistsError) else err.strerror or err
         raise TableWriteError(
-            f"cannot write {table}: {err.strerror or err}",
+            f"cannot write {table}: {cause}",
             hint="--out names another place for it; nothing was sent to the board",
         ) from err

@@ -169,6 +169,11 @@ def test_a_table_that_cannot_be_written_is_refused_before_anything_is_sent(
     assert not Path(connection.home()).exists()
 
 
+def test_a_table_below_a_file_is_refused_with_the_cause(connection, write_job, tmp_path):
+    with pytest.raises(TableWriteError, match=f"{tmp_path}/file is not a folder"):
+        measuring.measure(connection, JobFolder(write_job()), unwritable(tmp_path)[0])
+
+
 def test_a_check_leaves_no_file_behind(connection, write_job, tmp_path):
     table = tmp_path / "new" / "t.lut.jsonl"
 
