@@ -322,7 +322,7 @@ def sudo_password(arguments: argparse.Namespace) -> str | None:
     """Asked for at the terminal, and only when it is needed.
 
     Raises:
-        UsageError: there is no terminal to ask at.
+        UsageError: there is no terminal to ask at, or nobody answers.
     """
     if not arguments.ask_sudo_password:
         return None
@@ -331,4 +331,7 @@ def sudo_password(arguments: argparse.Namespace) -> str | None:
             "--ask-sudo-password needs a terminal to ask at",
             hint="run the command in a terminal, or allow sudo on the board without a password (docs/measuring.md)",
         )
-    return getpass.getpass(f"sudo password on {arguments.host}: ")
+    try:
+        return getpass.getpass(f"sudo password on {arguments.host}: ")
+    except EOFError as error:  # Ctrl-D
+        raise UsageError("no sudo password was given", hint="repeat the command and enter it") from error

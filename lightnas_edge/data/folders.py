@@ -130,10 +130,11 @@ def scan_classes(part: Path, root: Path, findings: Findings) -> Classes:
     """Images of every class folder in a part; nested folders count for their class."""
     found: Classes = {}
     folders: dict[str, Path] = {}
-    for entry in _entries(part, root, findings):
+    below = "" if part == root else f"{composed(part.name)}/"
+    for entry in _entries(part, below, findings):
         name = composed(entry.name)
         if not _is_folder(entry):
-            findings.leave_aside("outside class folders", _name_of(entry, root))
+            findings.leave_aside("outside class folders", below + name)
             continue
         if name in folders:
             findings.faults.append(
@@ -141,9 +142,9 @@ def scan_classes(part: Path, root: Path, findings: Findings) -> Classes:
             )
             continue
         folders[name] = Path(entry.path)
-        images, others = [], 0
-        for file in _walk(Path(entry.path), root, findings, (os.path.realpath(part),)):
-            suffix = composed(file.path.suffix.lower())
+        images, others = list[ImageFile](), 0
+        for file in _walk(Path(entry.path), f"{below}{name}/", findings, (os.path.realpath(part),)):
+            suffix = _suffix_of(file.name)
             if suffix in image_suffixes():
                 images.append(file)
             else:
@@ -166,7 +167,7 @@ def scan_images(folder: Path) -> list[ImageFile]:
     """
     require_folder(folder, "folder", "name a folder with images")
     findings = Findings()
-    found = [each for each in _walk(folder, folder, findings, ()) if each.path.suffix.lower() in image_suffixes()]
+    found = [each for each in _walk(folder, "", findings, ()) if _suffix_of(each.name) in image_suffixes()]
     if findings.faults:
         raise DataError("\n  ".join(findings.faults), hint="name a folder with images")
     return sorted(found, key=_order)
@@ -174,7 +175,7 @@ def scan_images(folder: Path) -> list[ImageFile]:
 
 def composed(name: str) -> str:
     """In Unicode's composed form; bytes that are no UTF-8 as `\\xfc`."""
-    return unicodedata.normalize("NFC", printable(name))
+    return name if name.isascii() else unicodedata.normalize("NFC", printable(name))
 
 
 def shared_folders(first: Classes, second: Classes) -> list[str]:
@@ -191,8 +192,8 @@ def _order(image: ImageFile) -> list[str]:
     return image.name.split("/")
 
 
-def _name_of(entry: os.DirEntry[str], root: Path) -> str:
-    return composed(os.path.relpath(entry.path, root))
+def _suffix_of(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _role_of(name: str) -> Role | None:
@@ -218,7 +219,7 @@ def _folders_of(folder: Path) -> Iterator[Path]:
 def _holds_images(folder: Path) -> bool:
     """Directly in it."""
     return any(
-        Path(entry.name).suffix.lower() in image_suffixes() and not _is_hidden(entry.name) and not _is_folder(entry)
+        _suffix_of(entry.name) in image_suffixes() and not _is_hidden(entry.name) and not _is_folder(entry)
         for entry in _scanned(folder)
     )
 
@@ -233,20 +234,21 @@ def _scanned(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _refuse_unnamed_parts(folder: Path, folders: Sequence[Path]) -> None:
-    """Raises DataError: every folder holds the same folders and no images, so these are the classes."""
-    inner = [frozenset(composed(each.name) for each in _folders_of(entry)) for entry in folders]
-    if len(folders) < 2 or len(set(inner)) != 1 or len(inner[0]) < 2 or any(map(_holds_images, folders)):
+    """Raises DataError: all folders have folders in common and none holds images, so the common ones are the classes."""
+    inner = [{composed(each.name) for each in _folders_of(entry)} for entry in folders]
+    common = set.intersection(*inner) if len(inner) > 1 else set()
+    if len(common) < 2 or any(map(_holds_images, folders)):
         return
     listed = " and ".join(f"{printable(entry.name)}/" for entry in folders[:3])
     raise DataError(
         f"{printable(folder)}: {listed} look like parts and not like classes: each holds the folders "
-        f"{', '.join(sorted(inner[0])[:3])}{', ...' if len(inner[0]) > 3 else ''}",
+        f"{', '.join(sorted(common)[:3])}{', ...' if len(common) > 3 else ''}",
         hint=f"if they are parts, rename them to train/ and val/, or give one of them alone: --data {printable(folders[0])}; "
         "if they are classes, move the images of each out of its folders",
     )
 
 
-def _entries(folder: Path, root: Path, findings: Findings) -> list[os.DirEntry[str]]:
+def _entries(folder: Path, below: str, findings: Findings) -> list[os.DirEntry[str]]:
     """Those that are not hidden, sorted by their composed names; hidden images and folders are left aside."""
     try:
         found = sorted(_scanned(folder), key=lambda entry: composed(entry.name))
@@ -257,32 +259,34 @@ def _entries(folder: Path, root: Path, findings: Findings) -> list[os.DirEntry[s
     for entry in found:
         if not _is_hidden(entry.name):
             kept.append(entry)
-        elif _is_folder(entry) or Path(entry.name).suffix.lower() in image_suffixes():
-            findings.leave_aside("hidden, or written by other programs", _name_of(entry, root))
+        elif _is_folder(entry) or _suffix_of(entry.name) in image_suffixes():
+            findings.leave_aside("hidden, or written by other programs", below + composed(entry.name))
     return kept
 
 
-def _walk(folder: Path, root: Path, findings: Findings, above: tuple[str, ...]) -> Iterator[ImageFile]:
+def _walk(folder: Path, below: str, findings: Findings, above: tuple[str, ...]) -> Iterator[ImageFile]:
     """Files below a folder. Links are followed; one to a folder that it lies in is a fault.
 
     Args:
-        above: real paths of folders between the root and this one.
+        below: the folder's name below the data folder, with a / at its end; empty of the data folder itself.
+        above: real paths of folders between the data folder and this one.
     """
     real = os.path.realpath(folder)
     if any(os.path.commonpath((real, each)) == real for each in above):
         findings.faults.append(f"{printable(folder)} is a link to a folder that it lies in: remove the link")
         return
-    for entry in _entries(folder, root, findings):
+    for entry in _entries(folder, below, findings):
+        name = below + composed(entry.name)
         if _is_folder(entry):
-            yield from _walk(Path(entry.path), root, findings, (*above, real))
+            yield from _walk(Path(entry.path), f"{name}/", findings, (*above, real))
             continue
         try:
             if entry.is_file():
-                yield ImageFile(Path(entry.path), _name_of(entry, root), entry.stat().st_size)
+                yield ImageFile(Path(entry.path), name, entry.stat().st_size)
                 continue
         except OSError:  # gone by now, or a link to itself
             pass
-        findings.leave_aside("a link to nothing" if entry.is_symlink() else "no regular file", _name_of(entry, root))
+        findings.leave_aside("a link to nothing" if entry.is_symlink() else "no regular file", name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -15,7 +15,7 @@ from lightnas_edge.errors import PredictorError
 from lightnas_edge.records.base import read_bounded
 
 Rows = Sequence[tuple[int, Mapping[str, str]]]  # (line, fields)
-_SEPARATORS = (",", ";", "\t")
+_SEPARATORS = (",", ";", "\t", "|")
 _DECLARED = re.compile(r"sep=([,;|\t])\r?\n")  # the first line of files for Excel
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 # Other files that hold tables, by their first bytes.
@@ -49,7 +49,7 @@ def normalised(name: str) -> str:
 
 
 def read_csv(path: Path, known: Collection[str], remedy: str) -> CsvTable:
-    """A table with a header, separated by commas, semicolons or tabs.
+    """A table with a header, separated by commas, semicolons, tabs or bars.
 
     Args:
         known: normalised names of columns, of which one says which separator it is.

@@ -214,6 +214,23 @@ def test_ctrl_c_while_searching_keeps_the_search(copy):
     assert (copy / "long" / "architecture.json").exists()
 
 
+def test_ctrl_d_at_the_question_for_a_password_ends_in_a_sentence():
+    """In a session without a terminal of its own: getpass then asks at the one that stdin is."""
+    asking, answering = os.openpty()
+    code = (
+        "import argparse; from lightnas_edge.cli._options import sudo_password; "
+        "print(sudo_password(argparse.Namespace(ask_sudo_password=True, host='nano')))"
+    )
+    os.write(asking, b"\x04")
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code], stdin=answering, capture_output=True, text=True, check=False, start_new_session=True,
+        timeout=120, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+    assert "UsageError: no sudo password was given" in ended.stderr
+
+
 def _start(arguments):
     code = "import sys; from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(

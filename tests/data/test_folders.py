@@ -62,6 +62,23 @@ def test_folders_that_hold_the_same_folders_are_no_classes(tmp_path, names):
     assert "rename them to train/ and val/" in caught.value.hint
 
 
+def test_parts_of_unknown_names_may_lack_a_class(tmp_path):
+    layout(tmp_path, "fold_0", classes=("a", "b", "c"))
+
+    with pytest.raises(DataError, match="each holds the folders a, b"):
+        load(layout(tmp_path, "fold_1", classes=("a", "b")))
+
+
+def test_folders_inside_a_class_count_for_it(tmp_path):
+    names = [
+        f"{name}/{each}/{n}.png" for name, each in (("cat", "day"), ("cat", "night"), ("dog", "day")) for n in range(2)
+    ]
+
+    data = load(folder_with(tmp_path, *names))
+
+    assert (data.classes, len(data.train) + len(data.validation)) == (("cat", "dog"), 6)
+
+
 def test_a_test_part_next_to_train_and_val_is_left_aside_with_a_word(tmp_path):
     (note,) = load(layout(tmp_path, "train", "val", "test", "extra")).notes
 

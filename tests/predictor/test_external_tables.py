@@ -173,7 +173,7 @@ def test_rows_of_several_boards_complete_each_other(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_encodings_line_ends_and_separators_change_nothing(tmp_path, encoding, end, separator):
     rows = [["Board ", "key", "Latency_ms"], ["TX2", BLOCK, " 5.1"], [], ["Nano", f'"{BLOCK}"', "12"]]
     (tmp_path / "t.csv").write_bytes(end.join(separator.join(row) for row in rows).encode(encoding))
