@@ -29,6 +29,7 @@ from profiler.system import System
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one command; its exit code (see profiler/errors.py)."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reads it when the measuring process imports it
     parser = argparse.ArgumentParser(prog="agent", description="Measures models on the machine it runs on.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     probing = commands.add_parser("probe", help="describe this machine, and whether a backend works on it")

@@ -1,6 +1,7 @@
 """Runs a job: rounds of visits in seeded random order, each appended to the journal; then the evaluations."""
 
 import os
+import shutil
 import sys
 import time
 from typing import Dict, NamedTuple, Optional, Sequence, Set
@@ -21,6 +22,7 @@ WARMER_K, REST_S = 5.0, 5.0  # before an extra visit a board that has warmed by 
 LOAD_MS = 1000.0  # of a visit under sustained load, before its samples
 LAYER_RUNS, FEWEST_LAYER_RUNS = 50, 5  # in which layers are timed; fewer of a slow model,
 LAYERS_S = 10.0  # so that they take about this long
+SCRATCH = "scratch"  # in the home
 BATCHES_PER_REQUEST = 16  # of an evaluation, so that the time limit covers a bounded piece of work
 
 
@@ -34,7 +36,9 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
     manifest = read_manifest(folder)
     os.makedirs(home, exist_ok=True)
     lock = Lock(os.path.join(home, "agent.lock"), manifest.job, _now())
+    scratch = os.path.join(home, SCRATCH)
     try:
+        _empty(scratch)
         stop = Stop()
         status = StatusFile(os.path.join(folder, "status.json"), os.urandom(4).hex())
 
@@ -63,6 +67,7 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
             raise
         finish("done", message)
     finally:
+        shutil.rmtree(scratch, ignore_errors=True)
         lock.release()
     return {
         "kind": "run",
@@ -72,6 +77,16 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
         "message": message,
         "memory": session.memory().to_json(),
     }
+
+
+def _empty(scratch: str) -> None:
+    """The folder for temporary files of this agent and its measuring process, without what killed ones left there."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        os.mkdir(scratch)
+    except OSError:
+        return  # on a full disk: the system's folder serves
+    os.environ["TMPDIR"] = scratch
 
 
 def _check_setup(manifest: Manifest, home: str, system: System) -> None:

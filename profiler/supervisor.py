@@ -43,12 +43,12 @@ ALIVE_INTERVAL_S = 1.0  # between two signs of life during a request that takes 
 
 
 class Stop:
-    """SIGINT and SIGTERM as a file descriptor: a wait notices them, and nothing else is interrupted."""
+    """SIGINT, SIGTERM and SIGHUP as a file descriptor: a wait notices them, and nothing else is interrupted."""
 
     def __init__(self) -> None:
         self.fd, self._write = os.pipe()
         self.requested = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Optional[FrameType]) -> None:

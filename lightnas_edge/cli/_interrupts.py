@@ -13,10 +13,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 ACKNOWLEDGED = "Interrupting; press Ctrl-C again to stop immediately"
 _END = b"\0"  # no signal has this number
 _GRACE_S = 2.0  # from the second Ctrl-C to the end of the process
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 _guards_forks = False
 
@@ -27,6 +30,9 @@ def acknowledge_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    ending = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]  # `nohup` stays in force
+    for number in ending:
+        signal.signal(number, _end)
     _leave_children_alone()
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -42,6 +48,17 @@ def acknowledge_interrupts() -> Iterator[None]:
         watcher.join()
         os.close(write)
         os.close(read)
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End the command as an error does, so that its temporary folders go; a second signal ends it at once.
+
+    An agent on a board continues, as after a lost connection.
+    """
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(128 + number)
 
 
 def _watch(read: int) -> None:
@@ -63,7 +80,7 @@ def _watch(read: int) -> None:
 
 
 def _leave_children_alone() -> None:
-    """A forked process inherits the descriptor; its own signals are not ours."""
+    """A forked process inherits the descriptor and the handlers; its own signals are not ours."""
     global _guards_forks
     if not _guards_forks:
         os.register_at_fork(after_in_child=_forget_descriptor)
@@ -73,3 +90,6 @@ def _leave_children_alone() -> None:
 def _forget_descriptor() -> None:
     with contextlib.suppress(ValueError):
         signal.set_wakeup_fd(-1)
+        for number in _ENDING:
+            if signal.getsignal(number) is _end:
+                signal.signal(number, signal.SIG_DFL)

@@ -70,7 +70,7 @@ class OnnxRuntime(Backend):
                 "use --precision {}, or a backend that has {}".format(precisions[0], precision),
             )
         _refuse_old(onnxruntime.__version__)
-        onnxruntime.disable_telemetry_events()  # of Windows and macOS builds; nothing leaves the board
+        onnxruntime.disable_telemetry_events()  # versions before ORT_DISABLE_TELEMETRY know this call alone
         available = onnxruntime.get_available_providers()
         if self._provider not in available:
             raise BackendError(

@@ -455,3 +455,37 @@ def test_a_python_that_lacks_a_part_says_so_in_one_line(agent, write_job, tmp_pa
     assert f"lacks its module {module.lstrip('_')}: No module named '{module}'" in answer["message"]
     assert f"apt-get install {package}" in answer["remedy"]
     assert log == ""
+
+
+def test_onnx_runtime_sends_no_telemetry(agent, write_job, tmp_path):
+    """With telemetry on, version 1.32 starts a session file in the folder for temporary files when it is imported."""
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+
+    ended = subprocess.run(
+        agent.argv("probe"), env={**os.environ, "TMPDIR": str(scratch)}, capture_output=True, check=True
+    )
+
+    assert json.loads(ended.stdout)["runtime"]["onnxruntime"] == onnxruntime.__version__
+    assert list(scratch.iterdir()) == []
+
+
+def test_what_a_killed_agent_left_in_its_scratch_folder_goes_with_the_next_one(agent, write_job):
+    (agent.home / "scratch" / "lightnas-edge-abc").mkdir(parents=True)
+
+    code, _, _ = agent.run(write_job())
+
+    assert code == 0 and not (agent.home / "scratch").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_leaves_the_journal_whole_and_says_so(agent, write_job, tools, signum):
+    job = write_job(rounds=100000)
+    with agent.start(job) as process:
+        tools.wait_for(lambda: tools.line_count(job / "journal.jsonl") > 3, "visits")
+        process.send_signal(signum)
+        process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert json.loads((job / "status.json").read_text())["state"] == "interrupted"
+    assert tools.visits(job)
