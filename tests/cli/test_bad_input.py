@@ -221,14 +221,19 @@ def test_ctrl_d_at_the_question_for_a_password_ends_in_a_sentence():
         "import argparse; from lightnas_edge.cli._options import sudo_password; "
         "print(sudo_password(argparse.Namespace(ask_sudo_password=True, host='nano')))"
     )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=answering, stderr=subprocess.PIPE, start_new_session=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    asked = b""
+    while not asked.endswith(b"nano: "):
+        letter = process.stderr.read(1)
+        assert letter, asked
+        asked += letter
+
     os.write(asking, b"\x04")
 
-    ended = subprocess.run(
-        [sys.executable, "-c", code], stdin=answering, capture_output=True, text=True, check=False, start_new_session=True,
-        timeout=120, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-
-    assert "UsageError: no sudo password was given" in ended.stderr
+    _, err = process.communicate(timeout=60)
+    assert "UsageError: no sudo password was given" in err.decode()
 
 
 def _start(arguments):
