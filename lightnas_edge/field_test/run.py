@@ -27,6 +27,7 @@ from lightnas_edge.files import write_atomic
 
 _LONGEST_LOG = 1 << 20  # of one file of the board
 _RESERVE_S = 60.0  # for what follows the steps
+_LEAST_STEP_S = 300.0  # before a step is stopped: a board under load is slow
 _LOGGED = ("lightnas_edge", "devices", "luts")
 # Removes empty folders of the agent's home, the innermost first.
 _REMOVE_FOLDERS = """
@@ -149,7 +150,7 @@ def _run_steps(bench: Bench, listener: Listener, end_s: float) -> tuple[list[Ste
         if left_s <= 0:
             record = _skipped(step, "the time of the test is used up")
         else:
-            bench.deadline_s = time.monotonic() + min(left_s, max(120.0, 4 * step.estimate_s))
+            bench.deadline_s = time.monotonic() + min(left_s, max(_LEAST_STEP_S, 4 * step.estimate_s))
             record = _run_step(bench, step)
         records.append(record)
         listener.on_done(record)

@@ -21,7 +21,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import luts
-from devices.endpoint import resolve
 from lightnas_edge.records.board import ProbeResult
 from lightnas_edge.records.deployment import VerificationRecord
 from lightnas_edge.records.lut import LutHeader, Visit
@@ -200,6 +199,8 @@ def way_to(host: str) -> dict[str, list[str]]:
     """
     if host == "localhost" or host.startswith("virtual:"):
         return {}
+    from devices.endpoint import resolve  # paramiko takes a while to import
+
     endpoint = resolve(host)
     hops = [endpoint, *endpoint.jumps]
     user, _, address = host.rpartition("@")

@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from devices.catalogue import load_catalogue
 from lightnas_edge.errors import RecordError
 from lightnas_edge.field_test import FieldTestError, Snapshot, archive, unpack
-from lightnas_edge.field_test.replay import replay, write_board, write_test
-from profiler import board, clocks
-from profiler.power import find_sensors
-from profiler.power.tegrastats import parse_log
+from lightnas_edge.field_test.replay import replay, write_board
 from profiler.system import System
 from tests.cli.commands import run
 
@@ -156,23 +152,6 @@ def test_no_text_of_an_archive_is_run(tmp_path):
     assert System(str(tmp_path / "root")).output_of(["nvpmodel", "-q"]) == evil
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "root/usr/sbin/dpkg-query").exists()
-
-
-def test_an_archive_becomes_an_input_of_tests_that_the_agent_s_modules_read(unpacked, tmp_path):
-    folder = write_test(unpacked, tmp_path / "tests")
-    said = json.loads((folder / "probe.json").read_text())
-    system = System(str(folder / "root"))
-    catalogue = [model.to_json() for model in load_catalogue().values()]
-
-    description = board.identify(catalogue, system.proc)
-    sensors = find_sensors(system.sysfs, description)
-
-    assert folder.name == "jetson-nano-32.7.6-simulated"
-    assert description["name"] == said["board"]["name"] == "jetson-nano"
-    assert board.power_mode(system).to_json() == said["board"]["power_mode"]
-    assert clocks.clock_state(system.sysfs) == said["fingerprint"]["clocks"]
-    assert list(sensors.best.rails) == said["energy"]["sensor"]["rails"]
-    assert parse_log((folder / "root/usr/sbin/tegrastats.interval").read_text().splitlines())[1] == []
 
 
 def test_the_command_reads_an_archive_and_writes_its_row_and_its_test(virtual, tmp_path):

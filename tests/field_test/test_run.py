@@ -1,5 +1,6 @@
 """Each step is isolated; what was changed is restored, also after Ctrl-C and a failure."""
 
+import signal
 import time
 
 import pytest
@@ -10,6 +11,8 @@ from lightnas_edge.field_test import FieldTestRecord, Plan, run_field_test, unpa
 from lightnas_edge.field_test import bench as benches
 from lightnas_edge.field_test import run as running
 from lightnas_edge.field_test.steps import Step, steps
+from tests.cli.commands import program
+from tests.devices.conftest import wait_for
 
 BOARD = "virtual:jetson-nano"
 
@@ -85,6 +88,24 @@ def test_ctrl_c_while_the_clocks_are_locked_restores_them(connection, tmp_path):
     assert seen[0] != before  # they were locked
     assert limits.read_text() == before
     assert test.record.steps[-1].status == "passed"
+
+
+def test_a_real_ctrl_c_restores_the_clocks_and_leaves_the_archive(tmp_path):
+    """As a user does it: a process of its own, interrupted while the clocks are locked."""
+    root = tmp_path / "home/virtual/jetson-nano"
+    limits = root / "sys/devices/system/cpu/cpufreq/policy0/scaling_min_freq"
+    process = program(
+        "field-test", "--host", BOARD, "--only", "clocks", "--out", str(tmp_path / "a.tar.gz"), home=tmp_path
+    )
+    wait_for(lambda: limits.exists() and limits.read_text() == "1479000\n", "locked clocks", limit_s=240)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=240)
+
+    assert process.returncode == 130, err
+    assert limits.read_text() == "102000\n"
+    assert "interrupted clocks: clocks locked and restored" in out
+    assert "passed      restored: mode, clocks and files as before" in out
+    assert unpack(tmp_path / "a.tar.gz", tmp_path / "to")
 
 
 def test_a_step_that_takes_too_long_is_stopped_and_the_next_one_runs(connection, tmp_path, monkeypatch):
