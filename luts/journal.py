@@ -5,8 +5,10 @@ The form is in docs/formats.md. A damaged line is skipped and reported; without 
 
 from __future__ import annotations
 
+import os
 import shlex
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +16,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from lightnas_edge.errors import FingerprintError
-from lightnas_edge.records.base import describe, parse_json, read_bounded
+from lightnas_edge.records.base import describe, parse_json
 from lightnas_edge.records.differences import fingerprint_differences
 from lightnas_edge.records.lut import LutHeader, Visit
 from lightnas_edge.records.plain_text import clean_text
@@ -22,6 +24,8 @@ from luts.errors import LutFormatError
 from luts.remedies import measuring_options, table_options
 
 MAX_BYTES = 1 << 30  # two years of measuring; also the limit of what is fetched from a board
+LONGEST_LINE = 4 << 20  # of a visit they are a few thousand bytes long
+MAX_FAULTS = 1000  # that are kept apart
 MAX_GROUPS = 1024  # rounds of all sessions: their drifts are solved for together, in 1.5 s then and 70 s at 4096
 MAX_CELLS = 1 << 24  # keys times groups: the drift estimate keeps matrices of this size in memory
 _BOM = b"\xef\xbb\xbf"
@@ -70,20 +74,45 @@ def read_journal(path: Path, *, host: str | None = None) -> Journal:
         LutFormatError: no file, an empty one, no valid header, a newer schema, other units, or too many sessions.
         FingerprintError: a second header of another fingerprint.
     """
-    content = read_bounded(path, error=LutFormatError, max_bytes=MAX_BYTES).removeprefix(_BOM)
-    if not content.strip():
+    reader = _Reader(path, host)
+    empty = True
+    for number, line in enumerate(_lines(path), start=1):
+        content = line.content.strip()  # a line end may have become CR LF
+        if content:
+            empty = False
+            reader.take(number, content, torn=not line.ended)
+    if empty:
         raise LutFormatError(
             f"{path} is empty: it holds no header and no measurement",
             hint=f"nothing was measured; run `profile-device {measuring_options(host, None)}` again",
         )
-    lines = content.split(b"\n")
-    torn_from = len(lines) if content.endswith(b"\n") else len(lines) - 1  # index of an unfinished line
-    reader = _Reader(path, host)
-    for index, line in enumerate(lines):
-        line = line.strip()  # a line end may have become CR LF
-        if line:
-            reader.take(index + 1, line, torn=index == torn_from)
     return reader.journal()
+
+
+class _Line(NamedTuple):
+    content: bytes  # cut off where the line is longer than LONGEST_LINE: its checksum cannot hold then
+    ended: bool  # it has a newline
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    """The lines of a file, one at a time. Raises LutFormatError where it is missing, unreadable or too large."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise LutFormatError(f"{path} is larger than {MAX_BYTES // 2**20} MiB")
+            if file.read(len(_BOM)) != _BOM:
+                file.seek(0)
+            while content := file.readline(LONGEST_LINE):
+                last = content
+                while last and not last.endswith(b"\n"):
+                    last = file.readline(LONGEST_LINE)
+                yield _Line(content, last.endswith(b"\n"))
+    except LutFormatError:
+        raise
+    except FileNotFoundError as cause:
+        raise LutFormatError(f"{path} does not exist") from cause
+    except (OSError, ValueError) as cause:  # ValueError: a name with a null byte
+        raise LutFormatError(f"cannot read {path}: {getattr(cause, 'strerror', None) or cause}") from cause
 
 
 class _Reader:
@@ -95,6 +124,7 @@ class _Reader:
         self._header: LutHeader | None = None
         self._visits: dict[tuple[str, str, int, str], Visit] = {}
         self._faults: list[Fault] = []
+        self._unshown = 0
         self._headers = 0
         self._reference: set[str] = set()
 
@@ -112,7 +142,7 @@ class _Reader:
             self._take_header(number, line)
             return
         if damage:
-            self._faults.append(Fault(number, damage))
+            self._note(Fault(number, damage))
             return
         record = line[:-_CRC_TAIL] + b"}"
         try:
@@ -122,7 +152,7 @@ class _Reader:
             return
         place = visit.key, visit.session, visit.round, visit.phase
         if place in self._visits:
-            self._faults.append(
+            self._note(
                 Fault(
                     number,
                     f"{visit.key} appears twice in round {visit.round} of session {visit.session}; the first is used",
@@ -133,9 +163,17 @@ class _Reader:
         if self._headers == 1:
             self._reference.add(visit.session)
 
+    def _note(self, fault: Fault) -> None:
+        if len(self._faults) < MAX_FAULTS:
+            self._faults.append(fault)
+        else:
+            self._unshown += 1
+
     def journal(self) -> Journal:
         if self._header is None:
             raise LutFormatError(f"{self._path} holds no header")
+        if self._unshown:
+            self._faults.append(Fault(self._faults[-1].line, f"{self._unshown} further lines are damaged"))
         visits = tuple(self._visits.values())
         compared = [visit for visit in visits if visit.phase == "rounds"]
         groups, keys = len({visit.group for visit in compared}), len({visit.key for visit in compared})
@@ -177,19 +215,19 @@ class _Reader:
         try:
             record = parse_json(line, "line", error=LutFormatError)
         except LutFormatError as error:
-            self._faults.append(Fault(number, f"damaged: {clean_text(str(error).removeprefix('line is '))}"))
+            self._note(Fault(number, f"damaged: {clean_text(str(error).removeprefix('line is '))}"))
             return
         kind = record.get("kind") if isinstance(record, dict) else None
         if kind == "lut":
             self._take_header(number, line)
         elif kind != "visit":
             what = f"unknown kind {kind!r}, expected 'visit'" if isinstance(record, dict) else "expected an object"
-            self._faults.append(Fault(number, clean_text(what, 200)))
+            self._note(Fault(number, clean_text(what, 200)))
         else:
             key = record.get("key")
             where = f"{clean_text(key, 80)}: " if isinstance(key, str) and key else ""
             faults = [clean_text(fault, 200) for fault in describe(found).splitlines()[1:]]
-            self._faults.append(Fault(number, where + "; ".join(faults)))
+            self._note(Fault(number, where + "; ".join(faults)))
 
 
 def _damage(line: bytes, *, torn: bool) -> str:

@@ -4,12 +4,14 @@ A line that a crash cut off is the last one and is removed on opening. A damaged
 skipped, so that its visit is measured again; the file keeps it, because copies of the file are compared byte by byte.
 """
 
+import array
 import errno
 import json
 import os
+import sys
 import time
 import zlib
-from typing import List, NamedTuple, Optional, Sequence
+from typing import BinaryIO, Iterator, List, NamedTuple, Optional, Sequence
 
 from profiler.errors import DiskFullError, JournalError
 from profiler.fields import Fields, JsonObject, RecordError, parse, read_record, shown
@@ -17,6 +19,8 @@ from profiler.fields import Fields, JsonObject, RecordError, parse, read_record,
 SCHEMA = 1
 ROUNDS, SUSTAINED = "rounds", "sustained"  # phases of a visit
 SYNC_INTERVAL_S = 1.0  # a power cut costs at most what was measured in this time; a crash of the agent costs nothing
+LONGEST_LINE = 4 << 20  # of a visit they are a few thousand bytes long
+MOST_FAULTS = 1000  # that are kept apart
 _CRC_FIELD = b',"crc32":"'
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -47,9 +51,9 @@ class PastVisit(NamedTuple):
         failed = not fields.is_null("error")
         energy = fields.optional_child("energy")
         visit = cls(
-            key=fields.text("key"),
+            key=sys.intern(fields.text("key")),
             round=fields.whole("round"),
-            samples_ms=fields.numbers("samples_ms", 0 if failed else 1),
+            samples_ms=array.array("d", fields.numbers("samples_ms", 0 if failed else 1)),  # a fifth of a list's memory
             failed=failed,
             has_energy=energy is not None and not energy.is_null("gross_mj"),
             phase=fields.choice("phase", (ROUNDS, SUSTAINED)) if fields.has("phase") else ROUNDS,
@@ -96,28 +100,56 @@ def read(path: str) -> Contents:
     Raises:
         JournalError: the file cannot be read, or its first line is damaged or of a newer schema.
     """
+    origin: Optional[Origin] = None
+    visits: List[PastVisit] = []
+    faults: List[str] = []
+    number = end = unshown = 0
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            for line in _lines(file):
+                number += 1
+                fault = ""
+                if not line.is_whole:
+                    fault = "cut off after {} bytes; removed".format(line.size)
+                elif number == 1:
+                    origin = _read_header(path, line.content)
+                else:
+                    try:
+                        visits.append(read_record(decode(line.content), PastVisit.read))
+                    except RecordError as err:
+                        fault = "{}; measured again".format(err)
+                if line.is_whole:
+                    end += line.size
+                if fault and len(faults) < MOST_FAULTS:
+                    faults.append("line {}: {}".format(number, fault))
+                elif fault:
+                    unshown += 1
     except FileNotFoundError:
-        content = b""
+        pass
     except OSError as err:
         raise JournalError("cannot read {}: {}".format(path, err.strerror), "check the job directory on the board")
-    end = content.rfind(b"\n") + 1
-    lines = content[:end].split(b"\n")[:-1]
-    faults = []
-    if len(content) > end:
-        faults.append("line {}: cut off after {} bytes; removed".format(len(lines) + 1, len(content) - end))
-    if not lines:
-        return Contents(None, [], faults, end)
-    origin = _read_header(path, lines[0])
-    visits = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            visits.append(read_record(decode(line), PastVisit.read))
-        except RecordError as err:
-            faults.append("line {}: {}; measured again".format(number, err))
+    if unshown:
+        faults.append("{} further lines are damaged".format(unshown))
     return Contents(origin, visits, faults, end)
+
+
+class _Line(NamedTuple):
+    content: bytes  # without the newline; cut off where the line is longer than LONGEST_LINE
+    size: int  # of all of it, with the newline
+    is_whole: bool  # it has a newline
+
+
+def _lines(file: BinaryIO) -> Iterator[_Line]:
+    """The lines of a file, one at a time: a journal may be much larger than the board's memory."""
+    while True:
+        content = file.readline(LONGEST_LINE)
+        if not content:
+            return
+        size, last = len(content), content
+        while not last.endswith(b"\n") and last:
+            last = file.readline(LONGEST_LINE)
+            size += len(last)
+        yield _Line(content.rstrip(b"\n"), size, last.endswith(b"\n"))
 
 
 def _read_header(path: str, line: bytes) -> Origin:

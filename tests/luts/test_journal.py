@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zlib
 
 import pytest
@@ -249,3 +250,22 @@ def test_whatever_a_field_holds_it_is_read_or_refused_and_never_breaks_the_reade
         assert all(entry.latency_ms > 0 and entry.warnings is not None for entry in lut.entries.values())
         assert len(lut.to_frame()) >= 4
         luts.repeatability(lut)
+
+
+@pytest.mark.parametrize(("filling", "mib", "most_mib"), [(b"x" * (1 << 20), 128, 50), (b"x" * 999 + b"\n", 32, 10)])
+def test_a_journal_is_read_line_by_line_whatever_it_holds(tmp_path, filling, mib, most_mib):
+    """A damaged journal, in one line or in many, costs a fraction of its size in memory."""
+    path = write(tmp_path / "t.lut.jsonl", header(), visit("a@1", [1.0]))
+    with path.open("ab") as file:
+        for _ in range((mib << 20) // len(filling)):
+            file.write(filling)
+    tracemalloc.start()
+    try:
+        lut = luts.read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert list(lut.entries) == ["a@1"]
+    assert 1 <= len(lut.faults) <= 1001
+    assert peak < most_mib << 20
