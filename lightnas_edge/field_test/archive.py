@@ -1,4 +1,4 @@
-"""The archive of a field test: packed without names and addresses, and checked at the door before anything is read."""
+"""The archive of a field test: packed without names and addresses, and checked before anything of it is read."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Found:
 class Bench:
     """Args:
     folder: of the files that go into the archive.
-    on_status: told of the board's progress within a job.
+    on_status: takes the board's progress within a job.
     """
 
     def __init__(
