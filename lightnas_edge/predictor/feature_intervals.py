@@ -6,6 +6,7 @@ What is known of a row before it is measured (`Evidence`) decides between both, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,10 @@ from lightnas_edge.predictor.base import Array
 from lightnas_edge.predictor.feature_models import Features
 
 _ISOLATED = 0.01  # share of measured rows, at least one, that may be far from all others without moving the limit
+_ANY_SHIFT = (
+    0.05  # what a held-out row says about one that differs in other ways, relative to one that differs in the same way
+)
+_BLOCK = 500  # rows in one matrix of shares
 _NEAR = 0.02  # distance, in spreads of the traits, below which two rows count as equally near
 _SLOPE = 0.3  # one standard deviation of the prior of the slopes, per spread of the evidence
 _KNOTS = (0.1, 0.25, 0.5, 0.75, 0.9)  # quantiles of the predictions where the slope of the error may change
@@ -48,12 +53,25 @@ class Domain:
         places = features.traits / self._spread
         beyond = np.maximum(np.maximum(self._low / self._spread - places, places - self._high / self._spread), 0)
         distance, _ = self._near.kneighbors(places, n_neighbors=1)
-        gap = np.zeros(len(places))
-        for column, values in zip(places.T, self._values, strict=True):
+        gap = np.linalg.norm(self._gaps(places), axis=1)
+        return np.log(np.column_stack([distance[:, 0], gap, np.linalg.norm(beyond, axis=1)]) + _NEAR)
+
+    def _gaps(self, places: Array) -> Array:
+        """(n, D) distance to the nearest value of every trait alone."""
+        found = np.zeros(places.shape)
+        for gap, column, values in zip(found.T, places.T, self._values, strict=True):
             after = np.searchsorted(values, column)
             below, above = values[np.maximum(after - 1, 0)], values[np.minimum(after, len(values) - 1)]
-            gap += np.minimum(np.abs(column - below), np.abs(column - above)) ** 2
-        return np.log(np.column_stack([distance[:, 0], np.sqrt(gap), np.sqrt((beyond**2).sum(axis=1))]) + _NEAR)
+            gap[:] = np.minimum(np.abs(column - below), np.abs(column - above))
+        return found
+
+    def shift(self, features: Features) -> Array:
+        """(n, 3 D) in spreads: below the least of every trait, above the largest, and from the nearest value in between."""
+        places = features.traits / self._spread
+        below = np.maximum(self._low / self._spread - places, 0)
+        above = np.maximum(places - self._high / self._spread, 0)
+        gaps = np.maximum(self._gaps(places) - _NEAR, 0) * (below + above == 0)
+        return np.concatenate([below, above, gaps], axis=1)
 
     def extrapolated(self, features: Features) -> NDArray[np.bool_]:
         slack = 1e-9 * (1 + np.abs(self._high))
@@ -81,6 +99,50 @@ class Novelty:
         return found
 
 
+class Alike:
+    """What rows that were held out in groups say about others: more where both differ in the same way from the measured rows.
+
+    Args:
+        shift: (k, 3 D) of `Domain.shift`.
+        group: (k,) in which each was held out.
+    """
+
+    def __init__(self, shift: Array, group: NDArray[np.int64]) -> None:
+        self._direction, self._size, self._group = _unit(shift), np.linalg.norm(shift, axis=1), group
+
+    def mean(self, values: Array, shift: Array, group: NDArray[np.int64] | None = None) -> Array:
+        """(k, C) -> (n, C) for rows of this shift (n, 3 D); rows of their own `group` (n,) do not count."""
+        return np.concatenate([share @ values for share in self._shares(shift, group)])
+
+    def quantile(self, values: Array, level: float, shift: Array) -> Array:
+        """(k,) -> (n,)"""
+        order = np.argsort(values)
+        found = []
+        for share in self._shares(shift, None):
+            effective = 1 / (share**2).sum(axis=1)
+            reached = np.cumsum(share[:, order], axis=1)
+            place = (reached < np.minimum(level * (1 + 1 / effective), 1.0)[:, None]).sum(axis=1)
+            found.append(values[order[np.minimum(place, len(order) - 1)]])
+        return np.concatenate(found)
+
+    def _shares(self, shift: Array, group: NDArray[np.int64] | None) -> Iterator[Array]:
+        """(some of n, k), 1 together in each row."""
+        for start in range(0, len(shift), _BLOCK):
+            asked = shift[start : start + _BLOCK]
+            size = np.linalg.norm(asked, axis=1, keepdims=True)
+            depth = 2 * size * self._size / np.maximum(size**2 + self._size**2, 1e-300)
+            depth /= np.maximum(depth.max(axis=1, keepdims=True), 1e-300)
+            found = depth * np.maximum(_unit(asked) @ self._direction.T, 0.0) ** 2 + _ANY_SHIFT
+            if group is not None:
+                found *= group[start : start + _BLOCK, None] != self._group
+            yield found / np.maximum(found.sum(axis=1, keepdims=True), 1e-300)
+
+
+def _unit(shift: Array) -> Array:
+    found: Array = shift / np.maximum(np.linalg.norm(shift, axis=1, keepdims=True), 1e-300)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What is known of n rows before they are measured.
@@ -90,12 +152,14 @@ class Evidence:
         disagreement: (n,) standard deviation of the models' predictions.
         novelty: (n, 3) of `Domain.novelty`.
         new: (n,) of `Novelty.probability`.
+        shift: (n, 3 D) of `Domain.shift`.
     """
 
     centre: Array
     disagreement: Array
     novelty: Array
     new: Array
+    shift: Array
 
 
 class ErrorScale:
@@ -105,7 +169,8 @@ class ErrorScale:
     have equal weight in it. It grows with novelty and disagreement, never falls.
     """
 
-    def __init__(self, evidence: Evidence, error: Array, grouped: NDArray[np.bool_]) -> None:
+    def __init__(self, evidence: Evidence, error: Array, grouped: NDArray[np.bool_], alike: Alike) -> None:
+        self._alike = alike
         self._unit = float(error.mean()) or 1e-9
         self._least = 1e-3 * self._unit
         self._knots = np.quantile(evidence.centre, _KNOTS)
@@ -131,7 +196,7 @@ class ErrorScale:
         self._slopes = optimize.minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
         ratio = error / self.expected(evidence)
         self._near = np.sort(ratio[~grouped])
-        self._far = np.sort(ratio[grouped]) if grouped.any() else self._near
+        self._far = ratio[grouped]
 
     def expected(self, evidence: Evidence) -> Array:
         """(n,) absolute error."""
@@ -141,8 +206,11 @@ class ErrorScale:
 
     def half_width(self, evidence: Evidence, confidence: float) -> Array:
         """(n,) of the interval that contains the value with this probability."""
-        near, far = (_conformal(ratio, confidence) for ratio in (self._near, self._far))
-        return (near + evidence.new * (far - near)) * self.expected(evidence)
+        quantile = near = _conformal(self._near, confidence)
+        if len(self._far):
+            quantile = near + evidence.new * (self._alike.quantile(self._far, confidence, evidence.shift) - near)
+        found: Array = quantile * self.expected(evidence)
+        return found
 
     def _columns(self, evidence: Evidence) -> Array:
         centre = np.clip(evidence.centre, *self._ends)

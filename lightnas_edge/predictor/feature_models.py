@@ -2,6 +2,7 @@
 
 additive           Bayesian linear regression on the work
 priced work        one price per kind of work, none negative, fitted to relative errors
+power law          Bayesian linear regression of the logarithm on traits and logarithms of work: extrapolates with a constant exponent
 gaussian process   the first of these, and a Gaussian process for the rest: linear, products of pairs, smooth at three scales
 trees              randomised trees (scikit-learn's ExtraTreesRegressor); constant beyond the measured rows
 corrected trees    the first, and randomised trees for the rest; in proportion to the work beyond the measured rows
@@ -26,7 +27,7 @@ from lightnas_edge.predictor._evidence import JITTER, cholesky, fit_prior_scales
 from lightnas_edge.predictor.base import Array
 
 ADDITIVE, PRICED, GAUSSIAN, TREES = "additive", "priced work", "gaussian process", "trees"
-CORRECTED, BOOSTING = "corrected trees", "boosting"
+CORRECTED, BOOSTING, POWER = "corrected trees", "boosting", "power law"
 _GAUSSIAN_ROWS = 600  # beyond, its cost grows with the cube of the rows
 _MANY_ROWS = 300  # below, boosting has too little to split; beyond, trees alone are worse than those that correct
 _LENGTHS = (0.5, 1.5, 4.0)  # of the smooth parts, in units of the spread of all traits together
@@ -73,6 +74,8 @@ def models_of(features: Features, value: Array, relative: bool, seed: int) -> di
     """The models that these rows can carry, by name."""
     first: Callable[[], Model] = Priced if relative else Additive
     found: dict[str, Maker] = {PRICED if relative else ADDITIVE: lambda trees: first()}
+    if relative:
+        found[POWER] = lambda trees: PowerLaw()
     if len(value) <= _GAUSSIAN_ROWS:
         scales = _scales_of(first(), features, value, relative)
         found[GAUSSIAN] = lambda trees: _Rest(first(), relative, _Smooth(scales))
@@ -131,6 +134,24 @@ class Priced:
         return np.log(np.maximum(features.work / self._size @ self._price, self._least))
 
 
+class PowerLaw:
+    def fit(self, features: Features, value: Array) -> PowerLaw:
+        positive = np.where(features.work > 0, features.work, np.inf).min(axis=0, initial=np.inf)
+        self._least = np.where(np.isfinite(positive), positive, 1.0)
+        columns = self._columns(features)
+        self._centre, spread = columns.mean(axis=0), columns.std(axis=0)
+        self._spread = np.where(spread > 1e-9, spread, np.inf)
+        self._linear = BayesianRidge().fit((columns - self._centre) / self._spread, np.log(value))
+        return self
+
+    def predict(self, features: Features) -> Array:
+        found: Array = self._linear.predict((self._columns(features) - self._centre) / self._spread)
+        return found
+
+    def _columns(self, features: Features) -> Array:
+        return np.column_stack([features.traits, np.log1p(features.work / self._least)])
+
+
 def _largest(features: Features) -> Array:
     found: Array = features.work.max(axis=0, initial=0.0)
     return np.where(found > 0, found, 1.0)
@@ -182,7 +203,7 @@ def _trees(trees: int, seed: int) -> _Regression:
 
 def _boosting(seed: int) -> _Regression:
     return _Regression(
-        HistGradientBoostingRegressor(max_iter=200, min_samples_leaf=10, max_features=0.3, random_state=seed)
+        HistGradientBoostingRegressor(max_leaf_nodes=15, min_samples_leaf=10, max_features=0.3, random_state=seed)
     )
 
 

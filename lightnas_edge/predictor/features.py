@@ -8,24 +8,25 @@ models (feature_models.py). Its weights and its intervals come from rows held ou
     in groups    all rows of some values of a feature, as when a width, a kernel or a size is new
 
 How much a row resembles the one kind or the other decides between two sets of weights, and with the disagreement of the models
-and the size of the prediction how wide its interval is (feature_intervals.py).
+and the size of the prediction how wide its interval is (feature_intervals.py). The second set is of each row: groups that were new
+in the same way count most, so that the lower end of a size has other weights than the upper one.
 `extrapolated` names rows outside the applicability domain, where no held-out row supports the interval.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.base import Array
-from lightnas_edge.predictor.feature_intervals import Domain, ErrorScale, Evidence, Novelty, robust_limit
+from lightnas_edge.predictor.feature_intervals import Alike, Domain, ErrorScale, Evidence, Novelty, robust_limit
 from lightnas_edge.predictor.feature_models import Features, Maker, Model, models_of
 
 __all__ = ["AVERAGE", "LEAST_ROWS", "FeaturePredictor", "Features", "fit_features"]
@@ -33,12 +34,14 @@ __all__ = ["AVERAGE", "LEAST_ROWS", "FeaturePredictor", "Features", "fit_feature
 AVERAGE = "average"
 LEAST_ROWS = 20
 _LARGEST_FACTOR = 1e6  # beyond all measured values; an interval that ends there says that nothing is known
-_SLABS = 8  # of the rows by one feature; a group is one in four of them
-_GROUPS = 5
+_SLABS = 8  # of the rows by one trait; a group is the lowest or the highest two, or the two in the middle
+_COLUMNS = 5  # traits by which groups are held out: those least alike
 _CLUSTERS = 8
+_GROUP_SEEN, _GROUP_HELD_OUT = 1500, 200  # rows at most, for the time that a fit takes
 _TREES, _TREES_HELD_OUT = 100, 30  # of each model with random trees; a mean of fewer differs little
 _MANY_ROWS = 1000  # beyond, some of the folds and groups tell as much
-_SHRINKAGE = 1e-3  # of the weights to equal ones, in units of the mean squared error
+# Of the weights to equal ones, in units of the mean squared error: of rows held out at random, and of the few groups.
+_SHRINKAGE, _FAR_SHRINKAGE = 1e-3, 0.1
 
 
 class FeaturePredictor:
@@ -56,12 +59,15 @@ class FeaturePredictor:
         self._models = list(models.values())
         self._domain = Domain(features)
         self._range = _range(value) if relative else None
-        grouped, target = held_out.grouped, held_out.target
-        self._near = _weights(held_out.centres[~grouped], target[~grouped])
-        self._far = _weights(held_out.centres[grouped], target[grouped]) if grouped.any() else self._near
+        grouped, target = held_out.group >= 0, held_out.target
+        off = held_out.centres - target[:, None]
+        products = off[:, :, None] * off[:, None, :]
+        self._near = _weights(products[~grouped].mean(axis=0), _SHRINKAGE)
+        self._products = products[grouped].reshape(-1, off.shape[1] ** 2)
+        self._alike = Alike(held_out.shift[grouped], held_out.group[grouped])
         self._new = Novelty(held_out.novelty, grouped)
-        evidence = self._evidence(held_out.centres, held_out.novelty)
-        self._scale = ErrorScale(evidence, np.abs(target - evidence.centre), grouped)
+        evidence = self._evidence(held_out.centres, held_out.novelty, held_out.shift, held_out.group)
+        self._scale = ErrorScale(evidence, np.abs(target - evidence.centre), grouped, self._alike)
         self._agreed = robust_limit(evidence.disagreement[~grouped])
         self.method = AVERAGE if len(models) > 1 else next(iter(models))
         self.weights = dict(zip(models, self._near.tolist(), strict=True))
@@ -85,12 +91,18 @@ class FeaturePredictor:
 
     def _asked(self, features: Features) -> Evidence:
         centres = np.stack([model.predict(features) for model in self._models], axis=1)
-        return self._evidence(centres, self._domain.novelty(features))
+        return self._evidence(centres, self._domain.novelty(features), self._domain.shift(features))
 
-    def _evidence(self, centres: Array, novelty: Array) -> Evidence:
+    def _evidence(
+        self, centres: Array, novelty: Array, shift: Array, group: NDArray[np.int64] | None = None
+    ) -> Evidence:
         new = self._new.probability(novelty)
-        centre = centres @ self._near + new * (centres @ (self._far - self._near))
-        return Evidence(centre, centres.std(axis=1), novelty, new)
+        centre = centres @ self._near
+        if len(self._products):
+            products = self._alike.mean(self._products, shift, group)
+            far = _weights(products.reshape(len(centres), *2 * centres.shape[1:]), _FAR_SHRINKAGE)
+            centre += new * ((centres * far).sum(axis=1) - centre)
+        return Evidence(centre, centres.std(axis=1), novelty, new, shift)
 
     def _value(self, found: Array) -> Array:
         """Of logarithms where errors are relative; far from all rows these may exceed what a number can be."""
@@ -105,13 +117,15 @@ class _HeldOut:
         centres: (k, M)
         target: (k,) logarithms of the values where errors are relative.
         novelty: (k, 3), relative to the rows that the models saw.
-        grouped: (k,) True for rows that were held out as a group.
+        shift: (k, 3 D), as novelty.
+        group: (k,) in which each was held out; -1 at random.
     """
 
     centres: Array
     target: Array
     novelty: Array
-    grouped: NDArray[np.bool_]
+    shift: Array
+    group: NDArray[np.int64]
 
 
 def fit_features(
@@ -155,29 +169,37 @@ def _held_out(
 ) -> _HeldOut:
     target = np.log(value) if relative else value
     parts = []
-    for rows, grouped in _splits(features, value, seed, folds):
+    generator = np.random.default_rng(seed)
+    for rows, group in _splits(features, value, seed, folds):
         seen = np.setdiff1d(np.arange(len(value)), rows)
+        if group >= 0:
+            seen, rows = (
+                generator.permutation(each)[:most] for each, most in ((seen, _GROUP_SEEN), (rows, _GROUP_HELD_OUT))
+            )
         known, asked = features.take(seen), features.take(rows)
         centres = np.stack(
             [make(_TREES_HELD_OUT).fit(known, value[seen]).predict(asked) for make in models.values()], axis=1
         )
-        parts.append((centres, target[rows], Domain(known).novelty(asked), np.full(len(rows), grouped)))
+        domain = Domain(known)
+        parts.append((centres, target[rows], domain.novelty(asked), domain.shift(asked), np.full(len(rows), group)))
     return _HeldOut(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _splits(features: Features, value: Array, seed: int, folds: int) -> Iterator[tuple[NDArray[np.int64], bool]]:
-    """(held-out rows, whether they are a group)."""
+def _splits(features: Features, value: Array, seed: int, folds: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """(held-out rows, number of the group or -1)."""
     count, generator = len(value), np.random.default_rng(seed)
     fold_of = generator.permutation(count) % folds
     many = count > _MANY_ROWS
     for fold in range(3 if many else folds):
-        yield np.flatnonzero(fold_of == fold), False
+        yield np.flatnonzero(fold_of == fold), -1
     groups = []
     by_size = _slabs(value, 4)  # values grow with all work
     groups += [by_size == 0, by_size == 3]
-    columns = [column for column in features.traits.T if len(np.unique(column)) >= 3]
-    for place in generator.permutation(len(columns))[: 3 if many else _GROUPS]:
-        groups.append(_slabs(columns[place], _SLABS) % 4 == generator.integers(4))
+    for column in _unlike(features.traits, _COLUMNS):
+        slabs = _slabs(column, _SLABS)
+        groups += [slabs < 2, slabs >= 6, (slabs == 3) | (slabs == 4)]
+        if not many:
+            groups += [slabs < 4, slabs >= 4]
     spread = features.traits.std(axis=0)
     places = features.traits / np.where(spread > 0, spread, 1.0)
     if len(np.unique(places, axis=0)) >= 2 * _CLUSTERS:
@@ -185,9 +207,23 @@ def _splits(features: Features, value: Array, seed: int, folds: int) -> Iterator
         groups += [
             np.isin(cluster_of, pair) for pair in generator.permutation(_CLUSTERS).reshape(-1, 2)[: 1 if many else 2]
         ]
-    for group in groups:
+    for number, group in enumerate(groups):
         if 0 < group.sum() <= count // 2:
-            yield np.flatnonzero(group), True
+            yield np.flatnonzero(group), number
+
+
+def _unlike(columns: Array, count: int) -> list[Array]:
+    """Columns of at least three values: each the one least correlated with those before."""
+    usable = [column for column in columns.T if len(np.unique(column)) >= 3]
+    if not usable:
+        return []
+    alike = np.abs(np.corrcoef(usable)).reshape(len(usable), len(usable))
+    chosen = [0]
+    while len(chosen) < min(count, len(usable)):
+        most = alike[chosen].max(axis=0)
+        most[chosen] = np.inf
+        chosen.append(int(most.argmin()))
+    return [usable[place] for place in chosen]
 
 
 def _slabs(column: Array, count: int) -> NDArray[np.int64]:
@@ -198,17 +234,26 @@ def _slabs(column: Array, count: int) -> NDArray[np.int64]:
     return found
 
 
-def _weights(centres: Array, target: Array) -> Array:
-    """(M,) weights of the average with the lowest squared error; none negative, 1 together."""
-    off = centres - target[:, None]
-    products = off.T @ off / len(off)
-    unit = float(np.trace(products)) / len(products) or 1.0
-    products = products / unit + _SHRINKAGE * np.eye(len(products))
-    # The least of w' P w with a sum of 1, as least squares: the sum is one more row with a large factor.
-    rows = np.vstack([np.linalg.cholesky(products).T, np.full((1, len(products)), 1e3)])
-    found, _ = optimize.nnls(rows, np.concatenate([np.zeros(len(products)), [1e3]]))
-    weights: Array = found / found.sum()
-    return weights
+def _weights(products: Array, shrinkage: float) -> Array:
+    """(..., M, M) mean products of the models' errors -> (..., M) weights of the average with the lowest squared error.
+
+    None is negative, 1 together. The best weights of every set of models are in closed form; the best set is taken.
+    """
+    models = products.shape[-1]
+    unit = np.trace(products, axis1=-2, axis2=-1)[..., None, None] / models
+    products = products / np.where(unit > 0, unit, 1.0) + shrinkage * np.eye(models)
+    best, least = np.zeros(products.shape[:-1]), np.full(products.shape[:-2], np.inf)
+    for size in range(1, models + 1):
+        for some in itertools.combinations(range(models), size):
+            of = list(some)
+            raw = np.linalg.solve(products[..., of, :][..., of], np.ones((*products.shape[:-2], size, 1)))[..., 0]
+            total = raw.sum(axis=-1)
+            better = (raw >= 0).all(axis=-1) & (1 / total < least)
+            least = np.where(better, 1 / total, least)
+            full = np.zeros_like(best)
+            full[..., of] = raw / total[..., None]
+            best = np.where(better[..., None], full, best)
+    return best
 
 
 def _range(value: Array) -> tuple[float, float]:
