@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import optimize, special
 
 from lightnas_edge.records.predictor import LEAST_DEGREES, Calibration
 
@@ -22,6 +22,7 @@ _PRIOR_STD = 0.5, 0.25  # of the logarithm of the factor, upwards and downwards
 # Of the factor on the discrepancy of distant networks: the centre of its prior, and one standard deviation of its logarithm.
 # The centre is above 1, because too narrow an interval breaks a budget and too wide a one wastes some of it.
 _GROWTH, _GROWTH_STD = 2.5, 0.7
+_BOUND = 0.95  # of the upper bounds that keep a budget
 _LOG_GROWTHS = np.linspace(-2.5, 2.5, 26)
 
 
@@ -74,7 +75,9 @@ def calibrate(standardised: Array, fitted: float) -> Calibration:
 
 
 def probable_growth(residual: Array, near_std: Array, distant_std: Array, fitted: float) -> float:
-    """Factor on the discrepancy of distant networks: the root mean square of what is probable.
+    """Factor on the discrepancy of distant networks, with the 95 % quantile of all probable factors together.
+
+    Their root mean square would be larger: a few large factors decide it, and hardly the quantile.
 
     Residuals inform it where some of the networks are far from the others: they grow with the distance, or not.
 
@@ -96,7 +99,10 @@ def probable_growth(residual: Array, near_std: Array, distant_std: Array, fitted
         off = (log_growth - math.log(_GROWTH)) / _GROWTH_STD
         losses.append(float(found.fun) + float(np.log(deviation).sum()) + 0.5 * off**2)
     probable = np.exp(min(losses) - np.array(losses))
-    return math.sqrt(float(probable @ np.exp(2 * _LOG_GROWTHS)) / float(probable.sum()))
+    growths, probable = np.exp(_LOG_GROWTHS), probable / probable.sum()
+    normal = special.ndtri(_BOUND)
+    low, high = growths[0] / 2, 2 * growths[-1]  # every mixture lies between its parts
+    return float(optimize.brentq(lambda growth: probable @ special.ndtr(growth * normal / growths) - _BOUND, low, high))
 
 
 def uncalibrated(networks: int) -> Calibration:
