@@ -183,7 +183,9 @@ def _read_npz(path: Path) -> Arrays:
             raise VerifyError(f"{path} holds {size / 2**30:.1f} GiB of arrays, more than 2", hint="save fewer runs")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except VerifyError:
+        raise
+    except Exception as error:  # zipfile, zlib, lzma and numpy raise a dozen unrelated types on damaged content
         raise VerifyError(
             f"cannot read {path} as NumPy's .npz: {error}", hint="write it by np.savez(FILE, **arrays)"
         ) from error

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from tests.fuzz.targets import FAMILY, Target, targets
 
-_CHUNK = 500  # inputs of one target that a process reads at a time
+_CHUNK = 200  # inputs of one target that a process reads at a time
 _LONGEST_S = 30  # for one input
 _MOST_FAILURES = 3  # shown for each target
 
@@ -79,11 +79,16 @@ def main() -> int:
         context = multiprocessing.get_context("spawn")
         with context.Pool(arguments.processes, _start_quietly, (scratch,)) as pool:
             start = time.monotonic()
-            for done, found in enumerate(pool.imap_unordered(_read_chunk, jobs), start=1):
-                _add(outcomes, found)
-                if done % 50 == 0:
-                    left_s = (time.monotonic() - start) / done * (len(jobs) - done)
-                    print(f"{done} of {len(jobs)} chunks, about {left_s / 60:.0f} min left", file=sys.stderr)
+            try:
+                for done, found in enumerate(pool.imap_unordered(_read_chunk, jobs), start=1):
+                    _add(outcomes, found)
+                    for failure in found.failures:
+                        print(f"failed: {found.target}, input {failure.number}", file=sys.stderr)
+                    if done % 50 == 0:
+                        left_s = (time.monotonic() - start) / done * (len(jobs) - done)
+                        print(f"{done} of {len(jobs)} chunks, about {left_s / 60:.0f} min left", file=sys.stderr)
+            except KeyboardInterrupt:
+                print("interrupted; the inputs so far:", file=sys.stderr)
     return _report(outcomes)
 
 
@@ -94,7 +99,8 @@ def _start(scratch: str) -> None:
 
 
 def _start_quietly(scratch: str) -> None:
-    """Of a process that reads: libtiff writes to stderr by itself."""
+    """Of a process that reads: libtiff writes to stderr by itself, and Ctrl-C is for the process that reports."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     _start(scratch)
 

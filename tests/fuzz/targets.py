@@ -106,12 +106,12 @@ def targets(folder: Path) -> dict[str, Target]:
     classifier = read_model(network)
     found = [
         *(
-            Target(f"record {kind}", _json(json.loads((run / name).read_text())), _record(records[kind]), 2 if kind in large else 10)
+            Target(f"record {kind}", _json(json.loads((run / name).read_text())), _record(records[kind]), 1 if kind in large else 10)
             for kind, name in samples.items()
         ),
         Target("image", _one_of(_images()), _file(folder / "image", _use_image), 20),
         Target("external table", _one_of([text.encode() for text in _TABLES]), _file(folder / "t.csv", _use_table), 40),
-        Target("predictor", _json(predictor), _file(folder / "p.json", _use_predictor), 4),
+        Target("predictor", _json(predictor), _file(folder / "p.json", _use_predictor), 2),
         Target("published predictor", _one_of([_published()]), _file(
             folder / "p.npz", lambda path: read_published_predictor(path, published).predict(
                 one_hot_of(published, np.zeros((1, 21), dtype=int))
@@ -123,7 +123,7 @@ def targets(folder: Path) -> dict[str, Target]:
         Target("architecture", _json(json.loads((run / "architecture.json").read_text())),
                _file(folder / "a.json", lambda path: Architecture.load(path, space)), 20),
         Target("journal", _lines((run / "lut.jsonl").read_bytes().splitlines()[:9], seal=True),
-               _file(folder / "j.lut.jsonl", _use_journal), 6),
+               _file(folder / "j.lut.jsonl", _use_journal), 3),
         Target("metrics", _lines((run / "search/metrics.jsonl").read_bytes().splitlines()[20:26]),
                _file(folder / "m.jsonl", read_metrics), 10),
         *(
