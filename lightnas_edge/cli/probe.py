@@ -84,7 +84,7 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
 
 def lacking(found: dict[str, Any]) -> Iterator[Lack]:
     """What is missing on this board, most important first."""
-    leftover = found["leftover"]
+    leftover = found.get("leftover")
     if leftover is not None and leftover["state"] == "changed":
         yield Lack(f"the board's own settings: {leftover['message']}", leftover["remedy"])
     if found["error"]:
