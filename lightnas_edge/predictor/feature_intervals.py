@@ -206,9 +206,10 @@ class ErrorScale:
 
     def half_width(self, evidence: Evidence, confidence: float) -> Array:
         """(n,) of the interval that contains the value with this probability."""
-        quantile = near = _conformal(self._near, confidence)
+        near = _conformal(self._near, confidence)
+        quantile = np.full(len(evidence.new), near)
         if len(self._far):
-            quantile = near + evidence.new * (self._alike.quantile(self._far, confidence, evidence.shift) - near)
+            quantile += evidence.new * (self._alike.quantile(self._far, confidence, evidence.shift) - near)
         found: Array = quantile * self.expected(evidence)
         return found
 
