@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NAME, ARGUMENTS = os.path.basename(__file__), sys.argv[1:]
@@ -66,7 +67,7 @@ def nvpmodel() -> int:
     return 0
 
 
-def ask_for_reboot(state: dict) -> int:
+def ask_for_reboot(state: dict[str, Any]) -> int:
     """As when another power-gating mask is needed. The reboot of a virtual board is the change alone."""
     print("NVPM WARN: Golden image context is already created")
     print(f"NVPM WARN: Reboot required for changing to this power mode: {ARGUMENTS[1]}")
@@ -80,7 +81,7 @@ def ask_for_reboot(state: dict) -> int:
     return 0
 
 
-def switch(state: dict, mode: str) -> None:
+def switch(state: dict[str, Any], mode: str) -> None:
     most_hz = state["modes"][mode][1] * 1e6
     steps = [int(hz) for hz in read(os.path.join(ROOT, state["gpu"], "available_frequencies")).split()]
     write(os.path.join(ROOT, state["gpu"], "max_freq"), str(max(hz for hz in steps if hz <= most_hz + 1e5)))
@@ -139,7 +140,7 @@ def sudo() -> int:
     os.execvp(command[0], command)
 
 
-def faults() -> dict:
+def faults() -> dict[str, Any]:
     return json.loads(read(FAULTS)) if os.path.exists(FAULTS) else {}
 
 
