@@ -9,6 +9,12 @@ import time
 
 import pytest
 
+# A parent that was started by nohup hands its ignored SIGHUP on, and the program respects that.
+_WITHOUT_NOHUP = (
+    "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    "from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_temporary_folder(tmp_path, signum):
@@ -16,17 +22,21 @@ def test_a_signal_leaves_no_temporary_folder(tmp_path, signum):
     scratch.mkdir()
     environment = {**os.environ, "LIGHTNAS_EDGE_HOME": str(tmp_path / "home"), "TMPDIR": str(scratch)}
     command = ["profile", "--host", "virtual:jetson-nano", "--space", "tiny", "--rounds", "100000"]
-    argv = [sys.executable, "-c", "import sys; from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))"]
-    with subprocess.Popen([*argv, *command, "--out", str(tmp_path / "t.jsonl")], env=environment) as process:
-        deadline_s = time.monotonic() + 120
-        while not (tmp_path / "t.jsonl").exists():
-            assert time.monotonic() < deadline_s and process.poll() is None
-            time.sleep(0.05)
-        assert [entry.name for entry in scratch.iterdir()]
-        process.send_signal(signum)
-        process.wait(60)
+    argv = [sys.executable, "-c", _WITHOUT_NOHUP, *command, "--out", str(tmp_path / "t.jsonl")]
+    with subprocess.Popen(argv, env=environment) as process:
+        try:
+            deadline_s = time.monotonic() + 120
+            while not (tmp_path / "t.jsonl").exists():
+                assert time.monotonic() < deadline_s and process.poll() is None
+                time.sleep(0.05)
+            assert [entry.name for entry in scratch.iterdir()]
+            process.send_signal(signum)
+            process.wait(60)
+        finally:
+            process.kill()
+            holder = tmp_path / "home/virtual/jetson-nano/home/.lightnas-edge/agent.lock"
+            if holder.exists():
+                os.kill(json.loads(holder.read_text())["pid"], signal.SIGINT)  # the agent continued
 
     assert process.returncode == 128 + signum
     assert list(scratch.iterdir()) == []
-    holder = tmp_path / "home/virtual/jetson-nano/home/.lightnas-edge/agent.lock"
-    os.kill(json.loads(holder.read_text())["pid"], signal.SIGINT)  # the agent continued
