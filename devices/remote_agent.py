@@ -399,12 +399,6 @@ def death(name: str, log: str, otherwise: str) -> AgentFailedError:
     words = clean_lines(log).splitlines()
     if not words:
         return AgentFailedError(f"the agent ended on {name} without a message", hint=otherwise)
-    if "ctypes" in words[-1]:
-        return AgentFailedError(
-            f"the agent does not run on {name}: its Python lacks ctypes ({words[-1]})",
-            hint="on the board: sudo apt-get install libffi-dev, and build this Python again;\n"
-            'or name another one in boards.toml: python = "/usr/bin/python3"',
-        )
     if words[-1].startswith(("ImportError", "ModuleNotFoundError", "SyntaxError")):
         otherwise = f'another Python may do; boards.toml names it: python = "/usr/bin/python3"\n{otherwise}'
     return AgentFailedError(f"the agent does not run on {name}: {words[-1]}", hint=otherwise)

@@ -8,9 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# A shell starts background jobs with SIGINT ignored, and every process that a test interrupts would inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and every process that a test interrupts would inherit that.
+for _signum, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, _handler)
 
 
 @pytest.fixture(scope="session")

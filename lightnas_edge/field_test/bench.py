@@ -18,7 +18,7 @@ from lightnas_edge.measuring import Job, measure
 from lightnas_edge.records.base import PositiveFloat
 from lightnas_edge.records.board import ProbeResult
 
-_RESTORED_S = 60.0  # for the guard on the board, from the end of a job
+_RESTORED_S = 150.0  # a guard without an agent waits 90 s for it, then restores
 _LIMITS = re.compile(
     r"sys/(class/devfreq/[^/]+/(min_freq|max_freq|governor)|devices/system/cpu/cpufreq/policy\d+/scaling_(min_freq|max_freq|governor)"
     r"|kernel/debug/.*(mrq_rate_locked|clk_state))$"

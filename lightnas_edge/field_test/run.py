@@ -26,7 +26,7 @@ from lightnas_edge.field_test.steps import Step, steps
 from lightnas_edge.files import write_atomic
 
 _LONGEST_LOG = 1 << 20  # of one file of the board
-_RESERVE_S = 60.0  # for what follows the steps
+_RESERVE_S = 180.0  # for what follows the steps
 _LEAST_STEP_S = 300.0  # before a step is stopped: a board under load is slow
 _LOGGED = ("lightnas_edge", "devices", "luts")
 # Removes empty folders of the agent's home, the innermost first.

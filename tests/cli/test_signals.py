@@ -9,11 +9,7 @@ import time
 
 import pytest
 
-# A parent that was started by nohup hands its ignored SIGHUP on, and the program respects that.
-_WITHOUT_NOHUP = (
-    "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
-    "from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))"
-)
+_PROGRAM = "import sys; from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
@@ -22,7 +18,7 @@ def test_a_signal_leaves_no_temporary_folder(tmp_path, signum):
     scratch.mkdir()
     environment = {**os.environ, "LIGHTNAS_EDGE_HOME": str(tmp_path / "home"), "TMPDIR": str(scratch)}
     command = ["profile", "--host", "virtual:jetson-nano", "--space", "tiny", "--rounds", "100000"]
-    argv = [sys.executable, "-c", _WITHOUT_NOHUP, *command, "--out", str(tmp_path / "t.jsonl")]
+    argv = [sys.executable, "-c", _PROGRAM, *command, "--out", str(tmp_path / "t.jsonl")]
     with subprocess.Popen(argv, env=environment) as process:
         try:
             deadline_s = time.monotonic() + 120
