@@ -233,13 +233,13 @@ def _restore(request: GuardRequest) -> Union[JsonObject, AgentError]:
 
 
 def _take_over(request: GuardRequest) -> Lock:
-    """The guard's lock. An earlier guard whose agent has ended or never came is told to restore first.
+    """The guard's lock. An earlier guard whose agent has ended or never came is asked to restore first.
 
     Raises:
         SetupError: an agent is at work, or the earlier guard does not end.
     """
     begun_s = time.monotonic()
-    told: Optional[ProcessId] = None
+    asked: Optional[ProcessId] = None
     while True:
         try:
             return Lock(_path(request, LOCK), request.job, _now())
@@ -257,9 +257,9 @@ def _take_over(request: GuardRequest) -> Lock:
                 "an earlier guard does not end{}".format(": pid {}".format(holder.process.pid) if holder else ""),
                 "end it on the board with sudo kill -9, then run the same command again",
             )
-        if holder is not None and holder.process != told and holder.process.lives():
-            told = holder.process
-            os.kill(told.pid, signal.SIGTERM)
+        if holder is not None and holder.process != asked and holder.process.lives():
+            asked = holder.process
+            os.kill(asked.pid, signal.SIGTERM)
         time.sleep(POLL_S)
 
 
