@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TENSORRT_READY := $(VENV)/.tensorrt-ready
 MODELS := $(VENV)/models
 
-.PHONY: demo test test-models test-tensorrt fuzz bench bench-predict bench-search check format schemas clean
+.PHONY: demo test test-models test-tensorrt fuzz faults bench bench-predict bench-search check format schemas clean
 
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
@@ -31,6 +31,9 @@ test-models: $(READY)  ## real ONNX files through profile, verify and report; 15
 
 fuzz: $(READY)  ## a million damaged files for every reader together: none may end in a traceback
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
+
+faults: $(READY)  ## a hundred campaigns, each with a fault at a random moment: nothing lost, doubled, hung or left changed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
 
 bench: $(READY)  ## benchmarks: ratios and counts
 	$(BIN)/python -m benchmarks
