@@ -8,7 +8,10 @@ magnitude of the boards of these names. Everything measured on them is marked as
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
+import re
 import shutil
 import sys
 import uuid
@@ -21,7 +24,8 @@ from devices.errors import InventoryError
 from devices.local import LocalConnection
 
 PREFIX = "virtual:"
-SCHEMA = 4  # of the root; another one is replaced
+SCHEMA = 5  # of the root; another one is replaced
+_NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 
 
 @dataclass(frozen=True)
@@ -84,19 +88,20 @@ class VirtualConnection(LocalConnection):
     """A virtual board, kept in a folder of the agent's home on this machine; made at the first use."""
 
     def __init__(self, host: str) -> None:
-        board = host.removeprefix(PREFIX)
-        if board not in _BOARDS:
+        board, _, number = host.removeprefix(PREFIX).partition("#")
+        if board not in _BOARDS or ("#" in host and not _NUMBER.fullmatch(number)):
             raise InventoryError(
-                f"there is no virtual board {board!r}",
-                hint="virtual boards: " + ", ".join(PREFIX + name for name in NAMES),
+                f"there is no virtual board {host.removeprefix(PREFIX)!r}",
+                hint="virtual boards: " + ", ".join(PREFIX + name for name in NAMES) + f"; units: {PREFIX}{NAMES[0]}#2",
             )
         self.name = host
+        unit = int(number) if number else None
         self.poll_s = 0.1
-        self.root = Path(super().home()) / "virtual" / board
+        self.root = Path(super().home()) / "virtual" / (board if unit is None else f"{board}-unit-{unit}")
         self.agent_options = ("--root", str(self.root))
         made = self.root / "virtual.json"
         if not made.exists() or json.loads(made.read_text())["schema"] != SCHEMA:
-            make_board(self.root, board)
+            make_board(self.root, board, unit)
 
     @property
     def backend(self) -> str:
@@ -106,22 +111,52 @@ class VirtualConnection(LocalConnection):
         return str(self.root / "home" / ".lightnas-edge")
 
 
-def make_board(root: Path, board: str) -> None:
-    """Write the system files of a board below `root`, seen whole or not at all."""
+@dataclass(frozen=True)
+class UnitFactors:
+    """By what a unit differs from the nominal board: factors of its speeds, its powers and its noise."""
+
+    compute: float = 1.0
+    bandwidth: float = 1.0
+    host: float = 1.0  # of the times to launch and to synchronise
+    idle: float = 1.0
+    dynamic: float = 1.0
+    noise: float = 1.0
+
+
+def unit_factors(board: str, unit: int | None) -> UnitFactors:
+    """Invented, and the same for a number every time: about 0.4 % in speed, 3 to 5 % in power. None: the nominal board."""
+    if unit is None:
+        return UnitFactors()
+    drawn = random.Random(f"{board}#{unit}")
+    common = drawn.gauss(0, 0.004)
+    return UnitFactors(
+        compute=math.exp(common + drawn.gauss(0, 0.001)),
+        bandwidth=math.exp(common + drawn.gauss(0, 0.001)),
+        host=math.exp(-common + drawn.gauss(0, 0.001)),
+        idle=math.exp(drawn.gauss(0, 0.05)),
+        dynamic=math.exp(drawn.gauss(0, 0.03)),
+        noise=drawn.uniform(0.7, 1.6),
+    )
+
+
+def make_board(root: Path, board: str, unit: int | None = None) -> None:
+    """Write the system files of a unit of a board below `root`, seen whole or not at all."""
     catalogue = json.loads((resources.files("devices") / "catalog" / f"{board}.json").read_text(encoding="utf-8"))
     part = root.with_name(f"{root.name}.part-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
-    _Maker(part, board, catalogue).make()
+    _Maker(part, board, catalogue, unit).make()
     shutil.rmtree(root, ignore_errors=True)
     os.replace(part, root)
 
 
 class _Maker:
-    def __init__(self, root: Path, board: str, catalogue: dict[str, Any]) -> None:
+    def __init__(self, root: Path, board: str, catalogue: dict[str, Any], unit: int | None) -> None:
         self._root = root
         self._board = board
         self._catalogue = catalogue
         self._facts = _BOARDS[board]
+        self._unit = unit
+        self._factors = unit_factors(board, unit)
 
     def make(self) -> None:
         self._identity()
@@ -132,14 +167,15 @@ class _Maker:
         self._tools()
         facts = self._facts
         release = self._release()
-        factors = {"fp32": 1, "fp16": 2, "int8": 4}
+        factors, unit = {"fp32": 1, "fp16": 2, "int8": 4}, self._factors
         self._write(
             "virtual.json",
             json.dumps({
-                "kind": "virtual-board", "schema": SCHEMA, "name": self._board, "seed": 0,
-                "noise": 0.004, "context": 0.03, "tensorrt": {"version": release["tensorrt"], "opset": release["onnx_opset"]},
-                "macs_per_ns": {name: facts.macs_per_ns * factors[name] for name in self._catalogue["precisions"]},
-                "bandwidth_gb_s": facts.bandwidth_gb_s, "launch_us": facts.launch_us, "sync_us": facts.sync_us,
+                "kind": "virtual-board", "schema": SCHEMA, "name": self._board, "seed": self._unit or 0,
+                "noise": 0.004 * unit.noise, "context": 0.03, "tensorrt": {"version": release["tensorrt"], "opset": release["onnx_opset"]},
+                "macs_per_ns": {name: facts.macs_per_ns * factors[name] * unit.compute for name in self._catalogue["precisions"]},
+                "bandwidth_gb_s": facts.bandwidth_gb_s * unit.bandwidth,
+                "launch_us": facts.launch_us * unit.host, "sync_us": facts.sync_us * unit.host,
                 "tau_s": self._catalogue["power"]["filter_tau_s"], "thermal": thermal, "rails": rails,
             }, indent=1),
         )  # fmt: skip
@@ -160,6 +196,7 @@ class _Maker:
         ubuntu = self._release()["ubuntu"]
         memory_gb = next(row["memory_gb"] for row in self._catalogue["modules"] if row["part"] == facts.module)
         self._write("proc/device-tree/model", facts.model + "\0")
+        self._write("proc/device-tree/serial-number", f"virtual-{self._board}-{self._unit or 'nominal'}\0")
         self._write("proc/device-tree/compatible", f"nvidia,{facts.module}\0nvidia,{self._catalogue['soc']}\0")
         self._write(
             "etc/nv_tegra_release",
@@ -246,7 +283,7 @@ class _Maker:
         return made
 
     def _rail(self, chip: str, index: int, rail: dict[str, Any], iio: bool) -> dict[str, Any]:
-        facts, label = self._facts, rail["label"]
+        facts, label, unit = self._facts, rail["label"], self._factors
         shunt = rail["shunt_mohm"] or _DEFAULT_SHUNT_MOHM
         names = [f"{prefix}{index}_input" for prefix in (("in_voltage", "in_current") if iio else ("in", "curr"))]
         self._write(f"{chip}/{f'rail_name_{index}' if iio else f'in{index}_label'}", label)
@@ -260,8 +297,9 @@ class _Maker:
         steady, gpu, memory = (1.0, 1.0, 1.0) if whole else _SHARES[label]
         return {
             "label": label, "total": label in self._catalogue["power"]["total"], "millivolts": facts.millivolts,
-            "shunt_mohm": shunt, "idle_mw": facts.idle_mw * steady, "clock_mw": facts.clock_mw * steady,
-            "gpu_mw": facts.gpu_mw * gpu, "memory_mw": facts.memory_mw * memory,
+            "shunt_mohm": shunt, "idle_mw": facts.idle_mw * steady * unit.idle,
+            "clock_mw": facts.clock_mw * steady * unit.dynamic,
+            "gpu_mw": facts.gpu_mw * gpu * unit.dynamic, "memory_mw": facts.memory_mw * memory * unit.dynamic,
             "voltage_file": f"{chip}/{names[0]}", "current_file": f"{chip}/{names[1]}",
             "power_file": f"{chip}/in_power{index}_input" if iio else None,
         }  # fmt: skip

@@ -1,5 +1,6 @@
 """Identifies this machine. Roots of system files are parameters, so a folder of text files can be a board."""
 
+import hashlib
 import os
 import pkgutil
 import re
@@ -94,7 +95,23 @@ def fingerprint(description: BoardDescription, system: System = THIS_MACHINE) ->
         "power_mode": None if mode is None else mode.name,
         "clocks": clocks.clock_state(system.sysfs),
         "simulated": system.is_virtual,
+        "unit": unit(system),
     }
+
+
+_UNIT_SALT = "lightnas-edge unit 1:"  # a table shows which numbers come from one unit, and not its serial number
+
+
+def unit(system: System) -> Optional[str]:
+    """Which unit of its model this is: 12 hex digits that follow from its serial number, else from its machine-id.
+
+    The serial number comes first: boards that were flashed from one image may share a machine-id.
+    """
+    for path in (os.path.join(system.proc, "device-tree/serial-number"), os.path.join(system.etc, "machine-id")):
+        name = (clocks.read_text(path) or "").strip()
+        if name.strip("0"):
+            return hashlib.sha256((_UNIT_SALT + name).encode("utf-8")).hexdigest()[:12]
+    return None
 
 
 class PowerMode(NamedTuple):

@@ -27,7 +27,7 @@ SAMPLE_S = 0.1  # of the power sampler
 REST_S = 600.0  # between two starts of the agent: the board has cooled
 SHUNT_STEP_UV = 40.0
 LEAKAGE_PER_K = 0.002
-SCHEMA = 4
+SCHEMA = 5
 STATE_FILE = "virtual.state"
 NAMES = ("jetson-agx-xavier", "jetson-nano", "jetson-orin-nano", "jetson-tx2")  # that devices/virtual.py can make
 

@@ -8,12 +8,17 @@ from typing import Any
 
 from lightnas_edge.errors import FingerprintError
 
+UNIT = "unit"  # field of a fingerprint: which unit of a model
+
 
 def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """`power_mode 'MAXN' and '15W'` for every field that differs; a field that is absent differs from null."""
+    """`power_mode 'MAXN' and '15W'` for every field that differs; a field that is absent differs from null.
+
+    The unit is left out: numbers of two units of one model, in one state, may be compared. What they differ by is measured.
+    """
     return [
         f"{name} {_field(one, name)} and {_field(other, name)}"
-        for name in sorted({*one, *other})
+        for name in sorted({*one, *other} - {UNIT})
         if (name in one, one.get(name)) != (name in other, other.get(name))
     ]
 

@@ -33,6 +33,7 @@ from lightnas_edge.measuring.tables import ENERGY_ROUNDS
 from lightnas_edge.predictor import AdditivePredictor, CountedPredictor, Observations, load_observations
 from lightnas_edge.predictor.recalibration import recalibrated
 from lightnas_edge.records.base import Fingerprint
+from lightnas_edge.records.differences import fingerprint_differences
 from lightnas_edge.records.confirm import ConfirmPlan, PlannedMetric, PlannedNetwork
 from lightnas_edge.records.run import ConfirmationRecord, MeasuredMetric, MeasuredNetwork
 from lightnas_edge.runs import Run
@@ -260,7 +261,7 @@ class _Board:
     def _observations(self, tables: Sequence[luts.Lut], metric: str) -> Observations:
         """Raises FingerprintError: the board is not in the state in which the predictor was measured."""
         self.before[metric].require_same_board(tables[-1].fingerprint, f"the networks in {tables[-1].path}")
-        same = self.table is not None and self.table.fingerprint == tables[-1].fingerprint
+        same = self.table is not None and not fingerprint_differences(self.table.fingerprint, tables[-1].fingerprint)
         return load_observations(self.space, tables, self.table if same else None, metric=metric)
 
     # -- what is known then ---------------------------------------------------------------------------------

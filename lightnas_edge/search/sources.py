@@ -20,6 +20,7 @@ from lightnas_edge.predictor import (
     reachable_range,
     reference_predictor,
 )
+from lightnas_edge.records.differences import fingerprint_differences
 from lightnas_edge.runs import Run
 from lightnas_edge.search.constraints import Budget, Constraint, board_of, precision_of
 from lightnas_edge.search.selection import check_budget
@@ -202,7 +203,7 @@ def merge_with_run(boards: Sequence[BoardPredictors], known: Sequence[BoardPredi
     """
     for board in boards:
         for same in known:
-            if same.fingerprint == board.fingerprint:
+            if not fingerprint_differences(same.fingerprint, board.fingerprint):
                 board.table = board.table or same.table
                 board.predictors = same.predictors | board.predictors
             if same.board == board.board:
@@ -404,7 +405,7 @@ def _sampled(lut: luts.Lut) -> list[luts.Lut]:
     """Networks that `lightnas-edge sample` measured with the settings of a host's table: in the file named after it."""
     path = lut.path.with_name(lut.path.name.removesuffix(".lut.jsonl") + "-networks.lut.jsonl")
     networks = [luts.read(path)] if path.is_file() else []
-    return [each for each in networks if each.fingerprint == lut.fingerprint]
+    return [each for each in networks if not fingerprint_differences(each.fingerprint, lut.fingerprint)]
 
 
 def _table_of(predictor: Predictor, path: Path) -> Path | None:
