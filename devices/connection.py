@@ -56,6 +56,9 @@ class Connection(Protocol):
     def read(self, remote: str, offset: int = 0, *, limit: int = LONGEST_READ) -> bytes:
         """The bytes of a file from an offset on; an error where there are more than `limit`."""
 
+    def read_part(self, remote: str, offset: int, length: int) -> bytes:
+        """At most `length` bytes of a file from an offset on; fewer only at its end."""
+
     def sha256(self, remote: str, length: int | None = None) -> str:
         """The SHA-256 of a file, or of its first `length` bytes, computed on the board."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from devices.connection import LONGEST_READ, Completed
 from devices.errors import BoardUnreachableError
 from devices.programs import DETACH, default_backend, started, too_long
+from lightnas_edge.files import sha256_of_file, sha256_of_start
 
 
 class LocalConnection:
@@ -51,7 +51,7 @@ class LocalConnection:
         part = f"{remote}.part-{os.getpid()}"
         try:
             shutil.copyfile(local, part)
-            if _sha256(Path(part)) != _sha256(local):
+            if sha256_of_file(Path(part)) != sha256_of_file(local):
                 raise BoardUnreachableError(f"{local} arrived damaged as {part}")
             os.replace(part, remote)
         except OSError as err:
@@ -65,7 +65,10 @@ class LocalConnection:
             self.put(local, remote)
 
     def sha256(self, remote: str, length: int | None = None) -> str:
-        return hashlib.sha256(self.read(remote)[:length]).hexdigest()
+        try:
+            return sha256_of_start(Path(remote), length)
+        except OSError as err:
+            raise _unreachable(f"cannot read {remote}", err) from err
 
     def read(self, remote: str, offset: int = 0, *, limit: int = LONGEST_READ) -> bytes:
         try:
@@ -77,6 +80,14 @@ class LocalConnection:
         if len(content) > limit:
             raise too_long(remote, self.name, limit)
         return content
+
+    def read_part(self, remote: str, offset: int, length: int) -> bytes:
+        try:
+            with open(remote, "rb") as file:
+                file.seek(offset)
+                return file.read(length)
+        except OSError as err:
+            raise _unreachable(f"cannot read {remote}", err) from err
 
     def exists(self, remote: str) -> bool:
         return os.path.exists(remote)
@@ -124,8 +135,3 @@ class LocalConnection:
 
 def _unreachable(what: str, err: OSError) -> BoardUnreachableError:
     return BoardUnreachableError(f"{what} on localhost: {err.strerror or err}")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

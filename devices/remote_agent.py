@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import tempfile
 import time
@@ -21,12 +20,13 @@ from pathlib import Path
 
 from devices.cache import LONGEST_NOTE, lock_holder, make_room
 from devices.connection import Completed, Connection
-from devices.errors import AgentFailedError, BoardBusyError, ContradictionError, DeviceError, TableWriteError
-from devices.liveness import is_alive, send_signal
+from devices.errors import AgentFailedError, BoardBusyError, DeviceError, TableWriteError
+from devices.journal_copies import append_new, drop_torn_line, is_start_of, mend, whole_bytes
+from devices.liveness import ProcessRecord, identify, is_alive, send_signal
 from devices.programs import last_line
 from devices.remote_job import LARGEST_MANIFEST
 from lightnas_edge.errors import RecordError
-from lightnas_edge.files import write_atomic
+from lightnas_edge.files import sha256_of_start, write_atomic
 from lightnas_edge.records.board import ProbeResult, SetupReport
 from lightnas_edge.records.job import AgentFailure, JobManifest, Status
 from lightnas_edge.records.plain_text import clean_lines
@@ -62,7 +62,8 @@ class Campaign:
         self._folder = f"{self._home}/jobs/{self._job.job}"
         self._where = ["--job", self._folder, "--home", self._home, *connection.agent_options]
         self._sudo_password = sudo_password
-        self._pid: int | None = None  # of the agent, where this object started or joined it
+        self._process: ProcessRecord | None = None  # of the agent, where this object started or joined it
+        self._fetched: int | None = None  # bytes of the board's journal that this side's copy stands for
 
     @classmethod
     def running(cls, connection: Connection, scratch: Path) -> Campaign | None:
@@ -98,7 +99,8 @@ class Campaign:
 
         Raises:
             BoardBusyError: another agent is at work.
-            DeviceError: the board's journal and this side's copy contradict each other, or the board is out of reach.
+            ContradictionError: intact lines of the board's journal and of this side's copy contradict each other.
+            DeviceError: the board is out of reach.
         """
         holder = lock_holder(self._connection)
         if holder is not None:
@@ -111,7 +113,7 @@ class Campaign:
                     f"since {holder.started}",
                     hint="wait for it, or stop it on the board with `kill -INT PID`",
                 )
-            self._pid = holder.pid
+            self._process = holder
             return
         for folder in (self._folder, f"{self._home}/models", f"{self._home}/data"):
             self._connection.mkdir(folder)
@@ -129,11 +131,12 @@ class Campaign:
         if self._job.board_setup is not None:
             self._set_up(agent)
         try:
-            self._pid = self._connection.start(
+            pid = self._connection.start(
                 [self._connection.python(), agent, "run", *self._where],
                 log=self._on_board("agent.log"),
                 output=self._on_board("agent.out"),
             )
+            self._process = identify(self._connection, pid)
         except KeyboardInterrupt:
             self._stop(FIRST_STATUS_S)  # it may have started all the same
             raise
@@ -184,7 +187,7 @@ class Campaign:
                 write_atomic(folder / f"{key}.layers.json", content)
 
     def _follow(self, journal: Path, on_progress: Callable[[Status], None] | None) -> Status:
-        self._compare(journal)
+        self._fetched = self._compare(journal)
         started_s = time.monotonic()
         while True:
             status = self._status()
@@ -194,6 +197,7 @@ class Campaign:
             if status is not None and on_progress is not None:
                 on_progress(status)
             if status is not None and status.final:
+                self._fetched = self._compare(journal)  # it may have been damaged in the meantime
                 return status
             if status is not None and not alive:
                 status = self._status()
@@ -216,8 +220,8 @@ class Campaign:
             status = self._status()
             if status is None and (time.monotonic() - begun_s > patience_s or self._is_dead()):
                 return
-            if status is None and self._pid is not None and not signalled:
-                signalled = self._connection.signal(self._pid, signal.SIGINT)
+            if status is None and self._process is not None and not signalled:
+                signalled = send_signal(self._connection, self._process, signal.SIGINT)
             # Its last status precedes the end of its process, which holds the board's lock.
             if status is not None and not is_alive(self._connection, status):
                 return
@@ -226,8 +230,8 @@ class Campaign:
             time.sleep(self._connection.poll_s)
 
     def _is_dead(self) -> bool:
-        """Whether the agent's process has ended, as far as its number is known."""
-        return self._pid is not None and not self._connection.signal(self._pid, 0)
+        """Whether the agent's process has ended, as far as it is known."""
+        return self._process is not None and not is_alive(self._connection, self._process)
 
     def _set_up(self, agent: str) -> None:
         """Set clocks and power mode as the job requires. A guard on the board restores both when the agent has ended."""
@@ -282,64 +286,35 @@ class Campaign:
         return self._connection.read(path, start, limit=LONGEST_NOTE).decode(errors="replace")
 
     def _seed(self, journal: Path) -> None:
-        """Send this side's copy of the journal where the board's is shorter."""
-        here = _whole_lines(journal.read_bytes())
+        """Send this side's copy of the journal where the board's is shorter, and mend both where one is damaged."""
         remote = self._on_board("journal.jsonl")
-        if self._begins_with(remote, here):
+        if is_start_of(journal, whole_bytes(journal), self._connection, remote):
             return
-        there = _whole_lines(self._connection.read(remote)) if self._connection.exists(remote) else b""
-        self._refuse_contradiction(journal, here, there)
-        if len(here) > len(there):
-            with tempfile.TemporaryDirectory() as scratch:
-                whole = Path(scratch) / "journal.jsonl"
-                whole.write_bytes(here)
-                self._connection.put(whole, remote)
+        length = self._connection.size(remote) if self._connection.exists(remote) else 0
+        if length == 0 or (
+            length < journal.stat().st_size and self._connection.sha256(remote) == sha256_of_start(journal, length)
+        ):
+            self._connection.put(journal, remote)  # the agent cuts off a torn last line
+        else:
+            mend(self._connection, remote, journal, send=True)
 
-    def _compare(self, journal: Path) -> None:
-        """Check that the board's journal continues this side's copy, and drop the copy's torn tail."""
-        content = journal.read_bytes() if journal.exists() else b""
-        here = _whole_lines(content)
-        remote = self._on_board("journal.jsonl")
-        if here and not self._begins_with(remote, here):
-            there = self._connection.read(remote) if self._connection.exists(remote) else b""
-            self._refuse_contradiction(journal, here, there[: len(here)])
-            if len(there) < len(here):
-                raise DeviceError(f"{journal} is longer than the board's journal", hint="start the campaign with it")
-        if len(here) < len(content):
-            os.truncate(journal, len(here))
-
-    def _begins_with(self, remote: str, here: bytes) -> bool:
-        """Whether a file on the board begins with these bytes. Compared by checksum: the file may be long and the link slow."""
-        if not self._connection.exists(remote) or self._connection.size(remote) < len(here):
-            return False
-        return self._connection.sha256(remote, len(here)) == hashlib.sha256(here).hexdigest()
-
-    def _refuse_contradiction(self, journal: Path, here: bytes, there: bytes) -> None:
-        common = min(len(here), len(there))
-        if here[:common] == there[:common]:
-            return
-        lines = zip(here.splitlines(), there.splitlines(), strict=False)
-        number = next(number for number, (ours, theirs) in enumerate(lines, start=1) if ours != theirs)
-        raise ContradictionError(
-            f"{journal} and the board's journal of this job differ from line {number} on",
-            hint="measure again with --fresh, or move the file away and fetch the board's",
-        )
+    def _compare(self, journal: Path) -> int:
+        """Have this side's copy hold what is intact in either; for how many bytes of the board's journal it stands then."""
+        remote, length = self._on_board("journal.jsonl"), whole_bytes(journal)
+        if is_start_of(journal, length, self._connection, remote):
+            drop_torn_line(journal, length)
+            return length
+        return mend(self._connection, remote, journal, send=False)
 
     def _fetch(self, journal: Path) -> None:
         remote = self._on_board("journal.jsonl")
         if not self._connection.exists(remote):
             return
-        offset = journal.stat().st_size if journal.exists() else 0
-        new = _whole_lines(self._connection.read(remote, offset))
-        if new:
-            try:
-                with open(journal, "ab") as file:
-                    file.write(new)
-            except OSError as err:
-                raise TableWriteError(
-                    f"cannot write {journal}: {err.strerror or err}",
-                    hint="the board keeps what was measured; make room there, and run the same command again",
-                ) from err
+        size = self._connection.size(remote)
+        if self._fetched is None or size < self._fetched:  # somebody cut it
+            self._fetched = self._compare(journal)
+        if size > self._fetched:
+            self._fetched += append_new(self._connection, remote, self._fetched, journal)
 
     def _send_missing(self, kind: str, suffix: str, digests: list[str]) -> None:
         there = self._connection.listdir(f"{self._home}/{kind}")
@@ -451,7 +426,3 @@ def _sources(folder: Traversable, prefix: str) -> dict[str, bytes]:
         elif entry.name.endswith(".py"):
             found[prefix + entry.name] = entry.read_bytes()
     return found
-
-
-def _whole_lines(content: bytes) -> bytes:
-    return content[: content.rfind(b"\n") + 1]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from devices.cache import is_job
 from devices.connection import Connection
-from devices.errors import ContradictionError
+from devices.journal_copies import LARGEST_JOURNAL, append_new, drop_torn_line, is_start_of, mend, whole_bytes
 from lightnas_edge.errors import RecordError
 from lightnas_edge.records.job import JobManifest
 from lightnas_edge.records.plain_text import clean_lines, clean_text
 
 # Sizes that a board states become memory here, so they are bounded; JobManifest bounds its names.
 LARGEST_MANIFEST = 64 << 20
-LARGEST_JOURNAL = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -58,28 +55,20 @@ def remote_jobs(connection: Connection) -> tuple[list[RemoteJob], list[str]]:
 
 
 def fetch_journal(connection: Connection, remote: RemoteJob, path: Path) -> int:
-    """Bring a file up to a board's journal by fetching the missing bytes, whole lines only; the number of bytes fetched.
+    """Bring a file up to a board's journal by fetching the missing bytes, whole lines only; by how many bytes it grew.
 
-    A file that is longer than the board's journal stays unchanged.
+    Where one of them is damaged, the file keeps every line that is intact in either. The board's is not changed.
 
     Raises:
-        ContradictionError: they differ in the part that both contain; the file is unchanged.
+        ContradictionError: intact lines of the two contradict each other; the file is unchanged.
+        TableWriteError: the file cannot be written.
     """
-    content = path.read_bytes() if path.exists() else b""
-    here = content[: content.rfind(b"\n") + 1]
-    common = min(len(here), remote.size_bytes)
-    if common and connection.sha256(remote.journal, common) != hashlib.sha256(here[:common]).hexdigest():
-        raise ContradictionError(f"{path} and job {remote.job} on {connection.name} contain different measurements")
-    if len(here) > remote.size_bytes:
-        return 0
-    new = connection.read(remote.journal, len(here), limit=LARGEST_JOURNAL)
-    new = new[: new.rfind(b"\n") + 1]
-    if len(here) < len(content):
-        os.truncate(path, len(here))  # a line that was cut off when it was written
-    if new:
-        with open(path, "ab") as file:
-            file.write(new)
-    return len(new)
+    before = whole_bytes(path)
+    if is_start_of(path, before, connection, remote.journal):
+        drop_torn_line(path, before)
+        return append_new(connection, remote.journal, before, path)
+    mend(connection, remote.journal, path, send=False)
+    return max(0, path.stat().st_size - before)
 
 
 def _remote_job(connection: Connection, folder: str, name: str, sizes: dict[str, int]) -> RemoteJob:

@@ -70,5 +70,19 @@ def sha256_of_file(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
+    return sha256_of_start(path, None)
+
+
+def sha256_of_start(path: Path, length: int | None) -> str:
+    """As `sha256_of_file`, of the first `length` bytes; of all where it is None.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        left = math.inf if length is None else length
+        while block := file.read(int(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()

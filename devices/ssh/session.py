@@ -145,6 +145,9 @@ class SshConnection:
             raise too_long(remote, self.name, limit)
         return content
 
+    def read_part(self, remote: str, offset: int, length: int) -> bytes:
+        return self._attempt(f"cannot read {remote}", partial(transfer.read, remote, offset, length))[:length]
+
     def sha256(self, remote: str, length: int | None = None) -> str:
         python = self.python()
         return self._attempt(f"cannot check {remote}", lambda link: link.sha256(python, [(remote, length)])[0])

@@ -76,17 +76,33 @@ def test_a_damaged_middle_line_is_named_and_measured_again(copy):
     assert len(luts.read(table).visits) == 96
 
 
-def test_a_table_that_contradicts_the_boards_own_is_refused_and_unchanged(copy):
+def test_a_damaged_table_is_mended_from_the_boards_own(copy):
     table = copy / "ops.lut.jsonl"
-    damaged = table.read_text().splitlines(keepends=True)
+    before = table.read_bytes()
+    damaged = before.decode().splitlines(keepends=True)
     damaged[50] = damaged[50].replace('"samples_ms":[', '"samples_ms":[9', 1)
     table.write_text("".join(damaged))
+
+    answer = run("profile", "--space", "tiny", "--rounds", 4, "--out", table)
+
+    assert answer.code == 0, answer.err
+    assert "ops.lut.jsonl has 1 damaged lines" in answer.err
+    assert table.read_bytes() == before
+
+
+def test_a_table_that_contradicts_the_boards_own_is_refused_and_unchanged(copy):
+    table = copy / "ops.lut.jsonl"
+    changed = table.read_text().splitlines(keepends=True)
+    body = changed[50][: changed[50].rindex(',"crc32"')].replace('"samples_ms":[', '"samples_ms":[9', 1)
+    changed[50] = f'{body},"crc32":"{zlib.crc32(body.encode() + b"}"):08x}"}}\n'
+    table.write_text("".join(changed))
     before = table.read_bytes()
 
     answer = run("profile", "--space", "tiny", "--rounds", 4, "--out", table)
 
     assert answer.code == 1
-    assert "the board's journal of this job differ from line 51 on" in answer.err
+    assert "ops.lut.jsonl line 51 and the board's journal of this job" in answer.err
+    assert "line 51 are intact and differ" in answer.err
     assert "move the file away and fetch the board's" in answer.err
     assert table.read_bytes() == before
 

@@ -135,6 +135,9 @@ def test_parts_of_a_file_are_read_and_hashed(connection, folder, tmp_path):
     assert connection.read(f"{folder}/file", 60_000) == b"new"
     assert connection.read(f"{folder}/file", 60_003) == b""
     assert connection.read(f"{folder}/file", 60_004) == b""
+    assert connection.read_part(f"{folder}/file", 59_997, 3) == b"old"
+    assert connection.read_part(f"{folder}/file", 59_999, 40_000) == b"dnew"
+    assert connection.read_part(f"{folder}/file", 60_003, 8) == b""
     assert connection.sha256(f"{folder}/file", 3) == hashlib.sha256(b"old").hexdigest()
 
 
