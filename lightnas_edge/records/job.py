@@ -19,6 +19,7 @@ JobName = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 BootId = Annotated[Line, Field(max_length=100)] | None
 Ticks = Annotated[int, Field(ge=0, lt=2**63)] | None  # of the kernel's clock, from the boot to the start of a process
+CommandHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None  # the beginning of the SHA-256 of a command line
 Purpose = Literal["profile", "sample", "verify", "model"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 BuildTimeout = Annotated[float, Field(gt=1e-3, le=1e6)]
@@ -154,6 +155,7 @@ class Status(Record):
     pid: Positive
     boot_id: BootId
     start_ticks: Ticks
+    command: CommandHash
     message: Line
     warning: Lines = ""  # about the board's settings after the run
 
@@ -168,6 +170,7 @@ class LockHolder(Record):
     pid: Positive
     boot_id: BootId
     start_ticks: Ticks
+    command: CommandHash
     job: JobName
     started: Annotated[Line, Field(max_length=100)]
 

@@ -347,7 +347,7 @@ def test_a_full_disk_loses_nothing(agent, write_job, tools):
 def test_a_second_agent_is_refused_with_the_holder(agent, write_job):
     job = write_job()
     agent.home.mkdir()
-    identity = {"boot_id": "a boot", "start_ticks": 1}
+    identity = {"boot_id": "a boot", "start_ticks": 1, "command": "c"}
     holder = {"pid": os.getpid(), **identity, "job": "ffff", "started": "2026-11-23T19:00:00Z"}
     with open(agent.home / "agent.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -40,12 +40,13 @@ def samples(tmp_path_factory):
         pid=7,
         boot_id="b",
         start_ticks=1,
+        command="0" * 16,
         message="",
     )
     return {
         JobManifest: json.loads((folder / "manifest.json").read_text()),
         Status: status.to_json(),
-        LockHolder: {"pid": 1, "boot_id": "b", "start_ticks": 1, "job": "0" * 16, "started": "2026-11-23T19:00:00Z"},
+        LockHolder: {"pid": 1, "boot_id": "b", "start_ticks": 1, "command": "0" * 16, "job": "0" * 16, "started": "2026-11-23T19:00:00Z"},
         AgentFailure: {"kind": "error", "schema": 1, "code": "locked", "message": "m", "remedy": "r", "exit_code": 75},
         ProbeResult: probed.to_json(),
         SetupReport: {

@@ -42,7 +42,7 @@ def test_a_line_that_grows_between_two_polls_arrives_once_and_whole(connection, 
     journal = on_board(connection, "journal.jsonl")
     ends = [whole.index(b"\n", position) + 1 for position in (0, len(whole) // 2)]
     status = json.loads(on_board(connection, "status.json").read_text())
-    running = status | {"state": "running", "pid": os.getpid(), "boot_id": None, "start_ticks": None}
+    running = status | {"state": "running", "pid": os.getpid(), "boot_id": None, "start_ticks": None, "command": None}
     steps = [whole[: ends[0]], whole[: ends[1] - 7], whole[: ends[1] + 3], whole]
     seen = []
 
