@@ -172,8 +172,9 @@ def search_passes(task: Task, config) -> float:
     validation = len(task.data.validation) // config.architecture_batch * config.architecture_batch
     warmup = Schedule.of(config, 1).warmup_epochs
     searching = config.epochs - warmup
-    each = 3 if config.method == "lightnas" else config.paths
-    return 3 * train * (warmup * len(task.space.operators) + searching) + each * validation * searching
+    return (
+        3 * train * (warmup * len(task.space.operators) + searching) + config.validation_passes * validation * searching
+    )
 
 
 def supernet_fitness(task: Task, data, weights, config) -> Callable[[tuple[int, ...]], float]:

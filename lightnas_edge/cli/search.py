@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 # Arguments that --from takes from the finished search.
 _OF_THE_SEARCH = (
-    "method", "epochs", "warmup_epochs", "batch_size", "accumulate", "architecture_batch_size", "weight_lr", "seed",
+    "method", "evidence", "epochs", "warmup_epochs", "batch_size", "accumulate", "architecture_batch_size", "weight_lr", "seed",
     "train_precision", "tensorboard", "fresh", "force",
 )  # fmt: skip
 
@@ -93,6 +93,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--method", default="shared", choices=("shared", "entangled", "lightnas"),
         help="entangled: as shared, and operators are cuts of the largest, which teaches the others; lightnas: the published loop, one "
         "budget (default: shared, one supernet for any number)",
+    )  # fmt: skip
+    group.add_argument(
+        "--evidence", default="losses", choices=("losses", "gradients"),
+        help="what operator scores are fitted to: losses of whole paths, or gradients of the difference between two operators of every "
+        "layer (default: losses)",
     )  # fmt: skip
     group.add_argument("--epochs", type=count, default=90, metavar="N", help="default: 90")
     group.add_argument("--warmup-epochs", type=count, metavar="N", help="weights only (default: a ninth of the epochs)")
@@ -166,7 +171,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         )
     choose_device(arguments.device)  # refused before a run is begun
     config = SearchConfig(
-        method=arguments.method, epochs=arguments.epochs, warmup_epochs=arguments.warmup_epochs,
+        method=arguments.method, evidence=arguments.evidence, epochs=arguments.epochs, warmup_epochs=arguments.warmup_epochs,
         batch=arguments.batch_size, architecture_batch=arguments.architecture_batch_size,
         weight_lr=arguments.weight_lr, seed=arguments.seed, confidence=arguments.confidence, device=arguments.device,
         two_sided=arguments.two_sided, candidates=arguments.candidates or SearchConfig.candidates,

@@ -75,6 +75,24 @@ class Supernet(nn.Module):
                 x = cast(Tensor, _Gate.apply(x, gates[layer]))  # type: ignore[no-untyped-call]  # torch has no type for it
         return cast(Tensor, self.head(x))
 
+    def forward_pairs(self, x: Tensor, pairs: Sequence[tuple[int, int]], gates: Tensor) -> Tensor:
+        """Run two operators in every layer and mix their outputs; the memory of two paths.
+
+        Args:
+            x: (N, 3, S, S) normalised images.
+            pairs: (L, 2) positions in `space.operators`, the two of a layer different.
+            gates: (L, 2) factors of the two outputs of every layer.
+
+        Returns:
+            (N, classes) logits.
+        """
+        x = self.first(self.stem(x))
+        for layer, (one, other) in enumerate(pairs):
+            candidates = cast(nn.ModuleList, self.layers[layer])
+            mixed = gates[layer, 0] * candidates[one](x) + gates[layer, 1] * candidates[other](x)
+            x = interruptible_backward(mixed)
+        return cast(Tensor, self.head(x))
+
     @contextmanager
     def calibrated(self, indices: Sequence[int], batches: Iterable[Tensor]) -> Iterator[None]:
         """Within it the path normalises with the statistics of `batches` (training images) instead of those of the

@@ -180,7 +180,10 @@ def affordable(
     train, validation = len(data.train), len(data.validation)
     searching = config.epochs - warmup_epochs
     warmup_paths, paths = paths_per_step
-    whole = 3 * train * (warmup_paths * warmup_epochs + paths * searching) + config.paths * validation * searching
+    whole = (
+        3 * train * (warmup_paths * warmup_epochs + paths * searching)
+        + config.validation_passes * validation * searching
+    )
     return min(config.candidates, int(share * whole / images_each))
 
 

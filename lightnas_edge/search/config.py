@@ -39,6 +39,8 @@ PUBLISHED = Published()
 
 SHARED, ENTANGLED, LIGHTNAS = "shared", "entangled", "lightnas"
 METHODS = (SHARED, ENTANGLED, LIGHTNAS)
+LOSSES, GRADIENTS = "losses", "gradients"
+EVIDENCE = (LOSSES, GRADIENTS)
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -50,6 +52,8 @@ class SearchConfig:
         method: `shared`: one supernet for any number of budgets, operator scores fitted to the losses of whole paths,
             the network chosen among candidates on held-out images. `entangled`: the same with candidates that are cuts of the
             largest, and paths that learn from the largest network. `lightnas`: as published, one budget.
+        evidence: what operator scores are fitted to (`shared` and `entangled`): `losses` of whole paths, or `gradients` of the
+            difference between two operators of every layer.
         epochs: of the whole search. Warm-up, temperature, halvings and brake are stretched to it, so that a short
             search has the shape of the published one of 90.
         batch: batch size of weight updates.
@@ -64,7 +68,7 @@ class SearchConfig:
             without training showed no clear winner among 8 pairs of factors (median 4 to 15 % off). That the network
             selected keeps the budget follows from the exact selection alone.
         two_sided: the budget is a target from both sides, as published; None: only with the method `lightnas`.
-        paths: of each validation batch whose losses are compared (`shared`). Four give three comparisons for twice the
+        paths: of each validation batch whose losses are compared (with `losses`). Four give three comparisons for twice the
             passes of the one comparison that two give.
         candidates: networks of each budget that are compared on held-out images, at most (`shared`).
         micro_batches: per weight update, run one after the other: less memory, and batch norm sees one at a time.
@@ -77,6 +81,7 @@ class SearchConfig:
     """
 
     method: str = SHARED
+    evidence: str = LOSSES
     epochs: int = PUBLISHED.epochs
     batch: int = PUBLISHED.batch
     architecture_batch: int | None = None
@@ -118,7 +123,7 @@ class SearchConfig:
             faults.append(f"warmup_epochs: {self.warmup_epochs} of {self.epochs} epochs leave none to search")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             faults.append(f"confidence: expected a number from 0.5 to below 1, found {self.confidence}")
-        for name, known in (("method", METHODS), ("precision", PRECISIONS)):
+        for name, known in (("method", METHODS), ("evidence", EVIDENCE), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 faults.append(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
         if 2 * self.micro_batches > self.batch:
@@ -136,6 +141,13 @@ class SearchConfig:
         if self.weight_lr is not None:
             return self.weight_lr
         return PUBLISHED.weight_lr * min(1.0, self.batch / PUBLISHED.batch)
+
+    @property
+    def validation_passes(self) -> int:
+        """Forward passes of a validation image in an epoch; a pass there and back without gradients of weights counts as two."""
+        if self.method == LIGHTNAS:
+            return 2
+        return self.paths if self.evidence == LOSSES else 4  # two operators in every layer, there and back
 
     @property
     def is_two_sided(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lightnas_edge.nn.cost import seconds_of, trial_batch
-from lightnas_edge.search.config import LIGHTNAS, PUBLISHED
+from lightnas_edge.search.config import PUBLISHED
 from lightnas_edge.search.state import SearchState
 from lightnas_edge.search.steps import path_losses, weight_step
 
@@ -64,7 +64,7 @@ def estimated_seconds(state: SearchState, left: StepsLeft, compared_images: int)
     train()  # memory is allocated and kernels are chosen at the first pass
     train_s = seconds_of(train, state.device)
     look_s = seconds_of(lambda: path_losses(supernet, *architecture_batch, [path], execution=execution), state.device)
-    learn_s = train_s if config.method == LIGHTNAS else look_s * config.paths
+    learn_s = look_s * config.validation_passes
     warmup_paths, paths = state.strategy.paths_per_step
     return (
         left.warmup * (train_s * warmup_paths + weights_wait_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightnas_edge.search.constraints import Budget
+from lightnas_edge.search.evidence import uniform_path
 from lightnas_edge.search.shared_strategy import SharedStrategy
 from lightnas_edge.search.steps import Path
 from lightnas_edge.search.strategy import SearchContext
@@ -28,7 +29,7 @@ class EntangledStrategy(SharedStrategy):
         return self.weight_paths()
 
     def weight_paths(self) -> list[Path]:
-        return [list(self._largest), self._path()]
+        return [list(self._largest), uniform_path(self.context.space, self.context.generator)]
 
     @property
     def paths_per_step(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""One supernet for every budget: uniform paths, and operator scores fitted to their losses on validation images."""
+"""One supernet for every budget: uniform paths, and operator scores fitted to validation images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from lightnas_edge.nn import Supernet
 from lightnas_edge.search.constraints import Budget
 from lightnas_edge.search.distribution import LinearCost, PathDistribution, nearest_within
-from lightnas_edge.search.posterior import OperatorPosterior, PathLosses
-from lightnas_edge.search.steps import Outcome, Path, path_losses
+from lightnas_edge.search.evidence import begin_evidence, uniform_path
+from lightnas_edge.search.posterior import OperatorPosterior
+from lightnas_edge.search.steps import Outcome, Path
 from lightnas_edge.search.strategy import Array, SearchContext, SearchStrategy
 
 # Logits of the shared method's probabilities per standard deviation of the operator scores, at the end of the search:
@@ -22,7 +23,7 @@ LOGIT_SCALE = 2.0
 
 
 class SharedStrategy(SearchStrategy):
-    """One supernet for all budgets: paths are uniform, and their losses give one posterior over operator scores.
+    """One supernet for all budgets: paths are uniform, and validation images give one posterior over operator scores.
 
     An operator's effect on accuracy does not depend on the board or the budget; its cost does. So there is one posterior,
     and one Lagrange multiplier per constraint and budget. The multipliers shape the probabilities of a budget, not the
@@ -32,38 +33,32 @@ class SharedStrategy(SearchStrategy):
 
     def __init__(self, context: SearchContext, budgets: Sequence[Budget]) -> None:
         super().__init__(context, budgets)
-        self.losses = PathLosses(context.space)
+        self.evidence = begin_evidence(context.space, context.config)
         self._costs = [[LinearCost.of(constraint) for constraint in budget.constraints] for budget in budgets]
         self._pending: list[tuple[list[Path], Tensor, int]] = []
-        self._posterior = self.losses.posterior()
+        self._posterior = self.evidence.posterior()
         self._distributions = self._solve(0.0)
 
     def weight_paths(self) -> list[Path]:
-        return [self._path()]
-
-    def _path(self) -> Path:
-        layers, operators = len(self.context.space.layers), len(self.context.space.operators)
-        path: Path = torch.randint(operators, (layers,), generator=self.context.generator).tolist()
-        return path
+        return [uniform_path(self.context.space, self.context.generator)]
 
     def learn(self, supernet: Supernet, images: Tensor, labels: Tensor, epoch: int) -> tuple[Outcome, list[Path]]:
-        paths = [self._path() for _ in range(self.context.config.paths)]
+        drawn = self.evidence.draw(self.context.generator)
         with self.context.abandonable():
-            losses, outcome = path_losses(supernet, images, labels, paths, execution=self.context.execution)
-        self._pending.append(
-            (paths, losses, epoch)
-        )  # read at the end of the epoch, so that no step waits for the device
-        return outcome, paths
+            values, outcome = self.evidence.measure(supernet, images, labels, drawn, self.context.execution)
+        # Read at the end of the epoch, so that no step waits for the device.
+        self._pending.append((drawn, values, epoch))
+        return outcome, drawn
 
     def end_epoch(self, epoch: int) -> None:
         if not self._pending:
             return
-        losses = torch.stack([each.cpu() for _, each, _ in self._pending])
-        self.context.ranks.average([losses])
-        for (paths, _, when), row in zip(self._pending, losses.double().tolist(), strict=True):
-            self.losses.add(paths, row, when)
+        values = torch.stack([each.cpu() for _, each, _ in self._pending])
+        self.context.ranks.average([values])
+        for (drawn, _, when), row in zip(self._pending, values.double().tolist(), strict=True):
+            self.evidence.add(drawn, row, when)
         self._pending = []
-        self._posterior = self.losses.posterior()
+        self._posterior = self.evidence.posterior()
         schedule = self.context.schedule
         self._distributions = self._solve(
             (epoch + 1 - schedule.warmup_epochs) / (schedule.epochs - schedule.warmup_epochs)
@@ -92,8 +87,8 @@ class SharedStrategy(SearchStrategy):
 
     def state(self) -> dict[str, Any]:
         return {
-            "losses": self.losses.state(),
-            "pending": [(paths, losses.cpu(), when) for paths, losses, when in self._pending],
+            "evidence": self.evidence.state(),
+            "pending": [(drawn, values.cpu(), when) for drawn, values, when in self._pending],
             "distributions": [
                 (torch.from_numpy(each.probabilities.copy()), list(each.multipliers), list(each.expected))
                 for each in self._distributions
@@ -101,15 +96,15 @@ class SharedStrategy(SearchStrategy):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.losses.restore(state["losses"])
-        self._posterior = self.losses.posterior()
-        self._pending = [(paths, losses, when) for paths, losses, when in state["pending"]]
+        self.evidence.restore(state["evidence"])
+        self._posterior = self.evidence.posterior()
+        self._pending = [(drawn, values, when) for drawn, values, when in state["pending"]]
         self._distributions = [
             PathDistribution(chances.numpy().copy(), tuple(lams), tuple(expected))
             for chances, lams, expected in state["distributions"]
         ]
 
     def load_finished(self, state: dict[str, Any]) -> None:
-        self.losses.restore(state["losses"])
-        self._posterior = self.losses.posterior()
+        self.evidence.restore(state["evidence"])
+        self._posterior = self.evidence.posterior()
         self._distributions = self._solve(1.0)

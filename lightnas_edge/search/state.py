@@ -25,7 +25,7 @@ from lightnas_edge.search.shared_strategy import SharedStrategy
 from lightnas_edge.search.strategy import SearchContext, SearchStrategy
 from lightnas_edge.space import Space
 
-SCHEMA = 3
+SCHEMA = 4
 _STRATEGIES: dict[str, type[SearchStrategy]] = {
     SHARED: SharedStrategy,
     ENTANGLED: EntangledStrategy,

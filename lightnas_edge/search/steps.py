@@ -116,6 +116,28 @@ def path_losses(
     return losses, Outcome(losses.mean(), correct, len(labels))
 
 
+def pair_differences(
+    supernet: Supernet,
+    images: Tensor,
+    labels: Tensor,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    execution: Execution = PLAIN,
+) -> tuple[Tensor, Outcome]:
+    """(L,) of every layer, the loss with the first operator of its pair less the loss with the second, to first order.
+
+    Both operators of a layer run, each with a factor of one half; the derivative of the loss along (+1, -1) of the two factors is a
+    central difference between the two networks that differ in this layer, in the midst of the mixtures of the other layers.
+    The weights must not require gradients: then the backward pass computes none of theirs.
+    """
+    gates = torch.full((len(pairs), 2), 0.5, device=images.device, requires_grad=True)
+    with execution.context(images.device):
+        logits = supernet.forward_pairs(images, pairs, gates).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=PUBLISHED.label_smoothing)
+    (gradient,) = torch.autograd.grad(loss, gates)
+    return gradient[:, 0] - gradient[:, 1], Outcome(loss.detach(), _correct(logits, labels), len(labels))
+
+
 def architecture_gradient(
     supernet: Supernet,
     alpha: Tensor,

@@ -18,7 +18,7 @@ from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from lightnas_edge.search.comparison import Comparison
-from lightnas_edge.search.posterior import PathLosses
+from lightnas_edge.search.evidence import PathLosses
 from lightnas_edge.search.selection import Selection, select
 from lightnas_edge.search.state import SCHEMA
 from lightnas_edge.space import Architecture
@@ -84,7 +84,7 @@ def test_the_front_lists_them_by_board_and_target(run):
 
 def test_the_network_chosen_scored_best_of_its_candidates(run):
     losses = PathLosses(SPACE)
-    losses.restore(load_checkpoint(run[0] / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["losses"])
+    losses.restore(load_checkpoint(run[0] / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["evidence"])
     for result in run[1]:
         if result.others:
             networks = [result.chosen, *result.others]
@@ -135,7 +135,7 @@ def test_an_added_budget_may_have_another_device_confidence_and_use_of_its_budge
 def test_the_posterior_maximised_is_the_one_that_was_saved(run):
     folder, results = run
     losses = PathLosses(SPACE)
-    losses.restore(load_checkpoint(folder / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["losses"])
+    losses.restore(load_checkpoint(folder / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["evidence"])
     for result in results:
         best = select(SPACE, losses.posterior().mean, result.budget.constraints).architecture
         assert result.top_scored == best

@@ -9,7 +9,7 @@ from lightnas_edge.predictor import CountedPredictor
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.search.constraints import Constraint
 from lightnas_edge.search.distribution import LinearCost, nearest_within
-from lightnas_edge.search.posterior import PathLosses
+from lightnas_edge.search.evidence import PathLosses
 from tests.search.problems import SPACE, predictor
 
 EVERY = np.array(list(itertools.product(range(3), repeat=4)))
@@ -39,13 +39,13 @@ def test_operator_scores_are_found_beneath_the_level_of_batches():
     assert posterior.score_std == pytest.approx(centred(cost).std(axis=1).mean(), rel=0.3)
 
 
-@pytest.mark.parametrize("paths", [2, 4])
-def test_the_uncertainty_is_as_large_as_the_error(paths):
+@pytest.mark.parametrize(("paths", "epochs"), [(2, 1), (4, 1), (4, 6)])
+def test_the_uncertainty_is_as_large_as_the_error(paths, epochs):
     """Over 40 synthetic searches, errors divided by the posterior's deviation have a spread of about one."""
     ratios = []
     for seed in range(40):
         cost = 0.2 * np.random.default_rng(100 + seed).normal(size=(4, 3))
-        posterior = losses_of(cost, 60, noise=0.3, seed=seed, paths=paths).posterior()
+        posterior = losses_of(cost, 60, noise=0.3, seed=seed, paths=paths, epochs=epochs).posterior()
         root = posterior.root.reshape(4, 3, -1)
         root = root - root.mean(axis=1, keepdims=True)
         ratios.append((posterior.mean + centred(cost)) / np.sqrt((root**2).sum(axis=2)))

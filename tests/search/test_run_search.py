@@ -245,10 +245,13 @@ def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(whole, tmp_path, a
     assert_same(outcome(whole), outcome(tmp_path))
 
 
-def test_a_search_with_entangled_weights_keeps_the_budget_and_resumes(tmp_path, monkeypatch):
-    """Two paths in every weight step, three comparisons on every validation batch; the checkpoint holds the cuts once."""
+@pytest.mark.parametrize(
+    ("method", "evidence"), [("entangled", "losses"), ("entangled", "gradients"), ("shared", "gradients")]
+)
+def test_a_search_with_other_weights_and_evidence_keeps_the_budget_and_resumes(tmp_path, monkeypatch, method, evidence):
+    """Entangled: two paths in every weight step; the checkpoint holds the cuts once."""
     monkeypatch.setattr("lightnas_edge.nn.loop.FLUSH_S", 0.0)
-    config = dataclasses.replace(CONFIG, method="entangled")
+    config = dataclasses.replace(CONFIG, method=method, evidence=evidence)
     seen = []
 
     def cut(event):
