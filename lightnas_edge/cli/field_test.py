@@ -98,7 +98,7 @@ def _field_test(arguments: argparse.Namespace) -> int:
         print_result(verdict_line(record))
         print_result(f"archive: {archive} ({archive.stat().st_size / 1e3:.0f} kB); look through it before you share it")
     if test.interrupted:
-        return 130
+        return 130 if test.signum is None else 128 + test.signum
     return 1 if record.count("failed") else 0
 
 

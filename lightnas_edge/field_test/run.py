@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from types import FrameType
 from typing import Protocol
 
 from devices import Connection, Status
@@ -49,6 +52,7 @@ class FieldTest:
     record: FieldTestRecord
     archive: Path
     interrupted: bool
+    signum: int | None = None  # of the signal that ended it: SIGTERM or SIGHUP; None for Ctrl-C
 
 
 class Listener(Protocol):
@@ -89,7 +93,7 @@ def run_field_test(
 ) -> FieldTest:
     """Run all steps on a board and leave one archive, without names and addresses.
 
-    After Ctrl-C the board is restored and the archive holds what was found until then.
+    After Ctrl-C, SIGTERM and SIGHUP the board is restored and the archive holds what was found until then.
 
     Args:
         host: as the user names the board; it is not in the archive.
@@ -107,7 +111,7 @@ def run_field_test(
     scrubber.learn(this_machine())
     scrubber.learn(way_to(host))
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="lightnas-edge-field-test-") as scratch:
+    with _interrupting() as signals, tempfile.TemporaryDirectory(prefix="lightnas-edge-field-test-") as scratch:
         folder = Path(scratch)
         (folder / "logs").mkdir()
         with _logged_to(folder / LOG):
@@ -125,7 +129,35 @@ def run_field_test(
         scrub(folder, scrubber)  # again: the texts that were written last
         record = FieldTestRecord.load(folder / SUMMARY)
         pack(folder, archive)
-    return FieldTest(record, archive, interrupted)
+    return FieldTest(record, archive, interrupted, signals[0] if interrupted and signals else None)
+
+
+@contextlib.contextmanager
+def _interrupting() -> Iterator[list[int]]:
+    """SIGTERM and SIGHUP interrupt as Ctrl-C does; the second one ends the program as elsewhere. The signals that came."""
+    signals: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        restore()
+        raise KeyboardInterrupt
+
+    def restore() -> None:
+        for number in numbers:
+            signal.signal(number, before[number])
+
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:  # as `nohup` wants it
+            signal.signal(number, interrupt)
+    try:
+        yield signals
+    finally:
+        restore()
 
 
 def _write(folder: Path, record: FieldTestRecord, scrubber: Scrubber) -> None:
@@ -139,13 +171,17 @@ def _run_steps(bench: Bench, listener: Listener, end_s: float) -> tuple[list[Ste
     records: list[StepRecord] = []
     interrupted = False
     home_before: frozenset[str] | None = None
-    with contextlib.suppress(LightnasEdgeError):  # the first step reports it
+    try:
         home_before = _home_files(bench.connection)
+    except LightnasEdgeError as error:  # the first step reports it
+        _log.debug("the files on the board are not known", exc_info=error)
+    except KeyboardInterrupt:
+        interrupted = True
     for number, step in enumerate(plan, start=1):
         if interrupted:
             records.append(_skipped(step, "interrupted before it began"))
             continue
-        listener.on_step(number, len(plan) + 1, step)
+        _call(listener.on_step, number, len(plan) + 1, step)
         left_s = end_s - time.monotonic()
         if left_s <= 0:
             record = _skipped(step, "the time of the test is used up")
@@ -153,21 +189,37 @@ def _run_steps(bench: Bench, listener: Listener, end_s: float) -> tuple[list[Ste
             bench.deadline_s = time.monotonic() + min(left_s, max(_LEAST_STEP_S, 4 * step.estimate_s))
             record = _run_step(bench, step)
         records.append(record)
-        listener.on_done(record)
+        _call(listener.on_done, record)
         interrupted = record.status == "interrupted"
     restoring = Step("restored", "mode, clocks and files as before", 60.0, _restored(home_before))
-    listener.on_step(len(plan) + 1, len(plan) + 1, restoring)
+    _call(listener.on_step, len(plan) + 1, len(plan) + 1, restoring)
     bench.deadline_s = float("inf")
     records.append(_run_step(bench, restoring))
-    listener.on_done(records[-1])
+    _call(listener.on_done, records[-1])
     return records, interrupted or records[-1].status == "interrupted"
 
 
+def _call(report: Callable[..., None], *facts: object) -> None:
+    """Report progress. A terminal that is gone, which SIGHUP means, does not keep the board from being restored."""
+    with contextlib.suppress(OSError):
+        report(*facts)
+
+
 def _home_files(connection: Connection) -> frozenset[str]:
-    """The files in the agent's home, without the agent that lists them unless it was there before."""
+    """The files in the agent's home, without the agent that lists them unless it was there before.
+
+    Raises:
+        KeyboardInterrupt: no file is left on the board.
+    """
     folder = f"{connection.home()}/agent"
     agents = connection.listdir(folder) if connection.exists(folder) else {}
-    listed = take_snapshot(connection).home_files
+    try:
+        listed = take_snapshot(connection).home_files
+    except KeyboardInterrupt:
+        with contextlib.suppress(LightnasEdgeError):
+            for name in set(connection.listdir(folder)) - set(agents):
+                connection.remove(f"{folder}/{name}")
+        raise
     return frozenset(path for path in listed if not path.startswith("agent/") or path.partition("/")[2] in agents)
 
 
@@ -213,7 +265,7 @@ def _restored(home_before: frozenset[str] | None) -> Callable[[Bench, Found], No
 
     def act(bench: Bench, found: Found) -> None:
         if home_before is None:
-            raise Skip("the board was not reached")
+            raise Skip("nothing was changed: the files on the board are not known")
         if bench.before is not None:
             differences = bench.changed()
             if differences:

@@ -90,22 +90,55 @@ def test_ctrl_c_while_the_clocks_are_locked_restores_them(connection, tmp_path):
     assert test.record.steps[-1].status == "passed"
 
 
-def test_a_real_ctrl_c_restores_the_clocks_and_leaves_the_archive(tmp_path):
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda value: str(value)
+)  # fmt: skip
+def test_a_real_signal_restores_the_clocks_and_leaves_the_archive(tmp_path, monkeypatch, signum, code):
     """As a user does it: a process of its own, interrupted while the clocks are locked."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     root = tmp_path / "home/virtual/jetson-nano"
     limits = root / "sys/devices/system/cpu/cpufreq/policy0/scaling_min_freq"
     process = program(
         "field-test", "--host", BOARD, "--only", "clocks", "--out", str(tmp_path / "a.tar.gz"), home=tmp_path
     )
     wait_for(lambda: limits.exists() and limits.read_text() == "1479000\n", "locked clocks", limit_s=240)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     out, err = process.communicate(timeout=240)
 
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert limits.read_text() == "102000\n"
     assert "interrupted clocks: clocks locked and restored" in out
     assert "passed      restored: mode, clocks and files as before" in out
     assert unpack(tmp_path / "a.tar.gz", tmp_path / "to")
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_ctrl_c_before_the_first_step_leaves_no_file_on_the_board(connection, tmp_path, monkeypatch):
+    def interrupted(connection):
+        devices.remote_agent.send_agent(connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "take_snapshot", interrupted)
+
+    test = run_field_test(BOARD, lambda: connection, tmp_path / "a.tar.gz", quick=True)
+
+    assert test.interrupted
+    assert {step.status for step in test.record.steps} == {"skipped"}
+    assert list((connection.root / "home/.lightnas-edge/agent").iterdir()) == []
+    assert test.archive.exists()
+
+
+def test_a_terminal_that_is_gone_does_not_keep_the_board_from_being_restored(connection, tmp_path):
+    class Gone(running._Silent):
+        def on_done(self, record):
+            raise OSError(5, "Input/output error")
+
+    test = run_field_test(
+        BOARD, lambda: connection, tmp_path / "a.tar.gz", quick=True, only=["clocks"], listener=Gone()
+    )
+
+    assert {step.status for step in test.record.steps} == {"passed"}
 
 
 def test_a_step_that_takes_too_long_is_stopped_and_the_next_one_runs(connection, tmp_path, monkeypatch):
