@@ -58,6 +58,11 @@ def ask_client(path: Path, host: str, user: str | None, port: int | None) -> Ans
             f"ssh cannot look up {host} in {path}: {'; '.join(faults) or f'exit code {code}'}",
             hint=f"`ssh -G {shlex.quote(host)}` shows how ssh resolves it",
         )
+    return read_answer(output)
+
+
+def read_answer(output: str) -> Answer:
+    """What `ssh -G` prints, a keyword and a value a line."""
     answer: Answer = {}
     for line in output.splitlines():
         keyword, _, value = line.partition(" ")

@@ -139,7 +139,7 @@ class _Tokens:
             "%": "%", "d": str(Path.home()), "h": self.host, "i": str(os.getuid()), "j": self.jump,
             "k": self.alias or self.original, "L": local.partition(".")[0], "l": local, "n": self.original,
             "p": str(self.port), "r": self.user, "u": getpass.getuser(),
-            "C": hashlib.sha1(f"{whole}{self.jump}".encode()).hexdigest(),
+            "C": hashlib.sha1(os.fsencode(f"{whole}{self.jump}")).hexdigest(),
         }  # fmt: skip
         return re.sub(r"%(.)", lambda match: values.get(match[1], match[0]), text)
 

@@ -19,6 +19,7 @@ from lightnas_edge.graph import Arithmetic, Dialect
 from lightnas_edge.measuring.engines import why_impossible
 from lightnas_edge.nn import Network, folded_weights
 from lightnas_edge.quantise.calibration import DEFAULT_IMAGES, CalibrationImages, calibrate_network
+from lightnas_edge.records.plain_text import first_line
 from lightnas_edge.records.quantisation import CalibrationMethod, CalibrationRecord
 from lightnas_edge.runs import Run
 
@@ -124,7 +125,7 @@ def _fine_tuned(run: Run, arithmetic: Arithmetic) -> tuple[Int8Parts | None, str
         weights = load_file(found.path)
     except (OSError, SafetensorError) as error:
         raise ExportError(
-            f"the weights {found.path} cannot be used: {str(error).splitlines()[0]}",
+            f"the weights {found.path} cannot be used: {first_line(error)}",
             hint=f"`lightnas-edge train {shlex.quote(str(run.folder))} --quantize int8 --fresh` trains them again",
         ) from error
     record = training.calibration.model_copy(

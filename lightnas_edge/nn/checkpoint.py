@@ -15,6 +15,7 @@ from lightnas_edge.errors import RunError
 from lightnas_edge.files import sha256_of, write_atomic
 from lightnas_edge.nn.metrics_log import disk_error
 from lightnas_edge.records.differences import changes
+from lightnas_edge.records.plain_text import first_line
 
 FRESH = "repeat the command with --fresh to begin again"
 _NAME = b"lightnas-edge checkpoint\n"
@@ -54,7 +55,7 @@ def load_checkpoint(path: Path, *, schema: int) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types
-        raise RunError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}", hint=FRESH) from error
+        raise RunError(f"the checkpoint {path} cannot be read: {first_line(error)}", hint=FRESH) from error
     found = state.get("schema") if isinstance(state, dict) else None
     if found != schema:
         raise RunError(f"the checkpoint {path} has schema {found}; this version reads schema {schema}", hint=FRESH)

@@ -34,6 +34,11 @@ def clean_lines(text: str, max_lines: int = 20, max_chars: int = MAX_CHARS) -> s
     return "\n".join(lines[:max_lines])
 
 
+def first_line(error: BaseException) -> str:
+    """What another library says, for the middle of a sentence; some of their errors have no text."""
+    return next(iter(clean_lines(str(error), 1).splitlines()), type(error).__name__)
+
+
 # A field of a record that a board wrote for people.
 Line = Annotated[str, Field(max_length=1_000_000), AfterValidator(clean_text)]
 Lines = Annotated[str, Field(max_length=1_000_000), AfterValidator(clean_lines)]

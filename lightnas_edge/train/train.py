@@ -16,6 +16,7 @@ from lightnas_edge.errors import RunError
 from lightnas_edge.files import sha256_of
 from lightnas_edge.nn import Network
 from lightnas_edge.records.deployment import TrainingRecord
+from lightnas_edge.records.plain_text import first_line
 from lightnas_edge.records.quantisation import QuantisedTraining
 from lightnas_edge.runs import Run
 from lightnas_edge.space import Architecture, Space
@@ -148,7 +149,7 @@ def load_network(run: Run | Path) -> Network:
         network.load_state_dict(load_file(weights.path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RunError(
-            f"the weights {weights.path} cannot be used: {str(error).splitlines()[0]}",
+            f"the weights {weights.path} cannot be used: {first_line(error)}",
             hint=f"`lightnas-edge train {shlex.quote(str(run.folder))} --fresh` trains the network again",
         ) from error
     return network.eval()

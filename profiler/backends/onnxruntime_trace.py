@@ -41,7 +41,7 @@ def read_runs(content: bytes) -> List[Run]:
     """
     try:
         return _runs(json.loads(content.decode("utf-8")))
-    except (AttributeError, KeyError, TypeError, ValueError) as err:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as err:
         raise MeasureError("run", "ONNX Runtime wrote a profile that cannot be read: {}".format(err), "see agent.log")
 
 

@@ -1,6 +1,8 @@
 """~/.ssh/config as OpenSSH's client reads it, and what remains without the client."""
 
 import getpass
+import hashlib
+import os
 import shutil
 import socket
 import subprocess
@@ -288,3 +290,11 @@ def test_without_the_client_what_cannot_be_read_is_an_error_with_the_remedy(conf
     with pytest.raises(BoardUnreachableError, match="without the ssh command") as caught:
         resolve("jet")
     assert "openssh-client" in caught.value.hint
+
+
+@needs_ssh
+def test_a_name_of_bytes_that_are_no_text_is_hashed_as_it_is(config):
+    config(b"Host jet\n  IdentityFile ~/.ssh/%C\n  User \xb7\xf0\n")
+    whole = os.fsencode(socket.gethostname()) + b"jet22\xb7\xf0"
+
+    assert [key.name for key in resolve("jet").key_files] == [hashlib.sha1(whole).hexdigest()]

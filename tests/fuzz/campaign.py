@@ -21,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from tests.fuzz.targets import FAMILY, Target, targets
+from tests.fuzz.target import Target
+from tests.fuzz.targets import FAMILY, targets
 
 _CHUNK = 200  # inputs of one target that a process reads at a time
 _LONGEST_S = 30  # for one input

@@ -5,42 +5,51 @@ from __future__ import annotations
 import io
 import json
 import random
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 import luts
 from devices.errors import DeviceError
 from devices.inventory import read_inventory
+from devices.ssh.keys import KeyFileError, PassphraseError
 from lightnas_edge.data.decoding import UnreadableImageError
 from lightnas_edge.data.images import FileImages
 from lightnas_edge.deploy import references
 from lightnas_edge.errors import LightnasEdgeError
+from lightnas_edge.files import sha256_of
 from lightnas_edge.models import random_inputs, read_model
+from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
 from lightnas_edge.predictor import load_predictor, read_published_predictor
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.external_tables import read_external_table
 from lightnas_edge.profiles import import_trtexec
-from lightnas_edge.records.__main__ import file_records
-from lightnas_edge.records.base import Record
+from lightnas_edge.profiles.agent import read_layers
 from lightnas_edge.records.metrics import read_metrics
 from lightnas_edge.space import Space, load_space
 from lightnas_edge.space.architecture import Architecture
-from profiler.errors import AgentError
+from lightnas_edge.train.train import load_network
+from profiler.errors import AgentError, MeasureError
 from profiler.fields import RecordError
 from profiler.manifest import read_manifest
 from profiler.power.tegrastats import TegrastatsError, parse_log
 from profiler.setup_note import read_note
+from tests.fuzz.boards import NAMES as BOARD_NAMES
+from tests.fuzz.boards import board_targets
+from tests.fuzz.examples import example_records
+from tests.fuzz.target import Target, damaged_json, damaged_lines, damaged_one_of, from_file, of_record
 from tests.models import files as models
-from tests.mutations import mutated_bytes, mutated_json
+from tests.mutations import mutated_bytes
 from tests.report.conftest import write_sample_run
 
-FAMILY = (LightnasEdgeError, DeviceError, UnreadableImageError, AgentError, RecordError, TegrastatsError)
+FAMILY = (
+    LightnasEdgeError, DeviceError, UnreadableImageError, KeyFileError, PassphraseError, AgentError, MeasureError, RecordError,
+    TegrastatsError,
+)  # fmt: skip
 _PROFILES = Path(__file__).parents[1] / "profiles" / "data"
 _SPACES = Path(__file__).parents[2] / "lightnas_edge" / "space" / "built_in"
 _BLOCK = "MBConvLayer-input:1_24_112_112-in_ch:24-out_ch:32-mid_ch:144-expand:6-kernel:7-stride:2-use_se:0"
@@ -63,133 +72,71 @@ _TEGRASTATS = (
     "11-23-2026 19:00:00 RAM 2448/7772MB (lfb 3x2MB) SWAP 0/3886MB (cached 0MB) CPU [12%@1510,3%@1510,off,off] EMC_FREQ 0% "
     "GR3D_FREQ 41%@[624] CPU@46.5C GPU@47.1C VDD_IN 4512mW/4490mW VDD_CPU_GPU_CV 1210mW/1200mW\n"
 )
-_NOTE = {"kind": "setup-note", "schema": 1, "power_mode": "0", "clocks": None, "boot": "x"}
+_NOTE = {"job": "0" * 16, "boot_id": "b", "power_mode": 0, "clocks": None, "limits": {"a": "1"}}
 
-
+EXAMPLES = example_records()
 NAMES = (
-    "record run", "record architecture", "record training", "record export", "record predictor", "record verification", "image",
+    "image",
     "external table", "predictor", "published predictor", "space (TOML)", "space (JSON)", "architecture", "journal", "metrics",
     "trtexec graph", "trtexec metadata", "trtexec profile", "trtexec times", "trtexec log", "model", "reference", "inventory",
-    "agent: job", "agent: note", "agent: tegrastats",
+    "agent: job", "agent: note", "agent: tegrastats", "checkpoint", "weights", "layers", *(f"record {kind}" for kind in EXAMPLES),
+    *BOARD_NAMES,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Target:
-    """A reader.
-
-    Args:
-        damaged: a content, from a generator of random numbers.
-        read: reads it and uses what was read; raises an error of FAMILY where it is refused.
-        share: of all inputs, relative to other targets: slow readers get fewer.
-    """
-
-    name: str
-    damaged: Callable[[random.Random], bytes]
-    read: Callable[[bytes], None]
-    share: int = 10
 
 
 def targets(folder: Path) -> dict[str, Target]:
     """All targets by name. They write what they read below an empty folder."""
     run = write_sample_run(folder / "run", epochs=2)
     space = load_space("tiny")
-    records = file_records()
-    samples = {
-        "run": "run.json", "architecture": "architecture.json", "training": "train/result.json", "export": "export/export.json",
-        "predictor": "predictor.json", "verification": "verify/verification.json",
-    }  # fmt: skip
-    large = ("predictor", "verification")
     predictor = json.loads((run / "predictor.json").read_text())
     published = load_space("lightnas")
     network = models.saved(folder, models.convolution((1, 3, 8, 8), (1, 4, 6, 6)))
     classifier = read_model(network)
     found = [
-        *(
-            Target(f"record {kind}", _json(json.loads((run / name).read_text())), _record(records[kind]), 1 if kind in large else 10)
-            for kind, name in samples.items()
-        ),
-        Target("image", _one_of(_images()), _file(folder / "image", _use_image), 20),
-        Target("external table", _one_of([text.encode() for text in _TABLES]), _file(folder / "t.csv", _use_table), 40),
-        Target("predictor", _json(predictor), _file(folder / "p.json", _use_predictor), 2),
-        Target("published predictor", _one_of([_published()]), _file(
+        Target("image", damaged_one_of(_images()), from_file(folder / "image", _use_image), 10),
+        Target("external table", damaged_one_of([text.encode() for text in _TABLES]), from_file(folder / "t.csv", _use_table), 40),
+        Target("predictor", damaged_json(predictor), from_file(folder / "p.json", _use_predictor), 1),
+        Target("published predictor", damaged_one_of([_published()]), from_file(
             folder / "p.npz", lambda path: read_published_predictor(path, published).predict(
                 one_hot_of(published, np.zeros((1, 21), dtype=int))
             ),
         ), 3),
-        Target("space (TOML)", _one_of([path.read_bytes() for path in sorted(_SPACES.glob("*.toml"))]),
-               _file(folder / "s.toml", _use_space), 20),
-        Target("space (JSON)", _json(space.to_json()), _file(folder / "s.json", _use_space), 10),
-        Target("architecture", _json(json.loads((run / "architecture.json").read_text())),
-               _file(folder / "a.json", lambda path: Architecture.load(path, space)), 20),
-        Target("journal", _lines((run / "lut.jsonl").read_bytes().splitlines()[:9], seal=True),
-               _file(folder / "j.lut.jsonl", _use_journal), 3),
-        Target("metrics", _lines((run / "search/metrics.jsonl").read_bytes().splitlines()[20:26]),
-               _file(folder / "m.jsonl", read_metrics), 10),
+        Target("space (TOML)", damaged_one_of([path.read_bytes() for path in sorted(_SPACES.glob("*.toml"))]),
+               from_file(folder / "s.toml", _use_space), 20),
+        Target("space (JSON)", damaged_json(space.to_json()), from_file(folder / "s.json", _use_space), 10),
+        Target("architecture", damaged_json(json.loads((run / "architecture.json").read_text())),
+               from_file(folder / "a.json", lambda path: Architecture.load(path, space)), 20),
+        Target("journal", damaged_lines((run / "lut.jsonl").read_bytes().splitlines()[:9], seal=True),
+               from_file(folder / "j.lut.jsonl", _use_journal), 3),
+        Target("metrics", damaged_lines((run / "search/metrics.jsonl").read_bytes().splitlines()[20:26]),
+               from_file(folder / "m.jsonl", read_metrics), 10),
         *(
             Target(f"trtexec {path.suffixes[0][1:]}",
-                   _json(json.loads(path.read_text())) if path.suffix == ".json" else _one_of([path.read_bytes()]),
-                   _file(folder / f"trt{path.suffix}", lambda path: import_trtexec([path]).to_json()), 3)
+                   damaged_json(json.loads(path.read_text())) if path.suffix == ".json" else damaged_one_of([path.read_bytes()]),
+                   from_file(folder / f"trt{path.suffix}", lambda path: import_trtexec([path]).to_json()), 3)
             for path in [*sorted(_PROFILES.glob("resnet18.*.json")), _PROFILES / "efficientdet-lite3_fp16.log"]
         ),
-        Target("model", _one_of([made.SerializeToString() for made in (
+        Target("model", damaged_one_of([made.SerializeToString() for made in (
             models.convolution((1, 3, 8, 8), (1, 4, 6, 6)), models.embedding(), models.branching(), models.with_function(),
-        )]), _file(folder / "n.onnx", lambda path: random_inputs(read_model(path), 1, 0)), 2),
-        Target("reference", _one_of([_reference()]),
-               _file(folder / "r.npz", lambda path: references.from_npz(classifier, path)), 5),
-        Target("inventory", _one_of([_INVENTORY.encode()]), _file(folder / "boards.toml", read_inventory), 40),
-        Target("agent: job", _json(_job(folder)), _file(
+        )]), from_file(folder / "n.onnx", lambda path: random_inputs(read_model(path), 1, 0)), 2),
+        Target("reference", damaged_one_of([_reference()]),
+               from_file(folder / "r.npz", lambda path: references.from_npz(classifier, path)), 5),
+        Target("inventory", damaged_one_of([_INVENTORY.encode()]), from_file(folder / "boards.toml", read_inventory), 40),
+        Target("agent: job", damaged_json(_job(folder)), from_file(
             folder / "agent" / "manifest.json", lambda path: read_manifest(str(path.parent))), 20),
-        Target("agent: note", _json(_NOTE), _file(folder / "note", lambda path: read_note(str(path))), 40),
-        Target("agent: tegrastats", _one_of([_TEGRASTATS.encode()]),
-               lambda content: _use_lines(parse_log(content.decode("utf-8", "replace").splitlines())), 60),
+        Target("agent: note", damaged_json(_NOTE), from_file(folder / "note", lambda path: read_note(str(path))), 60),
+        Target("agent: tegrastats", damaged_one_of([_TEGRASTATS.encode()]),
+               lambda content: _use_lines(parse_log(content.decode("utf-8", "replace").splitlines())), 150),
+        Target("checkpoint", _damaged_checkpoint(folder / "c.pt"), from_file(
+            folder / "c.pt", lambda path: json.dumps(load_checkpoint(path, schema=1), default=repr)), 10),
+        Target("weights", damaged_one_of([(run / "train" / "weights.safetensors").read_bytes()]),
+               _use_weights(write_sample_run(folder / "trained", epochs=2)), 1),
+        Target("layers", damaged_json(EXAMPLES["layer-profile"][1]), from_file(folder / "l.json", lambda path: read_layers(path).to_json()), 10),
+        *(Target(f"record {kind}", damaged_json(example), of_record(record), 1 if kind == "report" else 15) for kind, (record, example) in EXAMPLES.items()),
+        *board_targets(folder),
     ]  # fmt: skip
     assert [target.name for target in found] == list(NAMES)
     return {target.name: target for target in found}
-
-
-def _record(record: type[Record]) -> Callable[[bytes], None]:
-    """What is read can be written."""
-
-    def read(content: bytes) -> None:
-        json.dumps(record.parse(content, "sample").to_json(), allow_nan=False)
-
-    return read
-
-
-def _file(path: Path, use: Callable[[Path], Any]) -> Callable[[bytes], None]:
-    """Write the content, then read it as a user's file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    def read(content: bytes) -> None:
-        path.write_bytes(content)
-        use(path)
-
-    return read
-
-
-def _json(record: Any) -> Callable[[random.Random], bytes]:
-    return lambda generator: mutated_json(record, generator)
-
-
-def _one_of(contents: Sequence[bytes]) -> Callable[[random.Random], bytes]:
-    return lambda generator: mutated_bytes(generator.choice(contents), generator)
-
-
-def _lines(lines: Sequence[bytes], *, seal: bool = False) -> Callable[[random.Random], bytes]:
-    """One record a line: a damaged line, or damage to the text. `seal`: the damaged line gets a checksum that fits."""
-
-    def damaged(generator: random.Random) -> bytes:
-        if generator.random() < 0.2:
-            return mutated_bytes(b"\n".join([*lines, b""]), generator)
-        place = generator.choice((0, generator.randrange(len(lines))))
-        record = {key: value for key, value in json.loads(lines[place]).items() if key != "crc32"}
-        line = mutated_json(record, generator)
-        if seal and line.endswith(b"}"):
-            line = line[:-1] + b',"crc32":"%08x"}' % zlib.crc32(line)
-        return b"\n".join([*lines[:place], line, *lines[place + 1 :], b""])
-
-    return damaged
 
 
 def _images() -> list[bytes]:
@@ -219,6 +166,42 @@ def _published() -> bytes:
     arrays |= {f"b{n}": np.zeros(size[0], np.float32) for n, size in enumerate(sizes, 1)}
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
+
+
+def _damaged_checkpoint(path: Path) -> Callable[[random.Random], bytes]:
+    """Damage that the checksum finds, or damage under a checksum that fits: what torch reads then."""
+    state = {
+        "schema": 1,
+        "weights": torch.zeros(3),
+        "epoch": 2,
+        "generator": torch.get_rng_state()[:8],
+        "log": ["a", None, 1.5],
+    }
+    save_checkpoint(path, state)
+    whole = path.read_bytes()
+    name, _, rest = whole.partition(b"\n")
+    _, _, payload = rest.partition(b"\n")
+
+    def damaged(generator: random.Random) -> bytes:
+        if generator.random() < 0.2:
+            return mutated_bytes(whole, generator)
+        content = mutated_bytes(payload, generator)
+        return b"%s\n%s\n%s" % (name, sha256_of(content).encode(), content)
+
+    return damaged
+
+
+def _use_weights(run: Path) -> Callable[[bytes], None]:
+    """The training's record names the damaged file, so that its content decides."""
+    result, weights = run / "train" / "result.json", run / "train" / "weights.safetensors"
+    record = json.loads(result.read_text())
+
+    def read(content: bytes) -> None:
+        weights.write_bytes(content)
+        result.write_text(json.dumps(record | {"weights_sha256": sha256_of(content)}))
+        load_network(run)
+
+    return read
 
 
 def _reference() -> bytes:

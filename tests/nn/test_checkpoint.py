@@ -1,10 +1,14 @@
 """A checkpoint is whole or refused: damage, other files and a full disk."""
 
+import hashlib
+import random
+
 import pytest
 import torch
 
 from lightnas_edge.errors import RunError
 from lightnas_edge.nn.checkpoint import load_checkpoint, require_same, save_checkpoint
+from tests.mutations import mutated_bytes
 
 STATE = {"schema": 1, "weights": torch.arange(4000.0), "epoch": 3}
 
@@ -92,3 +96,21 @@ def test_other_settings_are_refused_by_name_and_equal_ones_are_not():
         require_same({"lr": 0.1, "batch": 8}, {"lr": 0.2, "batch": 8}, "the search")
 
     assert "batch" not in str(caught.value)
+
+
+def test_whatever_a_checkpoint_with_the_right_checksum_holds_it_is_read_or_refused(path):
+    """torch and its unpickler raise errors of many types, some of them without a text."""
+    save_checkpoint(path, {"schema": 1, "weights": torch.zeros(3), "log": ["a", None, 1.5]})
+    name, _, payload = path.read_bytes().split(b"\n", 2)
+    generator = random.Random(0)
+    outcomes = []
+    for _ in range(300):
+        damaged = mutated_bytes(payload, generator)
+        path.write_bytes(b"\n".join([name, hashlib.sha256(damaged).hexdigest().encode(), damaged]))
+        try:
+            outcomes.append(load_checkpoint(path, schema=1)["schema"])
+        except RunError as error:
+            outcomes.append("refused")
+            assert str(path) in str(error)
+
+    assert outcomes.count("refused") > 100 and outcomes.count(1) > 20

@@ -73,7 +73,7 @@ def parse(text: str) -> Dict[str, Any]:
     """
     try:
         information = json.loads(text)
-    except ValueError as err:
+    except (RecursionError, ValueError) as err:
         raise MeasureError("run", "the engine inspector wrote no JSON: {}".format(err), "see agent.log")
     if not isinstance(information, dict) or not isinstance(information.get("Layers"), list):
         raise MeasureError("run", "the engine inspector listed no layers", "see agent.log")

@@ -303,3 +303,9 @@ def test_convolutions_that_no_layer_shows_are_not_known():
         "Outputs": [],
     }
     assert layers.read_back({"Layers": [whole]}, sent_block(), "int8") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", '{"Layers": 3}', '"x"'])
+def test_what_is_no_list_of_an_inspector_is_an_error_of_this_visit(text):
+    with pytest.raises(MeasureError, match="the engine inspector"):
+        layers.parse(text)
