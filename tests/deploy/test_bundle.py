@@ -55,6 +55,36 @@ def test_a_bundle_checks_itself(bundle):
     assert "100% of 8 inputs get the expected class" in said
 
 
+_WATCHED = """
+import builtins, os
+load = builtins.__import__
+
+def watched(name, *arguments, **more):
+    if name == "onnxruntime":
+        print("at import:", os.environ.get("ORT_DISABLE_TELEMETRY"))
+    module = load(name, *arguments, **more)
+    if name == "onnxruntime":
+        disable = module.disable_telemetry_events
+        module.disable_telemetry_events = lambda: (print("disabled"), disable())
+    return module
+
+builtins.__import__ = watched
+"""
+
+
+def test_the_check_switches_the_runtimes_telemetry_off(bundle, tmp_path, monkeypatch):
+    (tmp_path / "watched").mkdir()
+    (tmp_path / "watched/sitecustomize.py").write_text(_WATCHED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watched"))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+
+    code, said = check(bundle.path)
+
+    assert code == 0, said
+    assert "at import: 1\n" in said
+    assert "disabled\n" in said
+
+
 @pytest.mark.parametrize(("precision", "dialect"), [("fp16", None), ("int8", "ort"), ("int8", "tensorrt")])
 def test_bundles_in_every_precision_check_themselves(precision, dialect, run_folder, digits, tmp_path):
     made = write(

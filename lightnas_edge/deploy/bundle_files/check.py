@@ -39,8 +39,10 @@ def preprocessed(name, size, rule):
 
 
 def by_onnxruntime(batches, facts):
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # versions before that variable know this call alone
     print("ONNX Runtime", onnxruntime.__version__)
     session = onnxruntime.InferenceSession(read(facts["model"]), providers=["CPUExecutionProvider"])
     return [session.run(None, {facts["input"]["name"]: batch})[0] for batch in batches]
