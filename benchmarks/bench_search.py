@@ -1,343 +1,121 @@
-"""The search against known truth: regret, kept budgets and cost of every method, on a space whose 256 networks are all known.
+"""The search against known truth, the quick check: a space of 256 networks, each trained from scratch, on translated digits.
 
-    make bench-search                             the tables, from the runs that are stored in benchmarks/truth/runs.csv
-    python -m benchmarks.bench_search --run       does what is missing of them (10 seeds; about an hour of one core)
-    python -m benchmarks.bench_search --run --quick --runs FILE    one seed, short searches: a quick check that it works
+    make bench-search                                                the table, from the searches stored in benchmarks/truth/runs
+    python -m benchmarks.bench_search --run shared --seeds 0 1       searches that are not stored yet; a minute of one core each
+    python -m benchmarks.bench_search --check shared-0               that search again: does it give the stored networks?
 
-Regret: true accuracy of the best network that keeps the budget less that of the network found. True accuracy is the mean
-over the seeds of benchmarks/truth/accuracy.csv; the budget is judged by benchmarks/truth/latency.csv, where every network was
-measured, and not by the predictor that the methods see. Only the first method ever exceeds a budget by design; where a
-network does, its regret is left out of the mean and the run counts as not kept.
+Nine budgets, at quantiles of 10 to 90 % of the measured latencies. True accuracy is the mean over the trainings in
+benchmarks/truth/accuracy.csv: two of every network, six of the best forty. The predictor is fitted to 60 networks; the measured
+latency of benchmarks/truth/latency.csv decides whether a budget is kept. Methods: benchmarks/searches.py, and without a supernet:
 
-Methods (all see the same predictor, fitted to 60 networks, and the same training and validation images):
-    lightnas              the published loop, one search per target; the most probable network, as published
-    lightnas, exact       the same searches, network chosen by our exact selection at 95 % confidence
-    shared                ours: one search for all targets
-    shared, same cost     with three times the epochs, so that a target costs what one search of the published loop does
-    shared, scores alone  the searches of `shared` without comparing candidates on held-out images
-    shared, near budgets  an earlier version, kept for the record: it sampled paths near the budgets; cannot be run again
-    evolution             on the supernets of `shared`: SPOS (arXiv 1904.00420), fitness is accuracy on held-out images
-    random search         as many networks within the budget trained from scratch as one search pays for; the best on the
-                          validation images is taken. A replay: those trainings are the ones of accuracy.csv
-    slowest               no search: the network within the budget that is predicted to be slowest
-    random network        no search: any network within the budget (expectation over all)
-    all trained once      every network within the budget trained from scratch once: what a training's own noise leaves
+    most MACs, slowest    by the predicted bound
+    random search         networks within the bound, trained from scratch; as many as a budget of the published loop pays for; the
+                          best on the validation images is taken. A replay: those trainings are the first ones of accuracy.csv
+    all trained once      every network within the bound, the best on the validation images: what a training's own noise leaves
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.truth_task import FOLDER, Task, load_task, read
+from benchmarks import searches
+from benchmarks.searches import Found, Truth
+from benchmarks.truth_task import FOLDER, load_task, read
+from lightnas_edge.data import DataSet
+from lightnas_edge.predictor import AdditivePredictor, load_predictor
+from lightnas_edge.search.config import SearchConfig
+from lightnas_edge.space import Architecture, Space, load_space, operator_cost
 
-RUNS = FOLDER / "runs.csv"
-TARGETS_MS = (0.015, 0.0175, 0.020)
-FURTHER, FURTHER_MS = "further target", 0.019  # added to a finished search
-COMPARED_IMAGES = 512  # training images whose statistics normalise a candidate
-SEEDS = 10
-CONFIDENCE = 0.95
-EPOCHS, BATCH, ARCHITECTURE_BATCH = 9, 64, 32
-FIELDS = ("method", "seed", "target_ms", "architecture", "passes", "seconds")
-POPULATION, GENERATIONS, PARENTS, MUTATION = 12, 5, 6, 0.25  # of the evolution
-ORDER = (
-    "lightnas", "lightnas, exact", "shared", "shared, same cost", "shared, scores alone", "shared, near budgets",
-    "evolution", "random search", "slowest", "random network", "all trained once",
-)  # fmt: skip
+BUDGETS, LOWEST, HIGHEST = 9, 0.1, 0.9
+DRAWS = 20
+Array = NDArray[np.float64]
 
 
-# -- the truth ------------------------------------------------------------------------------------------------------
+class Digits(Truth):
+    """See above."""
+
+    def images(self, folder: Path, seed: int) -> DataSet:
+        from dataclasses import replace
+
+        return replace(load_task().data, seed=seed)
+
+    def without_search(self) -> dict[str, list[Found]]:
+        from benchmarks.make_truth import BATCH, STEPS
+
+        space = self.space
+        macs = np.array(
+            [
+                [operator_cost(space.at(layer, each))[0] for each in space.operators]
+                for layer in range(len(space.layers))
+            ]
+        )
+        validation = trainings(self, "validation_accuracy")[:, 0]
+        config = SearchConfig(
+            method="lightnas",
+            epochs=searches.EPOCHS,
+            batch=searches.BATCH,
+            architecture_batch=searches.ARCHITECTURE_BATCH,
+        )
+        data = load_task().data
+        count = int(searches.search_passes(space, data, config) / (3 * STEPS * BATCH + len(data.validation)))
+        drawn = []
+        for draw in range(DRAWS):
+            generator, found = np.random.default_rng([draw, 7]), {}
+            for number, limit in enumerate(self.budgets_ms):
+                tried = generator.permutation(np.flatnonzero(self.upper_ms <= limit))[:count]
+                found[number] = tuple(self.indices[tried[validation[tried].argmax()]].tolist())
+            drawn.append(found)
+        return {
+            "most MACs": [self.best_by(macs[np.arange(len(space.layers)), self.indices].sum(axis=1))],
+            "slowest": [self.best_by(self.predicted_ms)],
+            "all trained once": [self.best_by(validation)],
+            f"random search, {count} trainings": drawn,
+        }
 
 
-class Truth:
-    """Every network of the space: accuracy (mean over seeds) and measured latency.
-
-    Shapes: N networks, S seeds, L layers.
-    """
-
-    def __init__(self, task: Task) -> None:
-        from lightnas_edge.predictor import load_predictor
-        from lightnas_edge.space import Architecture
-
-        self.space = task.space
-        product = itertools.product(range(len(self.space.operators)), repeat=len(self.space.layers))
-        self.indices = np.array(list(product))  # (N, L)
-        self.networks = [Architecture.from_indices(self.space, row) for row in self.indices]
-        self.place = {network.slug: index for index, network in enumerate(self.networks)}
-        rows = read(FOLDER / "accuracy.csv")
-        self.seeds = 1 + max(int(row["seed"]) for row in rows)
-        self.accuracies = self._by_network(rows, "test_accuracy")
-        self.validation = self._by_network(rows, "validation_accuracy")
-        self.accuracy = np.nanmean(self.accuracies, axis=1)
-        self.measured_ms = np.full(len(self.networks), np.nan)
-        for row in read(FOLDER / "latency.csv"):
-            self.measured_ms[self.place[row["architecture"]]] = float(row["measured_ms"])
-        self.predictor = load_predictor(FOLDER / "small.predictor.json")
-        one_hot = np.eye(len(self.space.operators))[self.indices]
-        self.predicted_ms = self.predictor.predict(one_hot)
-        self.upper_ms = self.predictor.upper(one_hot, CONFIDENCE)
-
-    def _by_network(self, rows: list[dict[str, str]], field: str) -> np.ndarray:
-        """(N, S), nan where a seed is missing."""
-        found = np.full((len(self.networks), self.seeds), np.nan)
-        for row in rows:
-            found[self.place[row["architecture"]], int(row["seed"])] = float(row[field])
-        return found
-
-    def best(self, target_ms: float) -> int:
-        return int(np.where(self.measured_ms <= target_ms, self.accuracy, -1.0).argmax())
-
-
-# -- the methods ----------------------------------------------------------------------------------------------------
-
-Found = tuple[str, float, str, float, float]  # method, target_ms, network, image passes, seconds
-
-
-SAME_COST = "shared, same cost"
-GROUPS = ("shared", "lightnas", SAME_COST)  # what is run together
-
-
-def search(task: Task, truth: Truth, group: str, seed: int, quick: bool, keep: Path) -> Iterator[Found]:
-    """The searches of one seed; their run directories are left under `keep`."""
-    from lightnas_edge.search import Budget, Constraint, SearchConfig, run_search
-
-    data = replace(task.data, seed=seed)
-    config = SearchConfig(
-        method="lightnas" if group == "lightnas" else "shared", epochs=2 if quick else EPOCHS, batch=BATCH, architecture_batch=ARCHITECTURE_BATCH, seed=seed,
-        device="cpu", confidence=CONFIDENCE,
+def load() -> Digits:
+    space = load_space(str(FOLDER / "small.toml"))
+    indices = np.array(list(itertools.product(range(len(space.operators)), repeat=len(space.layers))))
+    place = _by_slug(space, indices)
+    latency_ms = np.full(len(indices), np.nan)
+    for row in read(FOLDER / "latency.csv"):
+        latency_ms[place[row["architecture"]]] = float(row["measured_ms"])
+    predictor = load_predictor(FOLDER / "small.predictor.json")
+    assert isinstance(predictor, AdditivePredictor)
+    truth = Digits(
+        space, indices, np.zeros(len(indices)), latency_ms, predictor, np.quantile(latency_ms, np.linspace(LOWEST, HIGHEST, BUDGETS)),
+        FOLDER / "runs", evolved=slice(None), looped=slice(1, None, 3),
     )  # fmt: skip
-    budgets = [Budget(f"{target:g}ms", (Constraint(truth.predictor, target),)) for target in TARGETS_MS]
-    passes = search_passes(task, config)
-    if group == SAME_COST:
-        more = replace(config, epochs=len(budgets) * config.epochs)
-        begun_s = time.monotonic()
-        results = run_search(keep / f"same-cost-{seed}", task.space, data, budgets, more)
-        for result, target in zip(results, TARGETS_MS, strict=True):
-            share = 1 / len(budgets)
-            compared = (COMPARED_IMAGES + len(data.validation)) * (1 + len(result.others)) if result.others else 0
-            cost = share * search_passes(task, more) + compared
-            yield group, target, result.architecture.slug, cost, share * (time.monotonic() - begun_s)
-        return
-    if group == "shared":
-        yield from search_shared(task, truth, data, budgets, config, keep / f"shared-{seed}", passes)
-        return
-    for target, budget in zip(TARGETS_MS, budgets, strict=True):
-        begun_s = time.monotonic()
-        (result,) = run_search(keep / f"lightnas-{seed}-{budget.name}", task.space, data, budget, config)
-        seconds = time.monotonic() - begun_s
-        yield "lightnas", target, result.derived.slug, passes, seconds
-        yield "lightnas, exact", target, result.architecture.slug, passes, seconds
+    truth.accuracy[:] = 100 * np.nanmean(trainings(truth, "test_accuracy"), axis=1)
+    return truth
 
 
-def search_shared(task: Task, truth: Truth, data, budgets, config, run: Path, passes: float) -> Iterator[Found]:
-    from lightnas_edge.nn.checkpoint import load_checkpoint
-    from lightnas_edge.search import Budget, Constraint, add_budgets, run_search
-    from lightnas_edge.search.state import SCHEMA
-
-    one = COMPARED_IMAGES + len(data.validation)
-    share = 1 / len(budgets)
-    begun_s = time.monotonic()
-    results = run_search(run, task.space, data, budgets, config)
-    seconds = time.monotonic() - begun_s
-    for result, target in zip(results, TARGETS_MS, strict=True):
-        compared = one * (1 + len(result.others)) if result.others else 0
-        yield "shared", target, result.architecture.slug, passes * share + compared, seconds * share
-        yield "shared, scores alone", target, result.top_scored.slug, passes * share, seconds * share
-    begun_s = time.monotonic()
-    further = Budget("further", (Constraint(truth.predictor, FURTHER_MS),))
-    (result,) = add_budgets(run, task.space, data, [further], config)
-    yield FURTHER, FURTHER_MS, result.architecture.slug, one * (1 + len(result.others)), time.monotonic() - begun_s
-    supernet = load_checkpoint(run / "search" / "checkpoint.pt", schema=SCHEMA)["supernet"]
-    fitness = supernet_fitness(task, data, supernet, config)
-    for target in TARGETS_MS:
-        begun_s = time.monotonic()
-        slug, count = evolve(truth, target, fitness, np.random.default_rng([config.seed, round(1e6 * target)]))
-        took_s = seconds * share + time.monotonic() - begun_s
-        yield "evolution", target, slug, passes * share + count * one, took_s
+def trainings(truth: Digits, field: str) -> Array:
+    """(N, S) of every network, nan where a network has fewer trainings."""
+    rows = read(FOLDER / "accuracy.csv")
+    found = np.full((len(truth.indices), 1 + max(int(row["seed"]) for row in rows)), np.nan)
+    place = _by_slug(truth.space, truth.indices)
+    for row in rows:
+        found[place[row["architecture"]], int(row["seed"])] = float(row[field])
+    return found
 
 
-def search_passes(task: Task, config) -> float:
-    """Forward passes of an image; a forward and backward pass counts as three."""
-    from lightnas_edge.search.config import Schedule
-
-    train = len(task.data.train) // config.batch * config.batch
-    validation = len(task.data.validation) // config.architecture_batch * config.architecture_batch
-    warmup = Schedule.of(config, 1).warmup_epochs
-    searching = config.epochs - warmup
-    return (
-        3 * train * (warmup * len(task.space.operators) + searching) + config.validation_passes * validation * searching
-    )
-
-
-def supernet_fitness(task: Task, data, weights, config) -> Callable[[tuple[int, ...]], float]:
-    """Accuracy on the held-out images with a supernet's weights; the same procedure as for our candidates."""
-    import torch
-
-    from lightnas_edge.nn import Supernet
-    from lightnas_edge.search.comparison import Comparison
-    from lightnas_edge.search.selection import Selection
-    from lightnas_edge.space import Architecture
-
-    supernet = Supernet(task.space).to(memory_format=torch.channels_last)
-    supernet.load_state_dict(weights)
-    comparison = Comparison(supernet, data, config)
-    scores: dict[tuple[int, ...], float] = {}
-
-    def fitness(indices: tuple[int, ...]) -> float:
-        if indices not in scores:
-            network = Selection(Architecture.from_indices(task.space, indices), (), None, 0.0, False)
-            (candidate,) = comparison.score([network])
-            scores[indices] = float(candidate.accuracy)
-        return scores[indices]
-
-    return fitness
-
-
-def evolve(
-    truth: Truth, target_ms: float, fitness: Callable[[tuple[int, ...]], float], generator: np.random.Generator
-) -> tuple[str, int]:
-    """(network, how many were scored): half of each generation by crossover of the best, half by mutation."""
-    allowed = {tuple(map(int, row)) for row in truth.indices[truth.upper_ms <= target_ms]}
-    everyone = sorted(allowed)
-    population = [everyone[index] for index in generator.permutation(len(everyone))[:POPULATION]]
-    scored: dict[tuple[int, ...], float] = {}
-    operators = len(truth.space.operators)
-    for generation in range(GENERATIONS):
-        for network in population:
-            scored[network] = fitness(network)
-        parents = sorted(scored, key=lambda network: -scored[network])[:PARENTS]
-        if generation == GENERATIONS - 1:
-            break
-        population, tries = [], 0
-        while len(population) < POPULATION and tries < 500:
-            tries += 1
-            first, second = (parents[int(index)] for index in generator.integers(len(parents), size=2))
-            if tries % 2:
-                child = tuple(a if generator.random() < 0.5 else b for a, b in zip(first, second, strict=True))
-            else:
-                child = tuple(
-                    int(generator.integers(operators)) if generator.random() < MUTATION else op for op in first
-                )
-            if child in allowed and child not in scored and child not in population:
-                population.append(child)
-    best = max(scored, key=lambda network: scored[network])
-    return truth.networks[int(np.flatnonzero((truth.indices == best).all(axis=1))[0])].slug, len(scored)
-
-
-def replay(truth: Truth, passes: float) -> Iterator[tuple[str, int, float, str, float]]:
-    """What needs no run: (method, seed, target_ms, network, passes)."""
-    from benchmarks.make_truth import BATCH as TRAINING_BATCH
-    from benchmarks.make_truth import STEPS
-
-    one = 3 * STEPS * TRAINING_BATCH + 600
-    count = max(1, int(passes / one))
-    for target in TARGETS_MS:
-        allowed = np.flatnonzero(truth.upper_ms <= target)
-        slowest = allowed[truth.predicted_ms[allowed].argmax()]
-        for seed in range(SEEDS):
-            generator = np.random.default_rng([seed, 7])
-            tried = generator.permutation(allowed)[:count]
-            taken = tried[truth.validation[tried, 0].argmax()]
-            yield "random search", seed, target, truth.networks[taken].slug, one * len(tried)
-        yield "slowest", 0, target, truth.networks[slowest].slug, 0.0
-        known = allowed[truth.validation[allowed, 0].argmax()]
-        yield "all trained once", 0, target, truth.networks[known].slug, one * len(allowed)
-        for place in allowed:
-            yield "random network", -1, target, truth.networks[place].slug, 0.0
-
-
-# -- the tables -----------------------------------------------------------------------------------------------------
-
-
-def table(truth: Truth, runs: list[dict[str, str]]) -> list[tuple[str, str, str]]:
-    """(method, what was found, wanted) for every method; regret in percentage points of accuracy."""
-    found = [
-        (row["method"], int(row["seed"]), float(row["target_ms"]), row["architecture"], float(row["passes"]))
-        for row in runs
-    ]
-    searched = [passes for method, *_, passes in found if method == "lightnas"]
-    found += replay(truth, float(np.mean(searched)) if searched else 1e6)
-    rows = []
-    for method in ORDER:
-        mine = [
-            (seed, target, truth.place[slug], passes) for name, seed, target, slug, passes in found if name == method
-        ]
-        if not mine:
-            continue
-        regrets = {target: [] for target in TARGETS_MS}
-        for _, target, place, _ in mine:
-            if truth.measured_ms[place] <= target:
-                regrets[target].append(100 * (truth.accuracy[truth.best(target)] - truth.accuracy[place]))
-        every = [regret for some in regrets.values() for regret in some]
-        by_target = " / ".join(f"{np.mean(some):.1f}" if some else "-" for some in regrets.values())
-        error = np.std(every, ddof=1) / np.sqrt(len(every)) if len(every) > 1 else np.nan
-        kept = len(every) / len(mine)
-        cost = np.mean([passes for *_, passes in mine]) / 1e6
-        runs_of = f"{len(mine)} runs" if mine[0][0] >= 0 else "expectation"
-        measured = (
-            f"regret {np.mean(every) if every else np.nan:.2f} ± {error:.2f} ({by_target}), "
-            f"{100 * kept:.0f} % kept, {cost:.3f} M passes, {runs_of}"
-        )
-        rows.append((method, measured, "lowest regret, all kept" if method == "shared" else ""))
-    further = [passes for method, *_, passes in found if method == FURTHER]
-    if further and searched:
-        whole = np.mean(searched)
-        rows.append(
-            ("a further target: share of a search", f"{100 * np.mean(further) / whole:.1f} % of the passes", "<= 5 %")
-        )
-    return rows
+def _by_slug(space: Space, indices: NDArray[np.int64]) -> dict[str, int]:
+    return {Architecture.from_indices(space, row).slug: number for number, row in enumerate(indices)}
 
 
 def rows() -> list[tuple[str, str, str]]:
     """For `python -m benchmarks search`."""
-    return table(Truth(load_task()), read(RUNS))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", action="store_true", help="do the runs that are missing")
-    parser.add_argument("--quick", action="store_true", help="one seed, two epochs")
-    parser.add_argument("--only", nargs="+", choices=GROUPS, help="default: all")
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the run directories there")
-    parser.add_argument("--runs", type=Path, default=RUNS, metavar="FILE", help="default: benchmarks/truth/runs.csv")
-    arguments = parser.parse_args()
-    task = load_task()
-    truth = Truth(task)
-    if arguments.run:
-        import torch
-
-        torch.set_num_threads(1)
-        done = {(row["method"], int(row["seed"])) for row in read(arguments.runs)}
-        if not arguments.runs.exists():
-            arguments.runs.write_text(
-                "# python -m benchmarks.bench_search --run; passes: forward, of one image; a forward and backward pass counts as three\n"
-                f"{','.join(FIELDS)}\n"
-            )
-        for seed, group in itertools.product(
-            range(1 if arguments.quick else arguments.seeds), arguments.only or GROUPS
-        ):
-            if (group, seed) in done:
-                continue
-            lines = []
-            with tempfile.TemporaryDirectory() as folder:
-                keep = arguments.keep or Path(folder)
-                for method, target, slug, passes, seconds in search(task, truth, group, seed, arguments.quick, keep):
-                    print(f"seed {seed}: {method}, {target:g} ms: {slug}, {seconds:.0f} s", file=sys.stderr, flush=True)
-                    lines.append(f'"{method}",{seed},{target:g},{slug},{passes:.0f},{seconds:.1f}\n')
-            with arguments.runs.open("a") as file:  # a seed is written completely or not at all
-                file.writelines(lines)
-    for what, value, wanted in table(truth, read(arguments.runs)):
-        print(f"{what:36s} {value}{'   wanted: ' if wanted else ''}{wanted}")
+    return [
+        (method, f"regret {regret}, {kept} kept, {cost} M passes a budget, {repetitions} x {budgets} choices", "")
+        for method, regret, _, kept, repetitions, budgets, _, cost in searches.table(load())
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(searches.main(load, __doc__, sys.argv[1:]))
