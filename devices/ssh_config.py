@@ -167,12 +167,17 @@ def _split_names(text: str) -> list[str]:
     """`ssh -G` prints paths without quotes: words that exist as one path together are one."""
     words, names = text.split(), []
     while words:
-        count = next(
-            (n for n in range(len(words), 1, -1) if Path(" ".join(words[:n])).expanduser().exists()), 1
-        )  # the longest first
+        count = next((n for n in range(len(words), 1, -1) if _exists(" ".join(words[:n]))), 1)  # the longest first
         names.append(" ".join(words[:count]))
         words = words[count:]
     return names
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, or with a null byte
+        return False
 
 
 def _read_without_client(path: Path, host: str) -> Answer:

@@ -7,13 +7,13 @@ trace: then those of weights, inputs and outputs are known from the optimised mo
 
 import bisect
 import collections
-import json
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from profiler.backends import fusion, onnxruntime_graph
 from profiler.backends.layer_profile import ProfiledLayer, distinct
 from profiler.backends.onnx_file import Graph, Node
 from profiler.errors import MeasureError
+from profiler.fields import parse
 
 KERNEL = "_kernel_time"
 _RUN = "model_run"
@@ -40,8 +40,8 @@ def read_runs(content: bytes) -> List[Run]:
         MeasureError: this is no trace.
     """
     try:
-        return _runs(json.loads(content.decode("utf-8")))
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as err:
+        return _runs(parse(content))
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise MeasureError("run", "ONNX Runtime wrote a profile that cannot be read: {}".format(err), "see agent.log")
 
 

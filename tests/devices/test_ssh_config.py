@@ -298,3 +298,10 @@ def test_a_name_of_bytes_that_are_no_text_is_hashed_as_it_is(config):
     whole = os.fsencode(socket.gethostname()) + b"jet22\xb7\xf0"
 
     assert [key.name for key in resolve("jet").key_files] == [hashlib.sha1(whole).hexdigest()]
+
+
+@needs_ssh
+def test_paths_of_any_length_are_names_of_files_that_are_missing(config):
+    config("Host jet\n  UserKnownHostsFile ~/.ssh/known " + "9" * 400 + "\n")
+
+    assert {"known", "9" * 400} <= {path.name for path in resolve("jet").known_hosts}

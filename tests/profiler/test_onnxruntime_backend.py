@@ -278,6 +278,8 @@ def test_a_run_with_other_kernels_than_most_is_left_out_and_counted():
         b"[3]",
         b"\xff",
         b"[" * 100_000,
+        b'[{"name": "model_run", "ts": 0, "dur": 1e400}]',
+        b'[{"name": "model_run", "ts": 0, "dur": 1' + b"0" * 400 + b"}]",
         b'[{"name": "model_run", "ts": "x", "dur": 1}]',
         b'[{"name": "model_run", "ts": 0, "dur": 9}, {"name": "a_kernel_time", "ts": 1, "dur": 1, "args": 3}]',
     ],
