@@ -6,7 +6,20 @@ import sys
 import time
 from typing import Dict, NamedTuple, Optional, Sequence, Set
 
-from profiler import AGENT_VERSION, board, building, energy, footprint, journal, measure, messages, power, setup, state
+from profiler import (
+    AGENT_VERSION,
+    board,
+    building,
+    energy,
+    footprint,
+    housekeeping,
+    journal,
+    measure,
+    messages,
+    power,
+    setup,
+    state,
+)
 from profiler.errors import AgentError, ErrorRecord, Interrupted, JournalError, MeasureError, SetupError
 from profiler.fields import JsonObject
 from profiler.journal import PastVisit
@@ -39,6 +52,8 @@ def run(folder: str, home: str, system: System = THIS_MACHINE) -> JsonObject:
     scratch = os.path.join(home, SCRATCH)
     try:
         _empty(scratch)
+        housekeeping.mark_used(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        housekeeping.tidy(home, manifest.job, log)
         stop = Stop()
         status = StatusFile(os.path.join(folder, "status.json"), os.urandom(4).hex())
 

@@ -125,3 +125,16 @@ def test_an_agent_archive_that_the_board_holds_in_part_is_sent_again(connection)
     remote.write_bytes(whole[:1000])
 
     assert Path(devices.remote_agent.send_agent(connection)).read_bytes() == whole
+
+
+def test_a_job_removes_the_agents_of_old_versions_and_not_its_own(connection, write_job, tmp_path):
+    agents = Path(connection.home()) / "agent"
+    agents.mkdir(parents=True)
+    for number in range(10):
+        (agents / f"{number:064x}.pyz").write_bytes(b"another version")
+
+    measured(connection, write_job(rounds=1), tmp_path / "table")
+
+    assert len(list(agents.iterdir())) == 4
+    assert Path(devices.remote_agent.send_agent(connection)).stat().st_size > 10_000
+    assert len(list(agents.iterdir())) == 4
