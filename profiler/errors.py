@@ -4,6 +4,7 @@ AgentError            ends the run; `exit_code` is the agent's own
 ├── ManifestError     the job cannot be understood                    1
 ├── JournalError      the journal cannot be continued                 1
 ├── BackendError      the engine's library is missing or unfit        1
+├── SentFilesError    models or inputs are missing or damaged here    1
 ├── SetupError        the board cannot be set up as requested         1
 ├── DiskFullError     nothing more can be written; nothing was lost   74 (EX_IOERR)
 ├── LockedError       another agent runs on this board                75 (EX_TEMPFAIL)
@@ -68,6 +69,10 @@ class JournalError(AgentError):
 
 class BackendError(AgentError):
     code = "backend"
+
+
+class SentFilesError(AgentError):
+    code = "sent-files"
 
 
 class SetupError(AgentError):

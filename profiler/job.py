@@ -20,7 +20,15 @@ from profiler import (
     setup,
     state,
 )
-from profiler.errors import AgentError, ErrorRecord, Interrupted, JournalError, MeasureError, SetupError
+from profiler.errors import (
+    AgentError,
+    ErrorRecord,
+    Interrupted,
+    JournalError,
+    MeasureError,
+    SentFilesError,
+    SetupError,
+)
 from profiler.fields import JsonObject
 from profiler.journal import PastVisit
 from profiler.manifest import Evaluation, Manifest, Measurement, read_manifest
@@ -241,6 +249,7 @@ class Session:
         self._repeats: Dict[str, int] = {}
         self._failures: Dict[str, int] = {}
         self._unbuilt: Dict[str, MeasureError] = {}  # by model: it is not loaded, because that would build it again
+        self._unusable: Set[str] = set()  # keys of which the home has no intact model or inputs
         self._read_back: Set[str] = set()  # keys of which the engine was read back, or could not be
         self._latency_ms: Dict[str, float] = {}  # of one inference, roughly, by key
         self._visit_s: Dict[str, float] = {}  # how long the last visit to a key took
@@ -293,6 +302,13 @@ class Session:
         parts.extend(self._evaluate(evaluation) for evaluation in self._manifest.evaluations)
         parts.extend(self._profile_layers(number, key) for number, key in enumerate(self._manifest.layer_profiles))
         message = "; ".join(part for part in parts if part)
+        if self._unusable:
+            raise SentFilesError(
+                "the board had no intact file of {}; everything else was measured".format(
+                    ", ".join(sorted(self._unusable))
+                ),
+                "run the same command again: it sends what is missing",
+            )
         log(message or "nothing was left to do")
         return message
 
@@ -482,8 +498,8 @@ class Session:
         except MeasureError as err:
             self._failures[visit.key] = self._failures.get(visit.key, 0) + 1
             log("{} failed in round {}: {}: {}".format(visit.key, visit.round, err.code, err.message))
-            if err.code == "model" and os.path.dirname(os.path.dirname(path)) == self._home and os.path.exists(path):
-                os.remove(path)  # it does not match its name: without it, the next campaign sends it again
+            if err.code == "model":
+                self._drop(path, visit.key)
             return line._replace(error=err.record)
         self._repeats[visit.key] = result.repeats
         self._latency_ms[visit.key] = min(result.samples_ms)
@@ -562,10 +578,12 @@ class Session:
             if os.path.exists(old):
                 os.remove(old)
         inputs = self._path("data", evaluation.inputs + ".f32")
+        used = self._path("models", evaluation.model + ".onnx")
         try:
             if evaluation.model in self._unbuilt:
                 raise self._unbuilt[evaluation.model]
-            self._supervisor.load(evaluation.model, self._path("models", evaluation.model + ".onnx"))
+            self._supervisor.load(evaluation.model, used)
+            used = inputs
             self._supervisor.check(inputs, evaluation.inputs)
             for first in range(0, evaluation.runs, BATCHES_PER_REQUEST):
                 self._stop.check()
@@ -580,11 +598,20 @@ class Session:
                     )
                 )
         except MeasureError as err:
+            if err.code == "model":
+                self._drop(used, evaluation.key)
             log("evaluation of {} failed: {}: {}".format(evaluation.key, err.code, err.message))
             return "evaluation of {} failed: {}".format(evaluation.key, err.message)
         os.rename(part, output)
         log("evaluated {} in {} runs".format(evaluation.key, evaluation.runs))
         return ""
+
+    def _drop(self, path: str, key: str) -> None:
+        """Note a file of the home that is missing or does not match its name. Without it, the next campaign sends it again."""
+        if os.path.dirname(os.path.dirname(path)) == self._home:
+            self._unusable.add(key)
+            if os.path.exists(path):
+                os.remove(path)
 
     def _path(self, folder: str, name: str) -> str:
         """A content-addressed file: from the job directory, else from what earlier jobs left in the home."""

@@ -79,11 +79,27 @@ def test_models_are_sent_once_and_a_damaged_one_is_healed(connection, write_job,
     assert stored.stat().st_mtime_ns == sent
 
     stored.write_bytes(good[:-1] + b"?")
-    campaign(connection, job, tmp_path / "t3", fresh=True)
+    with pytest.raises(AgentFailedError, match="no intact file of a; everything else was measured") as caught:
+        campaign(connection, job, tmp_path / "t3", fresh=True)
+    assert "run the same command again" in caught.value.hint
     assert tools.lines(tmp_path / "t3")[1]["error"]["code"] == "model"
     campaign(connection, job, tmp_path / "t3")
     assert stored.read_bytes() == good
     assert tools.lines(tmp_path / "t3")[-1]["error"] is None
+
+
+def test_inputs_that_are_damaged_on_the_board_are_sent_again(connection, write_job, tmp_path):
+    job = write_job({"a": write_job.scale_model(2)}, inputs=np.ones((4, 8), dtype=np.float32), rounds=1)
+    campaign(connection, job, tmp_path / "t")
+    stored = next((Path(connection.home()) / "data").iterdir())
+    good = stored.read_bytes()
+
+    stored.write_bytes(good[:-1] + b"!")
+    with pytest.raises(AgentFailedError, match="no intact file of a"):
+        campaign(connection, job, tmp_path / "t")
+    campaign(connection, job, tmp_path / "t")
+
+    assert stored.read_bytes() == good
 
 
 def test_outputs_of_evaluations_are_fetched(connection, write_job, tmp_path):
