@@ -76,7 +76,7 @@ class Process(NamedTuple):
     """A process below the bench, by its command line."""
 
     pid: int
-    role: str  # run, worker, guard, setup, probe; command; other
+    role: str  # run, worker, guard, setup, probe: of the agent; command; sshd: serves a link; other
 
     def send(self, signum: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -87,17 +87,20 @@ class Bench:
     """This machine as a board. Everything that a command writes lies below `folder`, which all its processes name."""
 
     host = "localhost"
-    rounds = 4  # fewer than a spread needs: no extra visits
+    rounds = 2  # fewer than a spread needs: no extra visits
     options: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.table = folder / "table.lut.jsonl"
+        self.table = folder / "tables/table.lut.jsonl"
         self.clock = folder / "clock"
         self.outputs: list[Path] = []
         for name in ("user", "tmp", "shim"):
             (folder / name).mkdir(parents=True)
         (folder / "shim" / "sitecustomize.py").write_text(_CLOCK)
+
+    def make(self) -> None:
+        """What must exist before the first command."""
 
     def close(self) -> None:
         """End everything that still runs below the folder."""
@@ -188,7 +191,7 @@ class VirtualBench(Bench):
 
     board = "jetson-agx-xavier"
     host = f"virtual:{board}"
-    rounds = 60
+    rounds = 10
     options = ("--lock-clocks", "--power-mode", "MODE_15W")
 
     @property
@@ -200,7 +203,6 @@ class VirtualBench(Bench):
         return self.root / "home" / ".lightnas-edge"
 
     def make(self) -> None:
-        """The board, before its first command."""
         argv = [sys.executable, "-c", f"import devices; devices.connect({self.host!r})"]
         subprocess.run(argv, check=True, env=self.environment(), timeout=COMMAND_LIMIT_S)
 
@@ -208,9 +210,24 @@ class VirtualBench(Bench):
         """What the stand-ins do wrong from now on (devices/_virtual_tools.py)."""
         (self.root / "etc/faults.json").write_text(json.dumps(faults))
 
+    def clock_files(self) -> dict[Path, str]:
+        """The limits and locks of clocks, which a reboot resets."""
+        return {self.root / "sys" / path: text for path, text in clocks.limits(str(self.root / "sys")).items()}
+
+    def restart(self, reset: dict[Path, str], boot_id: str) -> None:
+        """What a reboot changes on the board: the clocks are those of the present power mode, and unlocked."""
+        (self.root / "proc/sys/kernel/random/boot_id").write_text(boot_id + "\n")
+        for path, text in reset.items():
+            path.write_text(text + "\n")
+        self.as_root("nvpmodel", "-m", self.settings()["power mode"])
+
+    def as_root(self, tool: str, *arguments: str) -> None:
+        """Run one of the board's tools."""
+        folder = self.root / "usr/sbin"
+        argv = [str(folder / "sudo"), "--", str(folder / tool), *arguments]
+        subprocess.run(argv, check=False, capture_output=True, env=self.environment(), timeout=COMMAND_LIMIT_S)
+
     def settings(self) -> dict[str, str]:
-        if not self.root.exists():
-            return {}
         found = clocks.limits(str(self.root / "sys"))
         found["power mode"] = json.loads((self.root / "etc/nvpmodel.json").read_text())["mode"]
         return found
@@ -241,6 +258,11 @@ class SshBench(Bench):
     @property
     def home(self) -> Path:
         return self.server.home / ".lightnas-edge"
+
+    def processes(self, role: str | None = None) -> list[Process]:
+        if role != "sshd":
+            return super().processes(role)
+        return [Process(pid, "sshd") for pid in self.server.sessions()] if self.server.process is not None else []
 
     def close(self) -> None:
         for pid in self.server.sessions() if self.server.process is not None else []:

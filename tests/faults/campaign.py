@@ -57,10 +57,11 @@ def main() -> int:
 
 
 def _start() -> None:
-    """Of a process that carries out runs: Ctrl-C is for the process that reports, and its children must know it."""
+    """Of a process that carries out runs. Commands that it starts must know signals as a user's do."""
+    os.setsid()  # Ctrl-C is for the process that reports
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    os.setsid()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # the run under way ends its processes
 
 
 def _carry_out(job: tuple[str, int, int, bool]) -> Outcome:

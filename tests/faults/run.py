@@ -10,7 +10,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,8 @@ from tests.faults.bench import COMMAND_LIMIT_S, KEYS, POLL_S, REST_LIMIT_S, Benc
 
 _CLEAR = re.compile(r"^\w+Error: .*", re.MULTILINE)
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|^unexpected \w+: ", re.MULTILINE)
-_INTERRUPTED = (130, 128 + signal.SIGTERM, 128 + signal.SIGHUP, -signal.SIGKILL)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_INTERRUPTED = (*(128 + number for number in _SIGNALS), *(-number for number in _SIGNALS), -signal.SIGKILL)
 
 
 class Outcome(NamedTuple):
@@ -49,8 +50,11 @@ class Run:
         self.bench = bench
         self.random = random.Random(seed)
         self.notes: list[str] = []
+        self.faults: list[str] = []  # that no column of the table counts
         self.tables = [bench.table]
         self.hung = 0
+        self.mode_before = bench.settings().get("power mode", "")
+        self._left_by_killed: set[str] = set()
         self._strangers: list[subprocess.Popen[bytes]] = []
 
     # The script's steps
@@ -68,8 +72,9 @@ class Run:
         """
         if role is not None:
             self._until(command, lambda: self.bench.processes(role))
-        if self.random.random() < 0.7:
-            wanted = self.random.randrange(1, self.bench.total)
+        before = self.bench.visited
+        if before < self.bench.total - 1 and self.random.random() < 0.7:
+            wanted = self.random.randrange(before + 1, self.bench.total)
             self._until(command, lambda: self.bench.visited >= wanted)
             said = f"after {self.bench.visited} visits"
         else:
@@ -94,7 +99,12 @@ class Run:
             self.hung += 1
             self.notes.append(f"a command did not end within {limit_s:g} s")
         elif code not in (0, *_INTERRUPTED) and not is_clear(command.text):
-            self.notes.append(f"exit code {code} without a clear error")
+            self.faults.append(f"exit code {code} without a clear error")
+        left = {path.name for path in (self.bench.folder / "tmp").iterdir()}
+        if code is None or code < 0:  # killed
+            self._left_by_killed |= left
+        elif left - self._left_by_killed and not self.bench.processes("command"):
+            self.faults.append(f"temporary files stay: {', '.join(sorted(left - self._left_by_killed))}")
         return code
 
     def whole(self) -> None:
@@ -115,6 +125,10 @@ class Run:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         except (ProcessLookupError, PermissionError):
             self.notes.append("the process had ended")
+
+    def send(self, pids: Iterable[int], signum: int) -> None:
+        for pid in pids:
+            Process(pid, "other").send(signum)
 
     def stranger(self) -> int:
         """A process of somebody else; it must survive the run."""
@@ -169,6 +183,7 @@ def carry_out(kind: Kind, seed: int, number: int, folder: Path) -> Outcome:
     """A run of this kind in an empty folder."""
     began_s = time.monotonic()
     bench = kind.bench(folder)
+    bench.make()
     run = Run(bench, f"{seed} {kind.name} {number}")
     try:
         before = bench.settings()
@@ -180,21 +195,18 @@ def carry_out(kind: Kind, seed: int, number: int, folder: Path) -> Outcome:
             run.notes.append(f"still runs: {', '.join(process.role for process in left)}")
         killed = run.strangers_killed()
         if killed:
-            end = "failed"
-            run.notes.append("a process of somebody else was ended")
+            run.faults.append("a process of somebody else was ended")
         counts = [_compare(table, bench.rounds, run.notes) for table in run.tables]
         tracebacks = sum(len(_TRACEBACK.findall(path.read_text(errors="replace"))) for path in bench.logs())
         after = bench.settings()
         changed = sorted(name for name in before if before[name] != after.get(name))
         run.notes.extend(f"{name}: {before[name]} before, {after.get(name)} now" for name in changed)
         outcome = Outcome(
-            kind.name, number, end,
+            kind.name, number, "failed" if run.faults else end,
             lost=sum(lost for lost, _ in counts), doubled=sum(doubled for _, doubled in counts), hung=run.hung,
             tracebacks=tracebacks, changed=len(changed), seconds=time.monotonic() - began_s,
         )  # fmt: skip
-        if any("without a clear error" in note for note in run.notes):
-            outcome = outcome._replace(end="failed")
-        return outcome._replace(notes=(*run.notes, *(() if outcome.good else _tail(bench))))
+        return outcome._replace(notes=(*run.notes, *run.faults, *(() if outcome.good else _tail(bench))))
     finally:
         run.strangers_killed()
         bench.close()
