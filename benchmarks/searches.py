@@ -8,6 +8,8 @@ Methods, all with the same predictor, the same images and 95 % confidence:
     shared, gradients     the same supernet; scores from gradients of the difference between two operators of every layer
     entangled             operators are cuts of the largest, which teaches them; as many passes as `shared`
     entangled, gradients
+    blockwise             the largest network is trained, and every other operator learns to do what it does; operator scores from
+                          networks that differ from it in one layer; fewer passes than `shared`
     ..., scores alone     the same searches without comparing candidates on held-out images
     evolution, evolution entangled      on the supernets of `shared` and `entangled`: SPOS (arXiv 1904.00420), fitness is held-out accuracy
     lightnas              the published loop, one search for a budget; the most probable network, as published
@@ -52,6 +54,7 @@ GROUPS: dict[str, dict[str, Any]] = {  # what one search, or one of each budget,
     "shared-gradients": {"method": "shared", "evidence": "gradients"},
     "entangled": {"method": "entangled", "epochs": ENTANGLED_EPOCHS},
     "entangled-gradients": {"method": "entangled", "evidence": "gradients", "epochs": ENTANGLED_EPOCHS},
+    "blockwise": {"method": "blockwise"},
     "lightnas": {"method": "lightnas"},
 }
 EVOLVED = {"shared": "evolution", "entangled": "evolution entangled"}
@@ -163,9 +166,9 @@ def search_passes(space: Space, data: DataSet, config: Any) -> float:
     validation = len(data.validation) // config.architecture_batch * config.architecture_batch
     warmup = Schedule.of(config, 1).warmup_epochs
     searching = config.epochs - warmup
-    warmup_paths, paths = (2, 2) if config.method == "entangled" else (len(space.operators), 1)
-    whole = 3 * train * (warmup_paths * warmup + paths * searching)
-    return float(whole + config.validation_passes * validation * searching)
+    each = {"entangled": (6, 6), "blockwise": (3, 4)}.get(config.method, (3 * len(space.operators), 3))
+    whole = train * (each[0] * warmup + each[1] * searching) + config.validation_passes * validation * searching
+    return float(whole)
 
 
 def compared_images(data: DataSet) -> int:

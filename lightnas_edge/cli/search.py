@@ -90,8 +90,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "search", "the defaults are the published values where docs/search.md does not say otherwise"
     )
     group.add_argument(
-        "--method", default="shared", choices=("shared", "entangled", "lightnas"),
-        help="entangled: as shared, and operators are cuts of the largest, which teaches the others; lightnas: the published loop, one "
+        "--method", default="shared", choices=("shared", "entangled", "blockwise", "lightnas"),
+        help="entangled: as shared, and operators are cuts of the largest, which teaches the others; blockwise: every operator "
+        "learns to do what the largest one of its layer does; lightnas: the published loop, one "
         "budget (default: shared, one supernet for any number)",
     )  # fmt: skip
     group.add_argument(

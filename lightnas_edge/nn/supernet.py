@@ -75,6 +75,13 @@ class Supernet(nn.Module):
                 x = cast(Tensor, _Gate.apply(x, gates[layer]))  # type: ignore[no-untyped-call]  # torch has no type for it
         return cast(Tensor, self.head(x))
 
+    def features(self, x: Tensor, indices: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """The input of every layer on a path with the output of the last one, L + 1 in all, and the (N, classes) logits."""
+        found = [self.first(self.stem(x))]
+        for layer, index in enumerate(indices):
+            found.append(cast(nn.ModuleList, self.layers[layer])[index](found[-1]))
+        return found, cast(Tensor, self.head(found[-1]))
+
     def forward_pairs(self, x: Tensor, pairs: Sequence[tuple[int, int]], gates: Tensor) -> Tensor:
         """Run two operators in every layer and mix their outputs; the memory of two paths.
 

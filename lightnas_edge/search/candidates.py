@@ -165,24 +165,23 @@ def affordable(
     config: SearchConfig,
     data: DataSet,
     warmup_epochs: int,
-    paths_per_step: tuple[int, int],
+    passes_per_step: tuple[int, int],
     share: float,
     images_each: int,
 ) -> int:
     """How many candidates can be compared for this share of the search's own arithmetic.
 
-    Counted in forward passes of an image: a path of a weight step is three (there and back), a validation path one.
+    Counted in forward passes of an image: there and back is three.
 
     Args:
-        paths_per_step: of the strategy: during the warm-up, and after it.
+        passes_per_step: of the strategy: during the warm-up, and after it.
         images_each: of one candidate: `images_of_candidate`.
     """
     train, validation = len(data.train), len(data.validation)
     searching = config.epochs - warmup_epochs
-    warmup_paths, paths = paths_per_step
+    warmup_passes, passes = passes_per_step
     whole = (
-        3 * train * (warmup_paths * warmup_epochs + paths * searching)
-        + config.validation_passes * validation * searching
+        train * (warmup_passes * warmup_epochs + passes * searching) + config.validation_passes * validation * searching
     )
     return min(config.candidates, int(share * whole / images_each))
 

@@ -118,7 +118,7 @@ class Choice:
         """How many candidates of a budget are compared."""
         context = self.state.context
         within_share = affordable(
-            context.config, self.data, context.schedule.warmup_epochs, self.state.strategy.paths_per_step, COMPARISON_SHARE,
+            context.config, self.data, context.schedule.warmup_epochs, self.state.strategy.passes_per_step, COMPARISON_SHARE,
             self._images_of_candidate(),
         )  # fmt: skip
         return max(min(self.minimum, context.config.candidates), within_share)

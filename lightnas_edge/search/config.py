@@ -37,8 +37,8 @@ class Published:
 
 PUBLISHED = Published()
 
-SHARED, ENTANGLED, LIGHTNAS = "shared", "entangled", "lightnas"
-METHODS = (SHARED, ENTANGLED, LIGHTNAS)
+SHARED, ENTANGLED, BLOCKWISE, LIGHTNAS = "shared", "entangled", "blockwise", "lightnas"
+METHODS = (SHARED, ENTANGLED, BLOCKWISE, LIGHTNAS)
 LOSSES, GRADIENTS = "losses", "gradients"
 EVIDENCE = (LOSSES, GRADIENTS)
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -51,14 +51,15 @@ class SearchConfig:
     Args:
         method: `shared`: one supernet for any number of budgets, operator scores fitted to the losses of whole paths,
             the network chosen among candidates on held-out images. `entangled`: the same with candidates that are cuts of the
-            largest, and paths that learn from the largest network. `lightnas`: as published, one budget.
+            largest, and paths that learn from the largest network. `blockwise`: the largest network is trained first; then every
+            other operator learns to do what the largest one of its layer does. `lightnas`: as published, one budget.
         evidence: what operator scores are fitted to (`shared` and `entangled`): `losses` of whole paths, or `gradients` of the
             difference between two operators of every layer.
         epochs: of the whole search. Warm-up, temperature, halvings and brake are stretched to it, so that a short
             search has the shape of the published one of 90.
         batch: batch size of weight updates.
         architecture_batch: batch size of architecture updates; None: the same. A smaller one gives more steps per epoch.
-        warmup_epochs: None: a ninth of the epochs, at least one.
+        warmup_epochs: None: a ninth of the epochs, with `blockwise` half of them; at least one.
         weight_lr: at the first step. None: as published, 0.1, for batches of 128 and more, and in proportion to smaller
             ones: with 0.1 at batch 16 a supernet of `tiny` stays near chance (docs/search.md).
         alpha_lr, lambda_lr: None: as published, multiplied by 3200 / architecture steps of this search where that is
@@ -126,6 +127,10 @@ class SearchConfig:
         for name, known in (("method", METHODS), ("evidence", EVIDENCE), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 faults.append(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
+        if self.method == BLOCKWISE and self.evidence != LOSSES:
+            faults.append(
+                "evidence: the method blockwise has losses of networks in which one layer is replaced, and no gradients"
+            )
         if 2 * self.micro_batches > self.batch:
             faults.append(
                 f"micro_batches: {self.micro_batches} micro-batches of {self.batch} images leave fewer than two images in each"
@@ -169,15 +174,16 @@ class Schedule:
     weight_lr: float
     first_alpha_lr: float
     lambda_lr: float
+    restarts: bool = False  # the step size of the weights begins again after the warm-up
 
     @classmethod
     def of(cls, config: SearchConfig, architecture_steps_per_epoch: int) -> Schedule:
-        share = PUBLISHED.warmup_epochs / PUBLISHED.epochs
+        share = 0.5 if config.method == BLOCKWISE else PUBLISHED.warmup_epochs / PUBLISHED.epochs
         warmup = config.warmup_epochs or max(1, round(config.epochs * share))
         scale = max(1.0, PUBLISHED.architecture_steps / ((config.epochs - warmup) * architecture_steps_per_epoch))
         alpha_lr = config.alpha_lr or min(ALPHA_LR_LIMIT, PUBLISHED.alpha_lr * scale)
         lambda_lr = config.lambda_lr or PUBLISHED.lambda_lr * scale
-        return cls(config.epochs, warmup, config.first_weight_lr, alpha_lr, lambda_lr)
+        return cls(config.epochs, warmup, config.first_weight_lr, alpha_lr, lambda_lr, config.method == BLOCKWISE)
 
     def _published_epochs_after_warmup(self, epoch: int) -> float:
         published = PUBLISHED.epochs - PUBLISHED.warmup_epochs
@@ -192,8 +198,11 @@ class Schedule:
         return float(self.first_alpha_lr * 0.5**halvings)
 
     def weight_lr_at(self, epoch: int) -> float:
-        """Cosine over all epochs, one value per epoch."""
-        return self.weight_lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        """Cosine over all epochs, one value per epoch; with `restarts`, one over the warm-up and one over the rest."""
+        begin, end = 0, self.epochs
+        if self.restarts:
+            begin, end = (0, self.warmup_epochs) if self.is_warmup(epoch) else (self.warmup_epochs, self.epochs)
+        return self.weight_lr * 0.5 * (1 + math.cos(math.pi * (epoch - begin) / (end - begin)))
 
     def is_warmup(self, epoch: int) -> bool:
         return epoch < self.warmup_epochs

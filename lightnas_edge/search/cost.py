@@ -65,10 +65,10 @@ def estimated_seconds(state: SearchState, left: StepsLeft, compared_images: int)
     train_s = seconds_of(train, state.device)
     look_s = seconds_of(lambda: path_losses(supernet, *architecture_batch, [path], execution=execution), state.device)
     learn_s = look_s * config.validation_passes
-    warmup_paths, paths = state.strategy.paths_per_step
+    warmup_passes, passes = state.strategy.passes_per_step
     return (
-        left.warmup * (train_s * warmup_paths + weights_wait_s)
-        + left.weights * (train_s * paths + weights_wait_s)
+        left.warmup * (train_s * warmup_passes / 3 + weights_wait_s)
+        + left.weights * (train_s * passes / 3 + weights_wait_s)
         + left.architecture * (learn_s + architecture_wait_s)
         + compared_images * look_s / len(architecture_batch[1])
     )

@@ -23,7 +23,7 @@ class EntangledStrategy(SharedStrategy):
 
     def __init__(self, context: SearchContext, budgets: Sequence[Budget]) -> None:
         super().__init__(context, budgets)
-        self._largest = _largest(context.space)
+        self._largest = largest_path(context.space)
 
     def warmup_paths(self) -> list[Path]:
         return self.weight_paths()
@@ -32,11 +32,11 @@ class EntangledStrategy(SharedStrategy):
         return [list(self._largest), uniform_path(self.context.space, self.context.generator)]
 
     @property
-    def paths_per_step(self) -> tuple[int, int]:
-        return 2, 2
+    def passes_per_step(self) -> tuple[int, int]:
+        return 6, 6
 
 
-def _largest(space: Space) -> Path:
+def largest_path(space: Space) -> Path:
     """Of every layer the operator with the most arithmetic."""
     macs = [[operator_cost(space.at(layer, each))[0] for each in space.operators] for layer in range(len(space.layers))]
     return [row.index(max(row)) for row in macs]

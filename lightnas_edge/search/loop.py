@@ -18,7 +18,6 @@ from lightnas_edge.search.cost import StepsLeft, estimated_seconds
 from lightnas_edge.search.execution import Execution, fastest_execution
 from lightnas_edge.search.metrics import SearchMetrics
 from lightnas_edge.search.state import SCHEMA, SearchState
-from lightnas_edge.search.steps import weight_step
 
 Event = dict[str, Any]
 
@@ -153,13 +152,10 @@ class SearchLoop:
             self.loop.tick(search.step)
 
     def _train_weights(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        search, strategy = self.search, self.search.strategy
-        paths = strategy.warmup_paths() if search.phase == "warmup" else strategy.weight_paths()
-        outcome = weight_step(
-            search.supernet, search.optimiser, images, labels, paths, distil=strategy.entangled,
-            micro_batches=self.config.micro_batches, execution=self.context.execution, ranks=self.ranks,
-            abandonable=self.loop.abandonable,
-        )  # fmt: skip
+        search = self.search
+        outcome, paths = search.strategy.train_weights(
+            search.supernet, search.optimiser, images, labels, warmup=search.phase == "warmup"
+        )
         self.metrics.note(outcome, paths, self.loop.elapsed_s)
 
     def _learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:

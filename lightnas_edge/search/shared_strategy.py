@@ -42,8 +42,12 @@ class SharedStrategy(SearchStrategy):
     def weight_paths(self) -> list[Path]:
         return [uniform_path(self.context.space, self.context.generator)]
 
+    def validation_paths(self) -> list[Path]:
+        """What the next validation batch runs."""
+        return self.evidence.draw(self.context.generator)
+
     def learn(self, supernet: Supernet, images: Tensor, labels: Tensor, epoch: int) -> tuple[Outcome, list[Path]]:
-        drawn = self.evidence.draw(self.context.generator)
+        drawn = self.validation_paths()
         with self.context.abandonable():
             values, outcome = self.evidence.measure(supernet, images, labels, drawn, self.context.execution)
         # Read at the end of the epoch, so that no step waits for the device.

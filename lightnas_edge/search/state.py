@@ -16,7 +16,8 @@ from lightnas_edge.nn import Ranks, Supernet
 from lightnas_edge.nn.checkpoint import load_checkpoint, require_same
 from lightnas_edge.nn.device import choose_device
 from lightnas_edge.records.run import SampledPaths
-from lightnas_edge.search.config import ENTANGLED, LIGHTNAS, PUBLISHED, SHARED, Schedule, SearchConfig
+from lightnas_edge.search.blockwise_strategy import BlockwiseStrategy
+from lightnas_edge.search.config import BLOCKWISE, ENTANGLED, LIGHTNAS, PUBLISHED, SHARED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, predicted
 from lightnas_edge.search.entangled_strategy import EntangledStrategy
 from lightnas_edge.search.execution import Execution
@@ -29,6 +30,7 @@ SCHEMA = 4
 _STRATEGIES: dict[str, type[SearchStrategy]] = {
     SHARED: SharedStrategy,
     ENTANGLED: EntangledStrategy,
+    BLOCKWISE: BlockwiseStrategy,
     LIGHTNAS: LightNasStrategy,
 }
 # Parts of the identity that shaped no weight: budgets that are added to a finished search may differ in them.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +102,48 @@ def weight_step(
     nn.utils.clip_grad_norm_(touched, PUBLISHED.clip_norm)
     optimiser.step()
     return Outcome(torch.stack(losses).sum() / len(paths), torch.stack(correct).sum() / len(paths), len(labels))
+
+
+def imitation_step(
+    supernet: Supernet,
+    optimiser: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    teacher: Path,
+    path: Path,
+    *,
+    execution: Execution = PLAIN,
+    ranks: Ranks | None = None,
+    abandonable: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Outcome:
+    """One step of the operators on a path, each on what the teacher's operator of its layer makes of the teacher's features.
+
+    The loss of a layer is the squared error of its output relative to the variance of the teacher's. No gradient leaves a layer,
+    and the teacher stays as it is. The outcome has the mean loss of the layers that learn, and the teacher's answers.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    losses: list[Tensor] = []
+    with abandonable():
+        with execution.context(images.device):
+            with torch.no_grad():
+                features, logits = supernet.features(images, teacher)
+            for layer, (index, known) in enumerate(zip(path, teacher, strict=True)):
+                operator = cast(nn.ModuleList, supernet.layers[layer])[index]
+                if index == known or not any(each.requires_grad for each in operator.parameters()):
+                    continue
+                wanted = features[layer + 1].float()
+                error = (operator(features[layer]).float() - wanted).square().mean()
+                losses.append(error / wanted.var().clamp_min(1e-12))
+        if losses:
+            torch.autograd.backward(torch.stack(losses).sum())
+    touched = [parameter for parameter in supernet.parameters() if parameter.grad is not None]
+    if ranks is not None:
+        ranks.average(parameter.grad for parameter in touched if parameter.grad is not None)
+    if touched:
+        nn.utils.clip_grad_norm_(touched, PUBLISHED.clip_norm)
+        optimiser.step()
+    mean = torch.stack(losses).detach().mean() if losses else logits.new_zeros(())
+    return Outcome(mean, _correct(logits.float(), labels), len(labels))
 
 
 def path_losses(

@@ -18,7 +18,7 @@ from lightnas_edge.search.config import Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget
 from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.posterior import OperatorPosterior
-from lightnas_edge.search.steps import Outcome, Path, sample_orderings
+from lightnas_edge.search.steps import Outcome, Path, sample_orderings, weight_step
 from lightnas_edge.space import Space
 
 Array = NDArray[np.float64]
@@ -58,10 +58,21 @@ class SearchStrategy(ABC):
     def weight_paths(self) -> list[Path]:
         """The paths of a weight step after the warm-up."""
 
+    def train_weights(
+        self, supernet: Supernet, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor, *, warmup: bool
+    ) -> tuple[Outcome, list[Path]]:
+        """One step of the weights on a training batch."""
+        context, paths = self.context, self.warmup_paths() if warmup else self.weight_paths()
+        outcome = weight_step(
+            supernet, optimiser, images, labels, paths, distil=self.entangled, micro_batches=context.config.micro_batches,
+            execution=context.execution, ranks=context.ranks, abandonable=context.abandonable,
+        )  # fmt: skip
+        return outcome, paths
+
     @property
-    def paths_per_step(self) -> tuple[int, int]:
-        """Paths of a weight step during the warm-up, and after it."""
-        return len(self.context.space.operators), 1
+    def passes_per_step(self) -> tuple[int, int]:
+        """Forward passes of an image in a weight step during the warm-up, and after it; a pass there and back counts as three."""
+        return 3 * len(self.context.space.operators), 3
 
     @abstractmethod
     def learn(self, supernet: Supernet, images: Tensor, labels: Tensor, epoch: int) -> tuple[Outcome, list[Path]]:

@@ -107,6 +107,6 @@ def test_an_invalid_configuration_is_refused_at_once():
         SearchConfig(batch=16, micro_batches=9)
     with pytest.raises(RunError, match="precision: expected one of fp32, bf16, auto, found 'fp8'"):
         SearchConfig(precision="fp8")
-    with pytest.raises(RunError, match="method: expected one of shared, entangled, lightnas, found 'darts'"):
+    with pytest.raises(RunError, match="method: expected one of shared, entangled, blockwise, lightnas, found 'darts'"):
         SearchConfig(method="darts")
     assert json.dumps(PLAIN.to_json()) == '{"bf16": false, "channels_last": true}'

@@ -1,0 +1,85 @@
+"""Blockwise distillation: a teacher first, then operators that imitate its layers one by one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from lightnas_edge.errors import ConfigError
+from lightnas_edge.nn import Ranks, Supernet
+from lightnas_edge.search.blockwise_strategy import BlockwiseStrategy
+from lightnas_edge.search.config import Schedule, SearchConfig
+from lightnas_edge.search.steps import imitation_step
+from lightnas_edge.search.strategy import SearchContext
+from tests.search.problems import CONFIG, SPACE, budget
+
+TEACHER = [1, 1, 1, 1]  # 5x5 with three times the channels has the most arithmetic in every layer
+BLOCKWISE = dataclasses.replace(CONFIG, method="blockwise")
+
+
+def strategy():
+    context = SearchContext(SPACE, BLOCKWISE, Schedule.of(BLOCKWISE, 4), torch.Generator().manual_seed(0), Ranks())
+    return BlockwiseStrategy(context, [budget(9.0)])
+
+
+def problem():
+    torch.manual_seed(0)
+    supernet = Supernet(SPACE).train()
+    images = torch.randn(16, 3, SPACE.input_size, SPACE.input_size)
+    return supernet, images, torch.arange(16) % SPACE.classes
+
+
+def test_imitating_brings_an_operator_to_the_teacher_and_leaves_all_else():
+    supernet, images, labels = problem()
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.05, momentum=0.9, foreach=True)
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+
+    losses = [float(imitation_step(supernet, optimiser, images, labels, TEACHER, [0, 1, 0, 2]).loss) for _ in range(60)]
+
+    assert np.mean(losses[-5:]) < 0.65 * np.mean(losses[:5])
+    moved = {name for name, value in supernet.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[1] + "." + name.split(".")[2] for name in moved} == {"0.0", "2.0"}
+    assert all(name.startswith("layers.") for name in moved)
+
+
+def test_the_teachers_own_path_moves_nothing_and_has_no_loss():
+    supernet, images, labels = problem()
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.05)
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+
+    outcome = imitation_step(supernet, optimiser, images, labels, TEACHER, TEACHER)
+
+    assert float(outcome.loss) == 0
+    assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
+
+
+def test_the_warm_up_trains_the_teacher_alone():
+    assert strategy().warmup_paths() == [TEACHER]
+
+
+def test_validation_networks_differ_from_the_teacher_in_one_layer_each():
+    chosen = strategy()
+
+    drawn = np.array([chosen.validation_paths() for _ in range(800)])  # (800, 4, 4)
+
+    differs = drawn != np.array(TEACHER)
+    assert not differs[:, 0].any()
+    assert (differs[:, 1:].sum(axis=2) == 1).all()
+    for layer in range(4):
+        replaced = drawn[:, 1:, layer][differs[:, 1:, layer]]
+        assert len(replaced) == pytest.approx(600, abs=80)
+        assert (replaced == 0).mean() == pytest.approx(0.5, abs=0.08)
+
+
+def test_half_of_the_epochs_go_to_the_teacher_and_the_step_size_begins_again():
+    schedule = Schedule.of(SearchConfig(method="blockwise", epochs=10, batch=128), 4)
+
+    assert schedule.warmup_epochs == 5
+    assert schedule.weight_lr_at(4) < 0.2 * schedule.weight_lr_at(0)
+    assert schedule.weight_lr_at(5) == schedule.weight_lr_at(0) == 0.1
+
+
+def test_gradients_are_refused():
+    with pytest.raises(ConfigError, match="the method blockwise has losses of networks in which one layer is replaced"):
+        SearchConfig(method="blockwise", evidence="gradients")
