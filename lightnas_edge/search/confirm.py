@@ -33,8 +33,8 @@ from lightnas_edge.measuring.tables import ENERGY_ROUNDS
 from lightnas_edge.predictor import AdditivePredictor, CountedPredictor, Observations, load_observations
 from lightnas_edge.predictor.recalibration import recalibrated
 from lightnas_edge.records.base import Fingerprint
-from lightnas_edge.records.differences import fingerprint_differences
 from lightnas_edge.records.confirm import ConfirmPlan, PlannedMetric, PlannedNetwork
+from lightnas_edge.records.differences import fingerprint_differences
 from lightnas_edge.records.run import ConfirmationRecord, MeasuredMetric, MeasuredNetwork
 from lightnas_edge.runs import Run
 from lightnas_edge.search.candidates import Known

@@ -209,8 +209,8 @@ def prefer_large(state):
     generator = np.random.default_rng(0)
     paths = generator.integers(0, 3, size=(60, 4))
     losses = [50.0 - 10.0 * float((path == 1).sum()) for path in paths]
-    last = max(state["strategy"]["losses"]["epochs"])
-    state["strategy"]["losses"] = {
+    last = max(state["strategy"]["evidence"]["epochs"])
+    state["strategy"]["evidence"] = {
         "paths": paths.tolist(), "losses": losses, "batches": [index // 4 for index in range(60)], "epochs": [last] * 60,
     }  # fmt: skip
 
