@@ -15,7 +15,7 @@ from devices.errors import (
     TableWriteError,
 )
 from devices.factory import connect
-from devices.inventory import InventoryEntry, add_board, inventory_path, read_inventory, remove_board
+from devices.inventory import InventoryEntry, add_board, inventory_path, read_groups, read_inventory, remove_board
 from devices.local import LocalConnection
 from devices.remote_agent import Campaign, build_agent_archive, probe
 from devices.remote_job import RemoteJob, fetch_journal, remote_jobs
@@ -46,6 +46,7 @@ __all__ = [
     "fetch_journal",
     "inventory_path",
     "probe",
+    "read_groups",
     "read_inventory",
     "remote_jobs",
     "remove_board",

@@ -12,6 +12,9 @@
     python = "/usr/bin/python3"     # runs the agent in place of the Python that is found
     host_key = "ssh-ed25519 AAAA..." # written by `lightnas-edge boards add`
 
+    [groups]
+    shelf = ["bench-nano", "bench-nano-2"]  # `--host shelf`: boards of one model that measure together
+
 Only `host` is required. The file never holds a password.
 """
 
@@ -74,17 +77,35 @@ def read_inventory(path: Path | None = None) -> dict[str, InventoryEntry]:
         InventoryError: the file is faulty; all its faults in one message.
     """
     path = path or inventory_path()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    text = _text(path)
+    return {} if text is None else _parse(text, path)
+
+
+def read_groups(path: Path | None = None) -> dict[str, tuple[str, ...]]:
+    """The hosts of every group of boards.toml; empty where the file is missing.
+
+    Raises:
+        InventoryError: the file is faulty; all its faults in one message.
+    """
+    path = path or inventory_path()
+    text = _text(path)
+    if text is None:
         return {}
+    _parse(text, path)
+    return {name: tuple(hosts) for name, hosts in tomllib.loads(text).get("groups", {}).items()}
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
     except OSError as err:
         raise InventoryError(f"cannot read {path}: {err.strerror or err}") from err
     except UnicodeDecodeError as err:
         raise InventoryError(
             f"{path} is not UTF-8: {err.reason} at byte {err.start}", hint="save it as UTF-8 in your editor"
         ) from err
-    return _parse(text, path)
 
 
 def add_board(board: InventoryEntry, path: Path | None = None, *, replace: bool = False) -> Path:
@@ -166,7 +187,7 @@ def _parse(text: str, path: Path) -> dict[str, InventoryEntry]:
     )
     if schema != SCHEMA or type(schema) is not int:
         faults.append(f"schema: expected {SCHEMA}, found {schema!r}")
-    faults += [f"{name}: unknown field" for name in content if name not in ("kind", "schema", "boards")]
+    faults += [f"{name}: unknown field" for name in content if name not in ("kind", "schema", "boards", "groups")]
     tables = content.get("boards", {})
     if not isinstance(tables, dict):
         faults.append(f"boards: expected a table of boards, found {tables!r}")
@@ -177,9 +198,24 @@ def _parse(text: str, path: Path) -> dict[str, InventoryEntry]:
         faults += [f"boards.{name}.{fault}" for fault in wrong]
         if entry is not None:
             boards[name] = entry
+    faults += _faults_of_groups(content.get("groups", {}), tables)
     if faults:
         raise InventoryError(f"{path} holds {len(faults)} error{'s' * (len(faults) != 1)}:\n{_listed(faults)}")
     return boards
+
+
+def _faults_of_groups(groups: Any, boards: dict[str, Any]) -> list[str]:
+    if not isinstance(groups, dict):
+        return [f"groups: expected a table of lists, found {groups!r}"]
+    faults = [f"groups.{name}: a board has this name" for name in groups if name in boards]
+    for name, hosts in groups.items():
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            faults.append(f"groups.{name!r}: a name has letters, digits, '-', '_' and '.'")
+        if not (isinstance(hosts, list) and hosts and all(isinstance(host, str) and host.strip() for host in hosts)):
+            faults.append(f"groups.{name}: expected a list of hosts, found {hosts!r}")
+        elif any("," in host or host in groups for host in hosts):
+            faults.append(f"groups.{name}: expected hosts, found a comma or a group in {hosts!r}")
+    return faults
 
 
 def _entry(name: str, table: Any) -> tuple[InventoryEntry | None, list[str]]:

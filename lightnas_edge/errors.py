@@ -16,7 +16,8 @@
     ├── DivergedError         training left the finite numbers
     ├── ExportError           the exported graph is wrong or unsupported
     │   └── CalibrationError  images that give no ranges, or a layer that 8 bits cannot hold
-    └── VerifyError           the verification could not be carried out
+    ├── VerifyError           the verification could not be carried out
+    └── FleetError            boards that cannot share a job, or all of them were lost
 
 `luts.LutError` and `devices.DeviceError` are branches of the same tree, in the packages that raise them.
 The command line answers all of them alike: message on stderr, exit code from `exit_code`.
@@ -111,3 +112,7 @@ class CalibrationError(ExportError):
 
 class VerifyError(LightnasEdgeError):
     """A verification that could not be carried out; says nothing about the budget."""
+
+
+class FleetError(LightnasEdgeError):
+    """Boards that cannot share a job, or that were all lost before it was finished."""

@@ -16,6 +16,7 @@ from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, NETWORK_METRI
 from luts.remedies import measuring_options
 from luts.statistics import needed_inferences
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, counted, read
+from luts.units import UnitComparison, UnitRatio, compare_units, write_pooled
 
 __all__ = [
     "HOW_TO_MEASURE",
@@ -34,8 +35,11 @@ __all__ = [
     "Quantity",
     "Ratio",
     "Repeatability",
+    "UnitComparison",
+    "UnitRatio",
     "Visit",
     "checksum",
+    "compare_units",
     "counted",
     "drift_ratio",
     "measuring_options",
@@ -44,4 +48,5 @@ __all__ = [
     "read",
     "repeatability",
     "require_same_board",
+    "write_pooled",
 ]

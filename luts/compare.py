@@ -65,7 +65,8 @@ def require_same_board(tables: Sequence[Lut]) -> None:
 def merge(tables: Sequence[Lut]) -> Lut:
     """One table from several of equal fingerprint; the drift between them is corrected where they share keys.
 
-    The header is the first table's, and so are the reference sessions. A visit that several tables hold counts once.
+    The header is the first table's, and so are the reference sessions; of several units all sessions are, so that the numbers are
+    those of the middle unit. A visit that several tables hold counts once.
 
     Raises:
         FingerprintError: the tables are of different boards or states; lists the fields.
@@ -77,8 +78,13 @@ def merge(tables: Sequence[Lut]) -> Lut:
     for table in tables:
         for visit in table.visits:
             visits.setdefault((visit.key, visit.session, visit.round), visit)
+    units = {session: unit for table in tables for session, unit in table.units.items()}
     return replace(
-        tables[0], visits=tuple(visits.values()), faults=tuple(fault for table in tables for fault in table.faults)
+        tables[0],
+        visits=tuple(visits.values()),
+        faults=tuple(fault for table in tables for fault in table.faults),
+        reference=frozenset() if len(set(units.values())) > 1 else tables[0].reference,
+        units=units,
     )
 
 

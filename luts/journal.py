@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from lightnas_edge.errors import FingerprintError
 from lightnas_edge.records.base import describe, parse_json
-from lightnas_edge.records.differences import fingerprint_differences
+from lightnas_edge.records.differences import UNIT, fingerprint_differences
 from lightnas_edge.records.lut import LutHeader, Visit
 from lightnas_edge.records.plain_text import clean_text
 from luts.errors import LutFormatError
@@ -46,12 +46,17 @@ class Fault:
 
 
 class Journal(NamedTuple):
-    """What a journal holds. `reference`: the sessions that follow its first header."""
+    """What a journal holds.
+
+    `reference`: the sessions that follow its first header; none where it holds several units, of which none is special.
+    `units`: of each session, as its header names it.
+    """
 
     header: LutHeader
     visits: tuple[Visit, ...]
     faults: tuple[Fault, ...]
     reference: frozenset[str]
+    units: dict[str, str | None]
 
 
 def checksum(line: bytes) -> tuple[str, str] | None:
@@ -127,6 +132,8 @@ class _Reader:
         self._unshown = 0
         self._headers = 0
         self._reference: set[str] = set()
+        self._unit: str | None = None  # of the last header
+        self._units: dict[str, str | None] = {}
 
     def take(self, number: int, line: bytes, *, torn: bool) -> None:
         damage = _damage(line, torn=torn)
@@ -160,6 +167,7 @@ class _Reader:
             )
             return
         self._visits[place] = visit
+        self._units.setdefault(visit.session, self._unit)
         if self._headers == 1:
             self._reference.add(visit.session)
 
@@ -182,7 +190,9 @@ class _Reader:
                 f"{self._path} is too large to compare its rounds: {keys} keys in {groups} rounds of all sessions",
                 hint="split the file into one table per space and session",
             )
-        return Journal(self._header, visits, tuple(self._faults), frozenset(self._reference))
+        several = len(set(self._units.values())) > 1
+        reference = frozenset() if several else frozenset(self._reference)
+        return Journal(self._header, visits, tuple(self._faults), reference, self._units)
 
     def _measuring_options(self) -> str:
         if self._header is None:
@@ -209,6 +219,8 @@ class _Reader:
                     hint="they do not mix: split the file at that line, one table per fingerprint",
                 )
         self._headers += 1
+        unit = header.fingerprint.get(UNIT)
+        self._unit = unit if isinstance(unit, str) else None
 
     def _take_other(self, number: int, line: bytes, found: ValidationError) -> None:
         """A line that is not a visit: a further header, or a fault."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightnas_edge.records.base import Fingerprint
+from lightnas_edge.records.differences import UNIT
 from lightnas_edge.records.lut import LutHeader, Visit, VisitFailure
 from luts.drift import Group, estimate_drift
 from luts.energy import Energy, combine
@@ -291,11 +292,13 @@ class Lut:
     )  # under load before the rounds, of one session: the last
     reference: frozenset[str] = frozenset()  # sessions that set the drift factor 1; all of them when empty
     host: str | None = None  # by which this machine reaches the board; None: unknown. For remedies
+    units: Mapping[str, str | None] = field(default_factory=dict)  # which unit of the board each session ran on
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What the numbers depend on; only equal ones mix."""
-        return dict(self.header.fingerprint)
+        """What the numbers depend on; only equal ones mix. Of a table of several units, `unit` is null."""
+        several = len(set(self.units.values())) > 1
+        return dict(self.header.fingerprint) | ({UNIT: None} if several else {})
 
     @property
     def simulated(self) -> bool:
@@ -502,6 +505,7 @@ def read(path: str | Path, *, host: str | None = None) -> Lut:
         tuple(visit for visit in load if visit.session == load[-1].session),
         found.reference,
         host,
+        found.units,
     )
 
 

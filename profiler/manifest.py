@@ -115,6 +115,8 @@ class Measurement(NamedTuple):
     model: str  # SHA-256 of the ONNX file
     kind: str  # "operator", "architecture" or "model_file": the field of the journal that holds `subject`
     subject: JsonObject  # the host's description; the agent copies it
+    rounds: Optional[int] = None  # as the protocol says when None; several boards share the rounds of the sentinels
+    energy_rounds: Optional[int] = None  # as the job says when None
 
     @property
     def is_network(self) -> bool:
@@ -134,8 +136,9 @@ class Measurement(NamedTuple):
             )
             for other in SUBJECTS:
                 fields.is_null(other)  # reported already
+        own = [fields.whole(name, 0, MOST_ROUNDS) if fields.has(name) else None for name in ("rounds", "energy_rounds")]
         fields.refuse_others()
-        return cls(key, model, kind, subject)
+        return cls(key, model, kind, subject, *own)
 
 
 class Evaluation(NamedTuple):

@@ -37,9 +37,16 @@ class Plan:
         self._sentinels = [key for key in manifest.sentinels if key in self._keys]
         self._seed = protocol.seed
         self._rounds = protocol.rounds
+        self._rounds_of = {
+            row.key: protocol.rounds if row.rounds is None else row.rounds for row in manifest.measurements
+        }
         self._spread_limit = protocol.spread_limit if protocol.spread_limit is not None else math.inf
         self._extra_rounds = protocol.extra_rounds if protocol.spread_limit is not None else 0
         self._energy_rounds = manifest.energy.rounds if manifest.energy is not None else 0
+        self._energy_rounds_of = {
+            row.key: self._energy_rounds if row.energy_rounds is None else min(row.energy_rounds, self._energy_rounds)
+            for row in manifest.measurements
+        }
         # A verification is about its network: the sentinels show drift, and half a minute of energy for each shows nothing.
         without = set(self._sentinels) if manifest.purpose == "verify" else set()
         self._energy_keys = [key for key in self._keys if key not in without]
@@ -52,11 +59,11 @@ class Plan:
         self.left: Dict[str, int] = {}
         planned: Dict[str, List[int]] = {}
         for key in self._keys:
-            planned[key] = [round_ for round_ in range(self._rounds) if (key, round_) not in self._done]
+            planned[key] = [round_ for round_ in range(self._rounds_of[key]) if (key, round_) not in self._done]
             self.left[key] = len(planned[key])
         for key in self._energy_keys:
-            self.left[key] += max(0, self._energy_rounds - self._with_energy[key])
-        self.total = len(self._keys) * self._rounds + len(self._energy_keys) * self._energy_rounds
+            self.left[key] += max(0, self._energy_rounds_of[key] - self._with_energy[key])
+        self.total = sum(self._rounds_of.values()) + sum(self._energy_rounds_of[key] for key in self._energy_keys)
         self._links = self._find_links(planned)
         rounds = len({round_ for rounds in planned.values() for round_ in rounds})
         for key in self._links:
@@ -77,8 +84,8 @@ class Plan:
 
     def visits(self, failures: Dict[str, int]) -> Iterator[PlannedVisit]:
         """Everything left, in order. `failures`: keys that failed, which get no extra visits."""
-        for round_ in range(self._rounds):
-            wanted = {key for key in self._keys if (key, round_) not in self._done}
+        for round_ in range(max(self._rounds_of.values(), default=0)):
+            wanted = {key for key in self._keys if round_ < self._rounds_of[key] and (key, round_) not in self._done}
             if wanted:
                 wanted.update(self._links)
             for key in visiting_order(self._keys, self._seed, round_):
@@ -91,7 +98,7 @@ class Plan:
         for number in range(self._energy_rounds):
             round_ = self._rounds + number
             for key in visiting_order(self._energy_keys, self._seed, round_):
-                if self._with_energy[key] <= number:
+                if self._with_energy[key] <= number < self._energy_rounds_of[key]:
                     yield PlannedVisit(key, round_, with_energy=True)
                     self.left[key] -= 1
 

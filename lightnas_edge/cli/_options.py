@@ -185,10 +185,20 @@ def read_prior(path: Path | None, space: Space) -> AdditivePredictor | None:
     return prior
 
 
-def add_host(parser: argparse.ArgumentParser, *, default: str | None = "localhost", shown: str | None = None) -> None:
-    """`shown`: the default as people read it."""
+def add_host(
+    parser: argparse.ArgumentParser,
+    *,
+    default: str | None = "localhost",
+    shown: str | None = None,
+    several: bool = False,
+) -> None:
+    """`shown`: the default as people read it. `several`: it may name several boards."""
+    what = "the board, or boards with commas between, or a group of boards.toml" if several else "the board"
     parser.add_argument(
-        "--host", default=default, metavar="HOST", help=f"the board to measure on (default: {shown or default})"
+        "--host",
+        default=default,
+        metavar="HOST" + ",..." * several,
+        help=f"{what} to measure on (default: {shown or default})",
     )
 
 
@@ -242,7 +252,7 @@ def add_board(group: argparse._ActionsContainer) -> None:
     """Energy, the state of the board while it measures, and how long it may build."""
     group.add_argument(
         "--energy", action="store_true",
-        help=f"measure energy too, in {ENERGY_ROUNDS} further rounds of about 15 s per operator",
+        help=f"measure energy too, in {ENERGY_ROUNDS} further rounds of about 20 s per operator",
     )  # fmt: skip
     group.add_argument(
         "--lock-clocks", action="store_true", help="run jetson_clocks for the campaign; needs sudo; restored afterwards"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import devices
 import luts
 from lightnas_edge.cli._console import UsageError, percent, print_json, print_result
+from lightnas_edge.cli._fleet import FleetReport, add_fleet, measure_on_fleet, open_fleet
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress, measure_with_progress, report_table
 from lightnas_edge.cli._model_options import add_model, chosen_model, model_settings
 from lightnas_edge.cli._next import what_next
@@ -23,7 +25,7 @@ from lightnas_edge.cli._options import (
     settings,
     sudo_password,
 )
-from lightnas_edge.measuring import Settings, select_operators, write_profile_job
+from lightnas_edge.measuring import Job, Settings, select_operators, write_profile_job
 from lightnas_edge.measuring.engines import why_board_lacks
 from lightnas_edge.measuring.tables import table_path
 
@@ -42,7 +44,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"examples: {parser.prog} --host localhost --space tiny; {parser.prog} --host jetson.local --model net.onnx --precision fp16"
-    add_host(parser)
+    add_host(parser, several=True)
+    add_fleet(parser)
     add_space(parser, required=False)
     add_classes(parser)
     add_measuring(parser, rounds=_SPACE_ROUNDS)
@@ -76,17 +79,32 @@ def _run(arguments: argparse.Namespace) -> int:
     operators = select_operators(space, arguments.only)
     announce_default_host(arguments)
     password = sudo_password(arguments)
-    connection = devices.connect(arguments.host)
+    fleet = open_fleet(arguments, sets_state=arguments.lock_clocks or arguments.power_mode is not None)
+    connection = devices.connect(arguments.host) if fleet is None else fleet.connection
     chosen = settings(arguments, connection)
     _refuse_lacking(connection, chosen)
     table = arguments.out or table_path(arguments.host, space.name, chosen)
     began_s = time.monotonic()
-    job, lut = measure_with_progress(
-        connection,
-        lambda folder, tell: write_profile_job(folder, space, chosen, operators=operators, on_progress=tell),
-        table, title=f"measuring {space.name} on {arguments.host}", fresh=arguments.fresh, sudo_password=password,
-        announce=lambda job: announce_estimate(len(job.keys), chosen),
-    )  # fmt: skip
+
+    def write(folder: Path, tell: Callable[[int, int], None]) -> Job:
+        return write_profile_job(folder, space, chosen, operators=operators, on_progress=tell)
+
+    def announce(job: Job) -> None:
+        announce_estimate(len(job.keys), chosen)
+
+    title = f"measuring {space.name} on {arguments.host}"
+    if fleet is not None:
+        job, report = measure_on_fleet(
+            arguments, fleet, write, table, title=title, sudo_password=password, announce=announce
+        )
+        if report.pooled is None:
+            return _show_units(arguments, job, report)
+        lut, units = report.pooled, {"units": report.to_json()}
+    else:
+        job, lut = measure_with_progress(
+            connection, write, table, title=title, fresh=arguments.fresh, sudo_password=password, announce=announce
+        )
+        units = {}
     seconds = time.monotonic() - began_s
     coverage = lut.coverage([shaped.key for shaped in space.shaped_operators()])
     repeatability = luts.repeatability(lut)
@@ -96,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
             "kind": "profile", "lut": str(table), "found": len(coverage.found), "missing": list(coverage.missing),
             "failed": list(coverage.failed), "fell_back": {key: lut.fallbacks[key] for key in job.keys if key in lut.fallbacks},
             "repeatability": repeatability.operators,
-            "fingerprint": lut.fingerprint, "simulated": lut.simulated, "next": next_step.to_json(),
+            "fingerprint": lut.fingerprint, "simulated": lut.simulated, "next": next_step.to_json(), **units,
         })  # fmt: skip
     else:
         report_table(job, lut, energy=arguments.energy, seconds=seconds)
@@ -104,6 +122,19 @@ def _run(arguments: argparse.Namespace) -> int:
         for line in next_step.lines():
             print_result(line)
     return 0 if all(key in lut.entries for key in job.keys) else 1
+
+
+def _show_units(arguments: argparse.Namespace, job: Job, report: FleetReport) -> int:
+    """Several boards without a common table: one for each unit."""
+    incomplete = []
+    for host, lut in report.result.tables.items():
+        coverage = lut.coverage(job.keys)
+        incomplete += [] if coverage.complete else [host]
+        if not arguments.json:
+            print_result(f"{lut.path}: {'SIMULATED: ' * lut.simulated}{coverage}")
+    if arguments.json:
+        print_json({"kind": "profile", "lut": None, "complete": not incomplete, "units": report.to_json()})
+    return 0 if arguments.per_unit and not incomplete and not report.result.lost else 1
 
 
 def _refuse_lacking(connection: devices.Connection, chosen: Settings) -> None:
@@ -125,6 +156,8 @@ def _profile_model(arguments: argparse.Namespace) -> int:
             "--batch: only with --space; a model has its own shapes", hint="give its batch size with --shape"
         )
     announce_default_host(arguments)
+    if open_fleet(arguments) is not None:
+        raise UsageError("several hosts: only with --space", hint="`lightnas-edge verify --model` takes several hosts")
     model = chosen_model(arguments)
     password = sudo_password(arguments)
     connection = devices.connect(arguments.host)

@@ -77,6 +77,8 @@ class Measurement(Record):
     operator: FreeForm | None = None
     architecture: FreeForm | None = None
     model_file: FreeForm | None = None
+    rounds: Count | None = None  # the protocol's when None
+    energy_rounds: Count | None = None  # the job's when None
 
     @model_validator(mode="after")
     def _is_about_one_subject(self) -> Self:

@@ -14,6 +14,7 @@ from lightnas_edge.errors import BudgetError, PredictorError
 from lightnas_edge.graph import FP32, Arithmetic, Precision
 from lightnas_edge.predictor import Predictor
 from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.records.differences import UNIT
 
 # Fields of a fingerprint that follow from the precision: predictors that differ in these alone are of one board.
 _PRECISION_FIELDS = ("precision", "dialect", "int8_instructions")
@@ -117,8 +118,8 @@ def precision_of(fingerprint: Mapping[str, Any]) -> Precision | None:
 
 
 def board_of(fingerprint: Mapping[str, Any]) -> str:
-    """Equal for predictors of one board in one state, in any precision."""
-    kept = {name: value for name, value in fingerprint.items() if name not in _PRECISION_FIELDS}
+    """Equal for predictors of one model in one state, in any precision, of any unit."""
+    kept = {name: value for name, value in fingerprint.items() if name not in (*_PRECISION_FIELDS, UNIT)}
     return json.dumps(kept, sort_keys=True)
 
 

@@ -20,7 +20,7 @@ from lightnas_edge.predictor import (
     reachable_range,
     reference_predictor,
 )
-from lightnas_edge.records.differences import fingerprint_differences
+from lightnas_edge.records.differences import UNIT, fingerprint_differences
 from lightnas_edge.runs import Run
 from lightnas_edge.search.constraints import Budget, Constraint, board_of, precision_of
 from lightnas_edge.search.selection import check_budget
@@ -203,7 +203,7 @@ def merge_with_run(boards: Sequence[BoardPredictors], known: Sequence[BoardPredi
     """
     for board in boards:
         for same in known:
-            if not fingerprint_differences(same.fingerprint, board.fingerprint):
+            if same.fingerprint == board.fingerprint:
                 board.table = board.table or same.table
                 board.predictors = same.predictors | board.predictors
             if same.board == board.board:
@@ -427,7 +427,7 @@ def _is_predictor(source: str | Path) -> bool:
 
 
 def _identity(predictor: Predictor) -> str:
-    return json.dumps(predictor.fingerprint, sort_keys=True)
+    return json.dumps({name: value for name, value in predictor.fingerprint.items() if name != UNIT}, sort_keys=True)
 
 
 def _plain(name: str) -> str:

@@ -4,7 +4,15 @@ import stat
 
 import pytest
 
-from devices import InventoryEntry, InventoryError, add_board, inventory_path, read_inventory, remove_board
+from devices import (
+    InventoryEntry,
+    InventoryError,
+    add_board,
+    inventory_path,
+    read_groups,
+    read_inventory,
+    remove_board,
+)
 from devices.inventory import inventory_entry
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGErbTW7ZbvT6Hpxfb8vWRB8FKVqMLAQ0Ei8rAbyxmo2"
@@ -189,4 +197,44 @@ def test_a_file_that_is_not_toml_is_refused_with_the_place(path):
     path.write_text("[boards.nano\n")
 
     with pytest.raises(InventoryError, match=r"is not TOML: .*line 1"):
+        read_inventory(path)
+
+
+def test_a_group_names_boards_that_measure_together(tmp_path):
+    path = tmp_path / "boards.toml"
+    add_board(InventoryEntry(name="orin1", host="10.0.0.1"), path)
+    path.write_text(path.read_text() + '\n[groups]\nshelf = ["orin1", "orin2"]\n')
+
+    assert read_groups(path) == {"shelf": ("orin1", "orin2")}
+    add_board(InventoryEntry(name="orin2", host="10.0.0.2"), path)
+    assert read_groups(path) == {"shelf": ("orin1", "orin2")} and len(read_inventory(path)) == 2
+    remove_board("orin1", path)
+    assert read_groups(path) == {"shelf": ("orin1", "orin2")}
+
+
+@pytest.mark.parametrize(
+    ("groups", "fault"),
+    [
+        ('orin1 = ["orin2"]', "groups.orin1: a board has this name"),
+        ('shelf = "orin1"', "groups.shelf: expected a list of hosts, found 'orin1'"),
+        ("shelf = []", "groups.shelf: expected a list of hosts, found []"),
+        ('shelf = ["orin1,orin2"]', "groups.shelf: expected hosts, found a comma or a group in ['orin1,orin2']"),
+        ('all = ["shelf"]\nshelf = ["orin1"]', "groups.all: expected hosts, found a comma or a group in ['shelf']"),
+    ],
+)
+def test_a_faulty_group_is_refused_with_its_name(tmp_path, groups, fault):
+    path = tmp_path / "boards.toml"
+    path.write_text(f'[boards.orin1]\nhost = "10.0.0.1"\n\n[groups]\n{groups}\n')
+
+    with pytest.raises(InventoryError) as refusal:
+        read_groups(path)
+
+    assert fault in str(refusal.value)
+
+
+def test_groups_that_are_no_table_are_refused(tmp_path):
+    path = tmp_path / "boards.toml"
+    path.write_text('groups = ["orin1"]\n')
+
+    with pytest.raises(InventoryError, match="groups: expected a table of lists"):
         read_inventory(path)

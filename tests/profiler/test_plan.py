@@ -143,3 +143,28 @@ def test_a_session_that_resumes_an_earlier_one_needs_no_links():
 def test_few_visits_have_no_spread():
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == 0.0
     assert spread([1.0, 1.0, 1.0, 1.0, 1.0, 1.1]) < spread([1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
+
+
+def test_a_key_with_rounds_of_its_own_is_visited_in_those_alone():
+    job = manifest(energy_rounds=2)
+    rows = [row._replace(rounds=2, energy_rounds=1) if row.key in "ab" else row for row in job.measurements]
+    plan = Plan(job._replace(measurements=rows), [])
+
+    found = pairs(carry_out(plan))
+
+    planned = [(key, round_) for key in "abcdefgh" for round_ in range(2 if key in "ab" else 6)]
+    energy = [(key, 6 + number) for key in "abcdefgh" for number in range(1 if key in "ab" else 2)]
+    assert found == sorted(planned + energy)
+    assert plan.done == plan.total == len(planned) + len(energy)
+
+
+def test_sentinels_with_rounds_left_link_a_session_of_new_keys_without_further_visits():
+    first = manifest(keys="abcdef", sentinels="abcd", rounds=6)
+    rows = [row._replace(rounds=2) if row.key in "abcd" else row for row in first.measurements]
+    past = carry_out(Plan(first._replace(measurements=rows), []))
+    second = manifest(keys="abcdgh", sentinels="abcd", rounds=6)
+    rows = [row._replace(rounds=3) if row.key in "abcd" else row for row in second.measurements]
+
+    found = pairs(carry_out(Plan(second._replace(measurements=rows), past)))
+
+    assert found == sorted([(key, 2) for key in "abcd"] + [(key, round_) for key in "gh" for round_ in range(6)])

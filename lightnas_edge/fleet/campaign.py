@@ -1,0 +1,387 @@
+"""One job on several units: each takes packets from one queue and keeps a journal of its own.
+
+A thread per unit waits for its board; nothing is computed here meanwhile. A unit that is lost keeps its journal, and what it had not
+finished goes back to the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import devices
+import luts
+from devices import (
+    AgentFailedError,
+    BoardBusyError,
+    BoardUnreachableError,
+    Campaign,
+    Connection,
+    DeviceError,
+    Status,
+)
+from lightnas_edge.errors import FleetError
+from lightnas_edge.fleet.work import Packet, Visits, WorkQueue, deal, left, measured, wanted
+from lightnas_edge.measuring import Job
+from lightnas_edge.records.job import JobManifest, Measurement
+
+FAILURES_LIMIT = 2  # of the agent in a row; then the unit counts as lost
+PASSES = 3  # what units lost at the end is dealt out again this often
+STOP_LIMIT_S = 60.0  # for all agents to stop after Ctrl-C
+LOST = (BoardUnreachableError, BoardBusyError, AgentFailedError)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Unit:
+    """A board that takes part. `connection`: None where it could not be reached, for the reason in `lost`."""
+
+    host: str
+    connection: Connection | None
+    unit: str | None = None  # its identity in the fingerprint; None: unknown
+    lost: str = ""
+
+
+@dataclass
+class UnitOutcome:
+    """What became of a unit. Counts are of this run."""
+
+    host: str
+    unit: str | None
+    table: Path
+    packets: int = 0
+    assigned: int = 0  # visits of the packets that it took
+    measured: int = 0  # of those
+    lost: str = ""  # why it ended early; empty: it did not
+
+
+@dataclass(frozen=True)
+class FleetResult:
+    """tables: of every unit that measured anything, by host, also in earlier runs. left: what no unit measured."""
+
+    outcomes: tuple[UnitOutcome, ...]
+    tables: Mapping[str, luts.Lut]
+    left: Mapping[str, Visits]
+    failed: Mapping[str, str]  # keys that no unit could measure, with the reason
+
+    @property
+    def lost(self) -> tuple[UnitOutcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.lost)
+
+
+@dataclass
+class FleetProgress:
+    """How far all units are together."""
+
+    done: int
+    total: int
+    texts: dict[str, str] = field(default_factory=dict)  # of each host: what it does
+
+
+def measure_fleet(
+    units: Sequence[Unit],
+    job: Job,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    each: bool = False,
+    on_progress: Callable[[FleetProgress], None] | None = None,
+    sudo_password: str | None = None,
+) -> FleetResult:
+    """Measure a job on several units.
+
+    Args:
+        folder: of the units' journals, one file for each host. What it holds is continued.
+        each: every unit measures the whole job; otherwise they share it.
+
+    Raises:
+        FleetError: all units were lost; the journals keep what was measured.
+        LutError, ContradictionError, TableWriteError: a journal cannot be continued or written; all units stop.
+    """
+    if fresh and folder.exists():
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, old)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = JobManifest.load(job.folder / "manifest.json")
+    fleet = _Fleet(manifest, job, folder, fresh, sudo_password, on_progress)
+    members = [_Member(unit, fleet) for unit in units]
+    fleet.members = members
+    if not fresh:
+        _together(members, _Member.fetch, fleet)
+    for _ in range(PASSES):
+        alive = [member for member in members if not member.outcome.lost]
+        if each:
+            plans = [[Packet(rest, 0)] if (rest := member.left()) else [] for member in alive]
+            shares = [WorkQueue(packets) for packets in plans]
+        else:
+            plans = [deal(fleet.left(), manifest.sentinels, manifest.protocol.rounds, max(1, len(alive)))]
+            queue = WorkQueue(plans[0])
+            shares = [queue] * len(alive)
+        if not any(plans) or not alive:
+            break
+        fleet.expect(packet for packets in plans for packet in packets)
+        for member, share in zip(alive, shares, strict=True):
+            member.queue = share
+        _together(alive, _Member.work, fleet)
+        fleet.note_failures()
+        if each:
+            break
+    tables = fleet.tables()
+    rest = fleet.left()
+    if all(member.outcome.lost for member in members) and (rest or not tables):
+        reasons = "\n".join(f"  {member.outcome.host}: {member.outcome.lost}" for member in members)
+        raise FleetError(
+            f"every board was lost before the job was finished\n{reasons}",
+            hint="the same command continues from what was measured",
+        )
+    return FleetResult(tuple(member.outcome for member in members), tables, rest, fleet.failed)
+
+
+class _Fleet:
+    """What the members share."""
+
+    def __init__(
+        self,
+        manifest: JobManifest,
+        job: Job,
+        folder: Path,
+        fresh: bool,
+        sudo_password: str | None,
+        on_progress: Callable[[FleetProgress], None] | None,
+    ) -> None:
+        self.manifest, self.job, self.folder, self.fresh = manifest, job, folder, fresh
+        self.sudo_password = sudo_password
+        self.wanted = wanted(manifest)
+        self.members: list[_Member] = []
+        self.stopping = threading.Event()
+        self.failed: dict[str, str] = {}  # keys that no unit could measure, with the reason
+        self._on_progress = on_progress
+        self._lock = threading.Lock()
+        self._progress = FleetProgress(0, 0)
+
+    def expect(self, packets: Iterable[Packet]) -> None:
+        """Visits that the bar counts."""
+        sentinels = len(self.manifest.sentinels)
+        self._progress.total += sum(packet.visits + packet.sentinel_rounds * sentinels for packet in packets)
+
+    def tell(self, host: str, text: str) -> None:
+        """Progress of one unit, from its thread."""
+        with self._lock:
+            self._progress.texts[host] = text
+            self._progress.done = min(sum(member.progress for member in self.members), self._progress.total)
+            if self._on_progress is not None:
+                self._on_progress(self._progress)
+
+    def tables(self) -> dict[str, luts.Lut]:
+        """Every journal of the folder, also those of boards that do not take part today."""
+        hosts = {member.outcome.table: member.outcome.host for member in self.members}
+        found = {}
+        for path in sorted(self.folder.glob("*.lut.jsonl")):
+            if path.stat().st_size:
+                host = hosts.get(path, path.name.removesuffix(".lut.jsonl"))
+                found[host] = luts.read(path, host=host)
+        luts.require_same_board(list(found.values()))
+        return found
+
+    def note_failures(self) -> None:
+        """Keys that failed on every unit that tried them: they are not tried again in this run."""
+        tables = self.tables()
+        for lut in tables.values():
+            for key, failure in lut.failed.items():
+                if not any(key in other.entries or key in other.networks for other in tables.values()):
+                    self.failed[key] = failure.message
+
+    def left(self) -> dict[str, Visits]:
+        """What no unit has measured. Keys that failed wherever they were tried are left out, and energy that no unit can measure."""
+        tables = list(self.tables().values())
+        work = dict(self.wanted)
+        if tables and not any(lut.header.energy.available for lut in tables):
+            work = {key: visits._replace(energy_rounds=0) for key, visits in work.items()}
+        rest = left(work, *(measured(lut.visits, self.manifest.protocol.rounds) for lut in tables))
+        return {key: visits for key, visits in rest.items() if key not in self.failed}
+
+
+class _Member:
+    """One unit at work. Its methods run in its own thread."""
+
+    def __init__(self, unit: Unit, fleet: _Fleet) -> None:
+        self._unit, self._fleet = unit, fleet
+        self.outcome = UnitOutcome(unit.host, unit.unit, fleet.folder / f"{_file_name(unit.host)}.lut.jsonl")
+        self.outcome.lost = unit.lost
+        self.queue = WorkQueue(())
+        self.progress = 0  # visits, for the bar
+        self._is_fresh = fleet.fresh
+        self._failures = 0
+
+    def left(self) -> dict[str, Visits]:
+        """Of the whole job, by this unit's journal alone."""
+        return left(self._fleet.wanted, self._done())
+
+    def fetch(self) -> None:
+        """Bring this side's journal up to the board's: an earlier host, or a lost link, may have left visits there."""
+        if self._unit.connection is None:
+            return
+        try:
+            for remote in devices.remote_jobs(self._unit.connection)[0]:
+                if remote.job == self._fleet.manifest.job:
+                    devices.fetch_journal(self._unit.connection, remote, self.outcome.table)
+        except LOST as error:
+            self._lose(error)
+
+    def work(self) -> None:
+        """Take packets until none is left, or until this unit is lost."""
+        while not self.outcome.lost and (packet := self.queue.take()) is not None:
+            returned: Packet | None = packet
+            try:
+                returned = self._measure(packet)
+            except BaseException:
+                self.queue.stop()
+                raise
+            finally:
+                self.queue.finish(returned)
+
+    def _measure(self, packet: Packet) -> Packet | None:
+        """The part of the packet that others have to measure; None where nothing is left."""
+        connection = self._unit.connection
+        if connection is None:
+            return packet
+        before, done = self._visits(), self._done()
+        manifest, planned = self._manifest(packet, before)
+        self.outcome.packets += 1
+        self.outcome.assigned += planned
+        began = self.progress
+        counted = sum(len(rounds) for rounds in before.values())
+
+        def tell(status: Status) -> None:
+            if self._fleet.stopping.is_set():
+                raise KeyboardInterrupt
+            if status.phase == "measuring":
+                self.progress = began + max(0, planned - max(0, status.total - status.done))
+            self._fleet.tell(self.outcome.host, _doing(status))
+
+        error: DeviceError | None = None
+        try:
+            with tempfile.TemporaryDirectory(prefix="lightnas-edge-packet-") as scratch:
+                folder = Path(scratch)
+                manifest.save(folder / "manifest.json")
+                for name in ("models", "data"):
+                    if (self._fleet.job.folder / name).is_dir():
+                        (folder / name).symlink_to((self._fleet.job.folder / name).resolve())
+                campaign = Campaign(connection, folder, self._fleet.sudo_password)
+                table = self.outcome.table
+                campaign.start(fresh=self._is_fresh, journal=table if table.exists() else None)
+                self._is_fresh = False
+                campaign.follow(table, tell)
+        except LOST as found:
+            error = found
+        finally:
+            after = self._visits()
+            new = sum(len(rounds) for rounds in after.values()) - counted
+            self.outcome.measured += new
+            self.progress = began + min(new, planned)
+        if error is None:
+            self._failures = 0
+            return None
+        rest = left(packet.work, _difference(self._done(), done))
+        self._failures += 1
+        if not isinstance(error, AgentFailedError) or self._failures >= FAILURES_LIMIT:
+            self._lose(error)
+        return Packet(rest, packet.sentinel_rounds)
+
+    def _manifest(self, packet: Packet, before: Mapping[str, set[tuple[int, bool]]]) -> tuple[JobManifest, int]:
+        """The packet as a job of this board, and how many visits it plans."""
+        job = self._fleet.manifest
+        rounds, energy = job.protocol.rounds, 0 if job.energy is None else job.energy.rounds
+        work: dict[str, Visits] = dict(packet.work)
+        for key in job.sentinels:
+            if packet.sentinel_rounds and key not in work:
+                has_energy = any(with_energy for _, with_energy in before.get(key, ()))
+                work[key] = Visits(packet.sentinel_rounds, 1 if energy and not has_energy else 0)
+        rows: list[Measurement] = []
+        planned = 0
+        for row in job.measurements:
+            if row.key not in work:
+                continue
+            there = {number for number, with_energy in before.get(row.key, ()) if number < rounds}
+            most = _last_round(there, work[row.key].rounds, rounds)
+            had = sum(with_energy for _, with_energy in before.get(row.key, ()))
+            rows.append(
+                row.model_copy(update={"rounds": most, "energy_rounds": min(had + work[row.key].energy_rounds, energy)})
+            )
+            planned += len(set(range(most)) - there) + max(0, min(work[row.key].energy_rounds, energy - had))
+        return job.model_copy(update={"measurements": tuple(rows)}), planned
+
+    def _visits(self) -> dict[str, set[tuple[int, bool]]]:
+        """(round, with energy) of the visits in this unit's journal, by key."""
+        found: dict[str, set[tuple[int, bool]]] = {}
+        for visit in self._journal():
+            if visit.error is None and visit.phase == "rounds":
+                with_energy = visit.energy is not None and visit.energy.gross_mj is not None
+                found.setdefault(visit.key, set()).add((visit.round, with_energy))
+        return found
+
+    def _done(self) -> dict[str, Visits]:
+        return measured(self._journal(), self._fleet.manifest.protocol.rounds)
+
+    def _journal(self) -> Sequence[luts.Visit]:
+        path = self.outcome.table
+        if self._is_fresh or not path.exists() or not path.stat().st_size:
+            return ()
+        return luts.read(path, host=self.outcome.host).visits
+
+    def _lose(self, error: DeviceError) -> None:
+        self.outcome.lost = str(error).splitlines()[0]
+        self._fleet.tell(self.outcome.host, "lost")
+        _log.warning("%s is lost: %s", self.outcome.host, error)
+
+
+def _together(members: Sequence[_Member], act: Callable[[_Member], None], fleet: _Fleet) -> None:
+    """Every unit in a thread of its own. Ctrl-C stops all agents; the first error of this side stops all units and is raised."""
+    with ThreadPoolExecutor(max_workers=len(members), thread_name_prefix="unit") as pool:
+        futures = [pool.submit(act, member) for member in members]
+        try:
+            while wait(futures, timeout=0.2).not_done:  # short, so that Ctrl-C arrives
+                pass
+        except BaseException:
+            fleet.stopping.set()
+            for member in members:
+                member.queue.stop()
+            wait(futures, timeout=STOP_LIMIT_S)
+            raise
+    for future in futures:
+        future.result()
+
+
+def _difference(now: Mapping[str, Visits], before: Mapping[str, Visits]) -> dict[str, Visits]:
+    """The visits since then."""
+    none = Visits(0)
+    return {
+        key: Visits(*(after - earlier for after, earlier in zip(visits, before.get(key, none), strict=True)))
+        for key, visits in now.items()
+    }
+
+
+def _last_round(there: set[int], more: int, most: int) -> int:
+    """How many rounds from 0 on hold `more` that are not there yet; no more than `most`."""
+    end = 0
+    while more > 0 and end < most:
+        more -= end not in there
+        end += 1
+    return end
+
+
+def _doing(status: Status) -> str:
+    return f"{status.phase} {status.done} of {status.total}" if status.total else "starting"
+
+
+def _file_name(host: str) -> str:
+    return "".join(character if character.isalnum() or character in "-." else "-" for character in host)
