@@ -34,7 +34,7 @@ DESCRIPTION = (
     "file, the time of each of its layers too, and report where the time goes."
 )
 _MODEL_ROUNDS = 40  # enough for intervals of all percentiles but the 99th: docs/verdicts.md
-_SPACE_ROUNDS = 25
+SPACE_ROUNDS = 25
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fleet(parser)
     add_space(parser, required=False)
     add_classes(parser)
-    add_measuring(parser, rounds=_SPACE_ROUNDS)
+    add_measuring(parser, rounds=SPACE_ROUNDS)
     add_model(parser)
     # Defaults that depend on what is measured.
     parser.set_defaults(precision=None, rounds=None)
@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.shape:
         raise UsageError("--shape: only with --model; a space has its own shapes")
     arguments.precision = arguments.precision or "fp32"
-    arguments.rounds = arguments.rounds or _SPACE_ROUNDS
+    arguments.rounds = arguments.rounds or SPACE_ROUNDS
     space = chosen_space(arguments)
     operators = select_operators(space, arguments.only)
     announce_default_host(arguments)

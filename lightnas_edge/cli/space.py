@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
 
-from lightnas_edge.cli._console import print_json, print_result, print_table
+from lightnas_edge.cli._console import UsageError, duration, print_json, print_result, print_table
 from lightnas_edge.cli._options import add_json
-from lightnas_edge.space import Space, built_in_spaces, load_space
+from lightnas_edge.files import write_atomic
+from lightnas_edge.space import ShapedOperator, Space, built_in_spaces, load_space, operator_cost
+from lightnas_edge.space.new import NewSpace, as_toml
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,6 +30,38 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     show.add_argument("space", metavar="NAME|FILE")
     add_json(show)
     show.set_defaults(run=_show)
+    new = actions.add_parser(
+        "new", help="begin a space file of your own",
+        description="Write a commented space file for --space. The defaults suit the input size; edit the file, then `space show FILE`.",
+        epilog="example: lightnas-edge space new mine.toml --input-size 96 --classes 4 --depths 2,3,4",
+    )  # fmt: skip
+    new.add_argument("file", type=Path, metavar="FILE.toml")
+    new.add_argument("--input-size", type=int, required=True, metavar="N", help="side of the square images, in pixels")
+    new.add_argument("--classes", type=int, required=True, metavar="N", help="of your images")
+    new.add_argument(
+        "--depths",
+        type=_numbers,
+        metavar="LIST",
+        help="searchable layers of every stage, such as 2,3,4 (default: by the input size)",
+    )
+    new.add_argument(
+        "--widths",
+        type=_numbers,
+        metavar="LIST",
+        help="channels of every stage, such as 24,40,80 (default: by the input size)",
+    )
+    new.add_argument(
+        "--operators", type=lambda text: tuple(text.split(",")), metavar="LIST",
+        help="candidates of every layer (default: mbconv_k3_e3,mbconv_k3_e6,mbconv_k5_e3,mbconv_k5_e6,mbconv_k7_e3,mbconv_k7_e6,skip)",
+    )  # fmt: skip
+    new.set_defaults(run=_new)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(each) for each in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between them, found {text!r}") from None
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -52,12 +89,80 @@ def _show(arguments: argparse.Namespace) -> int:
         print_json(space.to_json())
         return 0
     print_result(_summary(space))
+    print_result(f"networks: {_range(space, 0)} M multiply-accumulates, {_range(space, 1)} M parameters")
+    print_result(f"measuring them: {_measuring_time(space)}")
     print_result("operators: " + ", ".join(operator.name for operator in space.operators))
-    rows = [
-        [f"{index}", f"{layer.in_channels}", f"{layer.out_channels}", f"{layer.input_size}", f"{layer.stride}"]
-        for index, layer in enumerate(space.layers)
-    ]
-    print_table(["layer", "in", "out", "side", "stride"], rows)
+    rows = [_row(shaped.block, [shaped]) for shaped in space.fixed[:-1]]
+    rows += [_row(str(index), _candidates(space, index)) for index in range(len(space.layers))]
+    print_table(
+        ["layer", "in", "out", "side", "stride", "MACs, M", "parameters, k"], [*rows, _row("head", [space.head])]
+    )
+    return 0
+
+
+def _candidates(space: Space, layer: int) -> list[ShapedOperator]:
+    return [space.at(layer, operator) for operator in space.operators]
+
+
+def _row(name: str, shaped: Sequence[ShapedOperator]) -> list[str]:
+    """The costs are those of the smallest and the largest operator."""
+    one, costs = shaped[0], [operator_cost(each) for each in shaped]
+    return [
+        name, str(one.in_channels), str(one.out_channels), str(one.input_size), str(one.stride),
+        _between([macs / 1e6 for macs, _ in costs]), _between([parameters / 1e3 for _, parameters in costs]),
+    ]  # fmt: skip
+
+
+def _range(space: Space, which: int) -> str:
+    """Of the smallest and the largest network: multiply-accumulates (0) or parameters (1), in millions."""
+    fixed = sum(operator_cost(each)[which] for each in space.fixed)
+    layers = [[operator_cost(each)[which] for each in _candidates(space, index)] for index in range(len(space.layers))]
+    return _between([(fixed + sum(map(choose, layers))) / 1e6 for choose in (min, max)])
+
+
+def _between(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _measuring_time(space: Space) -> str:
+    """At the defaults of `profile-device`, by engine."""
+    from lightnas_edge.cli._measuring import estimated_seconds
+    from lightnas_edge.cli.profile import SPACE_ROUNDS
+    from lightnas_edge.measuring import MeasurementProtocol, Settings
+
+    operators, protocol = len(space.shaped_operators()), MeasurementProtocol(rounds=SPACE_ROUNDS)
+    times = {
+        name: duration(estimated_seconds(operators, Settings(backend=backend, protocol=protocol)))
+        for name, backend in (("ONNX Runtime", "onnxruntime"), ("TensorRT", "tensorrt"))
+    }
+    return f"{operators} operators x {SPACE_ROUNDS} rounds, " + ", ".join(
+        f"about {time} with {name}" for name, time in times.items()
+    )
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    if arguments.file.exists():
+        raise UsageError(f"{arguments.file} exists", hint="give another name, or remove it first")
+    if arguments.file.suffix != ".toml":
+        raise UsageError(
+            f"{arguments.file}: a space file ends in .toml", hint=f"for example {arguments.file.stem or 'mine'}.toml"
+        )
+    question = NewSpace(
+        arguments.file.stem,
+        arguments.input_size,
+        arguments.classes,
+        arguments.depths,
+        arguments.widths,
+        arguments.operators,
+    )
+    text = as_toml(question)
+    space = Space.from_json(
+        tomllib.loads(text), source=str(arguments.file)
+    )  # nothing is written that could not be read
+    write_atomic(arguments.file, text)
+    print_result(_summary(space))
+    print_result(f"written: {arguments.file}; next: lightnas-edge space show {arguments.file}")
     return 0
 
 
