@@ -9,6 +9,7 @@ from pathlib import Path
 from devices.errors import BoardUnreachableError
 from devices.host_keys import HostKey, KnownKeys, host_name_in_known_hosts, read_known_hosts
 from devices.inventory import InventoryEntry, read_inventory
+from devices.openssh import at_home
 from devices.ssh_config import look_up
 
 _ADDRESS = re.compile(
@@ -104,7 +105,7 @@ def _resolve(text: str, board: InventoryEntry | None, seen: list[str]) -> Endpoi
             jumps = (*endpoint.jumps, replace(endpoint, jumps=()))
         else:  # as in ssh: only the first host of a chain is reached by its own ProxyJump or ProxyCommand
             jumps += (replace(endpoint, jumps=(), proxy_command=""),)
-    own_key = (Path(board.key).expanduser(),) if board is not None and board.key else ()
+    own_key = (at_home(board.key),) if board is not None and board.key else ()
     return Endpoint(
         label=text,
         host=found.host,

@@ -78,9 +78,25 @@ def home_of_account() -> Path:
         return Path.home()
 
 
+def at_home(name: str) -> Path:
+    """A path that may begin with `~`. Of an unknown user it stays as it is: no such file.
+
+    Raises:
+        BoardUnreachableError: it is no path.
+    """
+    if "\0" in name:
+        raise BoardUnreachableError(
+            f"{name[:200]!r} is no name of a file", hint="correct it in ~/.ssh/config or boards.toml"
+        )
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def included_files(pattern: str) -> list[str]:
-    """The files that an `Include` in ~/.ssh/config names."""
-    whole = Path(pattern).expanduser()
+    """The files that an `Include` in ~/.ssh/config names. Raises BoardUnreachableError."""
+    whole = at_home(pattern)
     return [
         name
         for name in sorted(glob.glob(str(whole if whole.is_absolute() else Path.home() / ".ssh" / whole)))

@@ -14,7 +14,7 @@ from pathlib import Path
 import paramiko
 
 from devices.errors import BoardUnreachableError
-from devices.openssh import MOST_INCLUDES, Answer, ask_client, home_of_account, included_files
+from devices.openssh import MOST_INCLUDES, Answer, ask_client, at_home, home_of_account, included_files
 
 _DEFAULT_KEYS = ["~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519"]
 _KNOWN_HOSTS = ("~/.ssh/known_hosts ~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2")
@@ -85,9 +85,7 @@ def _host_config(answer: Answer, path: Path, host: str, user: str | None, port: 
         port=tokens.port,
         user=tokens.user,
         key_files=tuple(
-            Path(tokens.expand(name, "IdentityFile")).expanduser()
-            for name in (named or _DEFAULT_KEYS)
-            if name.lower() != "none"
+            at_home(tokens.expand(name, "IdentityFile")) for name in (named or _DEFAULT_KEYS) if name.lower() != "none"
         ),
         keys_named=keys_named,
         only_keys=one("identitiesonly").lower() in ("yes", "true"),
@@ -157,7 +155,7 @@ def _agent(setting: str, tokens: _Tokens) -> str | None:
 
 def _at_home(name: str) -> Path:
     """A path for which OpenSSH took `~` as the account's home."""
-    path, home = Path(name).expanduser(), home_of_account()
+    path, home = at_home(name), home_of_account()
     if home != Path.home() and path.is_relative_to(home) and home != Path("/"):
         return Path.home() / path.relative_to(home)
     return path
@@ -175,8 +173,8 @@ def _split_names(text: str) -> list[str]:
 
 def _exists(name: str) -> bool:
     try:
-        return Path(name).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, or with a null byte
+        return at_home(name).exists()
+    except OSError:  # it is too long
         return False
 
 

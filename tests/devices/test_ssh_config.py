@@ -305,3 +305,12 @@ def test_paths_of_any_length_are_names_of_files_that_are_missing(config):
     config("Host jet\n  UserKnownHostsFile ~/.ssh/known " + "9" * 400 + "\n")
 
     assert {"known", "9" * 400} <= {path.name for path in resolve("jet").known_hosts}
+
+
+def test_a_key_of_an_unknown_user_is_missing_and_a_null_byte_is_an_error(config, without_client):
+    config("Host bad\n  IdentityFile ~\0/id\n")
+    board = InventoryEntry(name="bench", host="192.168.55.1", key="~nobody-at-all/id")
+
+    assert [str(key) for key in resolve("bench", board).key_files] == ["~nobody-at-all/id"]
+    with pytest.raises(BoardUnreachableError, match="is no name of a file"):
+        resolve("bad")
