@@ -9,30 +9,39 @@ import time
 
 import pytest
 
+from tests.devices.conftest import scale_model
+
 _PROGRAM = "import sys; from lightnas_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+_COMMANDS = {
+    "profile": ["profile", "--space", "tiny"],
+    "profile --model": ["profile", "--model", "net.onnx"],
+    "verify --model": ["verify", "--model", "net.onnx", "--latency-ms", "20"],
+}
 
 
+@pytest.mark.parametrize("command", _COMMANDS)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_no_temporary_folder(tmp_path, signum):
+def test_a_signal_leaves_no_temporary_folder(tmp_path, signum, command):
     scratch = tmp_path / "tmp"
     scratch.mkdir()
+    (tmp_path / "net.onnx").write_bytes(scale_model(2))
     environment = {**os.environ, "LIGHTNAS_EDGE_HOME": str(tmp_path / "home"), "TMPDIR": str(scratch)}
-    command = ["profile", "--host", "virtual:jetson-nano", "--space", "tiny", "--rounds", "100000"]
-    argv = [sys.executable, "-c", _PROGRAM, *command, "--out", str(tmp_path / "t.jsonl")]
-    with subprocess.Popen(argv, env=environment) as process:
+    options = ["--host", "virtual:jetson-nano", "--rounds", "100000", "--out", str(tmp_path / "out")]
+    argv = [sys.executable, "-c", _PROGRAM, *_COMMANDS[command], *options]
+    home = tmp_path / "home/virtual/jetson-nano/home/.lightnas-edge"
+    with subprocess.Popen(argv, env=environment, cwd=tmp_path) as process:
         try:
-            deadline_s = time.monotonic() + 120
-            while not (tmp_path / "t.jsonl").exists():
+            deadline_s = time.monotonic() + 240
+            while not list(home.glob("jobs/*/status.json")):
                 assert time.monotonic() < deadline_s and process.poll() is None
                 time.sleep(0.05)
             assert [entry.name for entry in scratch.iterdir()]
             process.send_signal(signum)
-            process.wait(60)
+            process.wait(120)
         finally:
             process.kill()
-            holder = tmp_path / "home/virtual/jetson-nano/home/.lightnas-edge/agent.lock"
-            if holder.exists():
-                os.kill(json.loads(holder.read_text())["pid"], signal.SIGINT)  # the agent continued
+            if (home / "agent.lock").exists():
+                os.kill(json.loads((home / "agent.lock").read_text())["pid"], signal.SIGINT)  # the agent continued
 
     assert process.returncode == 128 + signum
     assert list(scratch.iterdir()) == []
