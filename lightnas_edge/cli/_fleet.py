@@ -9,26 +9,42 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import devices
 import luts
 from devices import AuthenticationError, BoardUnreachableError, Connection, HostKeyError
-from lightnas_edge.cli._console import UsageError, info, percent, print_result, print_table, progress, warn
-from lightnas_edge.errors import FleetError
+from lightnas_edge.cli._console import (
+    UsageError,
+    info,
+    percent,
+    print_result,
+    print_table,
+    progress,
+    report_error,
+    warn,
+)
+from lightnas_edge.cli._measuring import measure_with_progress
+from lightnas_edge.errors import FleetError, LightnasEdgeError
 from lightnas_edge.fleet import FleetProgress, FleetResult, Unit, UnitOutcome, chosen_hosts, measure_fleet, units_of
-from lightnas_edge.fleet.campaign import LOST
+from lightnas_edge.fleet.campaign import LOST, file_name
 from lightnas_edge.measuring import Job
 from lightnas_edge.records.board import ProbeResult
 
+Result = TypeVar("Result")
 
-def add_fleet(parser: argparse._ActionsContainer) -> None:
+
+def add_fleet(parser: argparse.ArgumentParser) -> None:
     either = parser.add_mutually_exclusive_group()
     either.add_argument(
         "--per-unit", action="store_true",
         help="with several hosts: every unit measures everything, into a table of its own",
     )  # fmt: skip
-    either.add_argument("--pool", action="store_true", help="with several hosts: one table, also of units that differ")
+    add_pooling(either)
+
+
+def add_pooling(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--pool", action="store_true", help="with several hosts: one table, also of units that differ")
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,34 @@ def open_fleet(arguments: argparse.Namespace, *, sets_state: bool = False) -> Fl
     return Fleet(tuple(units))
 
 
+def measure_somewhere(
+    arguments: argparse.Namespace,
+    boards: Fleet | Connection,
+    write: Callable[[Path, Callable[[int, int], None]], Job],
+    table: Path,
+    *,
+    title: str,
+    fresh: bool,
+    sudo_password: str | None,
+    announce: Callable[[Job], None],
+) -> tuple[Job, luts.Lut]:
+    """Measure into one table: on one board, or on all of a fleet.
+
+    Raises:
+        FleetError: the units differ too much for one table.
+    """
+    if not isinstance(boards, Fleet):
+        return measure_with_progress(
+            boards, write, table, title=title, fresh=fresh, sudo_password=sudo_password, announce=announce
+        )
+    job, report = measure_on_fleet(
+        arguments, boards, write, table, title=title, fresh=fresh, sudo_password=sudo_password, announce=announce
+    )
+    if report.pooled is None:
+        raise FleetError("the units differ too much for one table", hint="name boards that are alike, or give --pool")
+    return job, report.pooled
+
+
 def measure_on_fleet(
     arguments: argparse.Namespace,
     fleet: Fleet,
@@ -118,6 +162,8 @@ def measure_on_fleet(
     table: Path,
     *,
     title: str,
+    fresh: bool,
+    each: bool = False,
     sudo_password: str | None = None,
     announce: Callable[[Job], None] | None = None,
 ) -> tuple[Job, FleetReport]:
@@ -125,6 +171,7 @@ def measure_on_fleet(
 
     Args:
         write: makes the job, from a folder and a callback.
+        each: every unit measures everything; there is no pooled table then.
         announce: called between writing and measuring.
     """
     folder = units_folder(table)
@@ -139,7 +186,7 @@ def measure_on_fleet(
                 bar(found.done, max(found.total, 1), "; ".join(f"{host} {text}" for host, text in found.texts.items()))
 
             result = measure_fleet(
-                fleet.units, job, folder, fresh=arguments.fresh, each=arguments.per_unit, on_progress=tell,
+                fleet.units, job, folder, fresh=fresh, each=each, on_progress=tell,
                 sudo_password=sudo_password,
             )  # fmt: skip
     metrics = ["latency_ms", *(["energy_mj"] if arguments.energy else [])]
@@ -149,21 +196,50 @@ def measure_on_fleet(
     report = FleetReport(result, comparisons, None)
     _show_units(report, arguments.json)
     for outcome in result.lost:
-        warn(lost_line(outcome, finished=not result.left and not arguments.per_unit))
-    if arguments.per_unit:
+        warn(lost_line(outcome, finished=not result.left and not each))
+    if each:
         return job, report
     apart = [found for found in comparisons if not found.alike]
     if apart and not arguments.pool:
-        _refuse_pooling(apart, folder)
+        refuse_pooling(
+            apart,
+            f"the tables of the units are in {folder}; --per-unit completes one for each, --pool makes one table of the middle "
+            "unit; both continue from what is measured",
+        )
         return job, report
     if table.exists():
         table.replace(table.with_name(table.name + ".old"))
     return job, FleetReport(result, comparisons, luts.write_pooled(list(result.tables.values()), table))
 
 
+def for_each_host(arguments: argparse.Namespace, act: Callable[[str], Result]) -> tuple[list[Result], int]:
+    """The results of every host that --host names, and 0, or the highest exit code of those that failed.
+
+    One host alone raises its own error. Of several, one that fails is named and the others follow.
+    """
+    hosts = chosen_hosts(arguments.host)
+    if len(hosts) < 2:
+        return [act(hosts[0] if hosts else arguments.host)], 0
+    results, worst = [], 0
+    for number, host in enumerate(hosts, start=1):
+        info(f"[{number}/{len(hosts)}] {host}")
+        try:
+            results.append(act(host))
+        except LightnasEdgeError as error:
+            hint = "".join(f"\n  {line}" for line in error.hint.splitlines())
+            report_error(f"{host}: {error}{hint}", error)
+            worst = max(worst, error.exit_code)
+    return results, worst
+
+
 def units_folder(table: Path) -> Path:
     """Of the journals of the units, next to the pooled table."""
     return table.with_name(table.name.removesuffix(".lut.jsonl") + ".units")
+
+
+def unit_folder(folder: Path, host: str) -> Path:
+    """Of one unit's verification."""
+    return folder / "units" / file_name(host)
 
 
 def lost_line(outcome: UnitOutcome, *, finished: bool) -> str:
@@ -181,6 +257,17 @@ def _connected(host: str) -> Unit:
         return Unit(host, None, lost=str(error))
 
 
+def show_ratios(found: luts.UnitComparison) -> None:
+    """How much each unit differs from the middle one, by one metric."""
+    if not found.keys:
+        print_result(f"{_title(found)}: the units share no operator, so how much they differ is unknown")
+        return
+    print_table(
+        ["unit", f"{_title(found)} ratio (95 % interval)"], [[ratio.name, _ratio(ratio)] for ratio in found.ratios]
+    )
+    print_result(_about(found))
+
+
 def _show_units(report: FleetReport, as_json: bool) -> None:
     if as_json:
         return
@@ -189,21 +276,25 @@ def _show_units(report: FleetReport, as_json: bool) -> None:
         row = [outcome.host, outcome.unit or "unknown", str(outcome.measured), str(outcome.packets)]
         for found in report.comparisons:
             ratio = next((each for each in found.ratios if each.name == outcome.host), None)
-            row.append("" if ratio is None or not math.isfinite(ratio.value) else _ratio(ratio))
+            row.append("" if ratio is None or not found.keys else _ratio(ratio))
         rows.append(row)
-    columns = [f"{luts_name(found.metric)} ratio (95 % interval)" for found in report.comparisons]
+    columns = [f"{_title(found)} ratio (95 % interval)" for found in report.comparisons]
     print_table(["board", "unit", "visits", "packets", *columns], rows)
     for found in report.comparisons:
-        print_result(
-            f"{luts_name(found.metric)}: {len(found.keys)} operators measured on every unit; a unit differs above "
-            f"{percent(found.tolerance, 1)}; scatter between operators {percent(found.scatter, 2)}"
-            if found.keys
-            else f"{luts_name(found.metric)}: the units share no operator, so how much they differ is unknown"
-        )
+        print_result(_about(found))
 
 
-def luts_name(metric: str) -> str:
-    return {"latency_ms": "latency", "energy_mj": "energy"}.get(metric, metric)
+def _about(found: luts.UnitComparison) -> str:
+    if not found.keys:
+        return f"{_title(found)}: the units share no operator, so how much they differ is unknown"
+    return (
+        f"{_title(found)}: {len(found.keys)} operators measured on every unit; a unit differs above "
+        f"{percent(found.tolerance, 1)}; scatter between operators {percent(found.scatter, 2)}"
+    )
+
+
+def _title(found: luts.UnitComparison) -> str:
+    return {"latency_ms": "latency", "energy_mj": "energy"}.get(found.metric, found.metric)
 
 
 def _ratio(ratio: luts.UnitRatio) -> str:
@@ -211,23 +302,18 @@ def _ratio(ratio: luts.UnitRatio) -> str:
     return f"{ratio.value:.4f} ({low:.4f} to {high:.4f}){' differs' if ratio.differs else ''}"
 
 
-def _refuse_pooling(apart: Sequence[luts.UnitComparison], folder: Path) -> None:
+def refuse_pooling(apart: Sequence[luts.UnitComparison], remedy: str) -> None:
+    """Say why tables of these units are not pooled."""
     reasons = []
     for found in apart:
         differing = [ratio.name for ratio in found.ratios if ratio.differs]
         if not found.keys:
-            reasons.append(f"{luts_name(found.metric)}: unknown")
+            reasons.append(f"{_title(found)}: unknown, they share no operator")
         elif differing:
-            reasons.append(
-                f"{luts_name(found.metric)}: {', '.join(differing)} by more than {percent(found.tolerance, 1)}"
-            )
+            reasons.append(f"{_title(found)}: {', '.join(differing)} by more than {percent(found.tolerance, 1)}")
         else:
             reasons.append(
-                f"{luts_name(found.metric)}: operators scatter by {percent(found.scatter, 1)}, "
-                f"more than {percent(found.scatter_tolerance, 1)}"
+                f"{_title(found)}: operators scatter by {percent(found.scatter, 1)}, more than "
+                f"{percent(found.scatter_tolerance, 1)}"
             )
-    warn(
-        f"not pooled: the units differ by more than a repeated measurement does ({'; '.join(reasons)})\n"
-        f"  the tables of the units are in {folder}; --per-unit completes one for each, --pool makes one table of the middle "
-        "unit; both continue from what is measured"
-    )
+    warn(f"not pooled: the units differ by more than a repeated measurement does ({'; '.join(reasons)})\n  {remedy}")

@@ -1,4 +1,4 @@
-"""`lightnas-edge lut`: show a table, check it, export it."""
+"""`lightnas-edge lut`: show a table, check it, export it, merge several."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 import luts
 from lightnas_edge.cli._console import UsageError, info, ms, percent, print_json, print_result, print_table, warn
 from lightnas_edge.cli._fallbacks import warn_fallbacks
+from lightnas_edge.cli._fleet import add_pooling, refuse_pooling, show_ratios
 from lightnas_edge.cli._options import add_json
 from lightnas_edge.space import Space, load_space
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("lut", help="show, check or export a look-up table")
+    parser = commands.add_parser("lut", help="show, check, export or merge look-up tables")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
     show = actions.add_parser("show", help="a readable table", epilog="example: lightnas-edge lut show board.lut.jsonl")
@@ -41,6 +42,52 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     export.add_argument("lut", type=Path, metavar="LUT")
     export.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
     export.set_defaults(run=_export)
+
+    merge = actions.add_parser(
+        "merge", help="one table from several of one model, of one unit or of several",
+        description="Write one table from several that were measured on boards of one model in one state. Units that differ by more "
+        "than a repeated measurement are refused unless --pool is given; the numbers are those of the middle unit then.",
+        epilog="exit code 0: written; 1: refused. example: lightnas-edge lut merge orin1.lut.jsonl orin2.lut.jsonl --out orin.lut.jsonl",
+    )  # fmt: skip
+    merge.add_argument("luts", type=Path, nargs="+", metavar="LUT")
+    merge.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table")
+    add_pooling(merge)
+    add_json(merge)
+    merge.set_defaults(run=_merge)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    tables = [luts.read(path) for path in arguments.luts]
+    luts.require_same_board(tables)
+    by_unit: dict[str, list[luts.Lut]] = {}
+    for lut in tables:
+        unit = lut.fingerprint.get("unit")
+        by_unit.setdefault(str(unit) if unit else str(lut.path), []).append(lut)
+    named = {same[0].path.name if len(same) == 1 else unit: luts.merge(same) for unit, same in by_unit.items()}
+    has_energy = any(entry.energy_mj for lut in tables for entry in lut.entries.values())
+    metrics = ["latency_ms", *(["energy_mj"] if has_energy else [])]
+    comparisons = [luts.compare_units(named, metric) for metric in metrics] if len(named) > 1 else []
+    if not arguments.json:
+        for found in comparisons:
+            show_ratios(found)
+    apart = [found for found in comparisons if not found.alike]
+    merged = None
+    if apart and not arguments.pool:
+        refuse_pooling(apart, "--pool writes one table of the middle unit all the same")
+    else:
+        merged = luts.write_pooled(tables, arguments.out)
+    if arguments.json:
+        print_json({
+            "kind": "lut-merge", "lut": None if merged is None else str(merged.path),
+            "ratios": [
+                {"metric": found.metric, "table": ratio.name, "value": ratio.value, "interval": list(ratio.interval), "differs": ratio.differs}
+                for found in comparisons if found.keys for ratio in found.ratios
+            ],
+        })  # fmt: skip
+    elif merged is not None:
+        content = f"{len(merged.entries)} operators, {len(merged.networks)} networks, {len(merged.visits)} visits"
+        print_result(f"{merged.path}: {'SIMULATED: ' * merged.simulated}{content} of {len(named)} units")
+    return 0 if merged is not None else 1
 
 
 def _show(arguments: argparse.Namespace) -> int:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import devices
 from devices import AgentFailedError
 from lightnas_edge.cli._console import print_json, print_result
+from lightnas_edge.cli._fleet import for_each_host
 from lightnas_edge.cli._leftover import restore_leftover
 from lightnas_edge.cli._options import add_host, add_json
+from lightnas_edge.fleet import chosen_hosts
 
 _LABEL = 11  # width
 ROOM_MB = 500.0  # for the agent, a space's models and journals, and the engines that TensorRT keeps
@@ -23,14 +25,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Run the agent on a board and print what it finds there, and what is missing for a campaign.",
         epilog="example: lightnas-edge probe --host localhost",
     )  # fmt: skip
-    add_host(parser)
+    add_host(parser, several=True)
     parser.add_argument("--backend", metavar="NAME", help="engine (default: TensorRT on a Jetson, else ONNX Runtime)")
     add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    connection = devices.connect(arguments.host)
+    found, code = for_each_host(arguments, lambda host: _probe(arguments, host))
+    if arguments.json:
+        print_json(found if len(chosen_hosts(arguments.host)) > 1 else found[0])
+    return code
+
+
+def _probe(arguments: argparse.Namespace, host: str) -> dict[str, Any]:
+    """What one board answers; shown unless JSON is wanted."""
+    connection = devices.connect(host)
     leftover = restore_leftover(connection)
     found = devices.probe(connection, arguments.backend).to_json()
     found["leftover"] = None if leftover is None else leftover.to_json()
@@ -39,15 +49,13 @@ def _run(arguments: argparse.Namespace) -> int:
         missing = [lack._asdict() for lack in lacking(found)]
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise AgentFailedError(
-            f"{arguments.host} answers the probe with a record that no agent writes: {err!r}",
+            f"{host} answers the probe with a record that no agent writes: {err!r}",
             hint="check that the address is that of the board",
         ) from err
-    if arguments.json:
-        print_json({**found, "missing": missing})
-    else:
+    if not arguments.json:
         for line in lines:
             print_result(line)
-    return 0
+    return {**found, "missing": missing}
 
 
 class Lack(NamedTuple):

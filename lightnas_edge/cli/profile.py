@@ -95,7 +95,15 @@ def _run(arguments: argparse.Namespace) -> int:
     title = f"measuring {space.name} on {arguments.host}"
     if fleet is not None:
         job, report = measure_on_fleet(
-            arguments, fleet, write, table, title=title, sudo_password=password, announce=announce
+            arguments,
+            fleet,
+            write,
+            table,
+            title=title,
+            fresh=arguments.fresh,
+            each=arguments.per_unit,
+            sudo_password=password,
+            announce=announce,
         )
         if report.pooled is None:
             return _show_units(arguments, job, report)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import devices
 import luts
 from lightnas_edge.cli._console import Bar, info, ms, print_json, print_result, progress, warn
+from lightnas_edge.cli._fleet import add_pooling, measure_somewhere, open_fleet
 from lightnas_edge.cli._learning import read_data
-from lightnas_edge.cli._measuring import announce_estimate, measure_with_progress, report_table
+from lightnas_edge.cli._measuring import announce_estimate, report_table
 from lightnas_edge.cli._options import (
     add_board,
     add_device,
@@ -28,6 +29,7 @@ from lightnas_edge.cli._options import (
     whole,
 )
 from lightnas_edge.errors import RunError
+from lightnas_edge.fleet import chosen_hosts
 from lightnas_edge.measuring import MeasurementProtocol, Settings, write_profile_job
 from lightnas_edge.runs import Run
 from lightnas_edge.space import ShapedOperator, Space
@@ -45,7 +47,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="example: lightnas-edge refine runs/tiny-0.9ms --host localhost",
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, metavar="RUN")
-    add_host(parser, default=None, shown="the board of the run's table")
+    add_host(parser, default=None, shown="the board of the run's table", several=True)
+    add_pooling(parser)
     parser.add_argument("--out", type=Path, metavar="RUN", help="the new run directory (default: RUN-refined)")
     parser.add_argument(
         "--vary", choices=("widths", "expansions", "both"), default="both",
@@ -143,8 +146,9 @@ def _measure(
     )
     settings = replace(settings, **board_settings(arguments))
     began_s = time.monotonic()
-    job, lut = measure_with_progress(
-        devices.connect(arguments.host),
+    fleet = open_fleet(arguments, sets_state=settings.board_setup is not None) if len(operators) > 1 else None
+    job, lut = measure_somewhere(
+        arguments, devices.connect(chosen_hosts(arguments.host)[0]) if fleet is None else fleet,
         lambda folder, tell: write_profile_job(folder, space, settings, operators=operators, on_progress=tell),
         table, title=f"measuring on {arguments.host}", fresh=arguments.fresh and not table.exists(), sudo_password=password,
         announce=lambda job: announce_estimate(len(job.keys), settings),

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import devices
 import luts
 from lightnas_edge.cli._console import UsageError, info, percent, print_json, print_result, print_table, warn
+from lightnas_edge.cli._fleet import add_pooling, measure_somewhere, open_fleet
 from lightnas_edge.cli._measuring import (
     announce_estimate,
     campaign_progress,
     is_complete,
-    measure_with_progress,
     report_table,
 )
 from lightnas_edge.cli._options import (
@@ -64,7 +64,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="examples: lightnas-edge sample --host localhost --space tiny --adaptive --until 1; "
         "lightnas-edge sample --host localhost --space tiny --around-ms 0.9 --predictor tiny.predictor.json --count 20",
     )  # fmt: skip
-    add_host(parser)
+    add_host(parser, several=True)
+    add_pooling(parser)
     add_space(parser)
     add_classes(parser)
     parser.add_argument(
@@ -117,15 +118,18 @@ def _run(arguments: argparse.Namespace) -> int:
     space = chosen_space(arguments)
     announce_default_host(arguments)
     password = sudo_password(arguments)
-    connection = devices.connect(arguments.host)
+    fleet = open_fleet(arguments, sets_state=arguments.lock_clocks or arguments.power_mode is not None)
+    if fleet is not None and arguments.adaptive:
+        raise UsageError("--adaptive: with one host only", hint="each of its rounds follows from the one before")
+    connection = devices.connect(arguments.host) if fleet is None else fleet.connection
     chosen = settings(arguments, connection)
     table = arguments.out or table_path(arguments.host, space.name, chosen, "-networks")
     if arguments.adaptive:
         return _sample_adaptively(arguments, space, connection, chosen, table, password)
     architectures = _networks(arguments, space, connection, chosen, table)
     began_s = time.monotonic()
-    job, lut = measure_with_progress(
-        connection,
+    job, lut = measure_somewhere(
+        arguments, connection if fleet is None else fleet,
         lambda folder, tell: write_sample_job(folder, space, chosen, architectures, on_progress=tell),
         table, title=f"measuring networks of {space.name} on {arguments.host}", fresh=arguments.fresh,
         sudo_password=password, announce=lambda job: announce_estimate(

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import devices
-from lightnas_edge.cli._console import UsageError, info
+from devices import DeviceError
+from lightnas_edge.cli._console import UsageError, info, print_json
+from lightnas_edge.cli._fleet import for_each_host, unit_folder
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
 from lightnas_edge.cli._model_options import add_model, add_model_measuring, chosen_model, model_settings
 from lightnas_edge.cli._model_profile import show_changes
@@ -23,6 +25,7 @@ from lightnas_edge.cli._verdicts import (
     show,
     write_files_for_ci,
 )
+from lightnas_edge.fleet import chosen_hosts
 from lightnas_edge.measuring import Settings, sentinels
 from lightnas_edge.runs import Run
 
@@ -54,7 +57,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     parser.add_argument("run_folder", type=Path, nargs="?", metavar="RUN")
     add_all(parser, "verify")
-    add_host(parser, default=None, shown="the board of the run's table; with --model this machine")
+    add_host(parser, default=None, shown="the board of the run's table; with --model this machine", several=True)
     add_budgets(parser, "default: those of the search; one that is given is added, or replaces that of the search")
     parser.add_argument(
         "--rounds",
@@ -80,6 +83,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(arguments: argparse.Namespace) -> int:
     if (arguments.run_folder is None) == (arguments.model is None):
         raise UsageError("verify takes a run directory, or an ONNX file with --model")
+    hosts = chosen_hosts(arguments.host) if arguments.host else []
+    if len(hosts) > 1:
+        return _run_on_units(arguments)
     if arguments.model is not None:
         found, code = [_verified_model(arguments)], 0
     else:
@@ -87,6 +93,47 @@ def _run(arguments: argparse.Namespace) -> int:
     records = [each.record for each in found]
     write_files_for_ci(arguments, records)
     print_records(arguments, records)
+    return max([code, *(EXIT[record.verdict] for record in records)])
+
+
+def _run_on_units(arguments: argparse.Namespace) -> int:
+    """Every unit measures the network; what they say about all units of their model."""
+    from lightnas_edge.cli._fleet_verdict import keep, show_guarantees, worst
+
+    if arguments.all or arguments.best:
+        raise UsageError("several hosts: not with --all or --best", hint="name the run of one network")
+    run = Run.open(arguments.run_folder) if arguments.model is None else None
+    folder = (
+        run.verify_folder if run is not None else arguments.out or Path(f"verify-{chosen_model(arguments).facts.name}")
+    )
+    lost: dict[str, str] = {}
+
+    def verify(host: str) -> Verification:
+        mine = argparse.Namespace(**{**vars(arguments), "host": host})
+        try:
+            if run is not None:
+                return keep(_verified_run(run, mine), folder, host)
+            mine.out = unit_folder(folder, host)
+            return _verified_model(mine)
+        except DeviceError as error:
+            lost[host] = str(error).splitlines()[0]
+            raise
+
+    found, code = for_each_host(arguments, verify)
+    if run is not None and found:
+        with run.writing("verify"):
+            last = worst([each.record for each in found])
+            journal = unit_folder(folder, last.host) / "journal.jsonl"
+            copy = folder / "journal.jsonl.part"
+            copy.write_bytes(journal.read_bytes())
+            run.save_verification(last, copy)
+    records = [each.record for each in found]
+    write_files_for_ci(arguments, records)
+    fleet = show_guarantees(records, lost, folder, quiet=arguments.json)
+    if arguments.json:
+        print_json({
+            "kind": "fleet-verification", "fleet": fleet.to_json(), "verifications": [record.to_json() for record in records],
+        })  # fmt: skip
     return max([code, *(EXIT[record.verdict] for record in records)])
 
 

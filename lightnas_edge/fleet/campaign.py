@@ -215,7 +215,7 @@ class _Member:
 
     def __init__(self, unit: Unit, fleet: _Fleet) -> None:
         self._unit, self._fleet = unit, fleet
-        self.outcome = UnitOutcome(unit.host, unit.unit, fleet.folder / f"{_file_name(unit.host)}.lut.jsonl")
+        self.outcome = UnitOutcome(unit.host, unit.unit, fleet.folder / f"{file_name(unit.host)}.lut.jsonl")
         self.outcome.lost = unit.lost
         self.queue = WorkQueue(())
         self.progress = 0  # visits, for the bar
@@ -383,5 +383,6 @@ def _doing(status: Status) -> str:
     return f"{status.phase} {status.done} of {status.total}" if status.total else "starting"
 
 
-def _file_name(host: str) -> str:
+def file_name(host: str) -> str:
+    """Of what a host measured."""
     return "".join(character if character.isalnum() or character in "-." else "-" for character in host)

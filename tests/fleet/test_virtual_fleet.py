@@ -14,15 +14,12 @@ from lightnas_edge.measuring import sentinels
 from lightnas_edge.space import load_space
 from tests.cli.commands import run
 from tests.fleet.counting import places, visits_of
+from tests.fleet.units import hosts, slow_down
 
 SPACE = load_space("tiny")
 KEYS = [shaped.key for shaped in SPACE.shaped_operators()]
 SENTINELS = [shaped.key for shaped in sentinels(SPACE)]
 ROUNDS = 6
-
-
-def hosts(*units):
-    return ",".join(f"virtual:jetson-orin-nano#{unit}" for unit in units)
 
 
 def profile(*units, out="pooled.lut.jsonl", **options):
@@ -62,17 +59,6 @@ def shared(tmp_path_factory):
 def folder(tmp_path, monkeypatch, agent_home):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def slow_down(unit, factor):
-    """Make a virtual unit slower in everything."""
-    connection = devices.connect(f"virtual:jetson-orin-nano#{unit}")
-    path = connection.root / "virtual.json"
-    spec = json.loads(path.read_text())
-    spec["macs_per_ns"] = {name: value / factor for name, value in spec["macs_per_ns"].items()}
-    spec |= {"bandwidth_gb_s": spec["bandwidth_gb_s"] / factor}
-    spec |= {name: spec[name] * factor for name in ("launch_us", "sync_us")}
-    path.write_text(json.dumps(spec))
 
 
 def test_three_units_share_a_table_and_nothing_is_lost_or_doubled(shared):

@@ -1,0 +1,92 @@
+"""After `verify --host a,b,c`: what the verified units say about all units of their model. docs/fleet.md"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightnas_edge.cli._console import info, print_result, print_table, warn
+from lightnas_edge.cli._fleet import unit_folder
+from lightnas_edge.files import write_atomic
+from lightnas_edge.fleet.tolerance import guarantee
+from lightnas_edge.records.deployment import BudgetVerdict, VerificationRecord
+from lightnas_edge.records.fleet import FleetGuarantee, FleetRecord, UnitValue
+
+if TYPE_CHECKING:
+    from lightnas_edge.deploy import Verification
+
+RECORD = "fleet.json"
+_RANK = {"met": 0, "inconclusive": 1, "missed": 2}
+
+
+def keep(found: Verification, folder: Path, host: str) -> Verification:
+    """A copy of a unit's record and journal, which the next unit's would replace."""
+    kept = unit_folder(folder, host)
+    for name in ("verification.json", "journal.jsonl"):
+        write_atomic(kept / name, (folder / name).read_bytes())
+    return found
+
+
+def worst(records: Sequence[VerificationRecord]) -> VerificationRecord:
+    """Of several units: the worst verdict, among equal ones the slowest."""
+    return max(records, key=lambda record: (_RANK.get(record.verdict, 3), record.measured.median.latency_ms))
+
+
+def show_guarantees(
+    records: Sequence[VerificationRecord], lost: Mapping[str, str], folder: Path, *, quiet: bool = False
+) -> FleetRecord:
+    """Print what follows for all units, one line for each budget, and write `fleet.json`.
+
+    Args:
+        lost: hosts that were not verified, with the reason.
+    """
+    metrics = dict.fromkeys(budget.metric for record in records for budget in record.budgets if _is_measured(budget))
+    record = FleetRecord(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        guarantees=tuple(_guarantee(metric, records) for metric in metrics),
+        lost=dict(lost),
+    )
+    path = folder / RECORD
+    record.save(path)
+    if quiet:
+        return record
+    for found in record.guarantees:
+        simulated = " SIMULATED" if found.simulated else ""
+        print_table(
+            ["board", "unit", f"{found.metric}{simulated}", "verdict"],
+            [[each.host, each.unit or "unknown", f"{each.value:.4g}", each.verdict] for each in found.units],
+        )
+        print_result(f"all units{simulated}: {found.reason}")
+    if record.guarantees:
+        info(f"assumption: {record.guarantees[0].assumption}")
+    for host, reason in record.lost.items():
+        warn(f"{host} was not verified: {reason}")
+    info(f"record: {path}")
+    return record
+
+
+def _guarantee(metric: str, records: Sequence[VerificationRecord]) -> FleetGuarantee:
+    values, first = [], None
+    for record in records:
+        budget = record.budget(metric)
+        if budget is not None and _is_measured(budget) and budget.value is not None:
+            first = first or budget
+            unit = record.fingerprint.get("unit")
+            values.append(
+                UnitValue(
+                    host=record.host,
+                    unit=unit if isinstance(unit, str) else None,
+                    value=budget.value,
+                    verdict=budget.verdict,
+                )
+            )
+    assert first is not None  # the metric comes from one of the records
+    simulated = any(record.simulated for record in records)
+    return guarantee(metric, first.unit, first.target, values, simulated=simulated)
+
+
+def _is_measured(budget: BudgetVerdict) -> bool:
+    """Times, energies and memory: at most their target, and a unit's own."""
+    return budget.metric.endswith(("_ms", "_mj", "_mb")) and budget.value is not None and budget.value > 0

@@ -1,0 +1,58 @@
+"""What measured units say about all units of their model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lightnas_edge.records.base import Count, PositiveFloat, Record
+from lightnas_edge.records.deployment import Outcome
+from lightnas_edge.records.plain_text import Line
+from lightnas_edge.records.run import Metric
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+FleetOutcome = Literal["kept", "not kept", "undecided", "not available"]
+
+
+class UnitValue(Record):
+    """One unit that was verified. `unit` is null where the board has no identity."""
+
+    host: Line
+    unit: Line | None
+    value: PositiveFloat
+    verdict: Outcome
+
+
+class FleetGuarantee(Record):
+    """Whether a share of all units keeps a budget, at a confidence.
+
+    bound: the share of units stays at or below it; null below three units.
+    more_units: how many further units would settle it if they are like the measured ones; 0: it is settled; null: no number would.
+    """
+
+    metric: Metric
+    unit: Line
+    target: PositiveFloat
+    share: Share
+    confidence: Share
+    units: tuple[UnitValue, ...]
+    median: PositiveFloat | None
+    deviation: Annotated[float, Field(ge=0)] | None  # of the logarithms
+    factor: PositiveFloat | None  # k
+    bound: PositiveFloat | None
+    verdict: FleetOutcome
+    more_units: Count | None
+    assumption: Line
+    reason: Line
+    simulated: bool
+
+
+class FleetRecord(Record):
+    """`fleet.json`: one guarantee for every budget with a limit from above that was measured."""
+
+    kind: Literal["fleet"] = "fleet"
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    created: Line
+    guarantees: tuple[FleetGuarantee, ...]
+    lost: dict[Line, Line]  # hosts that were not verified, with the reason

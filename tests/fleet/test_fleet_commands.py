@@ -1,0 +1,138 @@
+"""`sample`, `verify`, `probe`, `pull` with several hosts, and `lut merge`, on virtual units."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import luts
+from lightnas_edge import graph
+from lightnas_edge.records.fleet import FleetRecord
+from lightnas_edge.space import load_space
+from tests.cli.commands import run
+from tests.fleet.counting import places, visits_of
+from tests.fleet.units import hosts, slow_down
+
+SPACE = load_space("tiny")
+HEAD = SPACE.shaped_operators()[-1]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch, agent_home):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(graph.model_bytes(graph.operator_model(HEAD)))
+    return path
+
+
+def profile_alone(unit, *options):
+    out = f"unit{unit}.lut.jsonl"
+    answer = run(
+        "profile", "--host", hosts(unit), "--space", "tiny", "--precision", "fp16", "--rounds", 4, "--out", out,
+        "--only", "*_k3_e3@*", *options,
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    return Path(out)
+
+
+def verify(model, *units, target=20.0):
+    return run(
+        "verify",
+        "--model",
+        model,
+        "--host",
+        hosts(*units),
+        "--latency-ms",
+        target,
+        "--rounds",
+        12,
+        "--out",
+        "v",
+        "--json",
+    )
+
+
+def test_probe_asks_every_board_and_names_the_one_that_fails():
+    answer = run("probe", "--host", f"{hosts(1, 2)},virtual:jetson-tk1", "--json")
+
+    assert answer.code == 2 and "virtual:jetson-tk1: there is no virtual board" in answer.err
+    assert len({found["fingerprint"]["unit"] for found in json.loads(answer.out)}) == 2
+
+
+def test_pull_fetches_the_tables_of_every_board(tmp_path):
+    written = [profile_alone(unit) for unit in (1, 2)]
+
+    answer = run("pull", "--host", hosts(1, 2), "--out", "pulled", "--json")
+
+    assert answer.code == 0, answer.err
+    pulled = [Path(table["lut"]) for document in json.loads(answer.out) for table in document["tables"]]
+    assert [path.read_bytes() for path in pulled] == [path.read_bytes() for path in written]
+
+
+def test_tables_of_two_units_are_merged_visit_by_visit():
+    first, second = profile_alone(1), profile_alone(2)
+
+    answer = run("lut", "merge", first, second, first, "--out", "both.lut.jsonl")
+
+    assert answer.code == 0, answer.err
+    both = luts.read("both.lut.jsonl")
+    assert visits_of(both) == visits_of(luts.read(first), luts.read(second))
+    assert set(places(both).values()) == {1} and both.fingerprint["unit"] is None
+    assert "2 units" in answer.out
+
+
+def test_tables_of_units_that_differ_are_merged_on_request_only():
+    slow_down(2, 1.05)
+    first, second = profile_alone(1), profile_alone(2)
+
+    refused = run("lut", "merge", first, second, "--out", "both.lut.jsonl")
+    assert refused.code == 1 and "not pooled" in refused.err and not Path("both.lut.jsonl").exists()
+    answer = run("lut", "merge", first, second, "--out", "both.lut.jsonl", "--pool")
+
+    assert answer.code == 0 and Path("both.lut.jsonl").exists()
+
+
+def test_a_table_is_not_merged_into_itself():
+    first = profile_alone(1)
+    before = first.read_bytes()
+
+    answer = run("lut", "merge", first, "--out", first)
+
+    assert answer.code == 1 and "is one of the tables" in answer.err and first.read_bytes() == before
+
+
+def test_networks_are_shared_among_units():
+    answer = run(
+        "sample", "--host", hosts(1, 2), "--space", "tiny", "--precision", "fp16", "--count", 4, "--rounds", 4,
+        "--out", "nets.lut.jsonl",
+    )  # fmt: skip
+
+    assert answer.code == 0, answer.err
+    nets = luts.read("nets.lut.jsonl")
+    assert len(nets.networks) == 4 and {len(entry.visits) for entry in nets.networks.values()} == {4}
+    assert len(list(Path("nets.units").glob("*.lut.jsonl"))) == 2
+
+
+def test_three_verified_units_give_a_guarantee_for_all(model):
+    answer = verify(model, 1, 2, 3)
+
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    (guarantee,) = found["fleet"]["guarantees"]
+    assert guarantee["verdict"] == "kept" and guarantee["simulated"]
+    values = [unit["value"] for unit in guarantee["units"]]
+    assert max(values) < guarantee["bound"] < 20 and len({unit["unit"] for unit in guarantee["units"]}) == 3
+    assert FleetRecord.load(Path("v/fleet.json")).to_json() == found["fleet"]
+    assert len(list(Path("v/units").glob("*/verification.json"))) == 3
+
+
+def test_two_units_give_none(model):
+    answer = verify(model, 1, 2)
+
+    (guarantee,) = json.loads(answer.out)["fleet"]["guarantees"]
+    assert guarantee["verdict"] == "not available" and guarantee["more_units"] == 1
