@@ -39,6 +39,7 @@ def all_commands() -> argparse.ArgumentParser:
     """The parser of `lightnas-edge`."""
     from lightnas_edge.cli import (
         boards,
+        completion,
         demo,
         export,
         field_test,
@@ -70,6 +71,7 @@ def all_commands() -> argparse.ArgumentParser:
     # In the order of the work.
     for command in (
         demo, space, boards, probe, field_test, profile, pull, lut, sample, fit, import_, range, search, refine, train, export, verify, precision, report,
+        completion,
     ):  # fmt: skip
         command.add_parser(commands)
     profile.add_arguments(commands.add_parser("profile-device", description=profile.DESCRIPTION))  # not listed twice
