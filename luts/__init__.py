@@ -1,5 +1,6 @@
 """The look-up table: reading and checking journals, the estimator, comparing tables."""
 
+from lightnas_edge.records.journal import checksum
 from lightnas_edge.records.lut import Visit
 from luts.compare import (
     Ratio,
@@ -11,7 +12,7 @@ from luts.compare import (
 )
 from luts.energy import Energy
 from luts.errors import LutError, LutFormatError, LutMissError
-from luts.journal import Fault, checksum
+from luts.journal import Fault
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, NETWORK_METRICS, Quantity
 from luts.remedies import measuring_options
 from luts.statistics import needed_inferences

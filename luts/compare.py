@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lightnas_edge.records.differences import require_equal_fingerprints
-from lightnas_edge.records.lut import Visit
 from luts.errors import LutError, LutMissError
 from luts.metrics import Quantity
 from luts.table import Entry, Lut
+from luts.visits import Visits
 
 _LEAST = 1e-12  # of any metric; less is zero
 _LARGEST_LOG = 700.0
@@ -74,14 +74,10 @@ def merge(tables: Sequence[Lut]) -> Lut:
     if not tables:
         raise LutError("no table to merge")
     require_same_board(tables)
-    visits: dict[tuple[str, str, int], Visit] = {}
-    for table in tables:
-        for visit in table.visits:
-            visits.setdefault((visit.key, visit.session, visit.round), visit)
     units = {session: unit for table in tables for session, unit in table.units.items()}
     return replace(
         tables[0],
-        visits=tuple(visits.values()),
+        visits=Visits.merged(table.visits for table in tables),
         faults=tuple(fault for table in tables for fault in table.faults),
         reference=frozenset() if len(set(units.values())) > 1 else tables[0].reference,
         units=units,
@@ -178,9 +174,9 @@ def _relative_variance(quantity: Quantity) -> float:
 
 def _halves(lut: Lut) -> tuple[Lut, Lut]:
     order = {group: index for index, group in enumerate(lut.drift)}
-    measured = [visit for visit in lut.visits if visit.error is None]
-    sides = [tuple(visit for visit in measured if order[visit.group] % 2 == side) for side in (0, 1)]
-    return replace(lut, visits=sides[0]), replace(lut, visits=sides[1])
+    measured = lut.visits.select(lut.visits.is_measured)
+    side = np.array([order.get(name, 0) % 2 for name in measured.group_names], dtype=int)[measured.groups]
+    return replace(lut, visits=measured.select(side == 0)), replace(lut, visits=measured.select(side == 1))
 
 
 def _deviations(one: dict[str, Entry], two: dict[str, Entry], metric: str) -> list[float]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightnas_edge.records.lut import Visit
+from luts.visits import Visits
 
 Group = tuple[str, int]
 
@@ -37,22 +38,24 @@ def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozense
     was measured) is 1. Sessions that share no key with the others cannot be compared
     with them; their factors are centred among themselves.
     """
-    measured = [visit for visit in visits if visit.samples_ms]
-    if not measured:
+    every = Visits.of(visits)
+    measured = every.select(every.is_measured)
+    if not len(measured):
         return {}
-    columns = _columns(measured)
-    keys = {key: index for index, key in enumerate(dict.fromkeys(visit.key for visit in measured))}
-    row = np.array([keys[visit.key] for visit in measured])
-    column = np.array([columns[visit.group] for visit in measured])
-    names = list(dict.fromkeys(visit.session for visit in measured))
+    row = _from_zero(measured.keys)[0]
+    group, numbers = _from_zero(measured.groups)
+    groups = [measured.group_names[number] for number in numbers]
+    columns = _columns(row, group, groups)
+    column = np.array([columns[name] for name in groups])[group]
+    names = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in groups))}
     session = np.zeros(len(set(columns.values())), dtype=np.intp)
     for (name, _), index in columns.items():
-        session[index] = names.index(name)
-    log_ms = np.array([math.log(min(visit.samples_ms)) for visit in measured])
+        session[index] = names[name]
+    log_ms = np.log(np.fromiter((samples.min() for samples in measured.samples()), np.float64, len(measured)))
     component = _components(row, column, session)
     drift = _solve(row, column, session, component, log_ms)
     visits_of = np.bincount(column, minlength=len(drift))
-    central = np.array([visit.session in reference for visit in measured])
+    central = np.array([name in reference for name, _ in groups])[group]
     central_visits_of = np.bincount(column[central], minlength=len(drift))
     for index in range(int(component.max()) + 1):
         own = component == index
@@ -61,21 +64,32 @@ def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozense
     return {group: math.exp(drift[index]) for group, index in columns.items()}
 
 
-def _columns(visits: Sequence[Visit]) -> dict[Group, int]:
-    """Which unknown of the model stands for each group's drift."""
-    groups_of: dict[str, set[Group]] = defaultdict(set)
-    keys_of: dict[Group, set[str]] = defaultdict(set)
-    for visit in visits:
-        groups_of[visit.key].add(visit.group)
-        keys_of[visit.group].add(visit.key)
-    shared = {group: sum(len(groups_of[key]) > 1 for key in keys) for group, keys in keys_of.items()}
+def _from_zero(numbers: NDArray[np.int32]) -> tuple[NDArray[np.intp], list[int]]:
+    """(n,) numbers from 0 in the order in which each appears first, and the number that each stands for."""
+    found, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[place.ravel()], found[order].tolist()
+
+
+def _columns(row: NDArray[np.intp], group: NDArray[np.intp], groups: Sequence[Group]) -> dict[Group, int]:
+    """Which unknown of the model stands for each group's drift.
+
+    Args:
+        row: (visits,) key. group: (visits,) place in `groups`.
+    """
+    pairs = np.unique(row * len(groups) + group)
+    key_of, group_of = np.divmod(pairs, len(groups))
+    is_shared = np.bincount(key_of)[key_of] > 1
+    shared = np.bincount(group_of[is_shared], minlength=len(groups))
     enough: dict[str, list[int]] = defaultdict(list)
-    for session, round_ in keys_of:
-        if shared[session, round_] >= MIN_KEYS:
+    for (session, round_), count in zip(groups, shared, strict=True):
+        if count >= MIN_KEYS:
             enough[session].append(round_)
     columns: dict[Group, int] = {}
     numbers: dict[tuple[str, int | None], int] = {}
-    for session, round_ in keys_of:
+    for session, round_ in groups:
         nearest = min(enough[session], key=lambda other: (abs(other - round_), other), default=None)
         columns[session, round_] = numbers.setdefault((session, nearest), len(numbers))
     return columns

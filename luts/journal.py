@@ -5,32 +5,29 @@ The form is in docs/formats.md. A damaged line is skipped and reported; without 
 
 from __future__ import annotations
 
-import os
 import shlex
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from pydantic import ValidationError
 
 from lightnas_edge.errors import FingerprintError
 from lightnas_edge.records.base import describe, parse_json
 from lightnas_edge.records.differences import UNIT, fingerprint_differences
+from lightnas_edge.records.journal import CHECKSUM_BYTES, JournalLine, checksum, read_lines
 from lightnas_edge.records.lut import LutHeader, Visit
 from lightnas_edge.records.plain_text import clean_text
 from luts.errors import LutFormatError
 from luts.remedies import measuring_options, table_options
+from luts.visits import VisitReader, Visits
 
 MAX_BYTES = 1 << 30  # two years of measuring; also the limit of what is fetched from a board
-LONGEST_LINE = 4 << 20  # of a visit they are a few thousand bytes long
 MAX_FAULTS = 1000  # that are kept apart
 MAX_GROUPS = 1024  # rounds of all sessions: their drifts are solved for together, in 1.5 s then and 70 s at 4096
 MAX_CELLS = 1 << 24  # keys times groups: the drift estimate keeps matrices of this size in memory
-_BOM = b"\xef\xbb\xbf"
-_CRC_FIELD = b',"crc32":"'
-_CRC_TAIL = len(_CRC_FIELD) + len('xxxxxxxx"}')
 _AGAIN = "the next run measures it again"
 
 
@@ -53,20 +50,10 @@ class Journal(NamedTuple):
     """
 
     header: LutHeader
-    visits: tuple[Visit, ...]
+    visits: Visits
     faults: tuple[Fault, ...]
     reference: frozenset[str]
     units: dict[str, str | None]
-
-
-def checksum(line: bytes) -> tuple[str, str] | None:
-    """(stated, computed) checksum of a line without its newline; None when it states none."""
-    if len(line) < _CRC_TAIL or not line.endswith(b'"}'):
-        return None
-    body, tail = line[:-_CRC_TAIL], line[-_CRC_TAIL:]
-    if not tail.startswith(_CRC_FIELD):
-        return None
-    return tail[len(_CRC_FIELD) : -2].decode("ascii", "replace").lower(), f"{zlib.crc32(body + b'}'):08x}"
 
 
 def read_journal(path: Path, *, host: str | None = None) -> Journal:
@@ -82,10 +69,9 @@ def read_journal(path: Path, *, host: str | None = None) -> Journal:
     reader = _Reader(path, host)
     empty = True
     for number, line in enumerate(_lines(path), start=1):
-        content = line.content.strip()  # a line end may have become CR LF
-        if content:
+        if line.content:
             empty = False
-            reader.take(number, content, torn=not line.ended)
+            reader.take(number, line.content, torn=not line.ended)
     if empty:
         raise LutFormatError(
             f"{path} is empty: it holds no header and no measurement",
@@ -94,24 +80,12 @@ def read_journal(path: Path, *, host: str | None = None) -> Journal:
     return reader.journal()
 
 
-class _Line(NamedTuple):
-    content: bytes  # cut off where the line is longer than LONGEST_LINE: its checksum cannot hold then
-    ended: bool  # it has a newline
-
-
-def _lines(path: Path) -> Iterator[_Line]:
-    """The lines of a file, one at a time. Raises LutFormatError where it is missing, unreadable or too large."""
+def _lines(path: Path) -> Iterator[JournalLine]:
+    """Raises LutFormatError where the file is missing, unreadable or too large."""
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
-                raise LutFormatError(f"{path} is larger than {MAX_BYTES // 2**20} MiB")
-            if file.read(len(_BOM)) != _BOM:
-                file.seek(0)
-            while content := file.readline(LONGEST_LINE):
-                last = content
-                while last and not last.endswith(b"\n"):
-                    last = file.readline(LONGEST_LINE)
-                yield _Line(content, last.endswith(b"\n"))
+        if path.stat().st_size > MAX_BYTES:
+            raise LutFormatError(f"{path} is larger than {MAX_BYTES // 2**20} MiB")
+        yield from read_lines(path)
     except LutFormatError:
         raise
     except FileNotFoundError as cause:
@@ -127,7 +101,7 @@ class _Reader:
         self._path = path
         self._host = host
         self._header: LutHeader | None = None
-        self._visits: dict[tuple[str, str, int, str], Visit] = {}
+        self._visits = VisitReader()
         self._faults: list[Fault] = []
         self._unshown = 0
         self._headers = 0
@@ -151,22 +125,13 @@ class _Reader:
         if damage:
             self._note(Fault(number, damage))
             return
-        record = line[:-_CRC_TAIL] + b"}"
+        record = line[:-CHECKSUM_BYTES] + b"}"
         try:
             visit = Visit.model_validate_json(record)
         except ValidationError as found:
             self._take_other(number, line, found)
             return
-        place = visit.key, visit.session, visit.round, visit.phase
-        if place in self._visits:
-            self._note(
-                Fault(
-                    number,
-                    f"{visit.key} appears twice in round {visit.round} of session {visit.session}; the first is used",
-                )
-            )
-            return
-        self._visits[place] = visit
+        self._visits.append(number, visit)
         self._units.setdefault(visit.session, self._unit)
         if self._headers == 1:
             self._reference.add(visit.session)
@@ -180,11 +145,15 @@ class _Reader:
     def journal(self) -> Journal:
         if self._header is None:
             raise LutFormatError(f"{self._path} holds no header")
+        visits, again = self._visits.finish()
+        for line, visit in again:
+            where = f"{visit.key} appears twice in round {visit.round} of session {visit.session}"
+            self._note(Fault(line, f"{where}; the first is used"))
+        self._faults.sort(key=lambda fault: fault.line)
         if self._unshown:
             self._faults.append(Fault(self._faults[-1].line, f"{self._unshown} further lines are damaged"))
-        visits = tuple(self._visits.values())
-        compared = [visit for visit in visits if visit.phase == "rounds"]
-        groups, keys = len({visit.group for visit in compared}), len({visit.key for visit in compared})
+        compared = visits.select(~visits.is_sustained)
+        groups, keys = len(np.unique(compared.groups)), len(np.unique(compared.keys))
         if groups > MAX_GROUPS or groups * keys > MAX_CELLS:
             raise LutFormatError(
                 f"{self._path} is too large to compare its rounds: {keys} keys in {groups} rounds of all sessions",
@@ -201,7 +170,7 @@ class _Reader:
 
     def _take_header(self, number: int, line: bytes) -> None:
         header = LutHeader.parse(
-            line[:-_CRC_TAIL] + b"}",
+            line[:-CHECKSUM_BYTES] + b"}",
             f"{self._path} line {number}",
             error=LutFormatError,
             remedy="docs/formats.md describes the header; tables are written by "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from luts.journal import Fault, read_journal
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, Quantity
 from luts.remedies import table_options
 from luts.statistics import RoundStatistics
+from luts.visits import Visits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 QUANTILE = 0.1  # of the corrected samples: docs/measuring.md, "From visits to a number"
 UNSTABLE_SPREAD = 0.03  # relative; an entry above it is marked
 FEW_VISITS = 3  # with fewer, the spread is unknown
-_NUMBER = re.compile(r"\d+(\.\d+)?")
 _RESAMPLES = 200  # of the bootstrap over visits
+_MOST_DRAWN = 1 << 20  # samples at a time
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,14 @@ class Entry:
     """All that is known about one key: its visits, and each visit's drift factor."""
 
     key: str
-    visits: tuple[Visit, ...]  # measured ones only
+    visits: Visits  # measured ones only
     drift: tuple[float, ...]  # one factor per visit, above 1 for slower than the median round
     failures: tuple[VisitFailure, ...] = ()  # of visits that failed
     options: str = ""  # of the command that measured it, for remedies
     run: str = ""  # the quoted run directory, of a network that `verify` measured
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "visits", Visits.of(self.visits))
 
     @property
     def subject(self) -> dict[str, Any]:
@@ -75,22 +78,22 @@ class Entry:
         """The robust cost: the first decile of the corrected samples. It compares operators, and machines."""
         return float(np.quantile(np.concatenate(self._corrected), QUANTILE))
 
-    @property
+    @cached_property
     def latency_ms(self) -> float:
         """Of an operator the robust cost; of a network the median (p50) of its corrected inferences."""
         return self._rounds.value(LATENCY_METRICS["latency_ms"]) if self.is_network else self.robust_ms
 
-    @property
+    @cached_property
     def mean_ms(self) -> float:
         """Of the corrected samples, every round weighing equally."""
         return self._rounds.value(LATENCY_METRICS["mean_ms"])
 
-    @property
+    @cached_property
     def p95_ms(self) -> float:
         """Of the corrected samples. Those of an operator are means of inferences back to back, which dilutes a tail."""
         return self._rounds.value(LATENCY_METRICS["p95_ms"])
 
-    @property
+    @cached_property
     def p99_ms(self) -> float:
         """Of the corrected samples, as `p95_ms`."""
         return self._rounds.value(LATENCY_METRICS["p99_ms"])
@@ -103,7 +106,7 @@ class Entry:
     @property
     def inferences(self) -> int:
         """Number of samples that statistics come from."""
-        return len(self._rounds)
+        return sum(len(samples) for samples in self.visits.samples())
 
     @cached_property
     def spread(self) -> float:
@@ -152,7 +155,7 @@ class Entry:
         """Those asked for so far: a bootstrap takes milliseconds."""
         return {}
 
-    @cached_property
+    @property
     def _rounds(self) -> RoundStatistics:
         return RoundStatistics(self._corrected)
 
@@ -160,12 +163,18 @@ class Entry:
     def _robust_error_ms(self) -> float:
         count = len(self.visits)
         draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
-        if len({len(values) for values in self._corrected}) == 1:
-            table = np.stack(self._corrected)
-            estimates = np.quantile(table[draws].reshape(_RESAMPLES, -1), QUANTILE, axis=1)
+        corrected = self._corrected
+        if len({len(values) for values in corrected}) == 1:
+            table = np.stack(corrected)  # a few draws at a time: all of them may be a hundred times as large
+            estimates = np.concatenate(
+                [
+                    np.quantile(table[some].reshape(len(some), -1), QUANTILE, axis=1)
+                    for some in np.array_split(draws, max(1, min(_RESAMPLES, table.size * _RESAMPLES // _MOST_DRAWN)))
+                ]
+            )
         else:
             estimates = np.array(
-                [np.quantile(np.concatenate([self._corrected[i] for i in draw]), QUANTILE) for draw in draws]
+                [np.quantile(np.concatenate([corrected[i] for i in draw]), QUANTILE) for draw in draws]
             )
         return float(np.std(estimates, ddof=1))
 
@@ -201,7 +210,7 @@ class Entry:
     @cached_property
     def energy_mj(self) -> Energy | None:
         """Gross and net of one batch, with intervals; None when it was not measured."""
-        return combine(visit.energy for visit in self.visits)
+        return combine(visit.energy for visit in self.visits.select(self.visits.is_energy))
 
     @property
     def unstable(self) -> bool:
@@ -242,19 +251,15 @@ class Entry:
 
     def _visit_warnings(self) -> list[str]:
         """The agent's warnings, each once for all visits in which it differs by its numbers only."""
-        by_kind: dict[str, list[str]] = defaultdict(list)
-        for visit in self.visits:
-            for warning in visit.warnings:
-                by_kind[_NUMBER.sub("#", warning)].append(warning)
         total = len(self.visits)
         return [
-            f"in {len(texts)} of {total} visits: {texts[-1]}" if len(texts) > 1 else texts[0]
-            for texts in by_kind.values()
+            f"in {count} of {total} visits: {text}" if count > 1 else text for count, text in self.visits.warnings()
         ]
 
-    @cached_property
+    @property
     def _corrected(self) -> list[NDArray[np.float64]]:
-        return [np.array(visit.samples_ms) / drift for visit, drift in zip(self.visits, self.drift, strict=True)]
+        """Not kept: of all entries together they would be several times the table."""
+        return [samples / drift for samples, drift in zip(self.visits.samples(), self.drift, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -285,14 +290,15 @@ class Lut:
 
     path: Path
     header: LutHeader
-    visits: tuple[Visit, ...] = field(repr=False)
+    visits: Visits = field(repr=False)
     faults: tuple[Fault, ...] = ()
-    sustained: tuple[Visit, ...] = field(
-        default=(), repr=False
-    )  # under load before the rounds, of one session: the last
+    sustained: Sequence[Visit] = field(default=(), repr=False)  # under load before the rounds, of one session: the last
     reference: frozenset[str] = frozenset()  # sessions that set the drift factor 1; all of them when empty
     host: str | None = None  # by which this machine reaches the board; None: unknown. For remedies
     units: Mapping[str, str | None] = field(default_factory=dict)  # which unit of the board each session ran on
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "visits", Visits.of(self.visits))
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -348,7 +354,7 @@ class Lut:
         """Keys of which no visit succeeded, with their last error."""
         return {
             visit.key: visit.error
-            for visit in self.visits
+            for visit in self.failures
             if visit.error is not None and visit.key not in self._all
         }  # fmt: skip
 
@@ -440,7 +446,7 @@ class Lut:
             }
             for key, entry in self._all.items()
         ]
-        records = {visit.key: visit for visit in self.visits}
+        records = {visit.key: visit for visit in self.failures}
         rows += [
             {
                 "key": key,
@@ -456,23 +462,26 @@ class Lut:
 
     @cached_property
     def _all(self) -> dict[str, Entry]:
-        measured: dict[str, list[Visit]] = defaultdict(list)
         failures: dict[str, list[VisitFailure]] = defaultdict(list)
-        for visit in self.visits:
-            if visit.error is None:
-                measured[visit.key].append(visit)
-            else:
+        for visit in self.failures:
+            if visit.error is not None:
                 failures[visit.key].append(visit.error)
+        names = self.visits.group_names
         return {
             key: Entry(
                 key,
-                tuple(visits),
-                tuple(self.drift[visit.group] for visit in visits),
+                visits,
+                tuple(self.drift[names[group]] for group in visits.groups.tolist()),
                 tuple(failures.get(key, ())),
                 self.command_options,
             )
-            for key, visits in measured.items()
+            for key, visits in self.visits.select(self.visits.is_measured).by_key().items()
         }
+
+    @property
+    def failures(self) -> Visits:
+        """Visits that failed."""
+        return self.visits.select(~self.visits.is_measured)
 
 
 _OPERATOR_COLUMNS = ("block", "in_channels", "out_channels", "stride", "input_size")
@@ -496,11 +505,11 @@ def read(path: str | Path, *, host: str | None = None) -> Lut:
     """
     path = Path(path)
     found = read_journal(path, host=host)
-    load = [visit for visit in found.visits if visit.phase == "sustained" and visit.error is None]
+    load = found.visits.select(found.visits.is_sustained & found.visits.is_measured)
     return Lut(
         path,
         found.header,
-        tuple(visit for visit in found.visits if visit.phase == "rounds"),
+        found.visits.select(~found.visits.is_sustained),
         found.faults,
         tuple(visit for visit in load if visit.session == load[-1].session),
         found.reference,

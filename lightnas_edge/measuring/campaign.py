@@ -47,8 +47,8 @@ def measure(
     campaign.start(fresh=fresh, journal=table if table.exists() else None)
     campaign.follow(table, on_progress)
     found = luts.read(table, host=connection.name)
-    failed_networks = {visit.key for visit in found.visits if visit.is_network} & set(found.failed)
-    if outputs is not None and not failed_networks:  # those have no outputs, and the table says why
+    networks_failed = any(visit.is_network and visit.key in found.failed for visit in found.failures)
+    if outputs is not None and not networks_failed:  # those have no outputs, and the table says why
         campaign.fetch_outputs(outputs)
     return found
 

@@ -167,6 +167,16 @@ class OperatorFacts(Record):
     activation: Key | None = None  # relu or linear; null: ReLU6
 
 
+class VisitDetails(Record):
+    """What a visit holds for people, and what few numbers come from."""
+
+    warmup_ms: tuple[Reading, ...] = ()
+    energy: EnergyEstimate | None = None
+    before: MachineState | None = None
+    after: MachineState | None = None
+    warnings: tuple[Line, ...] = ()
+
+
 class Visit(Record):
     """One operator, network or model file, measured once, in one round of one session of the agent."""
 

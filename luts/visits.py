@@ -1,0 +1,435 @@
+"""The visits of a journal in columns: a journal of a gigabyte holds a million, and an object for each would cost more than it.
+
+What the table computes from stands in arrays. Samples are whole nanoseconds, as the agent writes them, and take two or four
+bytes where that loses nothing. What is only shown (the state of the machine, texts) is kept as compressed JSON.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightnas_edge.records.lut import EnergyEstimate, MachineState, OperatorFacts, Visit, VisitDetails, VisitFailure
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+ROUNDS, SUSTAINED = "rounds", "sustained"
+_PHASES = (ROUNDS, SUSTAINED)
+_NS_PER_MS = 1e6
+_LARGE = 2**31 - 1  # of what is kept in four bytes
+_CHUNK = 256  # visits in a piece of compressed details
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_DETAILS = {"warmup_ms", "energy", "before", "after", "warnings"}
+_TYPES = (np.dtype(np.uint16), np.dtype(np.int32), np.dtype(np.float64))  # of samples, from small to large
+
+
+class _Numbers:
+    """A number or None for each visit; no memory as long as all are None."""
+
+    def __init__(self) -> None:
+        self._values: array[float] | None = None
+
+    def append(self, value: float | None, count: int) -> None:
+        """`count`: of those before."""
+        if self._values is None:
+            if value is None:
+                return
+            self._values = array("d", [float("nan")]) * count
+        self._values.append(float("nan") if value is None else value)
+
+    def __getitem__(self, at: int) -> float | None:
+        if self._values is None:
+            return None
+        value = self._values[at]
+        return value if value == value else None
+
+
+class _Columns:
+    """Of one journal; only ever appended to."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, int] = {}
+        self.subjects: list[tuple[OperatorFacts | None, dict[str, Any] | None, dict[str, Any] | None]] = []  # by key
+        self.groups: dict[tuple[str, int], int] = {}  # (session, round)
+        self.key, self.group, self.phase = array("i"), array("i"), array("b")
+        self.repeats = array("i")  # 0: not known
+        self.large_repeats: dict[int, int] = {}
+        self.t_s, self.enqueue_ms, self.gpu_ms, self.peak_memory_mb = _Numbers(), _Numbers(), _Numbers(), _Numbers()
+        self.engines: dict[int, tuple[dict[str, int] | None, tuple[str, ...], int | None]] = {}
+        self.errors: dict[int, VisitFailure] = {}
+        self._same_errors: dict[VisitFailure, VisitFailure] = {}
+        self.foreign_cpu = _Numbers()
+        self.warnings: dict[int, tuple[str, ...]] = {}  # kinds: texts without their numbers
+        self.last_warnings: dict[int, dict[str, str]] = {}  # by key: kind -> text
+        self._same_kinds: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self.has_energy = bytearray()  # 1: estimated, 2: with a number
+        self.key_names: list[str] = []
+        self.group_names: list[tuple[str, int]] = []
+        self._samples = (array("H"), array("i"), array("d"))
+        self._of_type, self._base, self._start, self._count = array("b"), array("i"), array("I"), array("i")
+        self._chunks: list[bytes] = []
+        self._open: list[bytes] = []
+        self._read: tuple[int, list[bytes]] = (-1, [])
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def visit(self, at: int) -> Visit:
+        return cast(Visit, StoredVisit(self, at))
+
+    def append(self, visit: Visit) -> None:
+        at = len(self.key)
+        key = self.keys.setdefault(visit.key, len(self.keys))
+        if key == len(self.key_names):
+            self.key_names.append(visit.key)
+            self.subjects.append((visit.operator, visit.architecture, visit.model_file))
+        group = self.groups.setdefault(visit.group, len(self.groups))
+        if group == len(self.group_names):
+            self.group_names.append(visit.group)
+        self.key.append(key)
+        self.group.append(group)
+        self.phase.append(_PHASES.index(visit.phase))
+        repeats = visit.repeats or 0
+        if repeats >= _LARGE:
+            self.large_repeats[at] = repeats
+        self.repeats.append(min(repeats, _LARGE))
+        for column, value in (
+            (self.t_s, visit.t_s), (self.enqueue_ms, visit.enqueue_ms), (self.gpu_ms, visit.gpu_ms),
+            (self.peak_memory_mb, visit.peak_memory_mb),
+        ):  # fmt: skip
+            column.append(value, at)
+        if visit.ran_in is not None or visit.fell_back or visit.engine_bytes is not None:
+            self.engines[at] = visit.ran_in, visit.fell_back, visit.engine_bytes
+        if visit.error is not None:
+            self.errors[at] = self._same_errors.setdefault(visit.error, visit.error)
+        if visit.warnings:
+            kinds = tuple(_NUMBER.sub("#", text) for text in visit.warnings)
+            self.warnings[at] = self._same_kinds.setdefault(kinds, kinds)
+            self.last_warnings.setdefault(key, {}).update(zip(kinds, visit.warnings, strict=True))
+        self.foreign_cpu.append(None if visit.after is None else visit.after.foreign_cpu, at)
+        energy = visit.energy
+        self.has_energy.append(0 if energy is None else 1 if energy.gross_mj is None else 2)
+        self._append_samples(visit.samples_ms)
+        self._open.append(_details(visit))
+        if len(self._open) == _CHUNK:
+            self._chunks.append(_packed(self._open))
+            self._open = []
+
+    def samples(self, at: int) -> Floats:
+        """Of one visit in ms."""
+        kind, start, count = self._of_type[at], self._start[at], self._count[at]
+        dtype = _TYPES[kind]
+        values = np.frombuffer(self._samples[kind], dtype, count, start * dtype.itemsize) if count else np.empty(0)
+        if dtype == np.float64:
+            return values.astype(np.float64)
+        return np.asarray((values.astype(np.int64) + self._base[at]) / _NS_PER_MS)
+
+    def details(self, at: int) -> VisitDetails:
+        chunk, place = divmod(at, _CHUNK)
+        if chunk == len(self._chunks):
+            return VisitDetails.model_validate_json(self._open[place])
+        if self._read[0] != chunk:
+            self._read = chunk, zlib.decompress(self._chunks[chunk]).split(b"\n")
+        return VisitDetails.model_validate_json(self._read[1][place])
+
+    def _append_samples(self, samples_ms: Sequence[float]) -> None:
+        values = np.array(samples_ms, dtype=np.float64)
+        kind, base = len(_TYPES) - 1, 0
+        if len(values) and values.max() < 1e12:
+            whole = np.rint(values * _NS_PER_MS)
+            if bool((whole / _NS_PER_MS == values).all()):
+                least, span = int(whole.min()), int(whole.max() - whole.min())
+                if least + span < _LARGE:
+                    kind = 0 if span < 2**16 else 1
+                if kind < len(_TYPES) - 1:
+                    base, values = least, (whole - least).astype(_TYPES[kind])
+        pool = self._samples[kind]
+        self._of_type.append(kind)
+        self._base.append(base)
+        self._start.append(len(pool))
+        self._count.append(len(values))
+        pool.frombytes(values.tobytes())
+
+
+class StoredVisit:
+    """One visit; reads as a `Visit` does."""
+
+    __slots__ = ("_at", "_columns")
+
+    def __init__(self, columns: _Columns, at: int) -> None:
+        self._columns = columns
+        self._at = at
+
+    @property
+    def key(self) -> str:
+        return self._columns.key_names[self._columns.key[self._at]]
+
+    @property
+    def group(self) -> tuple[str, int]:
+        return self._columns.group_names[self._columns.group[self._at]]
+
+    @property
+    def session(self) -> str:
+        return self.group[0]
+
+    @property
+    def round(self) -> int:
+        return self.group[1]
+
+    @property
+    def phase(self) -> str:
+        return _PHASES[self._columns.phase[self._at]]
+
+    @property
+    def operator(self) -> OperatorFacts | None:
+        return self._subject[0]
+
+    @property
+    def architecture(self) -> dict[str, Any] | None:
+        return self._subject[1]
+
+    @property
+    def model_file(self) -> dict[str, Any] | None:
+        return self._subject[2]
+
+    @property
+    def is_network(self) -> bool:
+        """A whole network or a model file: timed inference by inference."""
+        return self.operator is None
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """The operator, the architecture or the facts of the model file as plain JSON."""
+        if self.operator is not None:
+            return self.operator.model_dump(mode="json", exclude_none=True)
+        return dict(self.architecture or self.model_file or {})
+
+    @property
+    def t_s(self) -> float | None:
+        return self._columns.t_s[self._at]
+
+    @property
+    def repeats(self) -> int | None:
+        repeats = self._columns.repeats[self._at]
+        return (self._columns.large_repeats[self._at] if repeats == _LARGE else repeats) or None
+
+    @property
+    def samples(self) -> Floats:
+        """`samples_ms` as an array."""
+        return self._columns.samples(self._at)
+
+    @property
+    def samples_ms(self) -> tuple[float, ...]:
+        return tuple(self.samples.tolist())
+
+    @property
+    def enqueue_ms(self) -> float | None:
+        return self._columns.enqueue_ms[self._at]
+
+    @property
+    def gpu_ms(self) -> float | None:
+        return self._columns.gpu_ms[self._at]
+
+    @property
+    def peak_memory_mb(self) -> float | None:
+        return self._columns.peak_memory_mb[self._at]
+
+    @property
+    def ran_in(self) -> dict[str, int] | None:
+        return self._engine[0]
+
+    @property
+    def fell_back(self) -> tuple[str, ...]:
+        return self._engine[1]
+
+    @property
+    def engine_bytes(self) -> int | None:
+        return self._engine[2]
+
+    @property
+    def error(self) -> VisitFailure | None:
+        return self._columns.errors.get(self._at)
+
+    @property
+    def warmup_ms(self) -> tuple[float, ...]:
+        return self._details.warmup_ms
+
+    @property
+    def energy(self) -> EnergyEstimate | None:
+        return self._details.energy if self._columns.has_energy[self._at] else None
+
+    @property
+    def before(self) -> MachineState | None:
+        return self._details.before
+
+    @property
+    def after(self) -> MachineState | None:
+        return self._details.after
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self._details.warnings
+
+    @property
+    def _details(self) -> VisitDetails:
+        return self._columns.details(self._at)
+
+    @property
+    def _subject(self) -> tuple[OperatorFacts | None, dict[str, Any] | None, dict[str, Any] | None]:
+        return self._columns.subjects[self._columns.key[self._at]]
+
+    @property
+    def _engine(self) -> tuple[dict[str, int] | None, tuple[str, ...], int | None]:
+        return self._columns.engines.get(self._at, (None, (), None))
+
+
+class Visits(Sequence[Visit]):
+    """Some of the visits of a journal, in its order; in arrays, or one at a time as a `StoredVisit`.
+
+    Args:
+        at: (n,) places in the columns.
+    """
+
+    def __init__(self, columns: _Columns, at: NDArray[np.int32]) -> None:
+        self._columns = columns
+        self._at = at
+
+    @classmethod
+    def of(cls, visits: Iterable[Visit]) -> Visits:
+        """The same visits, in columns."""
+        return visits if isinstance(visits, Visits) else cls.merged([visits])
+
+    @classmethod
+    def merged(cls, journals: Iterable[Iterable[Visit]]) -> Visits:
+        """The visits of several journals; one that several hold counts once."""
+        reader = VisitReader()
+        for journal in journals:
+            for visit in journal:
+                reader.append(0, visit)
+        return reader.finish()[0]
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    @overload
+    def __getitem__(self, place: int) -> Visit: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Visits: ...
+
+    def __getitem__(self, place: int | slice) -> Visit | Visits:
+        if isinstance(place, slice):
+            return Visits(self._columns, self._at[place])
+        return self._columns.visit(int(self._at[place]))
+
+    def __iter__(self) -> Iterator[Visit]:
+        return (self._columns.visit(int(at)) for at in self._at)
+
+    def select(self, chosen: NDArray[np.bool_]) -> Visits:
+        """Args: chosen: (n,)."""
+        return Visits(self._columns, self._at[chosen])
+
+    @property
+    def keys(self) -> NDArray[np.int32]:
+        """(n,) numbers of keys: places in `key_names`."""
+        return np.frombuffer(self._columns.key, np.int32)[self._at] if len(self) else np.empty(0, np.int32)
+
+    @property
+    def key_names(self) -> Sequence[str]:
+        return self._columns.key_names
+
+    @property
+    def groups(self) -> NDArray[np.int32]:
+        """(n,) numbers of groups: places in `group_names`."""
+        return np.frombuffer(self._columns.group, np.int32)[self._at] if len(self) else np.empty(0, np.int32)
+
+    @property
+    def group_names(self) -> Sequence[tuple[str, int]]:
+        return self._columns.group_names
+
+    @property
+    def is_sustained(self) -> NDArray[np.bool_]:
+        """(n,)"""
+        phases = np.frombuffer(self._columns.phase, np.int8) if len(self) else np.empty(0, np.int8)
+        return np.asarray(phases[self._at] == _PHASES.index(SUSTAINED))
+
+    @property
+    def is_measured(self) -> NDArray[np.bool_]:
+        """(n,): not failed."""
+        return np.fromiter((int(at) not in self._columns.errors for at in self._at), np.bool_, len(self))
+
+    @property
+    def is_energy(self) -> NDArray[np.bool_]:
+        """(n,): the energy of the visit is known."""
+        known = np.frombuffer(self._columns.has_energy, np.uint8) if len(self) else np.empty(0, np.uint8)
+        return np.asarray(known[self._at] == 2)
+
+    def samples(self) -> Iterator[Floats]:
+        """`samples_ms` of each visit."""
+        return (self._columns.samples(int(at)) for at in self._at)
+
+    def foreign_cpu(self) -> list[float]:
+        """Where it is known: by how much of a core other processes were at work during a visit."""
+        found = (self._columns.foreign_cpu[int(at)] for at in self._at)
+        return [share for share in found if share is not None]
+
+    def warnings(self) -> list[tuple[int, str]]:
+        """For each kind of warning the number of visits that have it, and the text of the last one."""
+        columns = self._columns
+        counts = Counter(kind for at in self._at for kind in columns.warnings.get(int(at), ()))
+        last = {
+            kind: text for key in np.unique(self.keys) for kind, text in columns.last_warnings.get(int(key), {}).items()
+        }
+        return [(count, last[kind]) for kind, count in counts.items()]
+
+    def by_key(self) -> dict[str, Visits]:
+        """In the order of each key's first visit."""
+        keys = self.keys
+        order = np.argsort(keys, kind="stable")
+        ends = np.flatnonzero(np.diff(keys[order])) + 1
+        parts = np.split(order.astype(np.int32), ends) if len(keys) else []
+        parts.sort(key=lambda part: int(part[0]))
+        return {self.key_names[keys[part[0]]]: Visits(self._columns, self._at[part]) for part in parts}
+
+
+class VisitReader:
+    """Takes the visits of a journal, one line after the other."""
+
+    def __init__(self) -> None:
+        self._columns = _Columns()
+        self._lines = array("i")
+
+    def append(self, line: int, visit: Visit) -> None:
+        """Args: line: of the journal."""
+        self._columns.append(visit)
+        self._lines.append(line)
+
+    def finish(self) -> tuple[Visits, list[tuple[int, Visit]]]:
+        """The visits, and those left out with their lines: a measurement that the journal holds already."""
+        columns = self._columns
+        every = Visits(columns, np.arange(len(columns), dtype=np.int32))
+        if not len(columns):
+            return every, []
+        place = (every.groups.astype(np.int64) * len(columns.key_names) + every.keys) * 2 + every.is_sustained
+        is_first = np.zeros(len(columns), np.bool_)
+        is_first[np.unique(place, return_index=True)[1]] = True
+        again = [(self._lines[at], columns.visit(int(at))) for at in np.flatnonzero(~is_first)]
+        return (every if not again else every.select(is_first)), again
+
+
+def _details(visit: Visit) -> bytes:
+    if isinstance(visit, StoredVisit):
+        return visit._details.model_dump_json().encode()
+    return visit.model_dump_json(include=_DETAILS).encode()
+
+
+def _packed(lines: Sequence[bytes]) -> bytes:
+    return zlib.compress(b"\n".join(lines), 6)

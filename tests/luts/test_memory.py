@@ -1,0 +1,35 @@
+"""A journal costs a fraction of its size in memory, whatever its visits hold."""
+
+import pytest
+
+import luts
+from benchmarks.bench_journal import peak_of_reading
+from tests.luts.large import write_large
+
+MIB = 24
+
+
+@pytest.mark.parametrize("samples", [5, 50])
+def test_a_journal_costs_less_than_two_ninths_of_its_size(tmp_path, samples):
+    """900 MB may cost 200 MB: the table keeps columns, not an object for each visit."""
+    small = write_large(tmp_path / "small.lut.jsonl", 1 << 20, samples=samples)
+    large = write_large(tmp_path / "large.lut.jsonl", MIB << 20, samples=samples)
+
+    visits, peak_mib = peak_of_reading(small, large)
+
+    assert visits == len(large.read_bytes().splitlines()) - 1 > 15_000
+    assert peak_mib < MIB * 200 / 900
+
+
+def test_what_the_columns_hold_is_what_the_journal_says(tmp_path):
+    path = write_large(tmp_path / "t.lut.jsonl", 1 << 20, samples=5)
+
+    lut = luts.read(path)
+
+    assert lut.faults == ()
+    for line, visit in zip(path.read_bytes().splitlines()[1:], lut.visits, strict=True):
+        written = luts.Visit.model_validate_json(line[:-20] + b"}")
+        for field in luts.Visit.model_fields:
+            if field != "kind":
+                assert getattr(visit, field) == getattr(written, field), field
+        assert (visit.group, visit.subject, visit.is_network) == (written.group, written.subject, written.is_network)
