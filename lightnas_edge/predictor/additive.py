@@ -169,9 +169,8 @@ class AdditivePredictor(Predictor):
             raise PredictorError(
                 f"the predictor is of {self.metric}, the measured networks are of {observations.metric}"
             )
-        return self._after(
-            observations.indices, observations.value, observations.standard_error, observations.common_error
-        )
+        common_error = observations.common_error_of(self.predict_indices(observations.indices))
+        return self._after(observations.indices, observations.value, observations.standard_error, common_error)
 
     def updated_with(self, architecture: Architecture, value: float, standard_error: float) -> AdditivePredictor:
         """The posterior after one more measurement of a network, normalised to the reference session."""

@@ -15,7 +15,7 @@ from lightnas_edge.measuring.commands import sample_command
 from lightnas_edge.predictor._evidence import Evidence
 from lightnas_edge.predictor.additive import AdditivePredictor
 from lightnas_edge.predictor.applicability import UNMEASURED, ApplicabilityDomain, usual_limit
-from lightnas_edge.predictor.base import Origin
+from lightnas_edge.predictor.base import Array, Origin
 from lightnas_edge.predictor.calibration import calibrate, leave_one_out, probable_growth
 from lightnas_edge.predictor.distance import DistantDiscrepancy
 from lightnas_edge.predictor.joint import Joint
@@ -118,7 +118,7 @@ def _fit(
             first = _posterior(informed_prior(terms, entries, entries.value), terms, observations)[0]
             # Once more, now that the costs are known better: the scale factor of a table is one on costs, not on its own errors.
             prior = informed_prior(terms, entries, first.mean[: 1 + len(terms.keys)])
-        joint, fitted = _posterior(prior, terms, observations)
+        joint, fitted, seen = _posterior(prior, terms, observations)
     mean, covariance = joint.costs(1 + len(terms.keys))
     scales = {name: value for name, value in fitted.scales.items() if name != "noise"}
     noise = discrepancy = fitted.scales["noise"]
@@ -129,7 +129,6 @@ def _fit(
         noise = math.sqrt(discrepancy**2 + float(np.mean(observations.standard_error**2)))
         counts = terms.counts(observations.indices)
         variance = discrepancy**2 + observations.standard_error**2
-        seen = np.concatenate([counts, observations.common_error], axis=1)
         held_out = leave_one_out(joint.mean, joint.covariance, seen, observations.value, variance)
         stated = np.hypot(held_out.model_std, noise)
         distant = DistantDiscrepancy.of(terms, counts)
@@ -180,14 +179,23 @@ def _fit(
     )  # fmt: skip
 
 
-def _posterior(prior: Prior, terms: Terms, observations: Observations) -> tuple[Joint, FittedScales]:
-    """The costs and the sessions' unknowns after the networks, and the scales."""
+def _posterior(prior: Prior, terms: Terms, observations: Observations) -> tuple[Joint, FittedScales, Array]:
+    """The costs and the sessions' unknowns after the networks; the scales; (n, 1 + P + S) what a network has of each unknown."""
     fitted = fit_scales(prior, terms, observations)
     variance = observations.standard_error**2 + fitted.scales["noise"] ** 2
-    common = observations.common_error
-    seen = np.concatenate([terms.counts(observations.indices), common], axis=1)
-    joint = Joint(*prior.costs(fitted.scales)).with_sessions(common)
-    return joint.after(seen, observations.value, variance), fitted
+    counts, costs = terms.counts(observations.indices), Joint(*prior.costs(fitted.scales))
+    # The sessions' errors are proportional to the costs: those without the sessions serve, which lack most of the noise.
+    smooth = costs.after(counts, observations.value, variance).mean
+    common = observations.common_error_of(counts @ smooth)
+    seen = np.concatenate([counts, common], axis=1)
+    return costs.with_sessions(common).after(seen, observations.value, variance), fitted, seen
+
+
+def _common_error(prior: Prior, counts: Array, observations: Observations) -> Array:
+    """(n, S) of (n, 1 + P) networks, in proportion to what they cost before any is measured, at the level of the measured ones."""
+    before = counts @ prior.mean
+    level = float(np.median(observations.value)) / max(float(np.median(before)), 1e-300)
+    return observations.common_error_of(level * before)
 
 
 @dataclass(frozen=True)
@@ -207,7 +215,7 @@ def fit_scales(prior: Prior, terms: Terms, observations: Observations) -> Fitted
     counts = terms.counts(observations.indices)
     unit = float(np.median(observations.value))
     residual = (observations.value - counts @ prior.mean) / unit
-    common = observations.common_error / unit
+    common = _common_error(prior, counts, observations) / unit
     known = np.diag((observations.standard_error / unit) ** 2) + common @ common.T
     noisy = np.ones(count)
     seen = {name: counts @ part.costs / unit for name, part in prior.parts.items()}

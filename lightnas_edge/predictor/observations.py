@@ -56,10 +56,18 @@ class Observations:
     @property
     def common_error(self) -> Array:
         """(n, S) what one standard deviation of each session's drift adds to the value of each of its networks."""
+        return self.common_error_of(self.value)
+
+    def common_error_of(self, expected: Array) -> Array:
+        """`common_error` of (n,) values that lack the noise of the measured ones, for a fit to these.
+
+        In a fit, an error in proportion to the measured values would explain their noise by itself: the more networks, the more of the
+        costs it would take.
+        """
         found = np.zeros((len(self), len(self.drift_error)))
         if self.session is not None:
             rows = np.arange(len(self))
-            found[rows, self.session] = self.value * np.array(self.drift_error)[self.session]
+            found[rows, self.session] = expected * np.array(self.drift_error)[self.session]
         return found[:, found.any(axis=0)]
 
     def take(self, rows: NDArray[Any]) -> Observations:

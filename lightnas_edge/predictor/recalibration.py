@@ -108,10 +108,11 @@ class _Parts:
 
     @classmethod
     def of(cls, predictor: AdditivePredictor, observations: Observations) -> _Parts:
-        one_hot, session = observations.one_hot, observations.common_error
+        one_hot = observations.one_hot
         along = predictor.factor[0] + one_hot.reshape(len(observations), -1) @ predictor.factor[1:]
         costs = along @ along.T
         predicted = predictor.predict(one_hot)
+        session = observations.common_error_of(predicted)
         return cls(
             costs,
             predictor.covariance_of(one_hot) - costs,

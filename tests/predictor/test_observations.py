@@ -112,3 +112,17 @@ def test_more_networks_of_another_session_update_a_predictor_less_than_networks_
 
     other = data.take(np.arange(20, 40))
     assert 0 < moved(other) < 0.5 * moved(replace(other, session=None, drift_error=()))
+
+
+def test_the_drift_of_a_session_does_not_explain_the_noise_of_its_networks():
+    """A drift known to 5 % and networks that scatter by 10 %: costs stay at what the networks show, however many they are."""
+    off = []
+    for seed in range(6):
+        networks = random_architectures(SPACE, 60, seed)
+        value = np.array([truth_ms(network) for network in networks])
+        noisy = value * np.exp(0.1 * np.random.default_rng(seed).normal(size=60))
+        indices = np.stack([network.indices(SPACE) for network in networks])
+        seen = observed(SPACE, indices, noisy, error_ms=0.01)
+        seen = replace(seen, session=np.zeros(60, dtype=int), drift_error=(0.05,))
+        off.append(np.mean(fit_additive(SPACE, None, seen).predict_indices(indices) / value - 1))
+    assert abs(np.mean(off)) < 0.02
