@@ -7,19 +7,21 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lightnas_edge.records.lut import EnergyEstimate
+import numpy as np
+
+from lightnas_edge.records.lut import EnergyErrorParts, EnergyEstimate
 from luts.metrics import Quantity
 
 Interval = tuple[float, float]
-_HALF_WIDTH = 1.96  # standard errors to a side of the journal's 95 % intervals
+_CONFIDENCE = 0.95
+_HALF_WIDTH = 1.96  # standard errors to a side of a 95 % interval
+_CELLS = 1000  # on each side of zero in `half_width`
+_REACH = 40.0  # standard errors; beyond it lies 0.06 % of a t distribution of 2 degrees of freedom
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Millijoules per batch. `net` is less what the board draws when idle under the same clocks; None: not known.
-
-    An interval spans those of all visits: what they share, such as rounding to the sensor's step, does not average out.
-    """
+    """Millijoules per batch, with 95 % intervals. `net` is less what the board draws when idle; None: not known."""
 
     gross_mj: float
     gross_interval_mj: Interval | None
@@ -50,20 +52,56 @@ def combine(estimates: Iterable[EnergyEstimate | None]) -> Energy | None:
     net = [(each, each.net_mj) for each, _ in known if each.net_mj is not None]
     return Energy(
         gross_mj=statistics.fmean(gross_mj for _, gross_mj in known),
-        gross_interval_mj=_hull([each.gross_interval_mj for each, _ in known]),
+        gross_interval_mj=_interval([gross_mj for _, gross_mj in known], [each.gross_error for each, _ in known]),
         net_mj=statistics.fmean(net_mj for _, net_mj in net) if net else None,
-        net_interval_mj=_hull([each.net_interval_mj for each, _ in net]),
+        net_interval_mj=_interval([net_mj for _, net_mj in net], [each.net_error for each, _ in net]),
         visits=len(known),
     )
 
 
+def _interval(values_mj: Sequence[float], errors: Sequence[EnergyErrorParts | None]) -> Interval | None:
+    """Of the mean, by random effects; None when the error of a visit is not known.
+
+    The random errors of the visits average out, and so does a real difference between the visits: where they scatter more
+    than their own errors explain, the excess counts with the degrees of freedom of so few visits. Shared bounds do not
+    average out.
+    """
+    known = [error for error in errors if error is not None]
+    if not known or len(known) < len(errors):
+        return None
+    count = len(known)
+    within = statistics.fmean(error.random_mj**2 for error in known)
+    freedom = sum(error.freedom for error in known)
+    excess = max(0.0, statistics.variance(values_mj) - within) if count > 1 else 0.0
+    variance = within + excess
+    if excess > 0:  # Satterthwaite
+        freedom = variance**2 / (within**2 / freedom + excess**2 / (count - 1))
+    shared = max((error.shared_mj for error in known), key=sum)
+    half = half_width(math.sqrt(variance / count), freedom, shared)
+    centre = statistics.fmean(values_mj)
+    return centre - half, centre + half
+
+
+def half_width(standard_error: float, freedom: float, bounds: Sequence[float]) -> float:
+    """Half the interval of a sum of an error like Student's t and errors anywhere within +- each of `bounds`.
+
+    The agent has the same function without numpy: the density on a grid, averaged over one box per bound.
+    """
+    bounds = [bound for bound in bounds if bound > 0]
+    reach = math.fsum(bounds) + _REACH * standard_error
+    if reach == 0:
+        return 0.0
+    cell = reach / _CELLS
+    position = np.arange(-_CELLS, _CELLS + 1)
+    if standard_error > 0.2 * cell:
+        density = (1 + (position * cell / standard_error) ** 2 / freedom) ** (-(freedom + 1) / 2)
+    else:
+        density = (position == 0).astype(float)
+    for bound in bounds:
+        density = np.convolve(density, np.ones(2 * round(bound / cell) + 1), mode="same")[: len(position)]
+    inside = np.cumsum([density[_CELLS], *(density[_CELLS + 1 :] + density[_CELLS - 1 :: -1])])
+    return float((np.searchsorted(inside, _CONFIDENCE * density.sum()) + 0.5) * cell)
+
+
 def _standard_error(interval: Interval | None) -> float:
     return math.nan if interval is None else (interval[1] - interval[0]) / 2 / _HALF_WIDTH
-
-
-def _hull(intervals: Sequence[Interval | None]) -> Interval | None:
-    """From the lowest to the highest; None when one is not known."""
-    known = [interval for interval in intervals if interval is not None]
-    if not known or len(known) < len(intervals):
-        return None
-    return min(low for low, _ in known), max(high for _, high in known)

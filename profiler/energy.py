@@ -46,8 +46,17 @@ class EnergyMeter:
         self.busy = power.Window(0.0, 0.0)  # of the last visit
         self._unfit: Optional[str] = None  # why nothing can be measured
 
-    def measure(self, engine: Engine, steady_s: float, take_samples: Callable[[], None]) -> VisitEnergy:
-        """Measure one visit. `take_samples` is called once, right after the work."""
+    def measure(
+        self, engine: Engine, steady_s: float, take_samples: Callable[[], None], one_by_one: bool = False
+    ) -> VisitEnergy:
+        """Measure one visit.
+
+        Args:
+            take_samples: called once, right after the work.
+            one_by_one: wait for each inference, as a product that runs the network does. An operator runs queued: the
+                host waits once for a whole network, so an operator's energy must not contain a wait for each.
+        """
+        run = engine.run if one_by_one else engine.run_queued
         if self._sampler is None and self._unfit is None:
             sampler = self._backend.power_sampler(self._path, self._system, self._board)
             try:
@@ -61,18 +70,18 @@ class EnergyMeter:
             return VisitEnergy(power.Energy(reason=self._unfit or "the sampler names no sensor"), None, None)
         clock = self._backend.clock
 
-        def run_for(seconds: float) -> Tuple[int, float, float]:
-            warm_up = back_to_back(engine, WARM_UP_S, 1, clock)
-            work = back_to_back(engine, seconds, warm_up.chunk, clock)
+        def run_for(seconds: float) -> Tuple[power.Window, power.Progress]:
+            warm_up = back_to_back(run, WARM_UP_S, 1, clock)
+            work = back_to_back(run, seconds, warm_up.chunk, clock)
             self.busy = work.window
             take_samples()
-            return work.runs, work.window.start_s, work.window.end_s
+            return work.window, work.progress
 
         before = self._idle
         if before is not None and clock() - before.end_s > STALE_S:
             before = None
         if before is None:
-            before = power.idle(power.SETTLE_S + steady_s, self._backend.sleep, clock)
+            before = power.idle(power.SETTLE_S + power.idle_s(steady_s), self._backend.sleep, clock)
         found, after = power.measure(
             self._sampler, run_for, sensor, before, steady_s, sleep=self._backend.sleep, clock=clock
         )
@@ -88,26 +97,32 @@ class EnergyMeter:
 
 
 class Work(NamedTuple):
-    """The engine running back to back."""
+    """Batches back to back."""
 
-    runs: int
-    chunk: int  # runs that last CHUNK_S
-    window: power.Window
+    chunk: int  # batches that last CHUNK_S
+    progress: List[Tuple[float, int]]  # (time, batches done), from the start to the end
+
+    @property
+    def window(self) -> power.Window:
+        return power.Window(self.progress[0][0], self.progress[-1][0])
 
 
-def back_to_back(engine: Engine, at_least_s: float, chunk: int, clock: Callable[[], float]) -> Work:
-    """Run an engine for at least that long, `chunk` inferences at first between two readings of the clock."""
-    start_s = end_s = clock()
-    runs = 0
-    while end_s - start_s < at_least_s:
-        engine.run(chunk)
-        runs += chunk
-        end_s = clock()
-        if end_s > start_s:
-            chunk = max(1, int(runs * CHUNK_S / (end_s - start_s)))
-    return Work(runs, chunk, power.Window(start_s, end_s))
+def back_to_back(run: Callable[[int], None], at_least_s: float, chunk: int, clock: Callable[[], float]) -> Work:
+    """Call `run` for at least that long, with `chunk` batches at first between two readings of the clock."""
+    start_s = now_s = clock()
+    progress = [(start_s, 0)]
+    done = 0
+    while now_s - start_s < at_least_s:
+        before_s = now_s
+        run(chunk)
+        done += chunk
+        now_s = clock()
+        progress.append((now_s, done))
+        if now_s > before_s:
+            chunk = max(1, int(chunk * CHUNK_S / (now_s - before_s)))
+    return Work(chunk, progress)
 
 
 def longest_s(steady_s: float) -> float:
     """The longest that one measurement lasts."""
-    return 3 * (power.SETTLE_S + steady_s) + 2 * WARM_UP_S + 1.0
+    return power.longest_s(steady_s) + 2 * WARM_UP_S + 1.0

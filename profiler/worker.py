@@ -211,7 +211,7 @@ class _Bench:
         if request.energy_steady_s is None:
             take_samples()
             return taken[0]
-        found = self._energy.measure(engine, request.energy_steady_s, take_samples)
+        found = self._energy.measure(engine, request.energy_steady_s, take_samples, request.one_by_one)
         return taken[0]._replace(energy=found)
 
     def read_back(self, request: messages.ReadBackRequest) -> messages.ReadBack:

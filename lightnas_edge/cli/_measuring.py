@@ -20,7 +20,7 @@ _VISIT_OVERHEAD_S = 0.02
 _LOAD_S = 0.1  # one model into ONNX Runtime; TensorRT builds an engine first, which takes far longer
 _BUILD_S = 20.0  # one operator's engine in TensorRT, on the slower boards
 _TITLES = {"building": "building engines", "sustained": "sustained load", "layers": "timing layers"}  # by phase
-_ENERGY_VISIT_S = 15.0  # settling and steady power: docs/energy.md
+_ENERGY_VISIT_S = 20.0  # settling and steady power: docs/energy.md
 
 
 class CampaignProgress:
@@ -213,8 +213,7 @@ def _warn_unstable_host(measured: Sequence[luts.Entry], unstable: Sequence[luts.
     if not spreads:
         warn("too few rounds to know the spread; measure with --rounds 5 or more")
         return
-    foreign = [visit.after.foreign_cpu for entry in measured for visit in entry.visits if visit.after is not None]
-    known = [load for load in foreign if load is not None]
+    known = [share for entry in measured for share in entry.visits.foreign_cpu()]
     load = f"; other processes used {statistics.mean(known):.2f} of a core" if known else ""
     warn(
         f"unstable host: {len(unstable)} of {len(measured)} vary by more than {percent(luts.UNSTABLE_SPREAD, 0)} between "

@@ -35,7 +35,7 @@ from lightnas_edge.records.job import (
 from lightnas_edge.space import Architecture, ShapedOperator, Space
 from lightnas_edge.space.cost import operator_cost
 
-ENERGY_STEADY_S = 5.0  # of steady power, after the sensor has settled: docs/energy.md
+ENERGY_STEADY_S = 10.0  # of steady power, after the sensor has settled: docs/energy.md
 REFERENCE_NETWORKS = 10  # enough to scale and correct the predictor of another board
 # Other work on a machine comes in bursts of up to 0.3 s and speeds that change a few times a second: two visits of a network
 # that is judged are this far apart, so that they do not share them.

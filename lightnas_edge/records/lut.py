@@ -13,6 +13,7 @@ from lightnas_edge.records.plain_text import Line, Lines
 # Bounds of what can be a measurement; beyond them, ratios and sums overflow.
 Reading = Annotated[float, Field(gt=-1e12, lt=1e12)]
 Duration = Annotated[float, Field(gt=1e-12, lt=1e12)]
+ErrorSize = Annotated[float, Field(ge=0, lt=1e12)]
 Session = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
@@ -117,13 +118,23 @@ class EnergyWindows(Record):
     idle_after: tuple[Reading, Reading] | None
 
 
+class EnergyErrorParts(Record):
+    """The error of one visit's energy, as the combination of visits needs it: docs/energy.md."""
+
+    random_mj: ErrorSize  # a standard error; differs from visit to visit
+    freedom: Annotated[float, Field(ge=1, le=1e9)]  # its degrees of freedom
+    shared_mj: Annotated[tuple[ErrorSize, ...], Field(max_length=20)]  # bounds on errors that all visits of a load have alike, such as rounding
+
+
 class EnergyEstimate(Record):
     """Energy of one batch, measured in one visit: docs/energy.md. What is not known is null, and `reason` says why."""
 
     gross_mj: Reading | None
     gross_interval_mj: ReadingInterval | None = None
+    gross_error: EnergyErrorParts | None = None
     net_mj: Reading | None = None
     net_interval_mj: ReadingInterval | None = None
+    net_error: EnergyErrorParts | None = None
     batch_ms: Reading | None = None
     runs: Count | None = None
     power_mw: Reading | None = None
@@ -134,7 +145,6 @@ class EnergyEstimate(Record):
     resolution_mw: Reading | None = None
     tau_s: Reading | None = None
     samples: Count | None = None
-    effective_samples: Reading | None = None
     steady_s: Reading | None = None
     confidence: Reading | None = None
     reason: Lines | None = None

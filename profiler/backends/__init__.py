@@ -40,6 +40,10 @@ class Engine:
         """`repeats` inferences of one batch, back to back; returns when the last is complete. Copies nothing."""
         raise NotImplementedError
 
+    def run_queued(self, repeats: int) -> None:
+        """The same, handed over one behind the other where the device has a queue: the host waits once, for the last."""
+        self.run(repeats)
+
     def device_times(self, repeats: int) -> Optional[DeviceTimes]:
         """Means over further inferences, measured apart from the latency; None where the device has no clock."""
         return None

@@ -151,7 +151,7 @@ class SimulatedEngine(Engine):
             before = work
         self._noise = spec.noise
         self._random = random.Random("{}/{}/{}".format(spec.seed, sha256, machine.now_s))
-        self._by_clock: Dict[float, Tuple[float, Utilisation]] = {}  # MHz -> (latency in seconds, load)
+        self._by_clock: Dict[Tuple[float, bool], Tuple[float, Utilisation]] = {}  # MHz, queued -> (seconds, load)
 
     def true_latency_s(self) -> float:
         """At the present clock, without noise."""
@@ -161,12 +161,19 @@ class SimulatedEngine(Engine):
         return self._at(self._machine.gpu_mhz)[1]
 
     def run(self, repeats: int) -> None:
+        self._run(repeats, queued=False)
+
+    def run_queued(self, repeats: int) -> None:
+        self._run(repeats, queued=True)
+        self._machine.work(self._sync_s, IDLE)
+
+    def _run(self, repeats: int, queued: bool) -> None:
         noise = math.exp(self._random.gauss(0, self._noise))
         if self._random.random() < SLOW_SHARE:
             noise *= 1 + self._random.expovariate(1 / SLOW_FACTOR)
         left = repeats
         while left:
-            latency_s, load = self._at(self._machine.gpu_mhz)
+            latency_s, load = self._at(self._machine.gpu_mhz, queued)
             count = min(left, max(1, int(TICK_S / latency_s)))
             self._machine.work(count * latency_s * noise, load)
             left -= count
@@ -213,15 +220,16 @@ class SimulatedEngine(Engine):
     def _kernels_at(self, slower: float) -> List[float]:
         return [self._launch_s + max(arithmetic_s * slower, traffic_s) for arithmetic_s, traffic_s in self._times_s]
 
-    def _at(self, mhz: float) -> Tuple[float, Utilisation]:
-        """(latency in seconds, load) at a clock of the GPU."""
-        if mhz not in self._by_clock:
+    def _at(self, mhz: float, queued: bool = False) -> Tuple[float, Utilisation]:
+        """(latency in seconds, load) at a clock of the GPU; `queued`: without waiting for the end."""
+        key = (mhz, queued)
+        if key not in self._by_clock:
             slower = self._machine.full_mhz / mhz
-            latency_s = self._sync_s + sum(self._kernels_at(slower))
+            latency_s = (0.0 if queued and self._times_s else self._sync_s) + sum(self._kernels_at(slower))
             gpu = sum(arithmetic_s * slower for arithmetic_s, _ in self._times_s) / latency_s
             memory = sum(traffic_s for _, traffic_s in self._times_s) / latency_s
-            self._by_clock[mhz] = (latency_s, Utilisation(gpu, memory) if self._times_s else IDLE)
-        return self._by_clock[mhz]
+            self._by_clock[key] = (latency_s, Utilisation(gpu, memory) if self._times_s else IDLE)
+        return self._by_clock[key]
 
 
 def _precision_of(kernel: Kernel, precision: str, machine: VirtualMachine) -> str:

@@ -23,6 +23,7 @@ VALUES: list[Any] = [
 STATE = {"load1": 1.0, "cpu_mhz": 2000.0, "temperature_c": 50.0, "throttled_by": ["cpu-thermal"], "foreign_cpu": 0.1}
 ENERGY = {
     "gross_mj": 2.0, "gross_interval_mj": [1.9, 2.1], "net_mj": 1.0, "net_interval_mj": [0.9, 1.1], "reason": None,
+    "gross_error": {"random_mj": 0.1, "freedom": 8.0, "shared_mj": [0.02]}, "net_error": None,
     "warnings": [], "rails": ["VDD_IN"], "windows": {"idle_before": [-5.0, -0.1], "busy": [0.0, 5.0], "idle_after": None},
 }  # fmt: skip
 

@@ -228,12 +228,13 @@ def test_the_frame_has_a_row_per_key_and_holes_where_nothing_is_known(tmp_path):
 def energy(gross_mj, half_mj, net_mj):
     return {
         "gross_mj": gross_mj, "gross_interval_mj": [gross_mj - half_mj, gross_mj + half_mj], "net_mj": net_mj,
+        "gross_error": {"random_mj": half_mj / 1.96, "freedom": 1e6, "shared_mj": []},
         "net_interval_mj": None, "reason": None,
     }  # fmt: skip
 
 
 def test_every_metric_of_an_entry_comes_with_its_error_and_the_unknown_is_none(tmp_path):
-    """Samples 1..20 ms: their first decile is 2.9. An interval of 1.96 mJ to a side is a standard error of 1 mJ."""
+    """Samples 1..20 ms: their first decile is 2.9. A standard error of 1 mJ in each of three visits is one of 0.58 mJ."""
     samples = [float(value) for value in range(1, 21)]
     visits = [visit("a@1", samples, round=r, energy=energy(10.0, 1.96, 4.0)) for r in range(3)]
     entry = luts.read(write(tmp_path / "t", header(), *visits)).entries["a@1"]
@@ -241,7 +242,7 @@ def test_every_metric_of_an_entry_comes_with_its_error_and_the_unknown_is_none(t
     for metric in luts.LATENCY_METRICS:  # of an operator: what the statistics of networks are learned from
         assert entry.quantity(metric).value == entry.robust_ms == pytest.approx(2.9)
     assert entry.quantity("energy_mj").value == 10.0
-    assert entry.quantity("energy_mj").standard_error == pytest.approx(1.0)
+    assert entry.quantity("energy_mj").standard_error == pytest.approx(3**-0.5, rel=0.02)
     assert entry.quantity("net_energy_mj").value == 4.0
     assert math.isnan(entry.quantity("net_energy_mj").standard_error)
     assert entry.quantity("peak_memory_mb") is None

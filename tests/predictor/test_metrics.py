@@ -26,6 +26,8 @@ def measured(key, ms, *, times=1.0, energy=True, round=0, **subject):
     record = {
         "gross_mj": gross, "gross_interval_mj": [0.99 * gross, 1.01 * gross], "net_mj": 0.4 * gross,
         "net_interval_mj": [0.39 * gross, 0.41 * gross],
+        "gross_error": {"random_mj": 0.0, "freedom": 8.0, "shared_mj": [0.01 * gross]},
+        "net_error": {"random_mj": 0.0, "freedom": 8.0, "shared_mj": [0.01 * gross]},
     }  # fmt: skip
     return visit(key, [ms] * 19 + [3 * ms], round=round, energy=record if energy else None, **subject)
 

@@ -7,10 +7,10 @@ import pytest
 from devices.virtual import make_board
 from lightnas_edge import graph
 from lightnas_edge.space import load_space
-from profiler.backends import Backend
+from profiler.backends import Backend, Engine
 from profiler.backends.simulated import Simulated
 from profiler.energy import EnergyMeter
-from profiler.power import SamplerError, Trace
+from profiler.power import SETTLE_S, SamplerError, Trace
 from profiler.simulation import IDLE
 from profiler.system import System
 from tests.profiler.power.traces import sensor
@@ -36,8 +36,8 @@ class Watched:
     def __init__(self, engine, machine):
         self._engine, self._machine, self.truth = engine, machine, []
 
-    def run(self, repeats):
-        self._engine.run(repeats)
+    def run_queued(self, repeats):
+        self._engine.run_queued(repeats)
         self.truth.append((self._machine.now_s, repeats, self._machine.spent_mj))
 
     def between(self, start_s, end_s):
@@ -47,7 +47,7 @@ class Watched:
 
 
 def test_the_true_energy_lies_in_the_interval(board, tmp_path):
-    """Of 95 %: of the 16 cases of a board, one may lie outside."""
+    """Of 95 %: of the 16 intervals of a board two may miss. A rail is rounded alike for many operators, so misses come together."""
     system, description = board
     backend = Simulated("fp16", 1, 1, system)
     machine = backend._machine
@@ -59,7 +59,7 @@ def test_the_true_energy_lies_in_the_interval(board, tmp_path):
 
         found = meter.measure(engine, 5.0, lambda: None)
 
-        runs, spent_mj = engine.between(*meter.busy)
+        runs, spent_mj = engine.between(meter.busy.start_s + SETTLE_S, meter.busy.end_s)
         gross_mj = spent_mj / runs
         idle_mw = sum(machine.power_mw(IDLE)[label] for label in total)
         energy = found.energy
@@ -72,7 +72,7 @@ def test_the_true_energy_lies_in_the_interval(board, tmp_path):
         ):
             if not low <= true_mj <= high:
                 outside.append((shaped.key, kind, low, true_mj, high))
-    assert len(outside) <= 1
+    assert len(outside) <= 2, outside
 
 
 def test_the_idle_window_of_one_visit_serves_the_next(board, tmp_path):
@@ -87,7 +87,26 @@ def test_the_idle_window_of_one_visit_serves_the_next(board, tmp_path):
 
     assert first.windows["busy"][0] == 0.0
     assert second.windows["idle_before"][0] < begun_s - meter.busy.start_s  # it had begun before
-    assert backend.clock() - begun_s < 16.0  # busy, idle: not three windows of 7.2 s
+    assert backend.clock() - begun_s < 14.0  # busy, idle: 7.7 and 6.2 s, not another idle window
+
+
+def test_an_operators_energy_does_not_contain_the_hosts_waiting(board, tmp_path):
+    """Ten times the time of synchronisation: a small operator queued is as it was, and one by one it takes more."""
+    system, description = board
+    shaped = min((each for each in SPACE.shaped_operators() if not each.is_identity), key=lambda each: each.output_size)
+    found = {}
+    for slow in (False, True):
+        backend = Simulated("fp16", 1, 1, system)
+        machine = backend._machine
+        machine.spec = machine.spec._replace(sync_us=machine.spec.sync_us * (10 if slow else 1))
+        engine = backend.load(model(shaped))
+        for one_by_one in (False, True):
+            meter = EnergyMeter(backend, system, description, str(tmp_path))
+            found[slow, one_by_one] = meter.measure(engine, 5.0, lambda: None, one_by_one).energy.gross_mj
+
+    assert found[True, False] == pytest.approx(found[False, False], rel=0.1)
+    assert found[True, True] > 1.15 * found[False, True]
+    assert found[False, True] > found[False, False]
 
 
 def test_rails_that_cannot_be_read_leave_the_latency_and_a_reason(tmp_path):
@@ -101,7 +120,7 @@ def test_rails_that_cannot_be_read_leave_the_latency_and_a_reason(tmp_path):
 
     meter, taken = EnergyMeter(Unlucky(), System(str(tmp_path)), {}, str(tmp_path)), []
 
-    found = meter.measure(None, 5.0, lambda: taken.append(1))
+    found = meter.measure(Engine(), 5.0, lambda: taken.append(1))
 
     assert taken == [1]
     assert (found.energy.gross_mj, found.energy.net_mj, found.rails) == (None, None, None)
@@ -128,7 +147,7 @@ def test_a_sensor_that_reads_zero_power_while_busy_gives_a_reason_instead_of_an_
         def sleep(self, seconds):
             self.now_s += seconds
 
-        def run(self, repeats):
+        def run_queued(self, repeats):
             self.now_s += 0.01 * repeats
 
         def power_sampler(self, path, system, board):

@@ -7,11 +7,17 @@ import statistics
 
 import pytest
 
-from profiler.power.energy import Energy, Window, effective_samples, estimate, half_width, level, measure
+from benchmarks.energy_worlds import World, loads
+from benchmarks.energy_worlds import sensor as world_sensor
+from profiler.power import fluctuation
+from profiler.power.energy import Energy, WindowRules, estimate
+from profiler.power.interval import RandomError, add, half_width
+from profiler.power.level import Window, rounding_bounds, steady_samples
+from profiler.power.protocol import idle_s, measure
 from profiler.power.tegrastats import parse_log
-from tests.profiler.power.traces import Load, seen, sensor
+from tests.profiler.power.traces import sensor
 
-CASES = 300
+CASES = 60
 
 
 def flat(busy_mw, idle_mw, window_s=6.0):
@@ -24,18 +30,24 @@ def windows(window_s=6.0):
     return Window(window_s, 2 * window_s), Window(0, window_s), Window(2 * window_s, 3 * window_s)
 
 
+def evenly(window, runs):
+    """Batches of equal length, with the clock read after each."""
+    batch_s = (window.end_s - window.start_s) / runs
+    return [(window.start_s + index * batch_s, index) for index in range(runs + 1)]
+
+
 def estimated(trace, runs=1000, window_s=6.0, **facts):
     busy, before, after = windows(window_s)
-    return estimate(trace, busy, runs, before, after, sensor(**facts))
+    return estimate(trace, busy, evenly(busy, runs), before, after, sensor(**facts))
 
 
 def test_energy_is_power_times_the_time_of_a_batch():
     energy = estimated(flat(9000, 4000), runs=1200)  # 5 ms each
 
     assert energy.batch_ms == 5.0
-    assert energy.gross_mj == pytest.approx(9000 * 0.005)
-    assert energy.net_mj == pytest.approx(5000 * 0.005)
-    assert energy.idle_drift_mw == 0.0
+    assert energy.gross_mj == pytest.approx(9000 * 0.005, rel=1e-3)
+    assert energy.net_mj == pytest.approx(5000 * 0.005, rel=1e-3)
+    assert energy.idle_drift_mw == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_step_of_the_sensor_stays_a_bound_with_any_number_of_samples():
@@ -56,65 +68,113 @@ def test_steps_of_six_rails_add_up_as_independent_errors():
     assert (high - low) / 2 / 0.01 == pytest.approx(exact, rel=0.03)
 
 
-def cases(count=CASES, noises=(0, 30, 80, 200)):
-    """(trace, window_s, runs, true gross and net mJ) under tau 0.44 s, 40 mW steps, drift, a fluctuating load."""
-    for seed in range(count):
-        draw = random.Random(seed)
-        load = Load(
-            draw,
-            idle_mw=draw.uniform(3000, 6000),
-            busy_mw=draw.uniform(500, 10000),
-            window_s=draw.choice([5.5, 7.2, 10.0]),
-            drift_mw=draw.uniform(-60, 60),
-            curve=math.exp(draw.uniform(-1.6, 1.6)),
-            noise_mw=draw.choice(noises),
-            noise_s=draw.choice([0.02, 0.1, 0.3]),
-        )
-        runs = draw.randint(50, 5000)
-        batch_s = load.window_s / runs
-        gross, net = (value * batch_s for value in load.truth_mw(2.2))
-        yield seen(load.mw, load.end_s, phase=draw.random()), load.window_s, runs, gross, net
+WORLDS = {
+    "rounding alone": World("", noise_mw=0),
+    "a load that fluctuates": World(""),
+    "a memory of 0.5 s": World("", memory_s=0.5),
+    "a background load of 1 s period": World("", noise_mw=30, background_mw=150, background_s=1),
+    "a background load of 10 s period": World("", noise_mw=30, background_mw=150, background_s=10),
+    "a drift of 300 mW": World("", drift_mw=300),
+    "a clock that falls by 30 % half way": World("", slower=0.3),
+    "a gap of 0.9 s": World("", gap_s=0.9),
+}
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    return list(cases())
+def measured(visit, world):
+    return estimate(visit.trace, visit.busy, visit.progress, visit.before, visit.after, world_sensor(world))
 
 
-def test_intervals_cover_the_truth_at_their_confidence(drawn):
+@pytest.mark.parametrize("name", WORLDS)
+def test_intervals_cover_the_truth_and_the_mean_is_not_biased(name):
+    """The widths are judged by `make bench` (energy), with more traces."""
+    world = WORLDS[name]
     covered = {"gross": 0, "net": 0}
-    for trace, window_s, runs, gross, net in drawn:
-        energy = estimated(trace, runs, window_s)
-        covered["gross"] += energy.gross_interval_mj[0] <= gross <= energy.gross_interval_mj[1]
-        covered["net"] += energy.net_interval_mj[0] <= net <= energy.net_interval_mj[1]
+    apart = {"gross": [], "net": []}
+    for (visit,) in loads(world, CASES, seed=11):
+        energy = measured(visit, world)
+        for kind, value, interval, truth in (
+            ("gross", energy.gross_mj, energy.gross_interval_mj, visit.gross_mj),
+            ("net", energy.net_mj, energy.net_interval_mj, visit.net_mj),
+        ):
+            covered[kind] += interval[0] <= truth <= interval[1]
+            apart[kind].append(value / truth - 1)
 
-    shares = {name: count / CASES for name, count in covered.items()}
-    print(shares)
-    assert all(0.90 <= share <= 0.99 for share in shares.values()), shares
+    for kind in covered:
+        assert covered[kind] >= 0.85 * CASES, covered  # of 95 %: below it by chance once in a thousand
+        assert abs(statistics.mean(apart[kind])) < 0.005, apart[kind]
 
 
-def test_the_textbook_interval_does_not_cover_the_truth(drawn):
+def test_the_textbook_interval_does_not_cover_the_truth():
     """Why all this: sd / sqrt(n), every sample counted as independent, steps forgotten."""
     covered = 0
-    for trace, window_s, runs, gross, _ in drawn:
-        mw = [value for t_s, value in trace if window_s + 2.2 <= t_s <= 2 * window_s]
+    for (visit,) in loads(World("", memory_s=0.3), CASES, seed=12):
+        mw = [value for t_s, value in visit.trace if visit.busy.start_s + 2.2 <= t_s < visit.busy.end_s]
         half = 1.96 * statistics.stdev(mw) / math.sqrt(len(mw))
-        covered += abs(statistics.mean(mw) - gross * runs / window_s) <= half
+        batch_s = (visit.busy.end_s - visit.busy.start_s) / visit.runs
+        covered += abs(statistics.mean(mw) - visit.gross_mj / batch_s) <= half
 
-    assert covered / CASES < 0.6
+    assert covered < 0.7 * CASES
 
 
-def test_without_settling_the_filter_pulls_the_energy_down():
-    load = Load(random.Random(0), 4000, 9000, 6.0)
-    trace = seen(load.mw, load.end_s)
-    busy, before, after = windows()
+def test_net_energy_needs_the_idle_of_both_sides():
+    """The idle board warms from 4.0 to 4.6 W; while busy it draws 4.3 W, not what it drew before."""
+    trace = [(t_s, mw + 600 * t_s / 18) for t_s, mw in flat(9000, 4000)]
 
-    settled = estimate(trace, busy, 600, before, after, sensor())
-    hasty = level(trace, busy, 0.44, settle_s=0.0)
+    energy = estimated(trace, runs=600)
 
-    assert settled.power_mw == pytest.approx(13000, abs=30)
-    assert hasty.mean_mw == pytest.approx(13000 - 9000 * 0.44 / 6.0, abs=100)  # 660 mW too low
-    assert hasty.lag_mw == pytest.approx(660, rel=0.15)  # and the bound says so
+    assert energy.net_mj == pytest.approx(5000 * 0.01, rel=0.002)
+    assert energy.idle_before_mw < energy.idle_after_mw - 300
+
+
+def test_an_older_idle_window_counts_by_its_time():
+    """Idle was measured 12 s before the work and right behind it, and rises evenly: the line between them is right."""
+    trace = [(t_s, (9000 if 18 <= t_s < 24 else 4000) + 50 * t_s) for t_s in (i / 10 for i in range(300))]
+    busy = Window(18, 24)
+
+    energy = estimate(trace, busy, evenly(busy, 600), Window(0, 6), Window(24, 30), sensor())
+
+    assert energy.net_mj == pytest.approx(5000 * 0.01, rel=0.002)
+
+
+def test_power_and_time_are_taken_from_the_same_batches():
+    """10 ms and 9 W a batch, from the middle on 20 ms and 6 W: the steady part has 80 of the one and 150 of the other."""
+    busy = Window(6, 12)
+    marks = [(6 + index * 0.01, index) for index in range(300)]
+    progress = marks + [(9 + index * 0.02, 300 + index) for index in range(151)]
+    trace = [(i / 10, 9000 if i < 90 else 6000) for i in range(60, 120)]
+
+    energy = estimate(trace, busy, progress, None, None, sensor(tau_s=0.001))
+
+    assert energy.batch_ms == pytest.approx(3.8 / 230 * 1e3)
+    assert energy.gross_mj == pytest.approx((80 * 90 + 150 * 120) / 230, rel=0.01)
+    assert any("speed changed" in warning for warning in energy.warnings)
+
+
+def test_a_level_between_two_steps_that_it_crosses_often_is_not_rounded():
+    assert rounding_bounds([40.0], 0.0) == [20.0]
+    assert rounding_bounds([40.0], 40.0**2 / 3)[0] < 0.2
+    assert rounding_bounds([40.0, 100.0], 1e6) == [20.0, 50.0]  # which of the rails moves is not known
+
+
+def test_a_slow_load_seen_idle_and_busy_is_taken_out_of_both():
+    """A sine of 10 s period and 300 mW: half a period in each window of idle looks like a level."""
+    world = World("", noise_mw=20, background_mw=300, background_s=10)
+    (visit,) = next(loads(world, 1, seed=4))
+
+    energy = measured(visit, world)
+
+    assert energy.net_mj == pytest.approx(visit.net_mj, rel=0.02)
+    assert energy.net_interval_mj[1] - energy.net_interval_mj[0] < 0.03 * visit.net_mj
+
+
+def test_half_of_the_filters_lag_is_corrected_and_half_is_a_bound():
+    trace = [(t_s, mw) for t_s, mw in flat(13000, 4000)]
+
+    slow, fast = estimated(trace), estimated(trace, tau_s=0.01)
+
+    lag_mw = 9000 * math.exp(-5) * 0.44 / 3.8  # of a step of 9 W
+    assert slow.power_mw - fast.power_mw == pytest.approx(lag_mw / 2, rel=0.05)
+    assert slow.gross_error.shared_mj[1] / slow.batch_ms * 1e3 == pytest.approx(lag_mw / 2, rel=0.05)
 
 
 def test_drift_between_the_idles_is_reported_widens_the_interval_and_gives_a_warning():
@@ -123,7 +183,7 @@ def test_drift_between_the_idles_is_reported_widens_the_interval_and_gives_a_war
     energy = estimated(trace, runs=600)
 
     assert energy.idle_drift_mw == pytest.approx(60 * 12)
-    assert energy.net_interval_mj[1] - energy.net_interval_mj[0] > 2 * 0.95 * 0.5 * 720 * 0.01
+    assert energy.net_interval_mj[1] - energy.net_interval_mj[0] > 2 * 1.96 * 0.4 * 720 / math.sqrt(3) * 0.01
     assert any("idle power went from" in warning for warning in energy.warnings)
 
 
@@ -131,29 +191,62 @@ def test_a_load_that_keeps_changing_gives_a_warning():
     trace = [(t_s, mw + (100 * (t_s - 6) if mw == 9000 else 0)) for t_s, mw in flat(9000, 4000)]
 
     busy, _, after = windows()
-    for energy in (estimated(trace), estimate(trace, busy, 600, None, after, sensor())):
+    for energy in (estimated(trace), estimate(trace, busy, evenly(busy, 600), None, after, sensor())):
         assert energy.warnings[0].startswith("not steady: the power changed by 3")
 
 
-def test_autocorrelation_is_known_from_the_filter():
-    """For a window long against tau, T / (2 tau) samples are effective."""
-    assert effective_samples(1000, math.exp(-0.1 / 0.44)) == pytest.approx(100 / 0.88, rel=0.02)
-    assert effective_samples(1000, 0.0) == 1000
+def test_samples_that_remember_say_less_about_the_mean():
+    """The same standard deviation: a memory of 2 s leaves a few independent samples of 100."""
+    errors = []
+    for memory_s in (0.05, 0.5, 2.0):
+        draw = random.Random(3)
+        keep, value, mw = math.exp(-0.1 / memory_s), draw.gauss(0, 100), []
+        for _ in range(100):
+            value = keep * value + math.sqrt(1 - keep * keep) * draw.gauss(0, 100)
+            mw.append(8000 + value)
+        errors.append(fluctuation.fit(mw, 0.1, 0.0, 40.0).error.standard_error)
+
+    assert errors[0] == pytest.approx(10, rel=0.5)
+    assert errors[0] < errors[1] / 2 < errors[2]
+
+
+def test_the_variance_of_a_cosine_agrees_with_its_definition():
+    count, period_s, memory_s, tau_s = 30, 0.1, 0.7, 0.44
+    closed = fluctuation._variances(memory_s, count, period_s, tau_s, 5)
+
+    def variance(weights):
+        return sum(
+            left * right * fluctuation._covariance(abs(i - k) * period_s, memory_s, tau_s)
+            for i, left in enumerate(weights)
+            for k, right in enumerate(weights)
+        )
+
+    mean = variance([1 / math.sqrt(count)] * count)
+    for j, found in enumerate(closed, 1):
+        cosine = [math.sqrt(2 / count) * math.cos(math.pi * j * (i + 0.5) / count) for i in range(count)]
+        assert found == pytest.approx(variance(cosine) / mean)
 
 
 def test_half_width_agrees_with_the_cases_that_have_a_formula():
-    assert half_width(0.0, 5, [20]) == pytest.approx(19, rel=0.01)
-    assert half_width(0.0, 5, [10, 10]) == pytest.approx(20 * (1 - math.sqrt(0.05)), rel=0.01)
-    assert half_width(1.0, 1e6, []) == pytest.approx(1.96, rel=0.02)
-    assert half_width(1.0, 2, []) == pytest.approx(4.303, rel=0.03)  # Student's t
-    assert half_width(0.0, 5, []) == 0.0
+    assert half_width(RandomError(0.0, 5), [20]) == pytest.approx(19, rel=0.01)
+    assert half_width(RandomError(0.0, 5), [10, 10]) == pytest.approx(20 * (1 - math.sqrt(0.05)), rel=0.01)
+    assert half_width(RandomError(1.0, 1e6), []) == pytest.approx(1.96, rel=0.02)
+    assert half_width(RandomError(1.0, 2), []) == pytest.approx(4.303, rel=0.03)  # Student's t
+    assert half_width(RandomError(0.0, 5), []) == 0.0
+
+
+def test_errors_add_in_squares_and_the_larger_one_decides_the_degrees_of_freedom():
+    both = add([RandomError(3.0, 5.0), RandomError(4.0, 5.0)])
+
+    assert both.standard_error == pytest.approx(5.0) and both.freedom == pytest.approx(625 / (81 / 5 + 256 / 5))
+    assert add([RandomError(0.0, 5.0)]).standard_error == 0.0
 
 
 def test_counters_are_weighed_by_their_intervals():
     """1 W for three seconds and 2 W for one: 1.25 W, though half of the samples read 2 W."""
     trace = [(1.0, 1000), (2.0, 1000), (3.0, 1000), (3.25, 2000), (3.5, 2000), (3.75, 2000), (4.0, 2000)]
 
-    counted = level([(0.0, 1000), *trace], Window(0.5, 4.5), 0.0, settle_s=0.0, cumulative=True)
+    counted = steady_samples([(0.0, 1000), *trace], Window(0.5, 4.5), 0.0, 3.0, cumulative=True)
 
     assert counted.mean_mw == pytest.approx(1250)
 
@@ -177,19 +270,21 @@ def test_an_unknown_energy_is_none_with_a_reason(change, reason):
 
 
 def test_without_idle_only_the_gross_energy_is_known():
-    energy = estimate(flat(9000, 4000), Window(6, 12), 600, None, Window(12, 18), sensor())
+    energy = estimate(flat(9000, 4000), Window(6, 12), evenly(Window(6, 12), 600), None, Window(12, 18), sensor())
 
-    assert energy.gross_mj == pytest.approx(90) and energy.net_mj is None
+    assert energy.gross_mj == pytest.approx(90, rel=1e-3) and energy.net_mj is None
     assert energy.reason == "no net energy: idle was not measured on both sides"
 
 
 def test_a_missing_total_or_step_is_a_reason():
     busy, before, after = windows()
-    nothing = estimate(flat(9000, 4000), busy, 600, before, after, sensor(rails=(), total_reason="why not"))
-    coarse = estimate(flat(9000, 4000), busy, 600, before, after, sensor(step_mw=None))
+    nothing = estimate(
+        flat(9000, 4000), busy, evenly(busy, 600), before, after, sensor(rails=(), total_reason="why not")
+    )
+    coarse = estimate(flat(9000, 4000), busy, evenly(busy, 600), before, after, sensor(step_mw=None))
 
     assert nothing.gross_mj is None
-    assert coarse.gross_mj == pytest.approx(90) and coarse.gross_interval_mj is None
+    assert coarse.gross_mj == pytest.approx(90, rel=1e-3) and coarse.gross_interval_mj is None
     assert coarse.reason == "no interval: the resolution of VDD_IN is not known"
 
 
@@ -210,7 +305,7 @@ def test_measuring_idles_works_and_idles_again():
 
         def total(self, labels):
             assert labels == ("VDD_IN",)
-            return [(100 + i / 10, 9000 if 107.2 <= 100 + i / 10 < 114.4 else 4000) for i in range(220)]
+            return [(100 + i / 10, 9000 if 106.2 <= 100 + i / 10 < 113.4 else 4000) for i in range(220)]
 
     def sleep(seconds):
         now[0] += seconds
@@ -218,13 +313,15 @@ def test_measuring_idles_works_and_idles_again():
     def run_for(seconds):
         start_s = now[0]
         now[0] += seconds
-        return 720, start_s, now[0]
+        busy = Window(start_s, now[0])
+        return busy, evenly(busy, 720)
 
-    energy, idle = measure(Sampler(), run_for, sensor(), sleep=sleep, clock=lambda: now[0])
+    energy, idle = measure(Sampler(), run_for, sensor(), steady_s=5.0, sleep=sleep, clock=lambda: now[0])
 
     assert energy.reason is None
-    assert energy.net_mj == pytest.approx(5000 * 0.01)
-    assert idle == pytest.approx((114.4, 121.6))
+    assert energy.net_mj == pytest.approx(5000 * 0.01, rel=1e-3)
+    assert idle == pytest.approx((113.4, 119.6))
+    assert idle_s(10.0) == 5.0 and idle_s(3.0) == 3.0
 
 
 # ------------------------------------------------------------------ recorded logs of a Jetson Nano
@@ -251,7 +348,8 @@ NANO = sensor(step_mw=40.0, tau_s=0.054, rails=("POM_5V_IN",))
 
 def nano_energy(milliwatts, runs, seconds, settle_s=2.2):
     trace = [(float(t_s), float(mw)) for t_s, mw in enumerate(milliwatts)]
-    return estimate(trace, Window(0.0, seconds), runs, None, None, NANO, settle_s)
+    busy = Window(0.0, seconds)
+    return estimate(trace, busy, evenly(busy, runs), None, None, NANO, WindowRules(settle_s))
 
 
 def test_recorded_runs_give_the_published_energy(nano_logs):
@@ -304,7 +402,10 @@ def test_neighbouring_windows_of_recorded_boards_agree_unless_they_are_unsteady(
         facts = sensor(rails=tuple(steps), resolution_mw=steps)
         for start_s in range(0, int(trace[-1][0]) - 20, 20):
             windows_s = Window(start_s, start_s + 10), Window(start_s + 10, start_s + 20)
-            pair = [estimate(trace, window, 100, None, None, facts, settle_s=0.0) for window in windows_s]
+            pair = [
+                estimate(trace, window, evenly(window, 100), None, None, facts, WindowRules(0.0))
+                for window in windows_s
+            ]
             if pair[0].warnings or pair[1].warnings:
                 unsteady += 1
                 continue

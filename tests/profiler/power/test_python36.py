@@ -14,15 +14,16 @@ ROOT = Path(__file__).parents[3]
 
 CODE = """
 import json, sys, time
-from profiler.power import PowerSampler, find_sensors, measure
+from profiler.power import PowerSampler, Window, WindowRules, find_sensors, measure
 from profiler.power import tegrastats
 sys_root, trace = sys.argv[1:]
 board = {"power": {"sensors": ["ina3221"]}}
 sensor = find_sensors(sys_root, board).best
 def run_for(seconds):
-    start = time.monotonic(); time.sleep(seconds); return 10, start, time.monotonic()
+    start = time.monotonic(); time.sleep(seconds); end = time.monotonic()
+    return Window(start, end), [(start, 0), (end, 10)]
 with PowerSampler(trace, sys_root, board, period_s=0.02) as sampler:
-    result, _ = measure(sampler, run_for, sensor.describe(), steady_s=0.4, settle_s=0.1, min_steady_s=0.3)
+    result, _ = measure(sampler, run_for, sensor.describe(), steady_s=0.4, rules=WindowRules(0.1, 0.3))
 record = tegrastats.parse("RAM 1/2MB (lfb 1x4MB) GR3D_FREQ 9%@[114] VDD_IN 5mW/5mW")
 print(json.dumps({"energy": result.to_json(), "gpu": record.gr3d.clocks_mhz, "python": sys.version_info[:2]}))
 """
