@@ -21,7 +21,7 @@ from profiler import (
     supervisor,
     worker,
 )
-from profiler.errors import AgentError, Interrupted, SetupError
+from profiler.errors import AgentError, Interrupted, SetupError, from_os_error
 from profiler.fields import JsonObject
 from profiler.manifest import read_manifest
 from profiler.system import System
@@ -81,11 +81,24 @@ def main(argv: Optional[List[str]] = None) -> int:
     except KeyboardInterrupt:
         return Interrupted.exit_code  # whoever interrupts waits for no answer; a guard at work restores the board
     except AgentError as err:
-        job.log("ended: " + err.message)
-        print(json.dumps(err.to_json()))
-        return err.exit_code
-    print(json.dumps(answer))
+        return _fail(err)
+    except OSError as err:
+        return _fail(from_os_error(err))
+    _print(answer)
     return 0
+
+
+def _fail(err: AgentError) -> int:
+    job.log("ended: " + err.message)
+    _print(err.to_json())
+    return err.exit_code
+
+
+def _print(answer: JsonObject) -> None:
+    try:
+        print(json.dumps(answer), flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 its output is a file on a full disk; the log may say more
 
 
 def _password(args: argparse.Namespace) -> Optional[str]:

@@ -12,6 +12,7 @@ AgentError            ends the run; `exit_code` is the agent's own
 MeasureError          costs one visit, which is written with `error`; the run continues
 """
 
+import errno
 from typing import Any, Dict, NamedTuple
 
 from profiler.fields import Fields, JsonObject, read_record
@@ -82,6 +83,20 @@ class SetupError(AgentError):
 class DiskFullError(AgentError):
     code = "disk-full"
     exit_code = 74
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def from_os_error(err: OSError) -> AgentError:
+    """What the system refused, as an error of the agent."""
+    what = "{}: {}".format(err.filename, err.strerror) if err.filename else str(err.strerror or err)
+    if err.errno in FULL:
+        return DiskFullError(
+            "no room left on the board ({})".format(what),
+            "free some space on the board and run again; everything measured so far is kept",
+        )
+    return AgentError("the board refused: {}".format(what), "check the agent's folder on the board")
 
 
 class LockedError(AgentError):

@@ -5,7 +5,6 @@ skipped, so that its visit is measured again; the file keeps it, because copies 
 """
 
 import array
-import errno
 import json
 import os
 import sys
@@ -13,7 +12,7 @@ import time
 import zlib
 from typing import BinaryIO, Iterator, List, NamedTuple, Optional, Sequence
 
-from profiler.errors import DiskFullError, JournalError
+from profiler.errors import FULL, DiskFullError, JournalError
 from profiler.fields import Fields, JsonObject, RecordError, parse, read_record, shown
 
 SCHEMA = 1
@@ -22,7 +21,6 @@ SYNC_INTERVAL_S = 1.0  # a power cut costs at most what was measured in this tim
 LONGEST_LINE = 4 << 20  # of a visit they are a few thousand bytes long
 MOST_FAULTS = 1000  # that are kept apart
 _CRC_FIELD = b',"crc32":"'
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Origin(NamedTuple):
@@ -225,7 +223,7 @@ class Journal:
             os.close(self._file)
 
     def _explain(self, err: OSError) -> Exception:
-        if err.errno not in _FULL:
+        if err.errno not in FULL:
             return err
         return DiskFullError(
             "no room left to write {} ({})".format(self._path, err.strerror),
