@@ -1,4 +1,5 @@
 """Boards: what they are, how to reach them, and running the agent there."""
+# Part of lightnas-edge.
 
 from devices.board_setup import restore_board
 from devices.cache import Cleaned, clean

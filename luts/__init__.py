@@ -1,4 +1,5 @@
 """The look-up table: reading and checking journals, the estimator, comparing tables."""
+# Part of lightnas-edge.
 
 from lightnas_edge.records.journal import checksum
 from lightnas_edge.records.lut import Visit

@@ -93,3 +93,33 @@ def test_the_wheel_profiles_and_searches_from_an_empty_folder(installed, tmp_pat
     assert search.returncode == 0, search.stderr
     architecture = json.loads((folder / "run" / "architecture.json").read_text())
     assert len(architecture["operators"]) == 8
+
+
+def put_over(site, name, distribution):
+    """What `pip install` of a foreign package does to ours: its files replace those of the same name."""
+    (site / name / "__init__.py").write_text('"""Look-up tables of another trade."""\n')
+    about = site / f"{distribution}-9.9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 9.9\n")
+    (about / "RECORD").write_text(f"{name}/__init__.py,,\n{distribution}-9.9.dist-info/METADATA,,\n")
+
+
+@pytest.mark.parametrize("name", ["luts", "profiler", "devices"])
+def test_a_foreign_package_in_the_place_of_one_of_ours_is_named(wheel, installed, tmp_path, name):
+    (before,) = installed.parent.parent.glob("lib/python*/site-packages")
+    venv.create(tmp_path / "environment", with_pip=False)
+    (site,) = (tmp_path / "environment").glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (site / "dependencies.pth").write_text((before / "dependencies.pth").read_text())
+    put_over(site, name, f"some-{name}")
+
+    for command in ("main", "profile_device"):
+        found = run(
+            tmp_path / "environment" / "bin" / "python", command, "--version", cwd=tmp_path, home=tmp_path / "home"
+        )
+
+        assert found.returncode == 1
+        assert f"the package {name} of some-{name} has taken the place of a part of lightnas-edge" in found.stderr
+        assert f"pip uninstall some-{name}" in found.stderr
+        assert "Traceback" not in found.stderr

@@ -104,7 +104,13 @@ def leaf_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None) -> int:
     from lightnas_edge.cli._interrupts import acknowledge_interrupts
+    from lightnas_edge.own_packages import ForeignPackageError, require_own_packages
 
+    try:
+        require_own_packages()
+    except ForeignPackageError as error:
+        print("\n  ".join([f"error: {error}", *error.hint.splitlines()]), file=sys.stderr, flush=True)
+        return error.exit_code
     # Threads that wait by spinning make training several times slower as soon as anything else wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
