@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -15,6 +16,8 @@ from devices.connection import LONGEST_READ, Completed
 from devices.errors import BoardUnreachableError
 from devices.programs import DETACH, default_backend, started, too_long
 from lightnas_edge.files import sha256_of_file, sha256_of_start
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LocalConnection:
@@ -134,4 +137,5 @@ class LocalConnection:
 
 
 def _unreachable(what: str, err: OSError) -> BoardUnreachableError:
-    return BoardUnreachableError(f"{what} on localhost: {err.strerror or err}")
+    hint = "`lightnas-edge boards clean localhost` frees what can be sent again" if err.errno in _FULL else ""
+    return BoardUnreachableError(f"{what} on localhost: {err.strerror or err}", hint=hint)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -100,6 +101,20 @@ def test_inputs_that_are_damaged_on_the_board_are_sent_again(connection, write_j
     campaign(connection, job, tmp_path / "t")
 
     assert stored.read_bytes() == good
+
+
+def test_a_disk_that_is_full_when_files_are_sent_is_named_with_the_command_that_frees_it(connection, write_job):
+    campaign = Campaign(connection, write_job({"a": write_job.scale_model(2, (1, 40_000))}))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))  # bytes: no file may be longer
+    try:
+        with pytest.raises(BoardUnreachableError, match="File too large") as caught:
+            campaign.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert "`lightnas-edge boards clean localhost`" in caught.value.hint
+    assert not [path for path in Path(connection.home()).rglob("*.part-*")]
 
 
 def test_outputs_of_evaluations_are_fetched(connection, write_job, tmp_path):
