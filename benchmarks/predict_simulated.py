@@ -11,6 +11,7 @@ within five limits, and measures them. The loss is that of a 95 % quantile, in u
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable
 from unittest import mock
@@ -159,7 +160,7 @@ def main(argv: list[str]) -> int:
     rows = []
     with threadpool_limits(1):
         drawn = {kind: [at_optima(space, kind, draw) for draw in range(arguments.draws)] for kind in KINDS}
-    for kind, boards in [*drawn.items(), ("all", sum(drawn.values(), []))]:
+    for kind, boards in [*drawn.items(), ("all", list(itertools.chain(*drawn.values())))]:
         shown = []
         for centre in CENTRES:
             error, bound = (np.concatenate([board[centre][place] for board in boards]) for place in (0, 1))
