@@ -35,6 +35,7 @@ SETUP_LIMIT_S = 150.0  # sudo, nvpmodel, and waiting for an earlier guard to put
 START_LIMIT_S = 60.0  # until the agent's first status
 PROBE_LIMIT_S = 240.0  # importing a runtime from a slow card takes minutes
 FIRST_STATUS_S = 3.0  # an agent that was started has usually written a status by then
+FAULTY_LIMIT_S = 10.0  # the agent replaces its status every second: faults that stay so long are no accident
 STOP_LIMIT_S = 30.0  # from the request to stop to the agent's last status
 
 _MAIN = "import sys\n\nfrom profiler.start import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
@@ -63,6 +64,7 @@ class Campaign:
         self._where = ["--job", self._folder, "--home", self._home, *connection.agent_options]
         self._sudo_password = sudo_password
         self._process: ProcessRecord | None = None  # of the agent, where this object started or joined it
+        self._status_fault = ""  # of the last look at the agent's status
         self._fetched: int | None = None  # bytes of the board's journal that this side's copy stands for
 
     @classmethod
@@ -188,7 +190,7 @@ class Campaign:
 
     def _follow(self, journal: Path, on_progress: Callable[[Status], None] | None) -> Status:
         self._fetched = self._compare(journal)
-        started_s = time.monotonic()
+        started_s = faultless_s = time.monotonic()
         while True:
             status = self._status()
             # Read before fetching, so that the last lines of a dead agent are fetched below.
@@ -204,6 +206,15 @@ class Campaign:
                 if status is not None and status.final:
                     return status
                 raise self._agent_error("the agent was killed before it finished")
+            if self._status_fault:
+                ended = self._is_dead() or self._last_output() or time.monotonic() - faultless_s > FAULTY_LIMIT_S
+                if ended and self._status() is None and self._status_fault:
+                    self._fetched = self._compare(journal)
+                    self._fetch(journal)
+                    raise self._faulty_status()
+                time.sleep(self._connection.poll_s)
+                continue
+            faultless_s = time.monotonic()
             if status is None and self._last_output():
                 raise self._agent_error("")
             if status is None and self._is_dead() and self._status() is None:
@@ -246,13 +257,24 @@ class Campaign:
         SetupReport.parse(answer, f"the answer of {name} to the board setup", error=AgentFailedError)
 
     def _status(self) -> Status | None:
-        path = self._on_board("status.json")
+        path, self._status_fault = self._on_board("status.json"), ""
         if not self._connection.exists(path):
             return None
+        content = self._connection.read_part(path, 0, LONGEST_NOTE + 1)
         try:
-            return Status.parse(self._connection.read(path, limit=LONGEST_NOTE), path)
-        except RecordError:  # half written, which happens only on a full disk, or written by another program
+            if len(content) > LONGEST_NOTE:
+                raise RecordError(f"{path} is longer than {LONGEST_NOTE} bytes")
+            return Status.parse(content, path)
+        except RecordError as err:  # half written, which happens only on a full disk, or written by another program
+            self._status_fault = str(err)
             return None
+
+    def _faulty_status(self) -> AgentFailedError:
+        return AgentFailedError(
+            f"the agent's status on {self._connection.name} cannot be used: {clean_lines(self._status_fault, max_chars=300)}",
+            hint="what was measured is fetched and kept: run the same command again\n"
+            "if it fails in the same way, another program writes that file, or the board's disk is damaged",
+        )
 
     def _last_output(self) -> str:
         """The last line that the agent printed as JSON: its result or its failure; empty before that."""

@@ -202,7 +202,7 @@ class SshConnection:
             try:
                 path, version = json.loads(last_line(ended.stdout))
                 known = [int(part) for part in version]
-            except (ValueError, TypeError, RecursionError):
+            except (OverflowError, ValueError, TypeError, RecursionError):
                 seen.append(f"{candidate}: answers {ended.stdout[:80]!r}")
                 continue
             if known >= [3, 6]:
