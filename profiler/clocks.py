@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from profiler.fields import JsonObject
@@ -91,7 +92,7 @@ class ClockDomain(NamedTuple):
 
     def _fastest_mhz(self, which: str) -> Optional[float]:
         texts = (self._text(folder, which) or "" for folder in self.folders)
-        return max((int(text) / self.per_mhz for text in texts if text.isdigit()), default=None)
+        return max((int(text) / self.per_mhz for text in texts if _is_frequency(text)), default=None)
 
     def _text(self, folder: str, which: str) -> Optional[str]:
         return read_text(os.path.join(folder, self.form.format(which)))
@@ -139,11 +140,16 @@ def gpu_state(sysfs: str) -> Optional[JsonObject]:
     for name in ("cur", "min", "max"):
         state[name + "_mhz"] = _mhz(os.path.join(folder, name + "_freq"))
     available = (read_text(os.path.join(folder, "available_frequencies")) or "").split()
-    state["available_mhz"] = [round(int(hz) / 1e6, 3) for hz in available if hz.isdigit()] or None
+    state["available_mhz"] = [round(int(hz) / 1e6, 3) for hz in available if _is_frequency(hz)] or None
     state["governor"] = read_text(os.path.join(folder, "governor"))
     return state
 
 
 def _mhz(path: str) -> Optional[float]:
     text = read_text(path) or ""
-    return round(int(text) / 1e6, 3) if text.isdigit() else None
+    return round(int(text) / 1e6, 3) if _is_frequency(text) else None
+
+
+def _is_frequency(text: str) -> bool:
+    """A whole number of Hz or kHz; a broken driver may print anything."""
+    return re.match(r"[0-9]{1,15}\Z", text) is not None

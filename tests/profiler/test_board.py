@@ -125,6 +125,19 @@ def test_the_gpu_is_known_by_its_device_tree_node_or_its_name(tmp_path, folder, 
     assert clocks.clock_state(str(tmp_path)) == "floating"
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "\N{SUPERSCRIPT TWO}", "-1", "nan", ""])
+def test_what_is_no_frequency_is_unknown(tmp_path, text):
+    folder = "class/devfreq/57000000.gpu"
+    names = ("cur_freq", "min_freq", "max_freq", "available_frequencies")
+    write(tmp_path, {f"{folder}/{name}": f"{text}\n" for name in names} | {f"{folder}/device/of_node/name": "gpu\0"})
+
+    state = clocks.gpu_state(str(tmp_path))
+
+    assert (state["cur_mhz"], state["min_mhz"], state["max_mhz"], state["available_mhz"]) == (None,) * 4
+    domain = clocks.engine_clock(str(tmp_path), True)
+    assert domain is None or domain.most_mhz() is None
+
+
 def test_a_machine_without_nvpmodel_has_no_power_mode(tmp_path):
     assert board.power_mode(System(str(tmp_path))) is None
 
