@@ -95,12 +95,14 @@ def measure_fleet(
     each: bool = False,
     on_progress: Callable[[FleetProgress], None] | None = None,
     sudo_password: str | None = None,
+    queue_of: Callable[[Sequence[Packet]], WorkQueue] = WorkQueue,
 ) -> FleetResult:
     """Measure a job on several units.
 
     Args:
         folder: of the units' journals, one file for each host. What it holds is continued.
         each: every unit measures the whole job; otherwise they share it.
+        queue_of: decides which unit takes the next packet; the first that asks, unless a benchmark replaces it.
 
     Raises:
         FleetError: all units were lost; the journals keep what was measured.
@@ -124,7 +126,7 @@ def measure_fleet(
             shares = [WorkQueue(packets) for packets in plans]
         else:
             plans = [deal(fleet.left(), manifest.sentinels, manifest.protocol.rounds, max(1, len(alive)))]
-            queue = WorkQueue(plans[0])
+            queue = queue_of(plans[0])
             shares = [queue] * len(alive)
         if not any(plans) or not alive:
             break
@@ -239,7 +241,7 @@ class _Member:
 
     def work(self) -> None:
         """Take packets until none is left, or until this unit is lost."""
-        while not self.outcome.lost and (packet := self.queue.take()) is not None:
+        while not self.outcome.lost and (packet := self.queue.take(self._unit.host)) is not None:
             returned: Packet | None = packet
             try:
                 returned = self._measure(packet)

@@ -116,8 +116,8 @@ class WorkQueue:
         self._stopped = False
         self._changed = threading.Condition()
 
-    def take(self) -> Packet | None:
-        """The next packet; None when nothing is left and nothing can come back. Waits while others measure: one may be lost."""
+    def take(self, host: str) -> Packet | None:
+        """The next packet for a host; None when nothing is left and nothing can come back. Waits while others measure: one may be lost."""
         with self._changed:
             while not self._packets and self._taken and not self._stopped:
                 self._changed.wait(0.5)

@@ -47,9 +47,9 @@ def test_what_several_journals_hold_is_no_longer_left():
 
 def test_a_unit_that_has_nothing_to_do_waits_for_what_a_lost_one_gives_back():
     queue = WorkQueue([Packet({"a": Visits(5)}, 0)])
-    taken = queue.take()
+    taken = queue.take("orin1")
     found = []
-    waiting = threading.Thread(target=lambda: found.append(queue.take()))
+    waiting = threading.Thread(target=lambda: found.append(queue.take("orin1")))
     waiting.start()
 
     queue.finish(Packet({"a": Visits(2)}, 0))
@@ -57,13 +57,13 @@ def test_a_unit_that_has_nothing_to_do_waits_for_what_a_lost_one_gives_back():
 
     assert taken.work == {"a": Visits(5)} and found[0].work == {"a": Visits(2)}
     queue.finish()
-    assert queue.take() is None
+    assert queue.take("orin1") is None
 
 
 def test_a_queue_that_is_stopped_gives_nothing_and_lets_nobody_wait():
     queue = WorkQueue([Packet({"a": Visits(5)}, 0), Packet({"b": Visits(5)}, 0)])
-    queue.take()
+    queue.take("orin1")
 
     queue.stop()
 
-    assert queue.take() is None
+    assert queue.take("orin1") is None
