@@ -61,7 +61,7 @@ class Observations:
     def common_error_of(self, expected: Array) -> Array:
         """`common_error` of (n,) values that lack the noise of the measured ones, for a fit to these.
 
-        In a fit, an error in proportion to the measured values would explain their noise by itself: the more networks, the more of the
+        In a fit, an error in proportion to the measured values would explain their noise: the more networks, the more of the
         costs it would take.
         """
         found = np.zeros((len(self), len(self.drift_error)))
