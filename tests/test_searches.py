@@ -83,7 +83,9 @@ def test_every_stored_search_says_where_it_came_from_and_what_it_cost(truth):
         assert run["cpu"] and run["seconds"] > 0
         assert run["passes"].keys() == run["found"].keys()
         assert run["budgets_ms"] == [round(float(each), 6) for each in truth.budgets_ms]
-        assert all(tuple(map(int, each)) in truth.place for networks in run["found"].values() for each in networks.values())
+        assert all(
+            tuple(map(int, each)) in truth.place for networks in run["found"].values() for each in networks.values()
+        )
 
 
 def test_a_search_sees_no_test_image(truth, tmp_path):
