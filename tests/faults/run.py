@@ -107,17 +107,11 @@ class Run:
             self.faults.append(f"temporary files stay: {', '.join(sorted(left - self._left_by_killed))}")
         return code
 
-    def whole(self) -> None:
-        """An undisturbed command first."""
-        if self.end(self.start()) != 0:
-            self.notes.append("the command before the fault failed")
-
-    def kill(self, *roles: str) -> None:
-        """kill -9 of these processes, or of all."""
+    def kill(self) -> None:
+        """kill -9 of all processes of the bench, as a power cut does it."""
         for process in self.bench.processes():
-            if not roles or process.role in roles:
-                process.send(signal.SIGKILL)
-        wait_for(lambda: not [each for each in self.bench.processes() if not roles or each.role in roles], 10)
+            process.send(signal.SIGKILL)
+        wait_for(lambda: not self.bench.processes(), 10)
 
     def limit_files(self, process: Process, size: int) -> None:
         """No file of this process may grow beyond `size` bytes: how a full disk looks to a file."""
@@ -171,7 +165,7 @@ class Run:
 
 
 class Kind(NamedTuple):
-    """One kind of fault. `options`: what the user adds to the command where the error's remedy says so."""
+    """One kind of fault. `remedy`: what the user does where the same command ends in an error; its further options."""
 
     name: str
     bench: type[Bench]
