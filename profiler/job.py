@@ -269,7 +269,7 @@ class Session:
         self._runtime_mb = about.runtime_mb
         header = self._header(about)
         self._check_origin(contents, header)
-        self._journal = journal.Journal(self._journal_path(), contents.end)
+        self._journal = journal.Journal(self._journal_path(), contents.end, contents.lacks_newline)
         if contents.origin is None:
             self._journal.append(header)
         manifest = self._manifest

@@ -21,6 +21,7 @@ SYNC_INTERVAL_S = 1.0  # a power cut costs at most what was measured in this tim
 LONGEST_LINE = 4 << 20  # of a visit they are a few thousand bytes long
 MOST_FAULTS = 1000  # that are kept apart
 _CRC_FIELD = b',"crc32":"'
+_SUBJECTS = ("operator", "architecture", "model_file")
 
 
 class Origin(NamedTuple):
@@ -57,6 +58,11 @@ class PastVisit(NamedTuple):
             phase=fields.choice("phase", (ROUNDS, SUSTAINED)) if fields.has("phase") else ROUNDS,
         )
         fields.choice("kind", ("visit",))
+        subjects = [name for name in _SUBJECTS if not fields.is_null(name)]
+        if len(subjects) == 1:
+            fields.table(subjects[0])
+        else:
+            fields.fault("operator", "expected it, or one of architecture and model_file")
         return visit
 
 
@@ -67,6 +73,7 @@ class Contents(NamedTuple):
     visits: List[PastVisit]
     faults: List[str]
     end: int
+    lacks_newline: bool = False  # the last line is whole, and its line end is missing
 
 
 def encode(record: JsonObject) -> bytes:
@@ -102,11 +109,15 @@ def read(path: str) -> Contents:
     visits: List[PastVisit] = []
     faults: List[str] = []
     number = end = unshown = 0
+    lacks_newline = False
     try:
         with open(path, "rb") as file:
             for line in _lines(file):
                 number += 1
                 fault = ""
+                if not line.is_whole and number > 1 and _is_intact(line.content):
+                    lacks_newline, end = True, end + line.size
+                    line = line._replace(is_whole=True, size=0)
                 if not line.is_whole:
                     fault = "cut off after {} bytes; removed".format(line.size)
                 elif number == 1:
@@ -128,7 +139,15 @@ def read(path: str) -> Contents:
         raise JournalError("cannot read {}: {}".format(path, err.strerror), "check the job directory on the board")
     if unshown:
         faults.append("{} further lines are damaged".format(unshown))
-    return Contents(origin, visits, faults, end)
+    return Contents(origin, visits, faults, end, lacks_newline)
+
+
+def _is_intact(line: bytes) -> bool:
+    try:
+        decode(line)
+        return True
+    except RecordError:
+        return False
 
 
 class _Line(NamedTuple):
@@ -147,7 +166,8 @@ def _lines(file: BinaryIO) -> Iterator[_Line]:
         while not last.endswith(b"\n") and last:
             last = file.readline(LONGEST_LINE)
             size += len(last)
-        yield _Line(content.rstrip(b"\n"), size, last.endswith(b"\n"))
+        # A file system that lost power, or a file that was cut while it was written, may have zeros before a line.
+        yield _Line(content.rstrip(b"\n").lstrip(b"\0"), size, last.endswith(b"\n"))
 
 
 def _read_header(path: str, line: bytes) -> Origin:
@@ -182,12 +202,14 @@ def differences(recorded: JsonObject, present: JsonObject) -> List[str]:
 class Journal:
     """A journal open for appending. Each line reaches the system at once, and the disk within SYNC_INTERVAL_S."""
 
-    def __init__(self, path: str, end: int) -> None:
-        """Open, and cut off everything after `end`: the offset that `read` returned."""
+    def __init__(self, path: str, end: int, lacks_newline: bool = False) -> None:
+        """Open, and cut off everything after `end`: as `read` returned them."""
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         self._end = end
         os.ftruncate(self._file, end)
+        if lacks_newline:
+            self._end += os.pwrite(self._file, b"\n", end)
         self._synced = time.monotonic()
 
     def append(self, record: JsonObject) -> None:

@@ -12,7 +12,7 @@ HEADER = {"kind": "lut", "schema": 1, "fingerprint": {"threads": 1}, "space_sha2
 
 
 def visit(number):
-    return {"kind": "visit", "key": f"op{number}", "round": 0, "samples_ms": [0.5], "energy": None, "error": None}
+    return {"kind": "visit", "key": f"op{number}", "operator": {}, "round": 0, "samples_ms": [0.5], "energy": None, "error": None}
 
 
 def written(path, visits):
@@ -70,6 +70,31 @@ def test_a_torn_last_line_is_reported_and_cut_off(tmp_path, tail):
     assert path.read_bytes() == whole
 
 
+def test_a_last_line_that_lacks_only_its_line_end_is_kept_and_gets_one(tmp_path):
+    path = tmp_path / "j"
+    whole = written(path, visits=2)
+    path.write_bytes(whole[:-1])
+
+    contents = journal.read(str(path))
+    book = journal.Journal(str(path), contents.end, contents.lacks_newline)
+    book.append(visit(2))
+    book.close()
+
+    assert keys(contents) == ["op0", "op1"] and contents.faults == []
+    assert path.read_bytes() == whole + journal.encode(visit(2))
+
+
+def test_zeros_before_a_line_are_no_damage_to_it(tmp_path):
+    path = tmp_path / "j"
+    first, second, third = written(path, visits=2).splitlines(keepends=True)
+    path.write_bytes(first + second + b"\0" * 512 + third)
+
+    contents = journal.read(str(path))
+
+    assert keys(contents) == ["op0", "op1"] and contents.faults == []
+    assert contents.end == len(path.read_bytes())
+
+
 def test_a_damaged_middle_line_is_reported_and_its_neighbours_are_kept(tmp_path):
     path = tmp_path / "j"
     path.write_bytes(written(path, visits=3).replace(b"op1", b"oq1"))
@@ -94,6 +119,9 @@ def test_any_damage_to_a_line_is_a_value_error(damaged):
         ({"round": -1}, "round: expected a whole number from 0 to 2147483647, found -1"),
         ({"kind": "note"}, 'kind: expected visit, found "note"'),
         ({"phase": "idle"}, 'phase: expected rounds or sustained, found "idle"'),
+        ({"operator": "mbconv"}, 'operator: expected an object, found "mbconv"'),
+        ({"operator": None}, "operator: expected it, or one of architecture and model_file"),
+        ({"model_file": {}}, "operator: expected it, or one of architecture and model_file"),
     ],
 )
 def test_a_line_with_a_right_checksum_and_a_wrong_content_is_measured_again(tmp_path, change, fault):
