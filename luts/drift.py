@@ -27,6 +27,7 @@ MIN_KEYS = 4  # a round with fewer shared keys has no drift of its own: its keys
 _LEVEL = 0.1  # quantile of the noise that the fit follows
 _DRIFT_DEVIATION = 0.05  # of rounds around their session: machines with floating clocks drift 5 to 10 % over minutes
 _ITERATIONS = 100
+_AT_A_TIME = 1 << 15  # visits
 
 
 def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozenset()) -> dict[Group, float]:
@@ -46,7 +47,7 @@ def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozense
     group, numbers = _from_zero(measured.groups)
     groups = [measured.group_names[number] for number in numbers]
     columns = _columns(row, group, groups)
-    column = np.array([columns[name] for name in groups])[group]
+    column = np.array([columns[name] for name in groups], np.int32)[group]
     names = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in groups))}
     session = np.zeros(len(set(columns.values())), dtype=np.intp)
     for (name, _), index in columns.items():
@@ -64,25 +65,21 @@ def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozense
     return {group: math.exp(drift[index]) for group, index in columns.items()}
 
 
-def _from_zero(numbers: NDArray[np.int32]) -> tuple[NDArray[np.intp], list[int]]:
-    """(n,) numbers from 0 in the order in which each appears first, and the number that each stands for."""
-    found, first, place = np.unique(numbers, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[place.ravel()], found[order].tolist()
+def _from_zero(numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], list[int]]:
+    """(n,) the same numbers without gaps, from 0 on, and the number that each stands for."""
+    present = np.bincount(numbers) > 0
+    return (np.cumsum(present, dtype=np.int32) - 1)[numbers].astype(np.int32), np.flatnonzero(present).tolist()
 
 
-def _columns(row: NDArray[np.intp], group: NDArray[np.intp], groups: Sequence[Group]) -> dict[Group, int]:
+def _columns(row: NDArray[np.int32], group: NDArray[np.int32], groups: Sequence[Group]) -> dict[Group, int]:
     """Which unknown of the model stands for each group's drift.
 
     Args:
         row: (visits,) key. group: (visits,) place in `groups`.
     """
-    pairs = np.unique(row * len(groups) + group)
-    key_of, group_of = np.divmod(pairs, len(groups))
-    is_shared = np.bincount(key_of)[key_of] > 1
-    shared = np.bincount(group_of[is_shared], minlength=len(groups))
+    seen = np.zeros((int(row.max()) + 1, len(groups)), np.bool_)
+    seen[row, group] = True
+    shared = seen[seen.sum(axis=1) > 1].sum(axis=0)
     enough: dict[str, list[int]] = defaultdict(list)
     for (session, round_), count in zip(groups, shared, strict=True):
         if count >= MIN_KEYS:
@@ -95,7 +92,7 @@ def _columns(row: NDArray[np.intp], group: NDArray[np.intp], groups: Sequence[Gr
     return columns
 
 
-def _components(row: NDArray[np.intp], column: NDArray[np.intp], session: NDArray[np.intp]) -> NDArray[np.intp]:
+def _components(row: NDArray[np.int32], column: NDArray[np.int32], session: NDArray[np.intp]) -> NDArray[np.intp]:
     """(columns,) which of the columns can be compared: those linked by a session or by a key, over any number of steps."""
     component = session.copy()
     for key in range(int(row.max()) + 1):
@@ -105,8 +102,8 @@ def _components(row: NDArray[np.intp], column: NDArray[np.intp], session: NDArra
 
 
 def _solve(
-    row: NDArray[np.intp],
-    column: NDArray[np.intp],
+    row: NDArray[np.int32],
+    column: NDArray[np.int32],
     session: NDArray[np.intp],
     component: NDArray[np.intp],
     log_ms: NDArray[np.float64],
@@ -123,12 +120,14 @@ def _solve(
     centring = together / together.sum(axis=1)
     weight = np.ones(len(log_ms))
     drift = np.zeros(shape[1])
+    parts = [slice(at, at + _AT_A_TIME) for at in range(0, len(log_ms), _AT_A_TIME)]  # there may be a million visits
     for _ in range(_ITERATIONS):
         # Normal equations with the keys' costs eliminated. What they leave open, a common factor of all drifts that are
         # compared with each other, is set to have mean zero.
         weights, sums = np.zeros(shape), np.zeros(shape)
-        np.add.at(weights, (row, column), weight)
-        np.add.at(sums, (row, column), weight * log_ms)
+        for part in parts:
+            np.add.at(weights, (row[part], column[part]), weight[part])
+            np.add.at(sums, (row[part], column[part]), weight[part] * log_ms[part])
         per_key = weights.sum(axis=1)
         share = weights / per_key[:, None]
         system = np.diag(weights.sum(axis=0)) - weights.T @ share + prior
@@ -136,14 +135,22 @@ def _solve(
         scale = max(float(np.trace(system)) / len(system), 1e-3)
         found = np.linalg.solve(system + scale * centring, right)
         cost = (sums.sum(axis=1) - weights @ found) / per_key
-        residual = log_ms - cost[row] - found[column]
         change, drift = float(np.abs(found - drift).max()), found
         if change < 1e-7:
             break
-        side = np.where(residual < 0, 1 - _LEVEL, _LEVEL)
-        noise = max(float(np.mean(side * np.abs(residual))), 1e-5)
-        weight = 2 * side / (np.abs(residual) + 0.1 * noise + 1e-3) / noise
+        total = 0.0
+        for part in parts:
+            weight[part] = log_ms[part] - cost[row[part]] - found[column[part]]  # the residual, for now
+            total += float(np.sum(_side(weight[part]) * np.abs(weight[part])))
+        noise = max(total / len(log_ms), 1e-5)
+        for part in parts:
+            weight[part] = 2 * _side(weight[part]) / (np.abs(weight[part]) + 0.1 * noise + 1e-3) / noise
     return drift
+
+
+def _side(residual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The asymmetric weight: most of the noise slows a visit down."""
+    return np.where(residual < 0, 1 - _LEVEL, _LEVEL)
 
 
 def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.intp]) -> float:

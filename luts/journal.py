@@ -101,7 +101,7 @@ class _Reader:
         self._path = path
         self._host = host
         self._header: LutHeader | None = None
-        self._visits = VisitReader()
+        self._visits = VisitReader(path.stat().st_size if path.exists() else 0)
         self._faults: list[Fault] = []
         self._unshown = 0
         self._headers = 0

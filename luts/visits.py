@@ -6,9 +6,9 @@ bytes where that loses nothing. What is only shown (the state of the machine, te
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast, overload
@@ -25,56 +25,115 @@ ROUNDS, SUSTAINED = "rounds", "sustained"
 _PHASES = (ROUNDS, SUSTAINED)
 _NS_PER_MS = 1e6
 _LARGE = 2**31 - 1  # of what is kept in four bytes
+_SHORT_LINE = 500  # bytes; most lines of a visit are longer
+_BLOCK = 1 << 16  # samples
 _CHUNK = 256  # visits in a piece of compressed details
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _DETAILS = {"warmup_ms", "energy", "before", "after", "warnings"}
-_TYPES = (np.dtype(np.uint16), np.dtype(np.int32), np.dtype(np.float64))  # of samples, from small to large
+_EXACT = 2  # the pool of samples that are no whole nanoseconds
+
+
+class _Column:
+    """Grows without moving where the capacity is guessed well: memory that is not written to yet does not count."""
+
+    def __init__(self, dtype: type[np.generic], capacity: int) -> None:
+        self._values = np.empty(max(capacity, 16), dtype)
+        self._count = 0
+
+    def append(self, value: float) -> None:
+        if self._count == len(self._values):
+            self._values = np.concatenate([self._values, np.empty_like(self._values)])
+        self._values[self._count] = value
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, at: int) -> int:
+        return int(self._values[at])
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """(n,)"""
+        return self._values[: self._count]
 
 
 class _Numbers:
     """A number or None for each visit; no memory as long as all are None."""
 
-    def __init__(self) -> None:
-        self._values: array[float] | None = None
+    def __init__(self, capacity: int, dtype: type[np.floating[Any]] = np.float64) -> None:
+        self._column: _Column | None = None
+        self._dtype, self._capacity = dtype, capacity
 
     def append(self, value: float | None, count: int) -> None:
         """`count`: of those before."""
-        if self._values is None:
+        if self._column is None:
             if value is None:
                 return
-            self._values = array("d", [float("nan")]) * count
-        self._values.append(float("nan") if value is None else value)
+            self._column = _Column(self._dtype, max(self._capacity, count))
+            for _ in range(count):
+                self._column.append(math.nan)
+        self._column.append(math.nan if value is None else value)
 
     def __getitem__(self, at: int) -> float | None:
-        if self._values is None:
+        if self._column is None:
             return None
-        value = self._values[at]
-        return value if value == value else None
+        value = float(self._column.values[at])
+        return None if math.isnan(value) else value
+
+
+class _Pool:
+    """Rows of numbers of any lengths, in blocks that never move."""
+
+    def __init__(self, dtype: type[np.generic]) -> None:
+        self._dtype = dtype
+        self._blocks: list[NDArray[Any]] = []
+        self._used = 0
+
+    def append(self, values: NDArray[Any]) -> int:
+        """Where the row begins."""
+        if not self._blocks or self._used + len(values) > _BLOCK:
+            self._blocks.append(np.empty(max(_BLOCK, len(values)), self._dtype))
+            self._used = 0
+        start = self._used
+        self._blocks[-1][start : start + len(values)] = values
+        self._used += len(values)
+        return (len(self._blocks) - 1) * _BLOCK + start
+
+    def row(self, start: int, count: int) -> NDArray[Any]:
+        block, offset = divmod(start, _BLOCK)
+        return self._blocks[block][offset : offset + count]
 
 
 class _Columns:
-    """Of one journal; only ever appended to."""
+    """Of one journal; only ever appended to.
 
-    def __init__(self) -> None:
+    Args:
+        capacity: about how many visits there will be.
+    """
+
+    def __init__(self, capacity: int = 0) -> None:
         self.keys: dict[str, int] = {}
         self.subjects: list[tuple[OperatorFacts | None, dict[str, Any] | None, dict[str, Any] | None]] = []  # by key
         self.groups: dict[tuple[str, int], int] = {}  # (session, round)
-        self.key, self.group, self.phase = array("i"), array("i"), array("b")
-        self.repeats = array("i")  # 0: not known
+        self.key, self.group = _Column(np.int32, capacity), _Column(np.int32, capacity)
+        self.phase = _Column(np.int8, capacity)
+        self.repeats = _Column(np.int32, capacity)  # 0: not known
         self.large_repeats: dict[int, int] = {}
-        self.t_s, self.enqueue_ms, self.gpu_ms, self.peak_memory_mb = _Numbers(), _Numbers(), _Numbers(), _Numbers()
+        self.t_s, self.enqueue_ms, self.gpu_ms, self.peak_memory_mb = (_Numbers(capacity) for _ in range(4))
         self.engines: dict[int, tuple[dict[str, int] | None, tuple[str, ...], int | None]] = {}
         self.errors: dict[int, VisitFailure] = {}
         self._same_errors: dict[VisitFailure, VisitFailure] = {}
-        self.foreign_cpu = _Numbers()
+        self.foreign_cpu = _Numbers(capacity, np.float32)
         self.warnings: dict[int, tuple[str, ...]] = {}  # kinds: texts without their numbers
         self.last_warnings: dict[int, dict[str, str]] = {}  # by key: kind -> text
         self._same_kinds: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self.has_energy = bytearray()  # 1: estimated, 2: with a number
+        self.has_energy = _Column(np.int8, capacity)  # 1: estimated, 2: with a number
         self.key_names: list[str] = []
         self.group_names: list[tuple[str, int]] = []
-        self._samples = (array("H"), array("i"), array("d"))
-        self._of_type, self._base, self._start, self._count = array("b"), array("i"), array("I"), array("i")
+        self._samples = _Pool(np.uint16), _Pool(np.int32), _Pool(np.float64)  # from small to large
+        self._of_type, self._base = _Column(np.int8, capacity), _Column(np.int32, capacity)
+        self._start, self._count = _Column(np.uint32, capacity), _Column(np.int32, capacity)
         self._chunks: list[bytes] = []
         self._open: list[bytes] = []
         self._read: tuple[int, list[bytes]] = (-1, [])
@@ -125,12 +184,11 @@ class _Columns:
 
     def samples(self, at: int) -> Floats:
         """Of one visit in ms."""
-        kind, start, count = self._of_type[at], self._start[at], self._count[at]
-        dtype = _TYPES[kind]
-        values = np.frombuffer(self._samples[kind], dtype, count, start * dtype.itemsize) if count else np.empty(0)
-        if dtype == np.float64:
-            return values.astype(np.float64)
-        return np.asarray((values.astype(np.int64) + self._base[at]) / _NS_PER_MS)
+        kind = self._of_type[at]
+        row = self._samples[kind].row(self._start[at], self._count[at])
+        if kind == _EXACT:
+            return row.astype(np.float64)
+        return np.asarray((row.astype(np.int64) + self._base[at]) / _NS_PER_MS)
 
     def details(self, at: int) -> VisitDetails:
         chunk, place = divmod(at, _CHUNK)
@@ -142,21 +200,16 @@ class _Columns:
 
     def _append_samples(self, samples_ms: Sequence[float]) -> None:
         values = np.array(samples_ms, dtype=np.float64)
-        kind, base = len(_TYPES) - 1, 0
-        if len(values) and values.max() < 1e12:
+        kind, base = _EXACT, 0
+        if len(values) and values.max() < _LARGE / _NS_PER_MS:
             whole = np.rint(values * _NS_PER_MS)
             if bool((whole / _NS_PER_MS == values).all()):
-                least, span = int(whole.min()), int(whole.max() - whole.min())
-                if least + span < _LARGE:
-                    kind = 0 if span < 2**16 else 1
-                if kind < len(_TYPES) - 1:
-                    base, values = least, (whole - least).astype(_TYPES[kind])
-        pool = self._samples[kind]
+                base = int(whole.min())
+                kind, values = 0 if whole.max() - base < 2**16 else 1, whole - base
         self._of_type.append(kind)
         self._base.append(base)
-        self._start.append(len(pool))
+        self._start.append(self._samples[kind].append(values))
         self._count.append(len(values))
-        pool.frombytes(values.tobytes())
 
 
 class StoredVisit:
@@ -340,7 +393,7 @@ class Visits(Sequence[Visit]):
     @property
     def keys(self) -> NDArray[np.int32]:
         """(n,) numbers of keys: places in `key_names`."""
-        return np.frombuffer(self._columns.key, np.int32)[self._at] if len(self) else np.empty(0, np.int32)
+        return self._columns.key.values[self._at]
 
     @property
     def key_names(self) -> Sequence[str]:
@@ -349,7 +402,7 @@ class Visits(Sequence[Visit]):
     @property
     def groups(self) -> NDArray[np.int32]:
         """(n,) numbers of groups: places in `group_names`."""
-        return np.frombuffer(self._columns.group, np.int32)[self._at] if len(self) else np.empty(0, np.int32)
+        return self._columns.group.values[self._at]
 
     @property
     def group_names(self) -> Sequence[tuple[str, int]]:
@@ -358,19 +411,18 @@ class Visits(Sequence[Visit]):
     @property
     def is_sustained(self) -> NDArray[np.bool_]:
         """(n,)"""
-        phases = np.frombuffer(self._columns.phase, np.int8) if len(self) else np.empty(0, np.int8)
-        return np.asarray(phases[self._at] == _PHASES.index(SUSTAINED))
+        return np.asarray(self._columns.phase.values[self._at] == _PHASES.index(SUSTAINED))
 
     @property
     def is_measured(self) -> NDArray[np.bool_]:
         """(n,): not failed."""
-        return np.fromiter((int(at) not in self._columns.errors for at in self._at), np.bool_, len(self))
+        failed = np.fromiter(self._columns.errors, np.int32, len(self._columns.errors))
+        return np.isin(self._at, failed, invert=True)
 
     @property
     def is_energy(self) -> NDArray[np.bool_]:
         """(n,): the energy of the visit is known."""
-        known = np.frombuffer(self._columns.has_energy, np.uint8) if len(self) else np.empty(0, np.uint8)
-        return np.asarray(known[self._at] == 2)
+        return np.asarray(self._columns.has_energy.values[self._at] == 2)
 
     def samples(self) -> Iterator[Floats]:
         """`samples_ms` of each visit."""
@@ -401,11 +453,15 @@ class Visits(Sequence[Visit]):
 
 
 class VisitReader:
-    """Takes the visits of a journal, one line after the other."""
+    """Takes the visits of a journal, one line after the other.
 
-    def __init__(self) -> None:
-        self._columns = _Columns()
-        self._lines = array("i")
+    Args:
+        size_bytes: of the journal, where it is known.
+    """
+
+    def __init__(self, size_bytes: int = 0) -> None:
+        self._columns = _Columns(size_bytes // _SHORT_LINE)
+        self._lines = _Column(np.int32, size_bytes // _SHORT_LINE)
 
     def append(self, line: int, visit: Visit) -> None:
         """Args: line: of the journal."""
@@ -419,9 +475,11 @@ class VisitReader:
         if not len(columns):
             return every, []
         place = (every.groups.astype(np.int64) * len(columns.key_names) + every.keys) * 2 + every.is_sustained
-        is_first = np.zeros(len(columns), np.bool_)
-        is_first[np.unique(place, return_index=True)[1]] = True
-        again = [(self._lines[at], columns.visit(int(at))) for at in np.flatnonzero(~is_first)]
+        order = np.argsort(place, kind="stable").astype(np.int32)
+        is_first = np.ones(len(columns), np.bool_)
+        is_first[order[1:][np.diff(place[order]) == 0]] = False
+        del place, order
+        again = [(self._lines[int(at)], columns.visit(int(at))) for at in np.flatnonzero(~is_first)]
         return (every if not again else every.select(is_first)), again
 
 
