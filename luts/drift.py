@@ -52,7 +52,8 @@ def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozense
     session = np.zeros(len(set(columns.values())), dtype=np.intp)
     for (name, _), index in columns.items():
         session[index] = names[name]
-    log_ms = np.log(np.fromiter((samples.min() for samples in measured.samples()), np.float64, len(measured)))
+    log_ms = np.fromiter((samples.min() for samples in measured.samples()), np.float64, len(measured))
+    np.log(log_ms, out=log_ms)
     component = _components(row, column, session)
     drift = _solve(row, column, session, component, log_ms)
     visits_of = np.bincount(column, minlength=len(drift))

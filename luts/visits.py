@@ -416,8 +416,9 @@ class Visits(Sequence[Visit]):
     @property
     def is_measured(self) -> NDArray[np.bool_]:
         """(n,): not failed."""
-        failed = np.fromiter(self._columns.errors, np.int32, len(self._columns.errors))
-        return np.isin(self._at, failed, invert=True)
+        measured = np.ones(len(self._columns), np.bool_)
+        measured[list(self._columns.errors)] = False
+        return measured[self._at]
 
     @property
     def is_energy(self) -> NDArray[np.bool_]:
