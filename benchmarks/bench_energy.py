@@ -6,6 +6,7 @@ perfectly calibrated interval around the same estimate has: the 95 % quantile of
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,7 @@ class Score:
 def measured(visit: Visit, world: World) -> EnergyEstimate:
     """The agent's estimate, as a journal holds it."""
     found = estimate(visit.trace, visit.busy, visit.progress, visit.before, visit.after, sensor(world))
-    return EnergyEstimate.model_validate(found.to_json())
+    return EnergyEstimate.model_validate_json(json.dumps(found.to_json()))
 
 
 def score(world: World, traces: int = TRACES, seed: int = SEED) -> dict[str, Score]:

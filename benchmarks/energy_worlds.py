@@ -90,7 +90,7 @@ def _visit(
     stop_s = start_s + SETTLE_S + world.steady_s
     end_s = stop_s + start_s
     busy_end_s = stop_s
-    t_s = np.arange(round(end_s / FINE_S)) * FINE_S
+    t_s: Array = np.arange(round(end_s / FINE_S)) * np.float64(FINE_S)
     busy = (t_s >= start_s) & (t_s < stop_s)
     slow = t_s >= (start_s + stop_s) / 2 if world.slower else np.zeros(len(t_s), bool)
     curve = math.exp(draw.uniform(-1.6, 1.6))
@@ -130,8 +130,8 @@ def _background(world: World, draw: np.random.Generator, t_s: Array) -> Array:
     period_s = world.background_s * math.exp(draw.uniform(-JITTER, JITTER))
     position = (t_s / period_s + draw.uniform()) % 1.0
     if world.pulse:
-        return world.background_mw * ((position < world.pulse) - world.pulse)
-    return world.background_mw * np.sin(2 * math.pi * position)
+        return np.asarray(world.background_mw * ((position < world.pulse) - world.pulse), np.float64)
+    return np.asarray(world.background_mw * np.sin(2 * math.pi * position), np.float64)
 
 
 def _first_order(shocks: Array, memory_s: float) -> Array:
@@ -140,7 +140,7 @@ def _first_order(shocks: Array, memory_s: float) -> Array:
 
     keep = math.exp(-FINE_S / memory_s)
     found, _ = lfilter([math.sqrt(1 - keep * keep)], [1, -keep], shocks[1:], zi=[keep * shocks[0]])
-    return np.concatenate([shocks[:1], found])
+    return np.concatenate([shocks[:1], np.asarray(found, np.float64)])
 
 
 def _filtered(mw: Array, tau_s: float) -> Array:
@@ -150,4 +150,4 @@ def _filtered(mw: Array, tau_s: float) -> Array:
         return mw
     keep = math.exp(-FINE_S / tau_s)
     found, _ = lfilter([1 - keep], [1, -keep], mw, zi=[keep * mw[0]])
-    return found
+    return np.asarray(found, np.float64)

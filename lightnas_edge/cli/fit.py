@@ -112,6 +112,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             _print_fit(predictor, out, compare=arguments.compare)
             _print_plans(plans)
+    if not arguments.json and "energy_mj" not in metrics:
+        info(_energy_line([*([lut] if lut else []), *samples]))
     if arguments.json:
         print_json(records[0] if len(records) == 1 else records)
     return 0
@@ -150,6 +152,15 @@ def _fit(
         metric=metric, seed=arguments.seed, simulated=predictor.simulated,
     )  # fmt: skip
     return predictor, plans
+
+
+def _energy_line(tables: Sequence[luts.Lut]) -> str:
+    """Whether joules could be predicted from the same tables."""
+    if any(
+        entry.energy_mj is not None for table in tables for entry in (*table.entries.values(), *table.networks.values())
+    ):
+        return "energy is measured in these tables: predict it with --metric energy_mj"
+    return "energy: not available; the tables have latency alone"
 
 
 def _print_fit(predictor: Predictor, out: Path, *, compare: bool) -> None:

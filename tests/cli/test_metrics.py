@@ -99,3 +99,26 @@ def test_one_file_cannot_hold_two_metrics(measured, monkeypatch):
     )  # fmt: skip
 
     assert answer.code == 2 and "one --metric at a time" in answer.err
+
+
+def test_range_shows_joules_with_the_latency_of_a_table_that_has_both(measured, monkeypatch):
+    monkeypatch.chdir(measured)
+
+    found = json.loads(run("range", "--space", "tiny", "--lut", "ops.lut.jsonl", "--json").out)
+    text = run("range", "--space", "tiny", "--lut", "ops.lut.jsonl").out
+
+    assert 0 < found["lowest"]["energy_mj"] < found["highest"]["energy_mj"]
+    assert text.count(" mJ") == 2
+
+
+def test_range_reports_that_energy_is_not_available_where_it_was_not_measured(measured, monkeypatch):
+    monkeypatch.chdir(measured)
+    lines = (measured / "ops.lut.jsonl").read_text().splitlines()
+    latency = [line for line in lines if '"energy":{"' not in line or '"kind":"lut"' in line]
+    (measured / "latency.lut.jsonl").write_text("\n".join(latency) + "\n")
+
+    found = json.loads(run("range", "--space", "tiny", "--lut", "latency.lut.jsonl", "--json").out)
+    text = run("range", "--space", "tiny", "--lut", "latency.lut.jsonl").out
+
+    assert found["lowest"]["energy_mj"] is None
+    assert text.count("energy not available") == 2
