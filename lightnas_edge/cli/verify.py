@@ -86,6 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
     hosts = chosen_hosts(arguments.host) if arguments.host else []
     if len(hosts) > 1:
         return _run_on_units(arguments)
+    arguments.host = hosts[0] if hosts else arguments.host
     if arguments.model is not None:
         found, code = [_verified_model(arguments)], 0
     else:
