@@ -59,6 +59,16 @@ class Command(NamedTuple):
         return self.process.poll() is None
 
     @property
+    def started(self) -> bool:
+        """Whether it is the program that gets signals: a Ctrl-C while Python itself starts ends in Python's traceback."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return True  # it has ended
+        caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), None)
+        return caught is None or bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+    @property
     def text(self) -> str:
         return self.output.read_text(encoding="utf-8", errors="replace")
 

@@ -78,7 +78,7 @@ def _signal_to_host(signum: int) -> Script:
     def script(run: Run) -> None:
         command = run.start()
         run.moment(command)
-        command.process.send_signal(signum)
+        run.interrupt(command, signum)
         run.end(command)
 
     return script
@@ -207,7 +207,7 @@ def pid_used_again(run: Run) -> None:
     _other_process(run, other_boot=False, ticks=run.random.random() < 0.5)
     command = run.start()
     run.moment(command)
-    command.process.send_signal(signal.SIGINT)  # it must reach no other process
+    run.interrupt(command, signal.SIGINT)  # it must reach no other process
     run.end(command)
 
 
@@ -426,7 +426,7 @@ def store_file_left(run: Run) -> None:
     (run.bench.home / "board-setup.json.clocks").write_text("[]")
     command = run.start()
     run.moment(command)
-    command.process.send_signal(signal.SIGINT)
+    run.interrupt(command, signal.SIGINT)
     run.end(command)
 
 

@@ -86,6 +86,11 @@ class Run:
         found = self.bench.processes(role) if role is not None else []
         return found[0] if found else None
 
+    def interrupt(self, command: Command, signum: int) -> None:
+        """Send a signal to the program."""
+        self._until(command, lambda: command.started)
+        command.process.send_signal(signum)
+
     def visits(self, command: Command) -> None:
         """Wait for a seeded number of visits."""
         wanted = self.random.randrange(1, self.bench.total - 1)
