@@ -1,8 +1,8 @@
 """Two copies of one journal, on the board and on this side: bringing this side's up to date, and mending a damaged one.
 
 Usually this side's copy is the beginning of the board's file, and only what follows is fetched. Where a disk, a power cut
-or an editor has damaged one of them, the checksum of each line tells the intact copy from the damaged one: every line that
-is intact on either side stays. What is damaged on both sides is measured again.
+or an editor has damaged one of them, the checksum of each line shows which copy of it is intact: every line that is intact on
+either side stays. What is damaged on both sides is measured again.
 """
 
 from __future__ import annotations

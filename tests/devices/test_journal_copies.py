@@ -166,7 +166,7 @@ def test_two_intact_lines_that_differ_are_named_with_both_places(tmp_path):
     ],
     ids=["other header", "no header", "nothing in common", "other file"],
 )
-def test_what_cannot_be_told_to_be_one_journal_is_not_merged(tmp_path, here, there, message):
+def test_what_is_not_surely_one_journal_is_not_merged(tmp_path, here, there, message):
     with pytest.raises(ContradictionError, match=message):
         merged(tmp_path, here, there)
     assert (tmp_path / "here").read_bytes() == here
