@@ -65,10 +65,9 @@ def without_common_lines(windows: Sequence[Series], step_mw: float) -> List[Seri
             break  # where a window is still, there is no load that all share
         weights = [1.0 / variance for variance in variances]
         total = float(sum(len(series.mw) for series in found))  # the weighted sum of squares
-        if _explained_by_slope(found, weights) > 0.5 * total:
-            break  # a drift of the board is no line of a long period
         best = max((_line(found, weights, each) for each in candidates), key=lambda line: line.explained)
-        if best.explained < EXPLAINED * total:
+        # A drift of the board is no line of a long period.
+        if best.explained < max(EXPLAINED * total, _explained_by_slope(found, weights)):
             break
         found = [
             Series(series.start_s, series.period_s, [mw - part for mw, part in zip(series.mw, parts)])
