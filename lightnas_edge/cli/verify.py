@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import devices
 from devices import DeviceError
-from lightnas_edge.cli._console import UsageError, info, print_json
+from lightnas_edge.cli._console import UsageError, info, print_json, report_error
 from lightnas_edge.cli._fleet import for_each_host, unit_folder
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
 from lightnas_edge.cli._model_options import add_model, add_model_measuring, chosen_model, model_settings
 from lightnas_edge.cli._model_profile import show_changes
 from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, sudo_password
+from lightnas_edge.cli._power_modes import chosen_modes, modes_json, show_modes
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.cli._verdicts import (
     EXIT,
@@ -25,7 +26,9 @@ from lightnas_edge.cli._verdicts import (
     show,
     write_files_for_ci,
 )
+from lightnas_edge.errors import LightnasEdgeError
 from lightnas_edge.fleet import chosen_hosts
+from lightnas_edge.fleet.campaign import file_name
 from lightnas_edge.measuring import Settings, sentinels
 from lightnas_edge.runs import Run
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from lightnas_edge.deploy import Verification
     from lightnas_edge.deploy.references import Reference
     from lightnas_edge.models import Model
+    from lightnas_edge.records.deployment import VerificationRecord
 
 MODEL_OPTIONS = (
     "--reference",
@@ -66,6 +70,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="visits of the network (default: as many as the budgets' statistics need)",
     )
     add_sustained(parser)
+    parser.add_argument(
+        "--power-modes", metavar="all|MODE,...",
+        help="with --model: a verdict for each power mode, and the one that needs the least energy; needs sudo; restored afterwards",
+    )  # fmt: skip
     add_board(parser)
     parser.add_argument("--data", metavar="DIR", help="labelled images (default: the data of the search)")
     group = add_model(parser)
@@ -87,6 +95,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if len(hosts) > 1:
         return _run_on_units(arguments)
     arguments.host = hosts[0] if hosts else arguments.host
+    if arguments.power_modes is not None:
+        return _run_in_modes(arguments)
     if arguments.model is not None:
         found, code = [_verified_model(arguments)], 0
     else:
@@ -136,6 +146,29 @@ def _run_on_units(arguments: argparse.Namespace) -> int:
             "kind": "fleet-verification", "fleet": fleet.to_json(), "verifications": [record.to_json() for record in records],
         })  # fmt: skip
     return max([code, *(EXIT[record.verdict] for record in records)])
+
+
+def _run_in_modes(arguments: argparse.Namespace) -> int:
+    """A model file, in one power mode after the other."""
+    if arguments.model is None or arguments.power_mode is not None or arguments.host is None:
+        raise UsageError("--power-modes needs --model and --host, and no --power-mode")
+    folder = arguments.out or Path(f"verify-{chosen_model(arguments).facts.name}")
+    found: dict[str, VerificationRecord] = {}
+    for mode in chosen_modes(arguments.power_modes, arguments.host):
+        info(f"power mode {mode}")
+        mine = {"power_mode": mode, "energy": True, "out": folder / "modes" / file_name(mode)}
+        try:
+            found[mode] = _verified_model(argparse.Namespace(**{**vars(arguments), **mine})).record
+        except LightnasEdgeError as error:  # a mode that this release or this user cannot set costs that mode alone
+            report_error(f"power mode {mode}: {error}\n  {error.hint}", error)
+    if not found:
+        return 1
+    write_files_for_ci(arguments, list(found.values()))
+    if arguments.json:
+        print_json(modes_json(found))
+    else:
+        show_modes(found)
+    return min(EXIT[record.verdict] for record in found.values())  # one mode that keeps the budget is enough
 
 
 def _verified_run(run: Run, arguments: argparse.Namespace) -> Verification:

@@ -136,3 +136,27 @@ def test_two_units_give_none(model):
 
     (guarantee,) = json.loads(answer.out)["fleet"]["guarantees"]
     assert guarantee["verdict"] == "not available" and guarantee["more_units"] == 1
+
+
+def test_every_power_mode_has_a_verdict_and_the_one_with_the_least_energy_is_named(model):
+    answer = run(
+        "verify", "--model", model, "--host", "virtual:jetson-nano#1", "--precision", "fp16", "--latency-ms", 50, "--rounds", 12,
+        "--out", "v", "--power-modes", "all", "--json",
+    )  # fmt: skip
+
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    modes = {each["power_mode"]: each["verification"] for each in found["modes"]}
+    assert set(modes) == {"MAXN", "5W"}
+    assert [record["fingerprint"]["power_mode"] for record in modes.values()] == list(modes)
+    energies = {mode: record["energy"]["gross_mj"] for mode, record in modes.items()}
+    assert found["lowest_energy"] == min(energies, key=energies.get)
+    assert energies["5W"] < energies["MAXN"]
+
+
+def test_a_power_mode_that_the_board_lacks_is_named_with_those_it_has(model):
+    answer = run(
+        "verify", "--model", model, "--host", "virtual:jetson-nano#1", "--latency-ms", 50, "--power-modes", "12W"
+    )
+
+    assert answer.code == 2 and "no mode 12W" in answer.err and "MAXN" in answer.err
