@@ -123,7 +123,9 @@ class EnergyErrorParts(Record):
 
     random_mj: ErrorSize  # a standard error; differs from visit to visit
     freedom: Annotated[float, Field(ge=1, le=1e9)]  # its degrees of freedom
-    shared_mj: Annotated[tuple[ErrorSize, ...], Field(max_length=20)]  # bounds on errors that all visits of a load have alike, such as rounding
+    shared_mj: Annotated[
+        tuple[ErrorSize, ...], Field(max_length=20)
+    ]  # bounds on errors that all visits of a load have alike, such as rounding
 
 
 class EnergyEstimate(Record):

@@ -56,7 +56,9 @@ def read_kernels(model: bytes, batch: Optional[int]) -> Kernels:
         _forget_open_shapes(loaded.graph)
         graph = onnx.shape_inference.infer_shapes(loaded, data_prop=True).graph
     except Exception as err:
-        raise MeasureError("load", "this is no ONNX model: {}".format((str(err).strip() or type(err).__name__).splitlines()[0][:200]))
+        raise MeasureError(
+            "load", "this is no ONNX model: {}".format((str(err).strip() or type(err).__name__).splitlines()[0][:200])
+        )
     reader = _Reader(graph, onnx.TensorProto)
     open_shapes = reader.open_shapes()
     if open_shapes:

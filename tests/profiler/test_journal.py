@@ -12,7 +12,15 @@ HEADER = {"kind": "lut", "schema": 1, "fingerprint": {"threads": 1}, "space_sha2
 
 
 def visit(number):
-    return {"kind": "visit", "key": f"op{number}", "operator": {}, "round": 0, "samples_ms": [0.5], "energy": None, "error": None}
+    return {
+        "kind": "visit",
+        "key": f"op{number}",
+        "operator": {},
+        "round": 0,
+        "samples_ms": [0.5],
+        "energy": None,
+        "error": None,
+    }
 
 
 def written(path, visits):

@@ -184,7 +184,14 @@ def test_a_setup_note_that_names_a_foreign_file_is_refused(tmp_path):
 
 
 def test_no_content_of_a_lock_or_a_request_to_the_guard_ends_in_a_traceback(capsys):
-    lock = {"pid": 77, "boot_id": "b", "start_ticks": 1, "command": "c", "job": "0" * 16, "started": "2026-01-01T00:00:00Z"}
+    lock = {
+        "pid": 77,
+        "boot_id": "b",
+        "start_ticks": 1,
+        "command": "c",
+        "job": "0" * 16,
+        "started": "2026-01-01T00:00:00Z",
+    }
     asker = {"pid": 77, "boot_id": "b", "start_ticks": 1, "command": "c"}
     request = {
         "home": 7,
