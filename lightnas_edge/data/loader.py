@@ -109,7 +109,7 @@ class Loader:
                 if faults:
                     raise DataError(
                         "cannot read " + "\n  ".join(faults),
-                        hint="repair or remove it, then run the same command again",
+                        hint="repair or remove it, then run the same command again; a search or a training adds --fresh, since its images are others",
                     )
                 yield pixels, labels
         except RuntimeError as error:
