@@ -60,10 +60,9 @@ class Score:
 
     @property
     def meets(self) -> bool:
-        # 1.0 for the width is the aim of a calibrated interval; a sample of 300 scatters around it
         return (
             self.coverage >= COVERAGE
-            and self.width <= WIDTH
+            and 1.0 <= self.width <= WIDTH
             and abs(self.bias) < BIAS
             and (self.unavailable == 0 or self.needed > ORACLE)
         )

@@ -174,8 +174,8 @@ def estimate(
         except EnergyError as err:
             reason = "no net energy: while idle: {}".format(err)
     levels, warnings = _levels(work, idle, busy, progress, facts)
-    batches = batches_between(progress, busy.start_s + rules.settle_s, busy.end_s)
-    batch_s = (busy.end_s - busy.start_s - rules.settle_s) / batches if batches > 0.0 else 0.0
+    batches = batches_between(progress, *work.stands_for)
+    batch_s = (work.stands_for.end_s - work.stands_for.start_s) / batches if batches > 0.0 else 0.0
     if batch_s <= 0.0:
         return energy._replace(reason="no batch ended after settling")
     energy = energy._replace(

@@ -7,7 +7,7 @@ weighted by how well it predicts the cosines. Filter and rounding of the sensor 
 """
 
 import math
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from profiler.power.interval import CONFIDENCE, RandomError
 
@@ -35,8 +35,19 @@ class Fit(NamedTuple):
     variances: List[float]  # of the cosines 1, 2, ... under the most likely hypothesis
 
 
-def fit(mw: Sequence[float], period_s: float, tau_s: float, step_mw: float) -> Fit:
-    """Of equidistant samples, with trends and lines left in. `step_mw`: of the rounding; 0 where it is not known."""
+def fit(
+    mw: Sequence[float],
+    period_s: float,
+    tau_s: float,
+    step_mw: float,
+    spoilt: FrozenSet[int] = frozenset(),
+) -> Fit:
+    """Of equidistant samples, with trends and lines left in.
+
+    Args:
+        step_mw: of the rounding; 0 where it is not known.
+        spoilt: cosines that do not count, from 1 for the slowest: what was fitted and subtracted before took them with it.
+    """
     group = max(1, -(-len(mw) // MOST_SAMPLES))
     mw = [sum(mw[start : start + group]) / group for start in range(0, len(mw) - group + 1, group)]
     period_s *= group
@@ -48,6 +59,7 @@ def fit(mw: Sequence[float], period_s: float, tau_s: float, step_mw: float) -> F
     if largest <= 1e-9 * max(abs(mw[0]), 1.0) ** 2:
         return Fit(RandomError(0.0, FREEDOM), [max(floor, 1e-9)] * len(squares))
     shapes = _shapes(count, period_s, tau_s, len(squares))
+    counted = [index for index in range(len(squares)) if index + 1 not in spoilt]
     low, high = max(0.1 * floor, 1e-3 * largest / len(squares)), 16.0 * max(largest, floor)
     ratio = (high / low) ** (1.0 / (STRENGTHS - 1))
     found: List[Tuple[float, float]] = []  # (log of the weight, variance of the mean)
@@ -56,7 +68,7 @@ def fit(mw: Sequence[float], period_s: float, tau_s: float, step_mw: float) -> F
         for shape in shapes:
             variances = [strength * share + floor for share in shape.variances]
             fits = shape.log_weight - 0.5 * sum(
-                math.log(variance) + square / variance for variance, square in zip(variances, squares)
+                math.log(variances[index]) + squares[index] / variances[index] for index in counted
             )
             found.append((fits, strength / count))
             if best is None or fits > best[0]:

@@ -1,7 +1,7 @@
 """The power of a window, from its samples: the mean, and how far it may lie from what the load draws in the long run."""
 
 import math
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from profiler.power import fluctuation, periodic
 from profiler.power.interval import RandomError
@@ -9,6 +9,7 @@ from profiler.power.periodic import Series
 from profiler.power.trace import Samples
 
 LONGEST_GAP = 0.3  # share of a window that may lack samples in one piece
+SPEED_COSINES = frozenset([1])  # half a period in a window: a fit of one unknown takes about one
 SPEED_CHANGE = 0.02  # relative standard deviation of the speed; below it the speed is steady
 _SPEED_BIN_S = 0.25
 _GRID_S = 0.02  # of the filter that the speed is sent through
@@ -32,8 +33,10 @@ class Steady(NamedTuple):
 
     samples: int
     mean_mw: float  # each sample weighted by the time that it stands for
+    stands_for: Window  # all of them together: the batches of this time are those of the energy
     series: Series  # the same on an even grid; gaps are filled with straight lines
     first_mw: Optional[float]  # the last sample before the window
+    spoilt: FrozenSet[int] = frozenset()  # cosines of the window that a fit to the speed has taken with it
 
     @property
     def middle_s(self) -> float:
@@ -74,12 +77,16 @@ def steady_samples(trace: Samples, window: Window, settle_s: float, min_steady_s
     # A counter's reading covers the time since the one before, a momentary one the time around it.
     if cumulative:
         earlier = [t_s for t_s, _ in trace if t_s < points[0][0]][-1:]
-        weights = [points[0][0] - earlier[0] if earlier else period_s, *gaps]
+        edges = [earlier[0] if earlier else points[0][0] - period_s, *(t_s for t_s, _ in points)]
     else:
-        weights = [(left + right) / 2.0 for left, right in zip(gaps[:1] + gaps, gaps + gaps[-1:])]
+        ends = [max(start_s, points[0][0] - period_s / 2.0), min(window.end_s, points[-1][0] + period_s / 2.0)]
+        between = [(left[0] + right[0]) / 2.0 for left, right in zip(points[:-1], points[1:])]  # noqa: RUF007
+        edges = [ends[0], *between, ends[1]]
+    weights = [right - left for left, right in zip(edges[:-1], edges[1:])]  # noqa: RUF007
     mean_mw = sum(weight * mw for weight, (_, mw) in zip(weights, points)) / sum(weights)
+    stands_for = Window(edges[0], edges[-1])
     before = [mw for t_s, mw in trace if t_s < window.start_s]
-    return Steady(len(points), mean_mw, _even(points, period_s), before[-1] if before else None)
+    return Steady(len(points), mean_mw, stands_for, _even(points, period_s), before[-1] if before else None)
 
 
 def without_speed(steady: Steady, window: Window, progress: Progress, tau_s: float) -> Optional[Steady]:
@@ -113,7 +120,8 @@ def without_speed(steady: Steady, window: Window, progress: Progress, tau_s: flo
     slope = sum((value - x_mean) * (mw - y_mean) for value, mw in zip(x, series.mw)) / moment
     lag_mw = tau_s * slope * (x[-1] - x[0]) / series.span_s
     rest = [mw - slope * (value - x_mean) for value, mw in zip(x, series.mw)]
-    return steady._replace(mean_mw=steady.mean_mw + lag_mw, series=Series(series.start_s, series.period_s, rest))
+    cleaned = Series(series.start_s, series.period_s, rest)
+    return steady._replace(mean_mw=steady.mean_mw + lag_mw, series=cleaned, spoilt=SPEED_COSINES)
 
 
 def level(steady: Steady, tau_s: float, steps_mw: Sequence[float], seen_variance: float) -> Level:
@@ -129,7 +137,7 @@ def level(steady: Steady, tau_s: float, steps_mw: Sequence[float], seen_variance
     else:
         cleaned = periodic.Cleaned(steady.series, 0.0, 1.0)
     series = cleaned.series
-    error = fluctuation.fit(series.mw, series.period_s, tau_s, step_mw).error
+    error = fluctuation.fit(series.mw, series.period_s, tau_s, step_mw, steady.spoilt).error
     return Level(
         mean_mw=steady.mean_mw - cleaned.removed_mw,
         error=error.times(cleaned.factor),

@@ -137,7 +137,10 @@ def test_an_older_idle_window_counts_by_its_time():
 
 
 def test_power_and_time_are_taken_from_the_same_batches():
-    """10 ms and 9 W a batch, from the middle on 20 ms and 6 W: the steady part has 80 of the one and 150 of the other."""
+    """10 ms and 9 W a batch, from the middle on 20 ms and 6 W: the steady part has 80 of the one and 147.5 of the other.
+
+    The last sample, at 11.9 s, stands for the time up to 11.95 s.
+    """
     busy = Window(6, 12)
     marks = [(6 + index * 0.01, index) for index in range(300)]
     progress = marks + [(9 + index * 0.02, 300 + index) for index in range(151)]
@@ -145,9 +148,44 @@ def test_power_and_time_are_taken_from_the_same_batches():
 
     energy = estimate(trace, busy, progress, None, None, sensor(tau_s=0.001))
 
-    assert energy.batch_ms == pytest.approx(3.8 / 230 * 1e3)
-    assert energy.gross_mj == pytest.approx((80 * 90 + 150 * 120) / 230, rel=0.01)
+    assert energy.batch_ms == pytest.approx(3.75 / 227.5 * 1e3)
+    assert energy.gross_mj == pytest.approx((80 * 90 + 147.5 * 120) / 227.5, rel=0.01)
     assert any("speed changed" in warning for warning in energy.warnings)
+
+
+def test_power_is_the_mean_over_the_time_in_which_batches_are_counted():
+    """The first sample is at the window's start, the last a period before its end; a rising power is not taken for an earlier one."""
+    rising = [(index / 10, 1000 + 10.0 * index) for index in range(80)]
+
+    found = steady_samples(rising, Window(1.0, 7.0), 0.0, 5.0, cumulative=False)
+
+    start_s, end_s = found.stands_for
+    assert (start_s, end_s) == (pytest.approx(1.0), pytest.approx(6.95))
+    assert found.mean_mw == pytest.approx(1000 + 100 * (start_s + end_s) / 2, abs=0.1)
+
+
+def test_what_a_fit_has_taken_with_it_is_no_evidence_of_a_short_memory():
+    """Noise of a long memory, of which a step in the middle was subtracted: its slowest cosine is gone."""
+    generator = random.Random(0)
+    narrower = []
+    for _ in range(30):
+        level, mw = 0.0, []
+        for _ in range(100):
+            level = 0.95 * level + generator.gauss(0.0, 25.0)
+            mw.append(5000.0 + level)
+        step = [-1.0] * 50 + [1.0] * 50
+        share = sum(side * value for side, value in zip(step, mw, strict=True)) / 100
+        rest = [value - share * side for side, value in zip(step, mw, strict=True)]
+        whole = fluctuation.fit(mw, 0.1, 0.44, 40.0).error.standard_error
+        blind, aware = (
+            fluctuation.fit(rest, 0.1, 0.44, 40.0, spoilt).error.standard_error
+            for spoilt in (frozenset(), frozenset([1]))
+        )
+        narrower.append((blind / whole, aware / whole))
+
+    blind, aware = (statistics.median(each) for each in zip(*narrower, strict=True))
+    assert blind < 0.85
+    assert aware > blind + 0.05
 
 
 def test_a_level_between_two_steps_that_it_crosses_often_is_not_rounded():
