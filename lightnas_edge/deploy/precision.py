@@ -155,7 +155,9 @@ def measure_precisions(
             built = exports[candidate.precision]
             own = replace(settings, precision=candidate.precision)
             job = write_export_job(Path(scratch) / candidate.precision, run, network, built.content, own, scored)
-            journal = unfinished_journal(run.precision_folder / candidate.precision, built.record.sha256)
+            journal = unfinished_journal(
+                run.precision_folder / candidate.precision, built.record.sha256, connection.name
+            )
             candidate.turn = Turn(candidate.precision, key, job, journal)
         take_turns([each.turn for each in candidates if each.turn], connection, passes, on_progress, sudo_password)
         contenders = []

@@ -110,7 +110,7 @@ def measure_model_precisions(
                 Path(scratch) / candidate.precision, replace(settings, precision=candidate.precision), file.content,
                 file.facts.to_json(), inputs=inputs_bytes(file, reference.inputs), runs=reference.runs,
             )  # fmt: skip
-            journal = unfinished_journal(folder / candidate.precision, file.facts.sha256)
+            journal = unfinished_journal(folder / candidate.precision, file.facts.sha256, connection.name)
             candidate.turn = Turn(candidate.precision, model_key(file.content), job, journal)
         take_turns([each.turn for each in candidates if each.turn], connection, passes, on_progress, sudo_password)
     contenders = []

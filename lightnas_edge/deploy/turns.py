@@ -15,6 +15,7 @@ import numpy as np
 
 import luts
 from devices import AgentFailedError, Connection, Status
+from lightnas_edge.files import sha256_of
 from lightnas_edge.measuring import Job, measure
 from lightnas_edge.records.job import JobManifest
 
@@ -144,10 +145,13 @@ def take_turns(
             turn.take(connection, number, passes, report, sudo_password)
 
 
-def unfinished_journal(folder: Path, sha256: str) -> Path:
-    """Of an interrupted measurement of this file; those of other files are removed."""
-    journal = folder / f"unfinished-{sha256[:12]}.jsonl"
+def unfinished_journal(folder: Path, sha256: str, host: str) -> Path:
+    """Of an interrupted measurement of this file on this board; those of other files are removed.
+
+    One board does not continue what another one measured: two units would stand in one verdict.
+    """
+    of_file = f"unfinished-{sha256[:12]}-"
     for path in folder.glob("unfinished-*.jsonl"):
-        if path != journal:
+        if not path.name.startswith(of_file):
             path.unlink()
-    return journal
+    return folder / f"{of_file}{sha256_of(host.encode())[:8]}.jsonl"

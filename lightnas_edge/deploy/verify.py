@@ -12,6 +12,7 @@ import devices
 from devices import Connection, Status
 from lightnas_edge.deploy.judge import Judgement, check_targets, result_line
 from lightnas_edge.deploy.statistics import CONFIDENCE, least_rounds
+from lightnas_edge.deploy.turns import unfinished_journal
 from lightnas_edge.deploy.verify_export import (
     ScoredImages,
     arithmetic_of,
@@ -141,7 +142,7 @@ def verify_network(
         scored = ScoredImages.of(run, network, data, images, settings.batch)
         predictors = {path: load_predictor(path, run.space) for path in run.predictors.values()}
         predicted = predictions(run, predictors, arithmetic_of(export.record), confidence=confidence)
-        journal = _unfinished_journal(run, export)
+        journal = unfinished_journal(run.verify_folder, export.record.sha256, connection.name)
         measured = measure_export(
             run, network, export.content, connection, journal, settings, scored,
             on_progress=on_progress, sudo_password=sudo_password,
@@ -161,12 +162,3 @@ def _export_for(run: Run, batch: int) -> Export:
             hint=f"`lightnas-edge export {shlex.quote(str(run.folder))}` writes it for the predictor's batch",
         )
     return export
-
-
-def _unfinished_journal(run: Run, export: Export) -> Path:
-    """Of a verification of this export that has not finished; those of other exports are removed."""
-    journal = run.verify_folder / f"unfinished-{export.record.sha256[:12]}.jsonl"
-    for path in run.verify_folder.glob("unfinished-*.jsonl"):
-        if path != journal:
-            path.unlink()
-    return journal

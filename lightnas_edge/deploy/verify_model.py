@@ -16,6 +16,7 @@ from lightnas_edge.deploy.judge import Evidence, Judgement, check_targets, judge
 from lightnas_edge.deploy.profile_model import convolution_groups, timed_layers
 from lightnas_edge.deploy.references import Arrays, Reference, compare
 from lightnas_edge.deploy.statistics import CONFIDENCE
+from lightnas_edge.deploy.turns import unfinished_journal
 from lightnas_edge.deploy.verify import Verification
 from lightnas_edge.deploy.verify_export import why_not_measured
 from lightnas_edge.errors import ModelError, RecordError, VerifyError
@@ -66,10 +67,7 @@ def verify_model(
     """
     check_targets(targets)
     folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / f"unfinished-{model.facts.sha256[:12]}.jsonl"
-    for path in folder.glob("unfinished-*.jsonl"):
-        if path != journal:
-            path.unlink()
+    journal = unfinished_journal(folder, model.facts.sha256, connection.name)
     with tempfile.TemporaryDirectory(prefix="lightnas-edge-job-") as scratch:
         job = write_model_job(
             Path(scratch) / "job", settings, model.content, model.facts.to_json(),
