@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from devices.connection import Connection
+from devices.errors import InventoryError
+from devices.inventory import read_groups
 from devices.local import LocalConnection
 
 
@@ -12,7 +14,7 @@ def connect(host: str) -> Connection:
     An address is HOST or USER@HOST:PORT.
 
     Raises:
-        InventoryError: there is no such virtual board, or boards.toml is faulty.
+        InventoryError: there is no such virtual board, it is a group of boards, or boards.toml is faulty.
         BoardUnreachableError: it cannot be reached.
     """
     if host == "localhost":
@@ -21,6 +23,12 @@ def connect(host: str) -> Connection:
         from devices.virtual import VirtualConnection
 
         return VirtualConnection(host)
+    boards = read_groups().get(host)
+    if boards is not None:
+        raise InventoryError(
+            f"{host} is a group of {len(boards)} boards, and one board is needed here",
+            hint=f"its boards: {', '.join(boards)}",
+        )
     from devices.ssh import connect_ssh  # paramiko takes a while to import
 
     return connect_ssh(host)

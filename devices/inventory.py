@@ -208,6 +208,7 @@ def _faults_of_groups(groups: Any, boards: dict[str, Any]) -> list[str]:
     if not isinstance(groups, dict):
         return [f"groups: expected a table of lists, found {groups!r}"]
     faults = [f"groups.{name}: a board has this name" for name in groups if name in boards]
+    faults += [f"groups.{name}: this name means this machine" for name in groups if name == "localhost"]
     for name, hosts in groups.items():
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
             faults.append(f"groups.{name!r}: a name has letters, digits, '-', '_' and '.'")

@@ -15,10 +15,15 @@ def chosen_hosts(text: str) -> list[str]:
     """The hosts of a list with commas, in which a group's name stands for its boards; each once, in that order.
 
     Raises:
-        InventoryError: boards.toml has errors.
+        InventoryError: the text names no board, or boards.toml has errors.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    groups = devices.read_groups()
+    if not names:
+        raise devices.InventoryError(
+            f"--host {text!r} names no board", hint="for example --host localhost, or --host orin1,orin2"
+        )
+    needs_groups = any(name != "localhost" and not name.startswith("virtual:") for name in names)
+    groups = devices.read_groups() if needs_groups else {}
     return list(dict.fromkeys(host for name in names for host in groups.get(name, (name,))))
 
 
