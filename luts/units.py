@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,8 @@ def compare_units(tables: Mapping[str, Lut], metric: str = "latency_ms") -> Unit
 def write_pooled(tables: Sequence[Lut], path: Path) -> Lut:
     """One table from several of equal fingerprint, one journal after the other; every visit once.
 
+    A file at `path` that holds other lines becomes `.old`.
+
     Raises:
         FingerprintError: they are of different models or states.
         LutError: no table, or `path` is one of them.
@@ -125,22 +128,34 @@ def write_pooled(tables: Sequence[Lut], path: Path) -> Lut:
     if any(lut.path.resolve() == path.resolve() for lut in tables):
         raise LutError(f"{path} is one of the tables to merge", hint="name another file with --out")
     require_same_board(tables)
-    seen: set[tuple[str, str, int, str]] = set()
+    seen: set[tuple[str, ...]] = set()
     lines: list[bytes] = []
     for lut in tables:
         for line in lut.path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
             sums = checksum(line.strip())
             if sums is None or sums[0] != sums[1]:
                 continue
-            record = json.loads(line)
-            if record["kind"] == "visit":
-                place = (record["key"], record["session"], record["round"], record.get("phase", "rounds"))
-                if place in seen:
-                    continue
-                seen.add(place)
+            place = _place(line)
+            if place is not None and place in seen:
+                continue
+            seen.update(() if place is None else (place,))
             lines.append(line.strip())
+    if path.exists() and not set(path.read_bytes().splitlines()) <= set(lines):
+        os.replace(path, path.with_name(path.name + ".old"))
     write_atomic(path, b"\n".join(lines) + b"\n")
     return read(path)
+
+
+def _place(line: bytes) -> tuple[str, ...] | None:
+    """What distinguishes a visit from all others; None of a header, and of a line that is neither."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.get("kind") != "visit":
+        return None
+    parts = {"phase": "rounds", **record}
+    return tuple(repr(parts.get(name)) for name in ("key", "session", "round", "phase"))
 
 
 def _session_deviation(tables: Sequence[Lut]) -> float:

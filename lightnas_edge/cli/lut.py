@@ -63,7 +63,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     for lut in tables:
         unit = lut.fingerprint.get("unit")
         by_unit.setdefault(str(unit) if unit else str(lut.path), []).append(lut)
-    named = {same[0].path.name if len(same) == 1 else unit: luts.merge(same) for unit, same in by_unit.items()}
+    named = {str(same[0].path) if len(same) == 1 else unit: luts.merge(same) for unit, same in by_unit.items()}
     has_energy = any(entry.energy_mj for lut in tables for entry in lut.entries.values())
     metrics = ["latency_ms", *(["energy_mj"] if has_energy else [])]
     comparisons = [luts.compare_units(named, metric) for metric in metrics] if len(named) > 1 else []
