@@ -82,8 +82,18 @@ class FleetReport:
         ]  # fmt: skip
 
 
-def open_fleet(arguments: argparse.Namespace, *, sets_state: bool = False) -> Fleet | None:
+def require_one_host(arguments: argparse.Namespace, what: str, *, hint: str) -> None:
+    """Before any board is asked. Raises UsageError: --host names several boards."""
+    if len(chosen_hosts(arguments.host)) > 1:
+        raise UsageError(f"{what}: with one host only", hint=hint)
+
+
+def open_fleet(arguments: argparse.Namespace, *, backend: str | None = None, sets_state: bool = False) -> Fleet | None:
     """The boards that --host names; None where it names one, which `arguments.host` holds then.
+
+    Args:
+        backend: that measures; the board's default when None.
+        sets_state: the command sets power mode or clocks, so that those of now do not count.
 
     Raises:
         UsageError: an option for several hosts, and one host.
@@ -95,16 +105,17 @@ def open_fleet(arguments: argparse.Namespace, *, sets_state: bool = False) -> Fl
         given = [name for name in ("per_unit", "pool") if getattr(arguments, name, False)]
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')} needs several hosts: --host orin1,orin2")
-        arguments.host = hosts[0] if hosts else arguments.host
+        arguments.host = hosts[0]
         return None
     units = [_connected(host) for host in hosts]
-    backend = getattr(arguments, "backend", None)
 
     def probe(unit: Unit) -> ProbeResult | None:
         try:
             return None if unit.connection is None else devices.probe(unit.connection, backend)
+        except (HostKeyError, AuthenticationError):
+            raise
         except LOST as error:
-            unit.connection, unit.lost = None, str(error)
+            unit.connection, unit.lost = None, error
             return None
 
     info(f"{len(hosts)} boards: {', '.join(hosts)}")
@@ -116,8 +127,8 @@ def open_fleet(arguments: argparse.Namespace, *, sets_state: bool = False) -> Fl
         if found is not None and unit.connection is not None
     ]
     for unit in units:
-        if unit.lost:
-            warn(f"{unit.host}: {unit.lost}")
+        if unit.lost is not None:
+            warn(indented(f"{unit.host}: {unit.lost}", unit.lost.hint))
     if not alive:
         raise FleetError("none of the boards answers", hint="`lightnas-edge probe --host HOST` says more about each")
     identities = units_of(alive, sets_state=sets_state)
@@ -196,19 +207,18 @@ def measure_on_fleet(
     report = FleetReport(result, comparisons, None)
     _show_units(report, arguments.json)
     for outcome in result.lost:
-        warn(lost_line(outcome, finished=not result.left and not each))
+        warn(lost_lines(outcome, finished=not result.left and not each))
     if each:
         return job, report
     apart = [found for found in comparisons if not found.alike]
     if apart and not arguments.pool:
+        alone = "--per-unit completes one for each, " if "per_unit" in arguments else ""
         refuse_pooling(
             apart,
-            f"the tables of the units are in {folder}; --per-unit completes one for each, --pool makes one table of the middle "
-            "unit; both continue from what is measured",
+            f"the tables of the units are in {folder}; {alone}--pool makes one table of the middle unit; "
+            "the command continues from what is measured",
         )
         return job, report
-    if table.exists():
-        table.replace(table.with_name(table.name + ".old"))
     return job, FleetReport(result, comparisons, luts.write_pooled(list(result.tables.values()), table))
 
 
@@ -219,15 +229,14 @@ def for_each_host(arguments: argparse.Namespace, act: Callable[[str], Result]) -
     """
     hosts = chosen_hosts(arguments.host)
     if len(hosts) < 2:
-        return [act(hosts[0] if hosts else arguments.host)], 0
+        return [act(hosts[0])], 0
     results, worst = [], 0
     for number, host in enumerate(hosts, start=1):
         info(f"[{number}/{len(hosts)}] {host}")
         try:
             results.append(act(host))
         except LightnasEdgeError as error:
-            hint = "".join(f"\n  {line}" for line in error.hint.splitlines())
-            report_error(f"{host}: {error}{hint}", error)
+            report_error(indented(f"{host}: {error}", error.hint), error)
             worst = max(worst, error.exit_code)
     return results, worst
 
@@ -242,10 +251,16 @@ def unit_folder(folder: Path, host: str) -> Path:
     return folder / "units" / file_name(host)
 
 
-def lost_line(outcome: UnitOutcome, *, finished: bool) -> str:
-    """`orin2 lost after 41 of 120, finished elsewhere`, and the reason."""
+def lost_lines(outcome: UnitOutcome, *, finished: bool) -> str:
+    """`orin2 lost after 41 of 120, finished elsewhere`, the reason and the remedy."""
     rest = "finished elsewhere" if finished else "not finished"
-    return f"{outcome.host} lost after {outcome.measured} of {outcome.assigned}, {rest}\n  {outcome.lost}"
+    after = f"lost after {outcome.measured} of {outcome.assigned}" if outcome.assigned else "took no part"
+    return indented(f"{outcome.host} {after}, {rest}", f"{outcome.lost}\n{outcome.remedy}")
+
+
+def indented(line: str, rest: str) -> str:
+    """A line, and what follows it, moved to the right."""
+    return "\n".join([line, *(f"  {each}" for each in rest.splitlines())])
 
 
 def _connected(host: str) -> Unit:
@@ -254,7 +269,7 @@ def _connected(host: str) -> Unit:
     except (HostKeyError, AuthenticationError):
         raise
     except BoardUnreachableError as error:
-        return Unit(host, None, lost=str(error))
+        return Unit(host, None, lost=error)
 
 
 def show_ratios(found: luts.UnitComparison) -> None:

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightnas_edge.cli._console import info, print_result, print_table, warn
+from lightnas_edge.cli._console import info, print_result, print_table
 from lightnas_edge.cli._fleet import unit_folder
 from lightnas_edge.files import write_atomic
 from lightnas_edge.fleet.tolerance import guarantee
 from lightnas_edge.records.deployment import BudgetVerdict, VerificationRecord
+from lightnas_edge.records.differences import UNIT, require_equal_fingerprints
 from lightnas_edge.records.fleet import FleetGuarantee, FleetRecord, UnitValue
 
 if TYPE_CHECKING:
@@ -41,7 +42,17 @@ def show_guarantees(
 
     Args:
         lost: hosts that were not verified, with the reason.
+
+    Raises:
+        FingerprintError: the boards are of different models or states.
     """
+    for other in records[1:]:
+        require_equal_fingerprints(
+            records[0].fingerprint,
+            other.fingerprint,
+            f"{records[0].host} and {other.host}",
+            hint=f"their own verdicts are in {folder / 'units'}; a statement about all units needs units of one model in one state",
+        )
     metrics = dict.fromkeys(budget.metric for record in records for budget in record.budgets if _is_measured(budget))
     record = FleetRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -61,8 +72,6 @@ def show_guarantees(
         print_result(f"all units{simulated}: {found.reason}")
     if record.guarantees:
         info(f"assumption: {record.guarantees[0].assumption}")
-    for host, reason in record.lost.items():
-        warn(f"{host} was not verified: {reason}")
     info(f"record: {path}")
     return record
 
@@ -73,7 +82,7 @@ def _guarantee(metric: str, records: Sequence[VerificationRecord]) -> FleetGuara
         budget = record.budget(metric)
         if budget is not None and _is_measured(budget) and budget.value is not None:
             first = first or budget
-            unit = record.fingerprint.get("unit")
+            unit = record.fingerprint.get(UNIT)
             values.append(
                 UnitValue(
                     host=record.host,

@@ -10,7 +10,7 @@ from pathlib import Path
 import devices
 import luts
 from lightnas_edge.cli._console import UsageError, percent, print_json, print_result
-from lightnas_edge.cli._fleet import FleetReport, add_fleet, measure_on_fleet, open_fleet
+from lightnas_edge.cli._fleet import FleetReport, add_fleet, measure_on_fleet, open_fleet, require_one_host
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress, measure_with_progress, report_table
 from lightnas_edge.cli._model_options import add_model, chosen_model, model_settings
 from lightnas_edge.cli._next import what_next
@@ -79,7 +79,9 @@ def _run(arguments: argparse.Namespace) -> int:
     operators = select_operators(space, arguments.only)
     announce_default_host(arguments)
     password = sudo_password(arguments)
-    fleet = open_fleet(arguments, sets_state=arguments.lock_clocks or arguments.power_mode is not None)
+    fleet = open_fleet(
+        arguments, backend=arguments.backend, sets_state=arguments.lock_clocks or arguments.power_mode is not None
+    )
     connection = devices.connect(arguments.host) if fleet is None else fleet.connection
     chosen = settings(arguments, connection)
     _refuse_lacking(connection, chosen)
@@ -164,8 +166,8 @@ def _profile_model(arguments: argparse.Namespace) -> int:
             "--batch: only with --space; a model has its own shapes", hint="give its batch size with --shape"
         )
     announce_default_host(arguments)
-    if open_fleet(arguments) is not None:
-        raise UsageError("several hosts: only with --space", hint="`lightnas-edge verify --model` takes several hosts")
+    require_one_host(arguments, "--model", hint="`lightnas-edge verify --model FILE.onnx` takes several hosts")
+    open_fleet(arguments)
     model = chosen_model(arguments)
     password = sudo_password(arguments)
     connection = devices.connect(arguments.host)

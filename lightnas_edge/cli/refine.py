@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import devices
 import luts
+from devices import Connection
 from lightnas_edge.cli._console import Bar, info, ms, print_json, print_result, progress, warn
-from lightnas_edge.cli._fleet import add_pooling, measure_somewhere, open_fleet
+from lightnas_edge.cli._fleet import Fleet, add_pooling, measure_somewhere, open_fleet
 from lightnas_edge.cli._learning import read_data
 from lightnas_edge.cli._measuring import announce_estimate, report_table
 from lightnas_edge.cli._options import (
@@ -29,7 +31,6 @@ from lightnas_edge.cli._options import (
     whole,
 )
 from lightnas_edge.errors import RunError
-from lightnas_edge.fleet import chosen_hosts
 from lightnas_edge.measuring import MeasurementProtocol, Settings, write_profile_job
 from lightnas_edge.runs import Run
 from lightnas_edge.space import ShapedOperator, Space
@@ -102,13 +103,16 @@ def _run(arguments: argparse.Namespace) -> int:
     data = read_data(
         arguments.data or run.data.source, space=run.space, seed=run.record.seed, workers=arguments.workers
     )
+    boards = cache(
+        lambda: _boards(arguments, _predictor(run).fingerprint)
+    )  # asked only where something is to be measured
     with _scoring() as draw:
         found = refine_network(
             run_folder,
             out,
             data,
             config,
-            lambda *what: _measure(arguments, password, *what),
+            lambda *what: _measure(arguments, boards(), password, *what),
             fresh=arguments.fresh,
             on_event=draw,
         )
@@ -133,8 +137,16 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _boards(arguments: argparse.Namespace, measured_so: Mapping[str, Any]) -> Fleet | Connection:
+    """Those that --host names."""
+    sets_state = arguments.lock_clocks or arguments.power_mode is not None
+    fleet = open_fleet(arguments, backend=measured_so.get("backend"), sets_state=sets_state)
+    return devices.connect(arguments.host) if fleet is None else fleet
+
+
 def _measure(
     arguments: argparse.Namespace,
+    boards: Fleet | Connection,
     password: str | None,
     space: Space,
     operators: Sequence[ShapedOperator],
@@ -146,9 +158,10 @@ def _measure(
     )
     settings = replace(settings, **board_settings(arguments))
     began_s = time.monotonic()
-    fleet = open_fleet(arguments, sets_state=settings.board_setup is not None) if len(operators) > 1 else None
+    if isinstance(boards, Fleet) and len(operators) == 1:
+        boards = boards.connection
     job, lut = measure_somewhere(
-        arguments, devices.connect(chosen_hosts(arguments.host)[0]) if fleet is None else fleet,
+        arguments, boards,
         lambda folder, tell: write_profile_job(folder, space, settings, operators=operators, on_progress=tell),
         table, title=f"measuring on {arguments.host}", fresh=arguments.fresh and not table.exists(), sudo_password=password,
         announce=lambda job: announce_estimate(len(job.keys), settings),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import devices
 import luts
 from lightnas_edge.cli._console import UsageError, info, percent, print_json, print_result, print_table, warn
-from lightnas_edge.cli._fleet import add_pooling, measure_somewhere, open_fleet
+from lightnas_edge.cli._fleet import add_pooling, measure_somewhere, open_fleet, require_one_host
 from lightnas_edge.cli._measuring import (
     announce_estimate,
     campaign_progress,
@@ -115,12 +115,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     _check(arguments)
+    if arguments.adaptive:
+        require_one_host(arguments, "--adaptive", hint="each of its rounds follows from the one before")
     space = chosen_space(arguments)
     announce_default_host(arguments)
     password = sudo_password(arguments)
-    fleet = open_fleet(arguments, sets_state=arguments.lock_clocks or arguments.power_mode is not None)
-    if fleet is not None and arguments.adaptive:
-        raise UsageError("--adaptive: with one host only", hint="each of its rounds follows from the one before")
+    fleet = open_fleet(
+        arguments, backend=arguments.backend, sets_state=arguments.lock_clocks or arguments.power_mode is not None
+    )
     connection = devices.connect(arguments.host) if fleet is None else fleet.connection
     chosen = settings(arguments, connection)
     table = arguments.out or table_path(arguments.host, space.name, chosen, "-networks")

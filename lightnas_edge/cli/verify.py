@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import devices
-from devices import DeviceError
 from lightnas_edge.cli._console import UsageError, info, print_json, report_error
-from lightnas_edge.cli._fleet import for_each_host, unit_folder
+from lightnas_edge.cli._fleet import for_each_host, open_fleet, unit_folder
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
 from lightnas_edge.cli._model_options import add_model, add_model_measuring, chosen_model, model_settings
 from lightnas_edge.cli._model_profile import show_changes
@@ -28,7 +27,7 @@ from lightnas_edge.cli._verdicts import (
 )
 from lightnas_edge.errors import LightnasEdgeError
 from lightnas_edge.fleet import chosen_hosts
-from lightnas_edge.fleet.campaign import file_name
+from lightnas_edge.fleet.campaign import file_name, first_line
 from lightnas_edge.measuring import Settings, sentinels
 from lightnas_edge.runs import Run
 
@@ -91,10 +90,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(arguments: argparse.Namespace) -> int:
     if (arguments.run_folder is None) == (arguments.model is None):
         raise UsageError("verify takes a run directory, or an ONNX file with --model")
-    hosts = chosen_hosts(arguments.host) if arguments.host else []
+    hosts = [] if arguments.host is None else chosen_hosts(arguments.host)
     if len(hosts) > 1:
         return _run_on_units(arguments)
-    arguments.host = hosts[0] if hosts else arguments.host
+    arguments.host = hosts[0] if hosts else None
     if arguments.power_modes is not None:
         return _run_in_modes(arguments)
     if arguments.model is not None:
@@ -110,24 +109,38 @@ def _run(arguments: argparse.Namespace) -> int:
 def _run_on_units(arguments: argparse.Namespace) -> int:
     """Every unit measures the network; what they say about all units of their model."""
     from lightnas_edge.cli._fleet_verdict import keep, show_guarantees, worst
+    from lightnas_edge.deploy.judge import check_targets
 
     if arguments.all or arguments.best:
         raise UsageError("several hosts: not with --all or --best", hint="name the run of one network")
+    if arguments.power_modes is not None:
+        raise UsageError("--power-modes: with one host only", hint="verify one board in its modes after the other")
     run = Run.open(arguments.run_folder) if arguments.model is None else None
+    check_targets({**({} if run is None else run.targets), **asked_budgets(arguments)})
     folder = (
         run.verify_folder if run is not None else arguments.out or Path(f"verify-{chosen_model(arguments).facts.name}")
     )
+    engine = arguments.backend if run is None else run.record.fingerprint.get("backend")
+    fleet = open_fleet(
+        arguments,
+        backend=str(engine) if engine else None,
+        sets_state=arguments.lock_clocks or arguments.power_mode is not None,
+    )
+    units = {} if fleet is None else {unit.host: unit for unit in fleet.units}
     lost: dict[str, str] = {}
 
     def verify(host: str) -> Verification:
         mine = argparse.Namespace(**{**vars(arguments), "host": host})
+        unit = units[host]
         try:
+            if unit.lost is not None:
+                raise unit.lost
             if run is not None:
-                return keep(_verified_run(run, mine), folder, host)
+                return keep(_verified_run(run, mine, unit.connection), folder, host)
             mine.out = unit_folder(folder, host)
-            return _verified_model(mine)
-        except DeviceError as error:
-            lost[host] = str(error).splitlines()[0]
+            return _verified_model(mine, unit.connection)
+        except LightnasEdgeError as error:
+            lost[host] = first_line(error)
             raise
 
     found, code = for_each_host(arguments, verify)
@@ -139,11 +152,12 @@ def _run_on_units(arguments: argparse.Namespace) -> int:
             copy.write_bytes(journal.read_bytes())
             run.save_verification(last, copy)
     records = [each.record for each in found]
-    write_files_for_ci(arguments, records)
-    fleet = show_guarantees(records, lost, folder, quiet=arguments.json)
+    if records:
+        write_files_for_ci(arguments, records)
+    about = show_guarantees(records, lost, folder, quiet=arguments.json)
     if arguments.json:
         print_json({
-            "kind": "fleet-verification", "fleet": fleet.to_json(), "verifications": [record.to_json() for record in records],
+            "kind": "fleet-verification", "fleet": about.to_json(), "verifications": [record.to_json() for record in records],
         })  # fmt: skip
     return max([code, *(EXIT[record.verdict] for record in records)])
 
@@ -171,7 +185,10 @@ def _run_in_modes(arguments: argparse.Namespace) -> int:
     return min(EXIT[record.verdict] for record in found.values())  # one mode that keeps the budget is enough
 
 
-def _verified_run(run: Run, arguments: argparse.Namespace) -> Verification:
+def _verified_run(
+    run: Run, arguments: argparse.Namespace, connection: devices.Connection | None = None
+) -> Verification:
+    """`connection`: to the board, where it is open."""
     from lightnas_edge.deploy import default_host, run_settings, verify_network
     from lightnas_edge.deploy.judge import check_targets
 
@@ -187,7 +204,7 @@ def _verified_run(run: Run, arguments: argparse.Namespace) -> Verification:
     _announce(run, settings)
     with campaign_progress(f"verifying on {host}", settings.protocol.rounds) as bars:
         found = verify_network(
-            run, devices.connect(host), targets=asked,
+            run, connection or devices.connect(host), targets=asked,
             settings=settings, data=arguments.data, on_progress=bars.measuring, sudo_password=password,
         )  # fmt: skip
     if not arguments.json:
@@ -195,7 +212,8 @@ def _verified_run(run: Run, arguments: argparse.Namespace) -> Verification:
     return found
 
 
-def _verified_model(arguments: argparse.Namespace) -> Verification:
+def _verified_model(arguments: argparse.Namespace, connection: devices.Connection | None = None) -> Verification:
+    """`connection`: to the board, where it is open."""
     from lightnas_edge.deploy.judge import check_targets
     from lightnas_edge.deploy.verify import rounds_for
     from lightnas_edge.deploy.verify_model import command_for, verify_model
@@ -208,7 +226,7 @@ def _verified_model(arguments: argparse.Namespace) -> Verification:
         info("no --host given: measuring on this machine (localhost)")
     model = chosen_model(arguments)
     password = sudo_password(arguments)
-    connection = devices.connect(arguments.host)
+    connection = connection or devices.connect(arguments.host)
     settings = model_settings(arguments, connection, model, arguments.rounds or rounds_for(asked))
     reference = _reference(arguments, model)
     folder = arguments.out or Path(f"verify-{model.facts.name}")

@@ -6,13 +6,14 @@ finished goes back to the queue.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,14 +28,13 @@ from devices import (
     DeviceError,
     Status,
 )
-from lightnas_edge.errors import FleetError
+from lightnas_edge.errors import FleetError, RecordError
 from lightnas_edge.fleet.work import Packet, Visits, WorkQueue, deal, left, measured, wanted
 from lightnas_edge.measuring import Job
 from lightnas_edge.records.job import JobManifest, Measurement
 
 FAILURES_LIMIT = 2  # of the agent in a row; then the unit counts as lost
 PASSES = 3  # what units lost at the end is dealt out again this often
-STOP_LIMIT_S = 60.0  # for all agents to stop after Ctrl-C
 LOST = (BoardUnreachableError, BoardBusyError, AgentFailedError)
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,12 @@ class Unit:
     host: str
     connection: Connection | None
     unit: str | None = None  # its identity in the fingerprint; None: unknown
-    lost: str = ""
+    lost: DeviceError | None = None
+
+    @property
+    def why_lost(self) -> str:
+        """The reason in one line; empty where it is not lost."""
+        return "" if self.lost is None else first_line(self.lost)
 
 
 @dataclass
@@ -61,6 +66,7 @@ class UnitOutcome:
     assigned: int = 0  # visits of the packets that it took
     measured: int = 0  # of those
     lost: str = ""  # why it ended early; empty: it did not
+    remedy: str = ""  # what to do about that
 
 
 @dataclass(frozen=True)
@@ -105,9 +111,10 @@ def measure_fleet(
         queue_of: decides which unit takes the next packet; the first that asks, unless a benchmark replaces it.
 
     Raises:
-        FleetError: all units were lost; the journals keep what was measured.
+        FleetError: all units were lost, and the journals keep what was measured; or two hosts would share a journal.
         LutError, ContradictionError, TableWriteError: a journal cannot be continued or written; all units stop.
     """
+    _require_own_journals([unit.host for unit in units])
     if fresh and folder.exists():
         old = folder.with_name(folder.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
@@ -141,9 +148,10 @@ def measure_fleet(
     rest = fleet.left()
     if all(member.outcome.lost for member in members) and (rest or not tables):
         reasons = "\n".join(f"  {member.outcome.host}: {member.outcome.lost}" for member in members)
+        remedies = dict.fromkeys(member.outcome.remedy for member in members if member.outcome.remedy)
         raise FleetError(
             f"every board was lost before the job was finished\n{reasons}",
-            hint="the same command continues from what was measured",
+            hint="\n".join([*remedies, "the same command continues from what was measured"]),
         )
     return FleetResult(tuple(member.outcome for member in members), tables, rest, fleet.failed)
 
@@ -218,24 +226,37 @@ class _Member:
     def __init__(self, unit: Unit, fleet: _Fleet) -> None:
         self._unit, self._fleet = unit, fleet
         self.outcome = UnitOutcome(unit.host, unit.unit, fleet.folder / f"{file_name(unit.host)}.lut.jsonl")
-        self.outcome.lost = unit.lost
+        if unit.lost is not None:
+            self.outcome.lost, self.outcome.remedy = unit.why_lost, unit.lost.hint
         self.queue = WorkQueue(())
         self.progress = 0  # visits, for the bar
         self._is_fresh = fleet.fresh
         self._failures = 0
+        self._warnings: set[str] = set()  # of the agent, about the board's settings after a packet
 
     def left(self) -> dict[str, Visits]:
         """Of the whole job, by this unit's journal alone."""
         return left(self._fleet.wanted, self._done())
 
     def fetch(self) -> None:
-        """Bring this side's journal up to the board's: an earlier host, or a lost link, may have left visits there."""
-        if self._unit.connection is None:
+        """Bring this side's journal up to the board's: an earlier host, or a lost link, may have left visits there.
+
+        An agent that still measures for an earlier host is waited for, so that no other unit repeats its packet.
+        """
+        connection = self._unit.connection
+        if connection is None:
             return
         try:
-            for remote in devices.remote_jobs(self._unit.connection)[0]:
+            with tempfile.TemporaryDirectory(prefix="lightnas-edge-packet-") as scratch:
+                running = None
+                with contextlib.suppress(RecordError):  # another job's; the board is busy then
+                    running = Campaign.running(connection, Path(scratch))
+                if running is not None and running.job == self._fleet.manifest.job:
+                    with contextlib.suppress(AgentFailedError):  # of that packet; what it measured is fetched
+                        running.follow(self.outcome.table, self._tell)
+            for remote in devices.remote_jobs(connection)[0]:
                 if remote.job == self._fleet.manifest.job:
-                    devices.fetch_journal(self._unit.connection, remote, self.outcome.table)
+                    devices.fetch_journal(connection, remote, self.outcome.table)
         except LOST as error:
             self._lose(error)
 
@@ -264,11 +285,9 @@ class _Member:
         counted = sum(len(rounds) for rounds in before.values())
 
         def tell(status: Status) -> None:
-            if self._fleet.stopping.is_set():
-                raise KeyboardInterrupt
             if status.phase == "measuring":
                 self.progress = began + max(0, planned - max(0, status.total - status.done))
-            self._fleet.tell(self.outcome.host, _doing(status))
+            self._tell(status)
 
         error: DeviceError | None = None
         try:
@@ -304,10 +323,12 @@ class _Member:
         job = self._fleet.manifest
         rounds, energy = job.protocol.rounds, 0 if job.energy is None else job.energy.rounds
         work: dict[str, Visits] = dict(packet.work)
+        # What a unit measures first is linked with the other units by the sentinels alone.
+        sentinel_rounds = packet.sentinel_rounds or (0 if before else rounds)
         for key in job.sentinels:
-            if packet.sentinel_rounds and key not in work:
+            if sentinel_rounds and key not in work:
                 has_energy = any(with_energy for _, with_energy in before.get(key, ()))
-                work[key] = Visits(packet.sentinel_rounds, 1 if energy and not has_energy else 0)
+                work[key] = Visits(sentinel_rounds, 1 if energy and not has_energy else 0)
         rows: list[Measurement] = []
         planned = 0
         for row in job.measurements:
@@ -340,27 +361,53 @@ class _Member:
             return ()
         return luts.read(path, host=self.outcome.host).visits
 
+    def _tell(self, status: Status) -> None:
+        """What the board does; the way by which a unit learns that all of them stop."""
+        if self._fleet.stopping.is_set():
+            raise KeyboardInterrupt
+        if status.final and status.warning and status.warning not in self._warnings:
+            self._warnings.add(status.warning)
+            _log.warning("%s: %s", self.outcome.host, status.warning)
+        self._fleet.tell(self.outcome.host, _doing(status))
+
     def _lose(self, error: DeviceError) -> None:
-        self.outcome.lost = str(error).splitlines()[0]
+        self.outcome.lost, self.outcome.remedy = first_line(error), error.hint
         self._fleet.tell(self.outcome.host, "lost")
         _log.warning("%s is lost: %s", self.outcome.host, error)
 
 
 def _together(members: Sequence[_Member], act: Callable[[_Member], None], fleet: _Fleet) -> None:
-    """Every unit in a thread of its own. Ctrl-C stops all agents; the first error of this side stops all units and is raised."""
+    """Every unit in a thread of its own. Ctrl-C, or the first error of this side, stops all agents and is raised."""
     with ThreadPoolExecutor(max_workers=len(members), thread_name_prefix="unit") as pool:
         futures = [pool.submit(act, member) for member in members]
         try:
-            while wait(futures, timeout=0.2).not_done:  # short, so that Ctrl-C arrives
-                pass
+            while (
+                running := wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
+            ).not_done:  # Ctrl-C arrives between two
+                _raise_first(running.done)
+            _raise_first(running.done)
         except BaseException:
             fleet.stopping.set()
             for member in members:
                 member.queue.stop()
-            wait(futures, timeout=STOP_LIMIT_S)
-            raise
-    for future in futures:
+            raise  # once every agent has stopped
+
+
+def _raise_first(done: Iterable[Future[None]]) -> None:
+    for future in done:
         future.result()
+
+
+def _require_own_journals(hosts: Sequence[str]) -> None:
+    """Raises FleetError: two names give one file, which two threads would write."""
+    named: dict[str, str] = {}
+    for host in hosts:
+        other = named.setdefault(file_name(host), host)
+        if other != host:
+            raise FleetError(
+                f"{other} and {host} would share the journal {file_name(host)}.lut.jsonl",
+                hint="name one of them in another way: `lightnas-edge boards add NAME HOST`",
+            )
 
 
 def _difference(now: Mapping[str, Visits], before: Mapping[str, Visits]) -> dict[str, Visits]:
@@ -383,6 +430,11 @@ def _last_round(there: set[int], more: int, most: int) -> int:
 
 def _doing(status: Status) -> str:
     return f"{status.phase} {status.done} of {status.total}" if status.total else "starting"
+
+
+def first_line(error: Exception) -> str:
+    """Of its message; errors without one are named."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def file_name(host: str) -> str:

@@ -97,6 +97,30 @@ def test_tables_of_units_that_differ_are_merged_on_request_only():
     assert answer.code == 0 and Path("both.lut.jsonl").exists()
 
 
+def test_tables_of_one_name_in_two_folders_are_compared_like_any_others():
+    slow_down(2, 1.05)
+    for unit in (1, 2):
+        Path(f"folder{unit}").mkdir()
+        profile_alone(unit).rename(f"folder{unit}/orin.lut.jsonl")
+
+    answer = run("lut", "merge", "folder1/orin.lut.jsonl", "folder2/orin.lut.jsonl", "--out", "both.lut.jsonl")
+
+    assert answer.code == 1 and "not pooled" in answer.err and "folder2/orin.lut.jsonl" in answer.out
+
+
+def test_a_table_that_holds_other_measurements_is_kept_when_another_takes_its_name():
+    first, second = profile_alone(1), profile_alone(2)
+    before = second.read_bytes()
+
+    assert run("lut", "merge", first, "--out", "copy.lut.jsonl").code == 0
+    assert run("lut", "merge", first, "--out", "copy.lut.jsonl").code == 0
+    assert not Path("copy.lut.jsonl.old").exists()  # it holds the same
+    assert run("lut", "merge", "copy.lut.jsonl", "--out", second).code == 0
+
+    assert second.with_name(second.name + ".old").read_bytes() == before
+    assert visits_of(luts.read(second)) == visits_of(luts.read(first))
+
+
 def test_a_table_is_not_merged_into_itself():
     first = profile_alone(1)
     before = first.read_bytes()
@@ -136,6 +160,28 @@ def test_two_units_give_none(model):
 
     (guarantee,) = json.loads(answer.out)["fleet"]["guarantees"]
     assert guarantee["verdict"] == "not available" and guarantee["more_units"] == 1
+
+
+def test_boards_of_two_models_are_refused_before_one_is_verified(model):
+    answer = run(
+        "verify",
+        "--model",
+        model,
+        "--host",
+        "virtual:jetson-nano#1,virtual:jetson-tx2#1",
+        "--latency-ms",
+        50,
+        "--out",
+        "v",
+    )
+
+    assert answer.code == 1 and "different models or states" in answer.err and not Path("v").exists()
+
+
+def test_a_verification_of_several_boards_without_a_budget_is_refused_once(model):
+    answer = run("verify", "--model", model, "--host", hosts(1, 2), "--out", "v")
+
+    assert answer.code == 2 and answer.err.count("no budget was asked") == 1 and not Path("v").exists()
 
 
 def test_every_power_mode_has_a_verdict_and_the_one_with_the_least_energy_is_named(model):

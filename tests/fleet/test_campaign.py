@@ -1,0 +1,102 @@
+"""One job on several virtual units, without the command line: what one unit's trouble does to the others."""
+
+import json
+import time
+
+import pytest
+
+import devices
+import luts
+from devices import BoardUnreachableError, Campaign, InventoryError
+from devices.virtual import VirtualConnection
+from lightnas_edge.errors import FleetError
+from lightnas_edge.fleet import Unit, measure_fleet
+from lightnas_edge.measuring import MeasurementProtocol, Settings, sentinels, write_profile_job
+from lightnas_edge.space import load_space
+from tests.fleet.counting import places, visits_of
+from tests.fleet.units import hosts
+
+SPACE = load_space("tiny")
+OPERATORS = SPACE.shaped_operators()
+SENTINELS = [shaped.key for shaped in sentinels(SPACE)]
+
+
+@pytest.fixture(autouse=True)
+def home(agent_home):
+    return agent_home
+
+
+def unit(number):
+    return Unit(hosts(number), devices.connect(hosts(number)), f"unit{number}")
+
+
+def job(folder, operators=OPERATORS, rounds=4):
+    settings = Settings(backend="simulated", precision="fp16", protocol=MeasurementProtocol(rounds=rounds))
+    return write_profile_job(folder, SPACE, settings, operators=operators)
+
+
+class Broken(VirtualConnection):
+    """A board on which a command fails in a way that concerns this side, once another board is at work."""
+
+    other = None
+
+    def start(self, *arguments, **options):
+        while not list((self.other.root / "home/.lightnas-edge/jobs").glob("*/journal.jsonl")):
+            time.sleep(0.01)
+        raise InventoryError("this side has an error")
+
+
+def test_an_error_of_this_side_stops_every_agent_and_is_raised(tmp_path):
+    working, broken = unit(1), unit(2)
+    broken.connection = Broken(hosts(2))
+    broken.connection.other = working.connection
+
+    with pytest.raises(InventoryError, match="this side has an error"):
+        measure_fleet([working, broken], job(tmp_path / "job", rounds=2000), tmp_path / "units", each=True)
+
+    (status,) = (working.connection.root / "home/.lightnas-edge/jobs").glob("*/status.json")
+    assert json.loads(status.read_text())["state"] == "interrupted"
+
+
+def test_an_agent_that_measures_for_a_host_that_died_is_waited_for_and_its_work_is_not_repeated(tmp_path):
+    whole = job(tmp_path / "job")
+    Campaign(devices.connect(hosts(1)), whole.folder).start()
+
+    result = measure_fleet([unit(1), unit(2)], whole, tmp_path / "units")
+
+    assert not result.lost and not result.left
+    assert set(visits_of(*result.tables.values()).values()) == {4}
+    assert all(set(places(lut).values()) == {1} for lut in result.tables.values())
+
+
+def test_a_unit_that_joins_for_the_last_operator_measures_the_sentinels_too(tmp_path):
+    last = next(shaped for shaped in reversed(OPERATORS) if shaped.key not in SENTINELS)
+    others = [shaped for shaped in OPERATORS if shaped is not last]
+    measure_fleet([unit(1)], job(tmp_path / "first", others), tmp_path / "units")
+
+    result = measure_fleet([unit(2)], job(tmp_path / "second"), tmp_path / "units")
+
+    joined = result.tables[hosts(2)]
+    assert set(joined.entries) == {last.key, *SENTINELS}
+    assert luts.compare_units(result.tables).keys
+
+
+def test_two_names_that_would_write_one_journal_are_refused(tmp_path):
+    with pytest.raises(FleetError, match=r"orin_1 and orin-1 would share the journal orin-1\.lut\.jsonl"):
+        measure_fleet([Unit("orin_1", None), Unit("orin-1", None)], job(tmp_path / "job"), tmp_path / "units")
+
+
+def test_where_all_boards_are_lost_the_error_says_what_to_do_about_each(tmp_path):
+    lost = [
+        Unit(f"orin{number}", None, lost=BoardUnreachableError(f"reason {number}\nmore", hint=f"remedy {number}"))
+        for number in (1, 2)
+    ]
+
+    with pytest.raises(FleetError, match=r"orin1: reason 1\n  orin2: reason 2$") as found:
+        measure_fleet(lost, job(tmp_path / "job"), tmp_path / "units")
+
+    assert found.value.hint.splitlines() == [
+        "remedy 1",
+        "remedy 2",
+        "the same command continues from what was measured",
+    ]
