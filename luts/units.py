@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightnas_edge.files import write_atomic
 from lightnas_edge.records.journal import checksum
@@ -60,13 +61,13 @@ class UnitComparison:
 
 
 def compare_units(tables: Mapping[str, Lut], metric: str = "latency_ms") -> UnitComparison:
-    """Every unit against the middle one, over the keys that all of them measured.
+    """Every unit against the middle one, over the keys that at least two of them measured.
 
     log cost = level of the unit + cost of the key + rest. The error of a level has two parts: the rest, and how much the sessions
     of one unit differ from each other.
 
     Args:
-        tables: by the units' names, at least two, of equal fingerprint.
+        tables: by the units' names, at least two, of equal fingerprint. Units that few keys link stay unknown.
 
     Raises:
         FingerprintError: they are of different models or states.
@@ -77,20 +78,20 @@ def compare_units(tables: Mapping[str, Lut], metric: str = "latency_ms") -> Unit
     require_same_board(each)
     entries = [{**lut.entries, **lut.networks} for lut in each]
     values: dict[str, list[float]] = {}
-    for key in entries[0]:
+    for key in dict.fromkeys(key for known in entries for key in known):
         found = [entry.quantity(metric) if (entry := known.get(key)) else None for known in entries]
-        if all(quantity is not None and quantity.value > 0 for quantity in found):
-            values[key] = [math.log(quantity.value) for quantity in found if quantity is not None]
+        row = [math.nan if each is None or each.value <= 0 else math.log(each.value) for each in found]
+        if sum(map(math.isfinite, row)) > 1:
+            values[key] = row
     tolerance = LEAST_TOLERANCE.get(metric, 0.01)
-    if len(values) < 2:
+    logs = np.array(list(values.values())).reshape(len(values), len(each))  # (keys, units), nan where not measured
+    if not _are_linked(np.isfinite(logs)):
         ratios = tuple(UnitRatio(name, math.nan, (0.0, math.inf), False) for name in tables)
         return UnitComparison(metric, (), ratios, tolerance, math.nan, math.nan)
-    logs = np.array(list(values.values()))  # (keys, units)
-    keys, units = logs.shape
-    centred = logs - logs.mean(axis=1, keepdims=True)
-    levels = np.median(centred, axis=0) if keys > 2 else centred.mean(axis=0)
-    rest = centred - levels
-    scatter = math.sqrt(float((rest**2).sum()) / max((keys - 1) * (units - 1), 1))
+    levels, rest = _levels(logs)
+    keys = np.isfinite(logs).sum(axis=0)  # of each unit
+    freedom = int(keys.sum()) - len(logs) - len(each) + 1
+    scatter = math.sqrt(float(np.nansum(rest**2)) / max(freedom, 1))
     session = _session_deviation(each)
     repeated = [repeatability(lut, metric=metric).operators for lut in each]
     finite = [value for value in repeated if math.isfinite(value)]
@@ -156,6 +157,33 @@ def _place(line: bytes) -> tuple[str, ...] | None:
         return None
     parts = {"phase": "rounds", **record}
     return tuple(repr(parts.get(name)) for name in ("key", "session", "round", "phase"))
+
+
+def _are_linked(known: NDArray[np.bool_]) -> bool:
+    """Whether every unit shares two keys or more with others, and all are linked with each other over any number of steps.
+
+    Args:
+        known: (keys, units) what is measured; keys of two units or more.
+    """
+    if not len(known) or known.sum(axis=0).min() < 2:
+        return False
+    linked = np.arange(known.shape[1]) == 0
+    for _ in range(known.shape[1]):
+        linked = linked | known[known[:, linked].any(axis=1)].any(axis=0)
+    return bool(linked.all())
+
+
+def _levels(logs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(units,) the level of each unit, and (keys, units) the rest; nan where nothing was measured."""
+    centre = np.nanmedian if np.isfinite(logs).sum(axis=0).min() > 2 else np.nanmean
+    shift = np.zeros(logs.shape[1])
+    for _ in range(50):  # one step where every unit measured every key
+        centred = logs - np.nanmean(logs - shift, axis=1, keepdims=True)
+        levels = centre(centred, axis=0)
+        before, shift = shift, levels - levels.mean()
+        if float(np.abs(shift - before).max()) < 1e-9:
+            break
+    return levels, centred - levels
 
 
 def _session_deviation(tables: Sequence[Lut]) -> float:

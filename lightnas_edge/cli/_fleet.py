@@ -275,7 +275,7 @@ def _connected(host: str) -> Unit:
 def show_ratios(found: luts.UnitComparison) -> None:
     """How much each unit differs from the middle one, by one metric."""
     if not found.keys:
-        print_result(f"{_title(found)}: the units share no operator, so how much they differ is unknown")
+        print_result(_about(found))
         return
     print_table(
         ["unit", f"{_title(found)} ratio (95 % interval)"], [[ratio.name, _ratio(ratio)] for ratio in found.ratios]
@@ -301,9 +301,9 @@ def _show_units(report: FleetReport, as_json: bool) -> None:
 
 def _about(found: luts.UnitComparison) -> str:
     if not found.keys:
-        return f"{_title(found)}: the units share no operator, so how much they differ is unknown"
+        return f"{_title(found)}: too few operators were measured on several units, so how much they differ is unknown"
     return (
-        f"{_title(found)}: {len(found.keys)} operators measured on every unit; a unit differs above "
+        f"{_title(found)}: {len(found.keys)} operators measured on two units or more; a unit differs above "
         f"{percent(found.tolerance, 1)}; scatter between operators {percent(found.scatter, 2)}"
     )
 
@@ -323,7 +323,7 @@ def refuse_pooling(apart: Sequence[luts.UnitComparison], remedy: str) -> None:
     for found in apart:
         differing = [ratio.name for ratio in found.ratios if ratio.differs]
         if not found.keys:
-            reasons.append(f"{_title(found)}: unknown, they share no operator")
+            reasons.append(f"{_title(found)}: unknown, too few operators were measured on several units")
         elif differing:
             reasons.append(f"{_title(found)}: {', '.join(differing)} by more than {percent(found.tolerance, 1)}")
         else:

@@ -111,7 +111,8 @@ def measure_fleet(
         queue_of: decides which unit takes the next packet; the first that asks, unless a benchmark replaces it.
 
     Raises:
-        FleetError: all units were lost, and the journals keep what was measured; or two hosts would share a journal.
+        FleetError: all units were lost, and the journals keep what was measured; nothing can be measured; or two hosts would share
+            a journal.
         LutError, ContradictionError, TableWriteError: a journal cannot be continued or written; all units stop.
     """
     _require_own_journals([unit.host for unit in units])
@@ -144,7 +145,7 @@ def measure_fleet(
         fleet.note_failures()
         if each:
             break
-    tables = fleet.tables()
+    tables = {host: lut for host, lut in fleet.tables().items() if lut.visits.is_measured.any()}
     rest = fleet.left()
     if all(member.outcome.lost for member in members) and (rest or not tables):
         reasons = "\n".join(f"  {member.outcome.host}: {member.outcome.lost}" for member in members)
@@ -152,6 +153,12 @@ def measure_fleet(
         raise FleetError(
             f"every board was lost before the job was finished\n{reasons}",
             hint="\n".join([*remedies, "the same command continues from what was measured"]),
+        )
+    if not tables:
+        reasons = "\n".join(f"  {key}: {reason}" for key, reason in list(fleet.failed.items())[:5])
+        raise FleetError(
+            f"no board could measure anything\n{reasons}",
+            hint="`lightnas-edge probe --host HOST` shows what is missing on a board",
         )
     return FleetResult(tuple(member.outcome for member in members), tables, rest, fleet.failed)
 

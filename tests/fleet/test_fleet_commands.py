@@ -155,13 +155,6 @@ def test_three_verified_units_give_a_guarantee_for_all(model):
     assert len(list(Path("v/units").glob("*/verification.json"))) == 3
 
 
-def test_two_units_give_none(model):
-    answer = verify(model, 1, 2)
-
-    (guarantee,) = json.loads(answer.out)["fleet"]["guarantees"]
-    assert guarantee["verdict"] == "not available" and guarantee["more_units"] == 1
-
-
 def test_boards_of_two_models_are_refused_before_one_is_verified(model):
     answer = run(
         "verify",

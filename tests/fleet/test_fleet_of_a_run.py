@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import luts
+from lightnas_edge.cli._fleet import unit_folder
 from lightnas_edge.deploy.turns import unfinished_journal
 from lightnas_edge.records.fleet import FleetRecord
 from lightnas_edge.runs import Run
@@ -36,11 +37,16 @@ def found(tmp_path_factory):
         yield folder
 
 
-def test_a_run_keeps_the_verification_of_its_worst_unit_and_those_of_all_units():
+@pytest.fixture(scope="module")
+def verified():
+    """What the verification of three units prints."""
     answer = run("verify", "run", "--host", hosts(1, 2, 3), "--rounds", 12, "--json")
-
     assert answer.code == 0, answer.err
-    document = json.loads(answer.out)
+    return json.loads(answer.out)
+
+
+def test_a_run_keeps_the_verification_of_its_worst_unit_and_those_of_all_units(verified):
+    document = verified
     (guarantee,) = document["fleet"]["guarantees"]
     assert guarantee["metric"] == "latency_ms" and guarantee["verdict"] == "kept" and len(guarantee["units"]) == 3
     folder = Path("run/verify")
@@ -49,17 +55,16 @@ def test_a_run_keeps_the_verification_of_its_worst_unit_and_those_of_all_units()
     kept = Run.open(Path("run")).verification
     assert kept.host == slowest["host"]
     for record in document["verifications"]:
-        (mine,) = (path for path in folder.glob("units/*") if path.name.endswith(record["host"][-1]))
+        mine = unit_folder(folder, record["host"])
         assert json.loads((mine / "verification.json").read_text()) == record
         journal = luts.read(mine / "journal.jsonl")
         assert journal.fingerprint["unit"] == record["fingerprint"]["unit"]  # of this unit alone
     assert not list(folder.glob("unfinished-*"))
 
 
-def test_one_unit_does_not_continue_the_verification_that_another_one_began():
+def test_one_unit_does_not_continue_the_verification_that_another_one_began(verified):
     folder = Path("run/verify")
-    assert run("verify", "run", "--host", hosts(1), "--rounds", 12).code == 0
-    begun = (folder / "journal.jsonl").read_bytes()
+    begun = (unit_folder(folder, hosts(1)) / "journal.jsonl").read_bytes()
     export = Run.open(Path("run")).export
     of_first, of_second = (
         folder / unfinished_journal(folder, export.record.sha256, hosts(unit)).name for unit in (1, 2)

@@ -1,0 +1,55 @@
+"""Units of one model: levels from keys that not every unit measured."""
+
+import pytest
+
+import luts
+from tests.luts.journals import FINGERPRINT, write_measured
+
+TRUTH_MS = {f"op{index}@1": 0.1 * 1.2**index for index in range(12)}
+SPEEDS = {"a": 1.0, "b": 1.03, "c": 0.97}
+
+
+def table(folder, unit, keys, speed, seed):
+    truth = {key: TRUTH_MS[key] * speed for key in keys}
+    fingerprint = FINGERPRINT | {"unit": unit * 12}
+    path = write_measured(
+        folder / f"{unit}.lut.jsonl", truth, noise=0.002, session=unit * 8, seed=seed, fingerprint=fingerprint
+    )
+    return luts.read(path)
+
+
+def compared(folder, keys):
+    """keys: those that each unit measured."""
+    return luts.compare_units(
+        {unit: table(folder, unit, keys[unit], speed, seed) for seed, (unit, speed) in enumerate(SPEEDS.items())}
+    )
+
+
+def test_a_unit_that_measured_little_does_not_hide_how_the_others_differ(tmp_path):
+    every = list(TRUTH_MS)
+
+    found = compared(tmp_path, {"a": every, "b": every, "c": every[:3]})
+
+    assert set(found.keys) == set(every)
+    ratios = {ratio.name: ratio for ratio in found.ratios}
+    for unit, speed in SPEEDS.items():
+        assert ratios[unit].value == pytest.approx(speed, abs=0.003)
+    assert ratios["b"].differs and not ratios["a"].differs
+
+
+def test_units_are_compared_over_others_with_which_they_share_keys(tmp_path):
+    every = list(TRUTH_MS)
+
+    found = compared(tmp_path, {"a": every, "b": every[:6], "c": every[6:]})
+
+    assert {ratio.name: pytest.approx(ratio.value, abs=0.003) for ratio in found.ratios} == SPEEDS
+    assert not found.by_operator
+
+
+@pytest.mark.parametrize("shared", (0, 1))
+def test_a_unit_that_shares_fewer_than_two_keys_leaves_it_unknown_how_much_the_units_differ(tmp_path, shared):
+    every = list(TRUTH_MS)
+
+    found = compared(tmp_path, {"a": every[: 6 + shared], "b": every[: 6 + shared], "c": every[6:]})
+
+    assert not found.keys and not found.alike
