@@ -271,8 +271,9 @@ def warnings_about(visit: VisitState) -> List[str]:
 
 
 def _numbers(files: Sequence[_SystemFile], scale: float) -> List[float]:
+    """What the kernel writes, at most a 64-bit number; a broken driver writes anything."""
     texts = (file.read().strip() for file in files)
-    return [round(int(text) * scale, 1) for text in texts if text.lstrip("-").isdigit()]
+    return [round(int(text) * scale, 1) for text in texts if text.lstrip("-").isdigit() and len(text) <= 20]
 
 
 def _mean(numbers: List[float]) -> Optional[float]:

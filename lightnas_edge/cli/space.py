@@ -54,6 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--operators", type=lambda text: tuple(text.split(",")), metavar="LIST",
         help="candidates of every layer (default: mbconv_k3_e3,mbconv_k3_e6,mbconv_k5_e3,mbconv_k5_e6,mbconv_k7_e3,mbconv_k7_e6,skip)",
     )  # fmt: skip
+    add_json(new)
     new.set_defaults(run=_new)
 
 
@@ -161,6 +162,9 @@ def _new(arguments: argparse.Namespace) -> int:
         tomllib.loads(text), source=str(arguments.file)
     )  # nothing is written that could not be read
     write_atomic(arguments.file, text)
+    if arguments.json:
+        print_json({"kind": "space-file", "file": str(arguments.file), "space": space.to_json()})
+        return 0
     print_result(_summary(space))
     print_result(f"written: {arguments.file}; next: lightnas-edge space show {arguments.file}")
     return 0

@@ -47,8 +47,9 @@ def test_a_damaged_file_is_read_or_refused(found, name):
     generator = random.Random(name)
 
     outcomes = [read_or_refused(found[name], found[name].damaged(generator)) for _ in range(100)]
+    more = (read_or_refused(found[name], found[name].damaged(generator)) for _ in range(2000))
 
-    assert any(outcomes), "the damage is so large that nothing but the first check is tried"
+    assert any(outcomes) or any(more), "the damage is so large that nothing but the first check is tried"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -394,7 +394,7 @@ def test_a_checkpoint_of_another_schema_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_search_and_spares_the_checkpoint(tmp_path, monkeypatch):
-    from lightnas_edge.search import loop as module
+    from lightnas_edge.search import strategy as module
 
     real, calls = module.weight_step, 0
 
