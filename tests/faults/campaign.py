@@ -51,6 +51,8 @@ def main() -> int:
             for outcome in pool.imap_unordered(_carry_out, jobs):
                 outcomes.append(outcome)
                 _show(outcome, len(outcomes), len(jobs), time.monotonic() - began_s)
+            pool.close()  # idle processes end without a signal
+            pool.join()
         except KeyboardInterrupt:
             print("interrupted; the runs so far:", file=sys.stderr)
     return _report(outcomes, chosen, time.monotonic() - began_s)

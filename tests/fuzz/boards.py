@@ -33,6 +33,7 @@ from profiler.fields import RecordError, parse, read_record
 from profiler.power import find_sensors
 from profiler.status import read_holder
 from profiler.system import System
+from tests.fuzz.examples import example_of
 from tests.fuzz.target import Target, damaged_json, damaged_lines, damaged_one_of, from_file, of_record
 from tests.luts.journals import header, seal, visit
 from tests.models import files as models
@@ -173,11 +174,14 @@ def _use_copies(here: Path, there: Path) -> None:
     assert set(out.getvalue().splitlines()) == intact
 
 
+_FIELD_TEST = example_of(FieldTestRecord)
+
+
 def _damaged_archive(generator: random.Random) -> bytes:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in (
-            ("summary.json", mutated_json({"kind": "x", "steps": []}, generator)),
+            ("summary.json", mutated_json(_FIELD_TEST, generator)),
             ("logs/a.log", b"a"),
         ):
             member = tarfile.TarInfo(f"field-test/{name}")

@@ -10,7 +10,7 @@ from devices.catalogue import load_catalogue
 from lightnas_edge.records.__main__ import file_records
 from lightnas_edge.records.base import Record
 
-_TEXTS = ("a", "0" * 64, "0" * 16, "00", "latency_ms", "model.onnx", "2026-11-23T19:00:00Z")
+_TEXTS = ("a", "0" * 64, "0" * 16, "00", "latency_ms", "model.onnx", "2026-11-23T19:00:00Z", "2026-11-23")
 
 _UNAVAILABLE = {"unavailable": "no engine", "verification": None, "accuracy_difference": None, "speedup": None}
 
@@ -21,8 +21,7 @@ def example_records() -> dict[str, tuple[type[Record], Any]]:
     for kind, record in file_records().items():
         if "schema_" not in record.model_fields:  # a line of a file
             continue
-        schema = record.model_json_schema(by_alias=True)
-        made = _example(schema, schema.get("$defs", {}))
+        made = example_of(record)
         if kind == "board":  # each of its facts names a source
             made = load_catalogue()["jetson-nano"].to_json()
         elif kind == "job":
@@ -34,6 +33,12 @@ def example_records() -> dict[str, tuple[type[Record], Any]]:
         record.parse(json.dumps(made), f"the example of {kind}")
         found[kind] = record, made
     return found
+
+
+def example_of(record: type[Record]) -> Any:
+    """By its schema alone."""
+    schema = record.model_json_schema(by_alias=True)
+    return _example(schema, schema.get("$defs", {}))
 
 
 def _example(schema: Any, definitions: dict[str, Any]) -> Any:

@@ -30,7 +30,7 @@ def test_a_networks_report_shows_its_budget_and_what_it_was_compared_with(run):
     (row,) = record["budgets"]
     assert row["predicted"] == result.predicted["latency_ms"] and row["used"] == result.used["latency_ms"] <= 1
     assert len(record["choice"]["others"]) == len(result.others)
-    assert "Why this network" in page and f"{result.chosen.loss:.2f}" in page
+    assert "Why this network" in page and f"{result.chosen.loss:.3g}" in page
     assert "Why this network" in report.markdown.read_text()
     assert "search" not in report.missing, "the search lies two folders above"
 
