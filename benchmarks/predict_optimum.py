@@ -41,8 +41,8 @@ from lightnas_edge.predictor import (
 )
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.search.constraints import Constraint
-from lightnas_edge.search.local_search import select_by_steps
 from lightnas_edge.search.evidence import PathLosses
+from lightnas_edge.search.local_search import select_by_steps
 from lightnas_edge.search.problem import Problem
 from lightnas_edge.search.selection import select
 from lightnas_edge.space import Space, load_space
