@@ -198,7 +198,9 @@ def int8_instructions(proc: str) -> Optional[str]:
 
 def memory_mb(proc: str, field: str) -> Optional[float]:
     """A line of /proc/meminfo in megabytes (2**20 bytes)."""
-    found = re.search(r"^{}:\s*(\d+) kB$".format(field), clocks.read_text(os.path.join(proc, "meminfo")) or "", re.M)
+    found = re.search(
+        r"^{}:\s*(\d{{1,18}}) kB$".format(field), clocks.read_text(os.path.join(proc, "meminfo")) or "", re.M
+    )
     return round(int(found.group(1)) / 1024, 1) if found else None
 
 

@@ -34,5 +34,7 @@ def resident_mb() -> Optional[float]:
 
 
 def _status_mb(pid: int, field: str) -> Optional[float]:
-    found = re.search(r"^{}:\s*(\d+) kB$".format(field), read_text("/proc/{}/status".format(pid)) or "", re.MULTILINE)
+    found = re.search(
+        r"^{}:\s*(\d{{1,18}}) kB$".format(field), read_text("/proc/{}/status".format(pid)) or "", re.MULTILINE
+    )
     return round(int(found.group(1)) / 1024, 1) if found else None

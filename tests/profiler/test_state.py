@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from profiler import board, clocks
+from profiler import board, clocks, state
 from profiler.errors import AgentError
 from profiler.state import BoardState, StateReader, VisitState, warnings_about
 
@@ -172,3 +172,16 @@ def test_the_processor_is_named_on_every_architecture(tmp_path):
 
     write(tmp_path, {"cpuinfo": "processor : 0\nmodel name\t: AMD EPYC\n"})
     assert board.cpu_name(str(tmp_path)) == "AMD EPYC"
+
+
+def test_numbers_that_no_kernel_writes_are_left_out(tmp_path):
+    """Digits without an end, as a broken driver may write them, are no value of the board."""
+    zone = tmp_path / "sys" / "class" / "thermal" / "thermal_zone0"
+    zone.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    for text in ("9" * 400, "-" + "9" * 400):
+        (zone / "temp").write_text(text)
+        (tmp_path / "proc" / "meminfo").write_text(f"MemTotal: {text} kB\n")
+
+        assert text not in str(state.temperatures_c(str(tmp_path / "sys")))
+        assert board.memory_mb(str(tmp_path / "proc"), "MemTotal") is None
