@@ -124,7 +124,9 @@ class Truth(ABC):
 # -- one search -----------------------------------------------------------------------------------------------------
 
 
-def search(truth: Truth, group: str, seed: int, keep: Path) -> tuple[dict[str, Found], dict[str, float]]:
+def search(
+    truth: Truth, group: str, seed: int, keep: Path, evolution: bool
+) -> tuple[dict[str, Found], dict[str, float]]:
     """Networks by method and budget, and passes by method for all budgets together."""
     from lightnas_edge.search import Budget, Constraint, SearchConfig, run_search
 
@@ -152,7 +154,7 @@ def search(truth: Truth, group: str, seed: int, keep: Path) -> tuple[dict[str, F
         f"{name}, scores alone": {number: _network(result.top_scored, space) for number, result in enumerate(results)},
     }
     cost = {name: passes + one * len(scored), f"{name}, scores alone": passes}
-    if group in EVOLVED:
+    if evolution and group in EVOLVED:
         found[EVOLVED[group]], count = _evolved(truth, data, config, keep / "run")
         cost[EVOLVED[group]] = passes + one * count
     return found, cost
@@ -260,14 +262,14 @@ def evolve(
 # -- stored searches ------------------------------------------------------------------------------------------------
 
 
-def run_once(truth: Truth, group: str, seed: int) -> dict[str, Any]:
+def run_once(truth: Truth, group: str, seed: int, *, evolution: bool) -> dict[str, Any]:
     """A search and where it came from."""
     import torch
 
     torch.set_num_threads(1)
     begun_s, begun_cpu_s = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        found, passes = search(truth, group, seed, Path(folder))
+        found, passes = search(truth, group, seed, Path(folder), evolution)
     return {
         "group": group, "seed": seed, "commit": _commit(), "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "numpy", "onnxruntime", "scipy", "scikit-learn")},
@@ -398,12 +400,16 @@ def main(load: Callable[[], Truth], description: str, argv: Sequence[str]) -> in
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0], metavar="N", help="of --run; stored ones are not run again"
     )
+    parser.add_argument(
+        "--without-evolution", action="store_true", help="of --run; it takes longer than the search on large spaces"
+    )
     parser.add_argument("--check", metavar="NAME", help="run a stored search again, for example shared-0, and compare")
     arguments = parser.parse_args(argv)
     truth = load()
     if arguments.check:
         before = json.loads((truth.runs / f"{arguments.check}.json").read_text(encoding="utf-8"))
-        lines = differing(before, run_once(truth, before["group"], before["seed"]))
+        evolution = any(method in before["found"] for method in EVOLVED.values())
+        lines = differing(before, run_once(truth, before["group"], before["seed"], evolution=evolution))
         print_result("\n".join(lines) or f"{arguments.check}: the stored networks")
         return 1 if lines else 0
     for seed in arguments.seeds if arguments.run else ():
@@ -411,6 +417,6 @@ def main(load: Callable[[], Truth], description: str, argv: Sequence[str]) -> in
             path = truth.runs / f"{group}-{seed}.json"
             if not path.exists():
                 truth.runs.mkdir(exist_ok=True)
-                write_json(path, run_once(truth, group, seed))
+                write_json(path, run_once(truth, group, seed, evolution=not arguments.without_evolution))
     print_table(COLUMNS, table(truth))
     return 0
