@@ -16,7 +16,15 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lightnas_edge.records.lut import EnergyEstimate, MachineState, OperatorFacts, Visit, VisitDetails, VisitFailure
+from lightnas_edge.records.lut import (
+    EnergyEstimate,
+    MachineState,
+    OperatorFacts,
+    Visit,
+    VisitDetails,
+    VisitFailure,
+    subject_of,
+)
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -261,9 +269,7 @@ class StoredVisit:
     @property
     def subject(self) -> dict[str, Any]:
         """The operator, the architecture or the facts of the model file as plain JSON."""
-        if self.operator is not None:
-            return self.operator.model_dump(mode="json", exclude_none=True)
-        return dict(self.architecture or self.model_file or {})
+        return subject_of(self.operator, self.architecture, self.model_file)
 
     @property
     def t_s(self) -> float | None:

@@ -21,11 +21,11 @@ from lightnas_edge.cli._console import (
     print_result,
     print_table,
     progress,
-    report_error,
     warn,
 )
 from lightnas_edge.cli._measuring import measure_with_progress
-from lightnas_edge.errors import FleetError, LightnasEdgeError
+from lightnas_edge.cli._several import for_each_of
+from lightnas_edge.errors import FleetError
 from lightnas_edge.fleet import FleetProgress, FleetResult, Unit, UnitOutcome, chosen_hosts, measure_fleet, units_of
 from lightnas_edge.fleet.campaign import LOST, file_name
 from lightnas_edge.measuring import Job
@@ -227,18 +227,7 @@ def for_each_host(arguments: argparse.Namespace, act: Callable[[str], Result]) -
 
     One host alone raises its own error. Of several, one that fails is named and the others follow.
     """
-    hosts = chosen_hosts(arguments.host)
-    if len(hosts) < 2:
-        return [act(hosts[0])], 0
-    results, worst = [], 0
-    for number, host in enumerate(hosts, start=1):
-        info(f"[{number}/{len(hosts)}] {host}")
-        try:
-            results.append(act(host))
-        except LightnasEdgeError as error:
-            report_error(indented(f"{host}: {error}", error.hint), error)
-            worst = max(worst, error.exit_code)
-    return results, worst
+    return for_each_of(chosen_hosts(arguments.host), str, act)
 
 
 def units_folder(table: Path) -> Path:

@@ -12,6 +12,7 @@ from lightnas_edge.records.base import Record
 from lightnas_edge.runs import Run
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 def add_all(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -51,16 +52,23 @@ def for_each(runs: list[Run], act: Callable[[Run], Result]) -> tuple[list[Result
 
     One network alone raises its own error. Of several, one that fails is named and the others follow.
     """
-    if len(runs) == 1:
-        return [act(runs[0])], 0
+    return for_each_of(runs, lambda run: str(run.folder), act)
+
+
+def for_each_of(
+    items: Sequence[Item], name: Callable[[Item], str], act: Callable[[Item], Result]
+) -> tuple[list[Result], int]:
+    """As `for_each`, of anything that has a name."""
+    if len(items) == 1:
+        return [act(items[0])], 0
     results, worst = [], 0
-    for number, run in enumerate(runs, start=1):
-        info(f"[{number}/{len(runs)}] {run.folder}")
+    for number, item in enumerate(items, start=1):
+        info(f"[{number}/{len(items)}] {name(item)}")
         try:
-            results.append(act(run))
+            results.append(act(item))
         except LightnasEdgeError as error:
             report_error(
-                "\n".join([f"{run.folder}: {error}", *(f"  {line}" for line in error.hint.splitlines())]), error
+                "\n".join([f"{name(item)}: {error}", *(f"  {line}" for line in error.hint.splitlines())]), error
             )
             worst = max(worst, error.exit_code)
     return results, worst

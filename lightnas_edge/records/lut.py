@@ -189,6 +189,15 @@ class VisitDetails(Record):
     warnings: tuple[Line, ...] = ()
 
 
+def subject_of(
+    operator: OperatorFacts | None, architecture: dict[str, Any] | None, model_file: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What a visit ran, as plain JSON."""
+    if operator is not None:
+        return operator.model_dump(mode="json", exclude_none=True)
+    return dict(architecture or model_file or {})
+
+
 class Visit(Record):
     """One operator, network or model file, measured once, in one round of one session of the agent."""
 
@@ -242,6 +251,4 @@ class Visit(Record):
     @property
     def subject(self) -> dict[str, Any]:
         """The operator, the architecture or the facts of the model file as plain JSON."""
-        if self.operator is not None:
-            return self.operator.model_dump(mode="json", exclude_none=True)
-        return dict(self.architecture or self.model_file or {})
+        return subject_of(self.operator, self.architecture, self.model_file)
