@@ -94,7 +94,7 @@ def parsers():
 
 def refusal(command):
     """What the parser says against a command; empty when it accepts it. A bare name is a mention, not a remedy."""
-    program, *words = shlex.split(command)
+    program, *words = shlex.split(command.partition(" > ")[0])  # the shell's part is not ours
     words = [PLACEHOLDERS.get(word, word) for word in words]
     for index, word in enumerate(words[:-1]):
         if word in FILLED and words[index + 1] == "VALUE":

@@ -78,18 +78,20 @@ def test_three_units_share_a_table_and_nothing_is_lost_or_doubled(shared):
 
 def test_the_ratios_of_units_are_those_that_the_units_were_made_with_and_the_table_is_that_of_the_middle_one(shared):
     folder, _ = shared
-    truth = {str(unit): 1 / unit_factors("jetson-orin-nano", unit).bandwidth for unit in (1, 2, 3)}
-    middle = sorted(truth.values())[1]
+    factors = {str(unit): unit_factors("jetson-orin-nano", unit) for unit in (1, 2, 3)}
+    truth = {name: (1 / unit.compute, 1 / unit.bandwidth, unit.host) for name, unit in factors.items()}
+    middle = sorted(truth, key=lambda name: sum(truth[name]))[1]
     tables = unit_tables(folder / "pooled.units")
 
     found = luts.compare_units(tables)
 
     assert found.alike
     for ratio in found.ratios:
-        assert ratio.value == pytest.approx(truth[ratio.name] / middle, abs=0.004)
+        # An operator's time has a share of each: arithmetic, memory and launches.
+        shares = [mine / its for mine, its in zip(truth[ratio.name], truth[middle], strict=True)]
+        assert min(shares) - 0.003 < ratio.value < max(shares) + 0.003
         assert ratio.interval[0] < ratio.value < ratio.interval[1]
-    name = next(name for name, value in truth.items() if value == middle)
-    against = luts.drift_ratio(tables[name], luts.read(folder / "pooled.lut.jsonl"))
+    against = luts.drift_ratio(tables[middle], luts.read(folder / "pooled.lut.jsonl"))
     assert against.value == pytest.approx(1, abs=0.003)
 
 
