@@ -43,13 +43,13 @@ from lightnas_edge.space import Space, load_space
 
 if TYPE_CHECKING:
     from lightnas_edge.data import DataSet
-    from lightnas_edge.records.run import FrontRecord
+    from lightnas_edge.records.run import FrontRecord, PredictedEnergy
     from lightnas_edge.search import Budget, SearchResult, Sources
     from lightnas_edge.search.sources import BoardPredictors
 
 # Arguments that --from takes from the finished search.
 _OF_THE_SEARCH = (
-    "method", "evidence", "epochs", "warmup_epochs", "batch_size", "accumulate", "architecture_batch_size", "weight_lr", "seed",
+    "method", "evidence", "teacher", "epochs", "warmup_epochs", "batch_size", "accumulate", "architecture_batch_size", "weight_lr", "seed",
     "train_precision", "tensorboard", "fresh", "force",
 )  # fmt: skip
 
@@ -99,6 +99,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--evidence", default="losses", choices=("losses", "gradients"),
         help="what operator scores are fitted to: losses of whole paths, or gradients of the difference between two operators of every "
         "layer (default: losses)",
+    )  # fmt: skip
+    group.add_argument(
+        "--teacher", type=Path, metavar="RUN|FILE",
+        help="with --method blockwise: a network of the space that is trained on the same classes, such as a run after `train`, or its "
+        "weights.safetensors; without one, half of the epochs train the largest network",
     )  # fmt: skip
     group.add_argument("--epochs", type=count, default=90, metavar="N", help="default: 90")
     group.add_argument("--warmup-epochs", type=count, metavar="N", help="weights only (default: a ninth of the epochs)")
@@ -164,12 +169,14 @@ def _run(arguments: argparse.Namespace) -> int:
 def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     from lightnas_edge.nn import Ranks
     from lightnas_edge.nn.device import choose_device
-    from lightnas_edge.search import SearchConfig, begin_run, check_budgets, run_search
+    from lightnas_edge.search import SearchConfig, begin_run, check_budgets, load_teacher, run_search
 
     if arguments.classes and not (arguments.lut or arguments.host or arguments.boards):
         raise UsageError(
             "--classes describes a table's head, and a predictor has its own: add --lut, --host or --boards"
         )
+    if arguments.teacher is not None and arguments.method != "blockwise":
+        raise UsageError(f"--method {arguments.method} has no teacher", hint="add --method blockwise")
     choose_device(arguments.device)  # refused before a run is begun
     config = SearchConfig(
         method=arguments.method, evidence=arguments.evidence, epochs=arguments.epochs, warmup_epochs=arguments.warmup_epochs,
@@ -189,6 +196,10 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         raise BudgetError("a search needs images", hint="add --data DIR, or --data digits for a first try")
     data = read_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
     _warn(boards, space, data)
+    teacher = None
+    if arguments.teacher is not None:
+        teacher = load_teacher(arguments.teacher, space, data.classes)
+        config = replace(config, teacher=teacher.sha256)
     default = budgets[0].name if len(budgets) == 1 else "search"
     run = arguments.out or Path("runs") / f"{space.name}-{default}"
     ranks = Ranks()
@@ -210,7 +221,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         results = run_search(
             run, space.with_classes(len(data.classes)), data, budgets, config,
             sources=_sources(boards, budgets), on_event=record,
-            confirm=confirming(arguments, confirm_on, draw),
+            confirm=confirming(arguments, confirm_on, draw), teacher=teacher,
         )  # fmt: skip
     return run, results
 
@@ -422,6 +433,7 @@ def _print_one(folder: Path, result: SearchResult, below: bool) -> None:
         kind = "SIMULATED, predicted" if constraint.predictor.simulated else "predicted"
         parts.append(f"{named}{kind} {ms(result.predicted[metric])} {unit}{upper}, target {constraint.target:g} {unit}")
     print_result(f"{'; '.join(parts)}: {_place(folder, result, below) / 'architecture.json'}")
+    print_result(f"energy of one batch: {_energy(result)}")
     if len(parts) > 1:
         print_result(f"the tightest limit is {result.binding}: {percent(result.used[result.binding])} used")
 
@@ -431,14 +443,14 @@ def _print_many(folder: Path, results: Sequence[SearchResult]) -> None:
     columns = ["network"]
     for constraint in results[0].budget.constraints:
         columns += [f"{constraint.metric}", "target"]
-    columns += ["tightest limit", "used", "supernet accuracy", "folder"]
+    columns += ["energy mJ (90 %)", "tightest limit", "used", "supernet accuracy", "folder"]
     rows = []
     for result in results:
         row = [result.budget.name]
         for metric in metrics:
             row += [ms((result.upper or result.predicted)[metric]), f"{result.budget.targets[metric]:g}"]
         row += [
-            result.binding, percent(result.used[result.binding]), percent(_accuracy(result)),
+            _energy_interval(result.energy), result.binding, percent(result.used[result.binding]), percent(_accuracy(result)),
             str(Path(NETWORKS) / result.budget.name),
         ]  # fmt: skip
         rows.append(row)
@@ -447,6 +459,25 @@ def _print_many(folder: Path, results: Sequence[SearchResult]) -> None:
     if any(result.simulated for result in results):
         print_result("SIMULATED: at least one board is virtual; the predictions do not come from measurements")
     print_result(f"{len(results)} networks from one search{bound}: {folder / 'front.json'}, {folder / 'front.svg'}")
+
+
+def _energy(result: SearchResult) -> str:
+    """`predicted 12.3 mJ (11.8 to 12.8 mJ with probability 90 %), extrapolated`"""
+    energy = result.energy
+    if energy is None:
+        return "not available; `lightnas-edge profile --energy` measures it into the table"
+    kind = "SIMULATED, predicted" if energy.simulated else "predicted"
+    low, high = map(ms, energy.interval_mj)
+    text = f"{kind} {ms(energy.energy_mj)} mJ ({low} to {high} mJ with probability {energy.confidence:.0%})"
+    return f"{text}, extrapolated" if energy.extrapolated else text
+
+
+def _energy_interval(energy: PredictedEnergy | None) -> str:
+    """`12.3 (11.8 to 12.8)`"""
+    if energy is None:
+        return "not available"
+    low, high = map(ms, energy.interval_mj)
+    return f"{ms(energy.energy_mj)} ({low} to {high})"
 
 
 def _accuracy(result: SearchResult) -> float | None:

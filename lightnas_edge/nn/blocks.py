@@ -34,6 +34,9 @@ class Norms:
 
 STAND_ALONE = Norms(affine=True, running_statistics=True, eps=1e-3, after_features=True)
 
+# Of a supernet that holds a trained network: norms as that one has them, with the statistics of the batch.
+AFFINE_SUPERNET = Norms(affine=True, running_statistics=False, eps=1e-3, after_features=True)
+
 # Published: affine=False, no norm after the features. There running statistics are kept but never read, since the
 # supernet only ever runs in training mode; here they do not exist, so no validation image can leak into them.
 # Not published: the learned scale of residual branches. With scale-free norms a candidate adds as much to its input as
@@ -158,7 +161,8 @@ class Head(nn.Module):
         if features:
             self.linear = nn.Linear(wide, features[0], bias=False)
             # Published: PyTorch's own eps (1e-5) here; only the two-dimensional norms are set to 1e-3.
-            self.linear_norm = nn.BatchNorm1d(features[0]) if norms.after_features else None
+            if norms.after_features:
+                self.linear_norm = nn.BatchNorm1d(features[0], track_running_stats=norms.running_statistics)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear((wide, *features)[-1], shaped.out_channels)
 

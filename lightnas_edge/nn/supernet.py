@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lightnas_edge.nn.blocks import SUPERNET, MBConv, build_block
+from lightnas_edge.nn.blocks import AFFINE_SUPERNET, SUPERNET, MBConv, build_block
 from lightnas_edge.nn.entangled import CutConv2d, entangle, whole_block
 from lightnas_edge.nn.interruption import interruptible_backward
 from lightnas_edge.space import Space
@@ -24,18 +24,20 @@ class Supernet(nn.Module):
 
     Args:
         entangled: the candidates of a layer are cuts of one block, which is in `wholes`; else each has weights of its own.
+        affine: norms have parameters, as those of a trained network, whose weights it is to hold.
     """
 
-    def __init__(self, space: Space, *, entangled: bool = False) -> None:
+    def __init__(self, space: Space, *, entangled: bool = False, affine: bool = False) -> None:
         super().__init__()
+        norms = AFFINE_SUPERNET if affine else SUPERNET
         self.space = space
-        self.stem = build_block(space.stem, SUPERNET)
-        self.first = build_block(space.first, SUPERNET)
+        self.stem = build_block(space.stem, norms)
+        self.first = build_block(space.first, norms)
         self.layers = nn.ModuleList(
-            nn.ModuleList(build_block(space.at(layer, operator), SUPERNET) for operator in space.operators)
+            nn.ModuleList(build_block(space.at(layer, operator), norms) for operator in space.operators)
             for layer in range(len(space.layers))
         )
-        self.head = build_block(space.head, SUPERNET, dropout=space.dropout)
+        self.head = build_block(space.head, norms, dropout=space.dropout)
         self.wholes = nn.ModuleList()
         if entangled:
             for layer, candidates in enumerate(self.layers):
@@ -110,7 +112,7 @@ class Supernet(nn.Module):
             module
             for block in (self.stem, self.first, *chosen, self.head)
             for module in block.modules()
-            if isinstance(module, nn.BatchNorm2d)
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
         ]
         training = self.training
         try:

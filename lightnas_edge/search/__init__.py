@@ -13,6 +13,8 @@ from lightnas_edge.search.results import (
 )
 from lightnas_edge.search.search import add_budgets, check_budgets, run_search
 from lightnas_edge.search.selection import Selection, check_budget, select
+from lightnas_edge.search.state import load_supernet
+from lightnas_edge.search.teacher import Teacher, load_teacher
 
 __all__ = [
     "METHODS",
@@ -24,6 +26,7 @@ __all__ = [
     "SearchResult",
     "Selection",
     "Sources",
+    "Teacher",
     "add_budgets",
     "begin_run",
     "check_budget",
@@ -31,6 +34,8 @@ __all__ = [
     "found_before",
     "keep_predictors",
     "keep_table",
+    "load_supernet",
+    "load_teacher",
     "read_front",
     "run_search",
     "select",

@@ -17,7 +17,7 @@ from lightnas_edge.search.strategy import SearchContext
 
 
 class BlockwiseStrategy(SharedStrategy):
-    """The warm-up trains the largest network, the teacher. Then operators of uniform paths learn from its features.
+    """The warm-up trains the largest network, the teacher; a trained network needs none. Then operators of uniform paths learn from its features.
 
     A validation batch runs the teacher, and networks that differ from it in one layer each: operator scores are what a layer costs
     alone, in the midst of the best operators (as in LANA, arXiv 2107.10624, and Puzzle, arXiv 2411.19146). What two small operators
@@ -26,7 +26,7 @@ class BlockwiseStrategy(SharedStrategy):
 
     def __init__(self, context: SearchContext, budgets: Sequence[Budget]) -> None:
         super().__init__(context, budgets)
-        self._teacher = largest_path(context.space)
+        self._teacher = context.teacher or largest_path(context.space)
 
     def warmup_paths(self) -> list[Path]:
         return [list(self._teacher)]

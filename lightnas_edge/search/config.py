@@ -69,6 +69,7 @@ class SearchConfig:
             without training showed no clear winner among 8 pairs of factors (median 4 to 15 % off). That the network
             selected keeps the budget follows from the exact selection alone.
         two_sided: the budget is a target from both sides, as published; None: only with the method `lightnas`.
+        teacher: SHA-256 of the weights of the trained network that teaches (`blockwise`); no epoch trains a teacher then.
         paths: of each validation batch whose losses are compared (with `losses`). Four give three comparisons for twice the
             passes of the one comparison that two give.
         candidates: networks of each budget that are compared on held-out images, at most (`shared`).
@@ -91,6 +92,7 @@ class SearchConfig:
     alpha_lr: float | None = None
     lambda_lr: float | None = None
     two_sided: bool | None = None
+    teacher: str | None = None
     paths: int = 4
     candidates: int = 16
     micro_batches: int = 1
@@ -131,6 +133,10 @@ class SearchConfig:
             faults.append(
                 "evidence: the method blockwise has losses of networks in which one layer is replaced, and no gradients"
             )
+        if self.teacher is not None and self.method != BLOCKWISE:
+            faults.append(f"teacher: the method {self.method} has none; the method blockwise learns from one")
+        if self.teacher is not None and self.warmup_epochs is not None:
+            faults.append("warmup_epochs: with a teacher that is trained there is no warm-up")
         if 2 * self.micro_batches > self.batch:
             faults.append(
                 f"micro_batches: {self.micro_batches} micro-batches of {self.batch} images leave fewer than two images in each"
@@ -179,7 +185,7 @@ class Schedule:
     @classmethod
     def of(cls, config: SearchConfig, architecture_steps_per_epoch: int) -> Schedule:
         share = 0.5 if config.method == BLOCKWISE else PUBLISHED.warmup_epochs / PUBLISHED.epochs
-        warmup = config.warmup_epochs or max(1, round(config.epochs * share))
+        warmup = 0 if config.teacher is not None else config.warmup_epochs or max(1, round(config.epochs * share))
         scale = max(1.0, PUBLISHED.architecture_steps / ((config.epochs - warmup) * architecture_steps_per_epoch))
         alpha_lr = config.alpha_lr or min(ALPHA_LR_LIMIT, PUBLISHED.alpha_lr * scale)
         lambda_lr = config.lambda_lr or PUBLISHED.lambda_lr * scale

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lightnas_edge.data import DataSet
-from lightnas_edge.errors import BudgetError
+from lightnas_edge.errors import BudgetError, ConfigError
 from lightnas_edge.nn import Ranks
 from lightnas_edge.runs import Run
 from lightnas_edge.search.choice import Choice
@@ -21,6 +21,7 @@ from lightnas_edge.search.loop import Event, SearchLoop
 from lightnas_edge.search.results import SearchResult, Sources, begin_run, run_question, write_results
 from lightnas_edge.search.selection import check_budget
 from lightnas_edge.search.state import SearchState
+from lightnas_edge.search.teacher import Teacher
 from lightnas_edge.space import Space
 
 
@@ -35,6 +36,7 @@ def run_search(
     sources: Sources | None = None,
     on_event: Callable[[Event], None] | None = None,
     confirm: Confirming | None = None,
+    teacher: Teacher | None = None,
 ) -> list[SearchResult]:
     """Search for the best network of a space within each budget: one pass, one supernet, however many budgets.
 
@@ -49,6 +51,7 @@ def run_search(
         sources: what the run of each budget keeps with its network: see `write_results`.
         on_event: called with every line of the metrics as it is written, and with {"kind": "start", ...} first.
         confirm: measure networks before one is handed over; in one process.
+        teacher: whose hash the configuration names.
 
     Returns:
         One result per budget, in their order.
@@ -63,11 +66,13 @@ def run_search(
     budgets = [budgets] if isinstance(budgets, Budget) else list(budgets)
     check_budgets(space, budgets, config)
     check_images(data, config)
+    if config.teacher != (None if teacher is None else teacher.sha256):
+        raise ConfigError("teacher: the configuration names other weights than those that are given")
     space = space.with_classes(len(data.classes))
     with torch.random.fork_rng():
         run = _open_run(run_dir, space, data, budgets, config)
         on_event = on_event or _ignore
-        state = SearchState(space, data, budgets, config)
+        state = SearchState(space, data, budgets, config, teacher)
         choice = Choice(state, data, 2, on_event)
         loop = SearchLoop(
             state,

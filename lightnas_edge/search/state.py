@@ -24,6 +24,7 @@ from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.lightnas_strategy import LightNasStrategy
 from lightnas_edge.search.shared_strategy import SharedStrategy
 from lightnas_edge.search.strategy import SearchContext, SearchStrategy
+from lightnas_edge.search.teacher import Teacher, teach
 from lightnas_edge.space import Space
 
 SCHEMA = 4
@@ -43,13 +44,23 @@ class SearchState:
     Its random numbers are PyTorch's own: it seeds them.
     """
 
-    def __init__(self, space: Space, data: DataSet, budgets: Sequence[Budget], config: SearchConfig) -> None:
+    def __init__(
+        self,
+        space: Space,
+        data: DataSet,
+        budgets: Sequence[Budget],
+        config: SearchConfig,
+        teacher: Teacher | None = None,
+    ) -> None:
         ranks = Ranks()
         self.device = choose_device(config.device)
         self.weight_batches, self.architecture_batches = _loaders(data, config, ranks)
         kind = _STRATEGIES[config.method]
         torch.manual_seed(config.seed)
-        self.supernet = Supernet(space, entangled=kind.entangled).to(self.device).train()
+        self.supernet = Supernet(space, entangled=kind.entangled, affine=config.teacher is not None)
+        if teacher is not None:
+            teach(self.supernet, teacher)
+        self.supernet.to(self.device).train()
         torch.manual_seed(config.seed + ranks.rank)  # what is dropped out may differ between processes
         self.optimiser = torch.optim.SGD(
             self.supernet.parameters(),
@@ -60,6 +71,8 @@ class SearchState:
         )
         schedule = Schedule.of(config, len(self.architecture_batches))
         self.context = SearchContext(space, config, schedule, torch.Generator().manual_seed(config.seed), ranks)
+        if teacher is not None:
+            self.context.teacher = [int(index) for index in teacher.architecture.indices(space)]
         self.strategy = kind(self.context, budgets)
         self.epoch, self.phase, self.step = 0, "warmup", 0  # what comes next
         self.validation_labels = data.validation.labels
@@ -140,6 +153,25 @@ class SearchState:
     def _restore_sampled_paths(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["sampled_paths"]
         self.sampled_paths = None if kept is None else SampledPaths(**kept)
+
+
+def load_supernet(path: Path, space: Space) -> Supernet:
+    """The supernet of a search, on the CPU in training mode.
+
+    Args:
+        space: of the search, with the head of its classes.
+
+    Raises:
+        RunError: the checkpoint is damaged, of another schema, or of a search of another space.
+    """
+    checkpoint = load_checkpoint(path, schema=SCHEMA)
+    if checkpoint["identity"]["space"] != space.sha256:
+        raise RunError(f"the checkpoint {path} is of a search of another space than {space.name}")
+    identity = checkpoint["identity"]
+    entangled = _STRATEGIES[identity["method"]].entangled
+    supernet = Supernet(space, entangled=entangled, affine=identity["teacher"] is not None)
+    supernet.load_state_dict(checkpoint["supernet"])
+    return supernet
 
 
 def _loaders(data: DataSet, config: SearchConfig, ranks: Ranks) -> tuple[Loader, Loader]:

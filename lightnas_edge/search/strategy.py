@@ -34,6 +34,7 @@ class SearchContext:
     generator: torch.Generator  # the same numbers on every rank
     ranks: Ranks
     execution: Execution = field(default_factory=Execution)
+    teacher: Path | None = None  # of a trained network that the supernet holds
     abandonable: Callable[[], AbstractContextManager[None]] = nullcontext  # for passes that Ctrl-C may stop anywhere
 
 

@@ -1,0 +1,176 @@
+"""A network of the space that was trained before, as the teacher of a blockwise search."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightnas_edge.errors import ArchitectureError, ModelError
+from lightnas_edge.files import sha256_of
+from lightnas_edge.nn import Network, Supernet
+from lightnas_edge.nn.blocks import STAND_ALONE, MBConv, build_block
+from lightnas_edge.records.base import parse_json, read_bounded
+from lightnas_edge.records.plain_text import first_line
+from lightnas_edge.space import Architecture, Space
+
+_MAX_BYTES = 4 * 2**30
+_FORMAT = "weights of a network of this space, as `lightnas-edge train` writes them (RUN/train/weights.safetensors), are needed"
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # a supernet has those of the batch
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A trained network: which one, its weights under the names of `nn.Network`, and the hash of its file."""
+
+    architecture: Architecture
+    weights: Mapping[str, Tensor]
+    sha256: str
+
+
+def load_teacher(path: Path, space: Space, classes: Sequence[str]) -> Teacher:
+    """The network in a safetensors file.
+
+    Its operators are in the file's metadata where `lightnas-edge train` wrote it, else they follow from the shapes; of operators with
+    equal shapes, the first one of the space.
+
+    Args:
+        path: a file, or a run with trained weights.
+        classes: of the images that the search sees.
+
+    Raises:
+        ModelError: no such file, of another space, or of other classes.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load
+
+    if path.is_dir():
+        path = path / "train" / "weights.safetensors"
+    content = read_bounded(path, error=ModelError, remedy=_FORMAT, max_bytes=_MAX_BYTES)
+    try:
+        weights = load(content)
+        with safe_open(str(path), "pt") as file:
+            text = (file.metadata() or {}).get("network", "{}")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors: {first_line(error)}", hint=_FORMAT) from error
+    described = parse_json(text, f"the description of the network in {path}", error=ModelError, remedy=_FORMAT)
+    described = described if isinstance(described, dict) else {}
+    known = described.pop("classes", None)
+    if isinstance(known, list) and [str(each) for each in known] != list(classes):
+        raise ModelError(
+            f"the teacher in {path} was trained for {_few(known)}, the images have {_few(classes)}",
+            hint="train the teacher on the images of the search, or search on those of the teacher",
+        )
+    space = space.with_classes(len(classes))
+    teacher = Teacher(_architecture(path, space, weights, described), weights, sha256_of(content))
+    _check(path, space, teacher)
+    return teacher
+
+
+@torch.no_grad()
+def teach(supernet: Supernet, teacher: Teacher) -> None:
+    """Give the supernet the teacher's weights on the teacher's path; the other operators of a layer start as cuts of them.
+
+    Args:
+        supernet: with norms as trained networks have them (`Supernet(affine=True)`).
+    """
+    indices = [int(index) for index in teacher.architecture.indices(supernet.space)]
+    state = supernet.state_dict()
+    for name, tensor in teacher.weights.items():
+        if not name.endswith(_STATISTICS):
+            inside = re.sub(r"^layers\.(\d+)\.", lambda found: f"layers.{found[1]}.{indices[int(found[1])]}.", name)
+            state[inside].copy_(tensor)
+    for layer, index in enumerate(indices):
+        candidates = cast(nn.ModuleList, supernet.layers[layer])
+        if isinstance(source := candidates[index], MBConv):
+            for place, block in enumerate(candidates):
+                if place != index and isinstance(block, MBConv):
+                    _cut(block, source)
+
+
+def _cut(block: MBConv, source: MBConv) -> None:
+    """As much of the source as fits: the first channels, the middle of the kernel."""
+    of_source = dict(source.named_parameters())
+    for name, parameter in block.named_parameters():
+        if name in of_source and parameter.dim() == of_source[name].dim():
+            theirs = of_source[name]
+            mine, its = zip(*map(_middle_or_first, parameter.shape, theirs.shape, _is_kernel(parameter)), strict=True)
+            parameter[mine] = theirs[its]
+
+
+def _is_kernel(parameter: Tensor) -> list[bool]:
+    return [parameter.dim() == 4 and axis >= 2 for axis in range(parameter.dim())]
+
+
+def _middle_or_first(mine: int, its: int, middle: bool) -> tuple[slice, slice]:
+    both = min(mine, its)
+    if not middle:
+        return slice(both), slice(both)
+    return slice((mine - both) // 2, (mine + both) // 2), slice((its - both) // 2, (its + both) // 2)
+
+
+def _architecture(
+    path: Path, space: Space, weights: Mapping[str, Tensor], described: Mapping[str, Any]
+) -> Architecture:
+    if "operators" in described:
+        try:
+            return Architecture.from_json(described, space, source=f"the network in {path}")
+        except ArchitectureError as error:
+            raise ModelError(
+                f"the teacher in {path} is no network of the space {space.name}: {first_line(error)}", hint=_FORMAT
+            ) from error
+    found = []
+    for layer in range(len(space.layers)):
+        shapes = {
+            name.removeprefix(f"layers.{layer}."): tuple(tensor.shape)
+            for name, tensor in weights.items()
+            if name.startswith(f"layers.{layer}.")
+        }
+        fitting = [index for index in range(len(space.operators)) if _shapes(space, layer, index) == shapes]
+        if not fitting:
+            raise ModelError(
+                f"the teacher in {path} is no network of the space {space.name}: its layer {layer} has the shapes of no operator",
+                hint=_FORMAT,
+            )
+        found.append(fitting[0])
+    return Architecture.from_indices(space, found)
+
+
+def _shapes(space: Space, layer: int, index: int) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        block = build_block(space.at(layer, space.operators[index]), STAND_ALONE)
+    return {name: tuple(tensor.shape) for name, tensor in block.state_dict().items()}
+
+
+def _check(path: Path, space: Space, teacher: Teacher) -> None:
+    """Raises ModelError: a tensor is missing, superfluous, of another shape, or not finite."""
+    with torch.device("meta"):
+        expected = {
+            name: tuple(value.shape) for name, value in Network(space, teacher.architecture).state_dict().items()
+        }
+    found = {name: tuple(tensor.shape) for name, tensor in teacher.weights.items()}
+    for name in sorted({*expected, *found}):
+        if name.endswith(_STATISTICS):
+            continue
+        if expected.get(name) != found.get(name):
+            raise ModelError(
+                f"the teacher in {path} does not fit: {name} is {_shape(found.get(name))}, {space.name} with "
+                f"{space.classes} classes needs {_shape(expected.get(name))}",
+                hint=_FORMAT,
+            )
+        if not bool(torch.isfinite(teacher.weights[name]).all()):
+            raise ModelError(f"the teacher in {path} is damaged: {name} is not finite", hint=_FORMAT)
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else " x ".join(map(str, shape)) or "a number"
+
+
+def _few(classes: Sequence[object]) -> str:
+    shown = ", ".join(str(each) for each in list(classes)[:4])
+    return f"{len(classes)} classes ({shown}{', ...' if len(classes) > 4 else ''})"
