@@ -28,6 +28,7 @@ class RemoteJob:
     batch: int
     threads: int
     cuda_graph: bool
+    streams: int
     rounds: int
     seed: int
     lock_clocks: bool
@@ -91,6 +92,7 @@ def _remote_job(connection: Connection, folder: str, name: str, sizes: dict[str,
         batch=manifest.batch or 1,
         threads=manifest.threads,
         cuda_graph=manifest.cuda_graph,
+        streams=manifest.streams,
         rounds=manifest.protocol.rounds,
         seed=manifest.protocol.seed,
         lock_clocks=setup is not None and setup.lock_clocks,

@@ -9,7 +9,7 @@ from typing import Any
 from lightnas_edge.records.lut import LutHeader
 from lightnas_edge.records.plain_text import clean_text
 
-_DEFAULTS = (("precision", "fp32"), ("batch", 1), ("threads", 1))
+_DEFAULTS = (("precision", "fp32"), ("batch", 1), ("threads", 1), ("streams", 1))
 
 
 def measuring_options(

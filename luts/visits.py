@@ -20,6 +20,7 @@ from lightnas_edge.records.lut import (
     EnergyEstimate,
     MachineState,
     OperatorFacts,
+    StreamOfVisit,
     Visit,
     VisitDetails,
     VisitFailure,
@@ -37,7 +38,7 @@ _SHORT_LINE = 500  # bytes; most lines of a visit are longer
 _BLOCK = 1 << 16  # samples
 _CHUNK = 256  # visits in a piece of compressed details
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_DETAILS = {"warmup_ms", "energy", "before", "after", "warnings"}
+_DETAILS = {"warmup_ms", "energy", "before", "after", "warnings", "streams"}
 _EXACT = 2  # the pool of samples that are no whole nanoseconds
 
 
@@ -336,6 +337,11 @@ class StoredVisit:
     @property
     def warnings(self) -> tuple[str, ...]:
         return self._details.warnings
+
+    @property
+    def streams(self) -> tuple[StreamOfVisit, ...] | None:
+        """Those that ran at the same time; None: one."""
+        return self._details.streams
 
     @property
     def _details(self) -> VisitDetails:

@@ -140,16 +140,17 @@ class Cuda:
         raise NotImplementedError
 
 
-def open_cuda(with_graphs: bool = False) -> Cuda:
+def open_cuda(with_graphs: bool = False, with_threads: bool = False) -> Cuda:
     """CUDA on the first GPU.
 
     Args:
         with_graphs: CUDA graphs are needed; only the runtime library has them here.
+        with_threads: several threads use it; the runtime library serves each, and pycuda's context one alone.
 
     Raises:
         BackendError: there is no CUDA runtime library, or it finds no GPU; the message says which.
     """
-    if with_graphs:
+    if with_graphs or with_threads:
         return CudaRuntime(load_library())
     try:
         import pycuda.driver as driver  # type: ignore[import-not-found]  # a board has it, this project does not

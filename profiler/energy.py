@@ -72,7 +72,7 @@ class EnergyMeter:
 
         def run_for(seconds: float) -> Tuple[power.Window, power.Progress]:
             warm_up = back_to_back(run, WARM_UP_S, 1, clock)
-            work = back_to_back(run, seconds, warm_up.chunk, clock)
+            work = back_to_back(run, seconds, warm_up.chunk, clock, engine.streams)
             self.busy = work.window
             take_samples()
             return work.window, work.progress
@@ -107,15 +107,17 @@ class Work(NamedTuple):
         return power.Window(self.progress[0][0], self.progress[-1][0])
 
 
-def back_to_back(run: Callable[[int], None], at_least_s: float, chunk: int, clock: Callable[[], float]) -> Work:
-    """Call `run` for at least that long, with `chunk` batches at first between two readings of the clock."""
+def back_to_back(
+    run: Callable[[int], None], at_least_s: float, chunk: int, clock: Callable[[], float], streams: int = 1
+) -> Work:
+    """Call `run` for at least that long, with `chunk` batches at first in every stream between two readings of the clock."""
     start_s = now_s = clock()
     progress = [(start_s, 0)]
     done = 0
     while now_s - start_s < at_least_s:
         before_s = now_s
         run(chunk)
-        done += chunk
+        done += chunk * streams
         now_s = clock()
         progress.append((now_s, done))
         if now_s > before_s:

@@ -188,6 +188,8 @@ class VisitLine(NamedTuple):
                 energy=None if result.energy is None else result.energy.to_json(),
             )
             record.update(result.state.to_json())
+            if result.streams is not None:
+                record["streams"] = [dict(stream._asdict()) for stream in result.streams]
         if self.read_back is not None:
             record.update(
                 ran_in=self.read_back.ran_in,
@@ -243,6 +245,7 @@ class Session:
             samples_per_visit=protocol.samples_per_visit,
             min_single_ms=step_ms * measure.SINGLE_TIMER_STEPS,
             inferences_per_visit=protocol.inferences_per_visit,
+            streams=manifest.streams,
         )
         self._supervisor = Supervisor(configuration, stop, protocol.timeout_s, manifest.build_timeout_s)
         self._journal: Optional[journal.Journal] = None

@@ -15,6 +15,7 @@ INFERENCES_PER_VISIT = 10
 LEAST_STEADY_S = 3.0  # of power: docs/energy.md
 MOST_ROUNDS = 100000
 LONGEST_S = 1e6
+MOST_STREAMS = 64
 LONGEST_ROUND_S = 60.0
 LARGEST_BYTES = 64 * 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -26,6 +27,7 @@ _OPTIONS = {
     "protocol.rounds": "--rounds",
     "batch": "--batch",
     "threads": "--threads",
+    "streams": "--streams",
     "backend": "--backend",
     "precision": "--precision",
     "board_setup.power_mode": "--power-mode",
@@ -176,6 +178,7 @@ class Manifest(NamedTuple):
     batch: Optional[int]  # None: a model file has its own shapes
     threads: int
     cuda_graph: bool  # an inference is the launch of one CUDA graph
+    streams: int  # every model runs in so many at once
     build_timeout_s: float  # of one engine
     protocol: MeasurementProtocol
     energy: Optional[EnergyRounds]  # None: latency alone
@@ -201,6 +204,7 @@ class Manifest(NamedTuple):
             batch=fields.optional_whole("batch", 1),
             threads=fields.whole("threads", 1),
             cuda_graph=fields.flag("cuda_graph") if fields.has("cuda_graph") else False,
+            streams=fields.whole("streams", 1, MOST_STREAMS) if fields.has("streams") else 1,
             build_timeout_s=fields.number("build_timeout_s", 1e-3, LONGEST_S)
             if fields.has("build_timeout_s")
             else BUILD_TIMEOUT_S,

@@ -5,7 +5,7 @@ import math
 import time
 from typing import Callable, List, NamedTuple, Optional
 
-from profiler.backends import Engine
+from profiler.backends import Engine, StreamTimes
 
 WARMUP_CHUNKS = 50  # about so many at most: each is a number in the journal
 SETTLE_CHUNK_MS = 10.0  # between two looks at the clocks
@@ -20,8 +20,13 @@ class Timings(NamedTuple):
 
     repeats: int
     warmup_ms: List[float]
-    samples_ms: List[float]
+    streams: List[StreamTimes]
     timed_s: float  # spent inside timed loops, warm-up included
+
+    @property
+    def samples_ms(self) -> List[float]:
+        """Of all streams, one stream behind the other."""
+        return [ms for stream in self.streams for ms in stream.samples_ms]
 
 
 def timer_step_s(clock: Callable[[], float] = time.perf_counter) -> float:
@@ -51,13 +56,12 @@ def measure(
     Args:
         warmup_ms: run at least this long before the first sample.
         min_sample_ms: a sample lasts at least this long, by the fastest run of the warm-up.
-        samples: how many samples to take; with `window_ms` more, up to MOST_SINGLES, until they fill the window.
+        samples: how many samples to take of each stream; with `window_ms` more, up to MOST_SINGLES, until they fill the window.
         repeats: inferences per sample; None to calibrate, which happens within the warm-up.
         settled: whether the processor's clock is steady; asked after the warm-up, which continues until it is.
         settle_ms: the longest that it continues.
     """
     warmup: List[float] = []
-    taken: List[float] = []
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -82,12 +86,10 @@ def measure(
             repeats = max(1, math.ceil(min_sample_ms / fastest_ms)) if fastest_ms > 0 else chunk
         if fastest_ms > 0:
             samples = max(samples, min(MOST_SINGLES, math.ceil(window_ms / (repeats * fastest_ms))))
-        for _ in range(samples):
-            start = clock()
-            engine.run(repeats)
-            taken.append((clock() - start) * 1e3 / repeats)
+        taken = engine.timed(repeats, samples, clock)
         timed_s = clock() - begin
     finally:
         if collecting:
             gc.enable()
-    return Timings(repeats, [round(ms, 6) for ms in warmup], [round(ms, 6) for ms in taken], timed_s)
+    streams = [StreamTimes([round(ms, 6) for ms in each.samples_ms], round(each.span_ms, 6)) for each in taken]
+    return Timings(repeats, [round(ms, 6) for ms in warmup], streams, timed_s)

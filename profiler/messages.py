@@ -38,6 +38,7 @@ class ConfigureRequest(NamedTuple):
     samples_per_visit: int
     min_single_ms: float  # an inference that is shorter is not timed alone
     inferences_per_visit: int
+    streams: int = 1  # in which every model runs at once
 
     @classmethod
     def read(cls, fields: Fields) -> "ConfigureRequest":
@@ -56,6 +57,7 @@ class ConfigureRequest(NamedTuple):
             samples_per_visit=fields.whole("samples_per_visit", 1),
             min_single_ms=fields.number("min_single_ms", 0),
             inferences_per_visit=fields.whole("inferences_per_visit", 1),
+            streams=fields.whole("streams", 1),
         )
 
 
@@ -231,6 +233,17 @@ class Loaded(NamedTuple):
         return dict(self._asdict())
 
 
+class StreamOfVisit(NamedTuple):
+    """One of several streams: how many of the samples are its own, and the time from its first to its last."""
+
+    samples: int
+    span_ms: float
+
+    @classmethod
+    def read(cls, fields: Fields) -> "StreamOfVisit":
+        return cls(fields.whole("samples", 1), fields.number("span_ms"))
+
+
 class Visited(NamedTuple):
     repeats: int
     warmup_ms: List[float]
@@ -242,6 +255,7 @@ class Visited(NamedTuple):
     state: VisitState
     clock: Optional[ClockOfVisit]  # None: it cannot be read
     energy: Optional[VisitEnergy]
+    streams: Optional[List[StreamOfVisit]] = None  # in the order of their samples; None: one stream
 
     @classmethod
     def read(cls, fields: Fields) -> "Visited":
@@ -257,12 +271,16 @@ class Visited(NamedTuple):
             state=VisitState.read(fields.child("state")),
             clock=None if clock is None else ClockOfVisit.read(clock),
             energy=None if energy is None else VisitEnergy.read(energy),
+            streams=None
+            if fields.is_null("streams")
+            else [StreamOfVisit.read(stream) for stream in fields.children("streams")],
         )
 
     def to_json(self) -> JsonObject:
+        streams = None if self.streams is None else [dict(stream._asdict()) for stream in self.streams]
         energy = None if self.energy is None else self.energy.to_json()
         clock = None if self.clock is None else self.clock.to_json()
-        return dict(self._asdict(), state=self.state.to_json(), clock=clock, energy=energy)
+        return dict(self._asdict(), state=self.state.to_json(), clock=clock, energy=energy, streams=streams)
 
 
 class ReadBack(NamedTuple):

@@ -112,6 +112,7 @@ class _Bench:
             system,
             backends.Conditions(configuration.power_mode, configuration.clocks),
             configuration.cuda_graph,
+            configuration.streams,
         )
         opened_mb = footprint.resident_mb()
         self._runtime_mb = None if before_mb is None or opened_mb is None else round(opened_mb - before_mb, 1)
@@ -134,8 +135,11 @@ class _Bench:
 
     def configured(self) -> Configured:
         library = sys.modules.get(self._configuration.backend.partition("-")[0])
+        fingerprint = self._backend.fingerprint()
+        if self._configuration.streams > 1:  # tables of one stream, which are older, do not have the field
+            fingerprint["streams"] = self._configuration.streams
         return Configured(
-            fingerprint=self._backend.fingerprint(),
+            fingerprint=fingerprint,
             runtime=self._backend.runtime(),
             runtime_at=os.path.dirname(getattr(library, "__file__", None) or "") or None,
             needs_build=self._backend.needs_build,
@@ -157,6 +161,8 @@ class _Bench:
         estimate = len(content) * MEMORY_PER_MODEL_BYTE
         evicted = self._evict(self._sizes.get(request.model, estimate))
         engine = self._backend.load(content)
+        if self._configuration.streams > 1:
+            engine = engine.in_streams(self._configuration.streams)
         size = engine.memory_bytes()
         self._sizes[request.model] = estimate if size is None else size
         evicted += self._evict(self._sizes[request.model])  # its true size is known only now
@@ -205,6 +211,9 @@ class _Bench:
                     state=after,
                     clock=clock,
                     energy=None,
+                    streams=[messages.StreamOfVisit(len(each.samples_ms), each.span_ms) for each in timings.streams]
+                    if engine.streams > 1
+                    else None,
                 )
             )
 

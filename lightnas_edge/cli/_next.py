@@ -76,7 +76,14 @@ def _sample(words: list[str], networks: int) -> str:
 def _options(arguments: argparse.Namespace, chosen: Settings) -> list[str]:
     """Those with which the next measurements are made on the same board in the same state."""
     words = ["--host", arguments.host, *_space(arguments)]
-    for name, default in (("precision", "fp32"), ("backend", None), ("batch", 1), ("threads", 1), ("power_mode", None)):
+    for name, default in (
+        ("precision", "fp32"),
+        ("backend", None),
+        ("batch", 1),
+        ("threads", 1),
+        ("streams", 1),
+        ("power_mode", None),
+    ):
         value = getattr(arguments, name)
         if value != default:
             words += [f"--{name.replace('_', '-')}", str(value)]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**31 - 1
 LONGEST_BUILD_S = 1e6
+MOST_STREAMS = 64  # that the agent takes
 
 
 class _StoreOnce(argparse.Action):
@@ -229,6 +230,7 @@ def add_measuring(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     group.add_argument("--backend", metavar="NAME", help="engine (default: TensorRT on a Jetson, else ONNX Runtime)")
     group.add_argument("--batch", type=count, default=1, metavar="N", help="images per inference (default: 1)")
     group.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads of the engine (default: 1)")
+    add_streams(group, "default: 1; a table of its own", default=1)
     group.add_argument(
         "--cuda-graph",
         action="store_true",
@@ -246,6 +248,21 @@ def add_measuring(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     )
     add_fresh(group, "measure everything again; the earlier table is kept as .old")
     add_board(group)
+
+
+def add_streams(group: argparse._ActionsContainer, text: str, *, default: int | None) -> None:
+    group.add_argument(
+        "--streams", type=streams, default=default, metavar="N",
+        help=f"inferences that run at the same time, each in a stream of its own ({text})",
+    )  # fmt: skip
+
+
+def streams(text: str) -> int:
+    """argparse type: as many as the agent takes."""
+    value = count(text)
+    if value > MOST_STREAMS:
+        raise argparse.ArgumentTypeError(f"expected 1 to {MOST_STREAMS} streams, not {text!r}")
+    return value
 
 
 def add_board(group: argparse._ActionsContainer) -> None:
@@ -304,6 +321,7 @@ def settings(arguments: argparse.Namespace, connection: Connection) -> Settings:
         batch=arguments.batch,
         threads=arguments.threads,
         cuda_graph=arguments.cuda_graph,
+        streams=arguments.streams,
         protocol=MeasurementProtocol(rounds=arguments.rounds, seed=arguments.seed),
         **board_settings(arguments),
     )

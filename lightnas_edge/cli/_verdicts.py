@@ -24,6 +24,10 @@ def add_budgets(parser: argparse.ArgumentParser, default: str) -> None:
     group = parser.add_argument_group("budget", f"one or several; {default}")
     for option, _, unit, text in LIMITS:
         group.add_argument(option, type=milliseconds if unit == "MS" else positive, metavar=unit, help=text)
+    group.add_argument(
+        "--min-throughput", type=positive, metavar="PER_S",
+        help="minimum inferences per second of all streams together; a batch of 8 counts as 8",
+    )  # fmt: skip
     group.add_argument("--min-accuracy", type=percentage, metavar="PERCENT", help="minimum top-1 accuracy on the board")
     group.add_argument(
         "--max-accuracy-drop", type=drop, metavar="PERCENT", help="maximum loss of top-1 accuracy against the reference, same images"
@@ -33,7 +37,11 @@ def add_budgets(parser: argparse.ArgumentParser, default: str) -> None:
 def asked_budgets(arguments: argparse.Namespace) -> dict[str, float]:
     """Metric -> target of every budget that was given."""
     given = {metric: getattr(arguments, option[2:].replace("-", "_")) for option, metric, _, _ in LIMITS}
-    given |= {"accuracy": arguments.min_accuracy, "accuracy_drop": arguments.max_accuracy_drop}
+    given |= {
+        "throughput_per_s": arguments.min_throughput,
+        "accuracy": arguments.min_accuracy,
+        "accuracy_drop": arguments.max_accuracy_drop,
+    }
     return {metric: target for metric, target in given.items() if target is not None}
 
 
@@ -76,6 +84,8 @@ def write_files_for_ci(arguments: argparse.Namespace, records: Sequence[Verifica
 def show(record: VerificationRecord, line: str) -> None:
     """The result for people: one line, the accuracy, what to do, warnings."""
     print_result(line)
+    if record.measured.streams:
+        print_result(streams_words(record))
     accuracy = record.accuracy
     simulated = " SIMULATED" if record.simulated else ""
     if accuracy:
@@ -99,6 +109,20 @@ def show(record: VerificationRecord, line: str) -> None:
             info(f"  {record.remedy}")
     for warning in dict.fromkeys(record.warnings):
         warn(warning)
+
+
+def streams_words(record: VerificationRecord) -> str:
+    """`throughput 97.3 per s; stream 1: p50 20.1 ms, p95 21.0 ms; stream 2: ...`"""
+    from lightnas_edge.deploy.judge import decimals
+
+    rate = record.measured.throughput
+    parts = [] if rate is None else [f"throughput {rate.per_s:.{decimals(rate.per_s)}f} per s"]
+    for number, stream in enumerate(record.measured.streams, 1):
+        digits = decimals(stream.median.latency_ms)
+        parts.append(
+            f"stream {number}: p50 {stream.median.latency_ms:.{digits}f} ms, p95 {stream.p95.latency_ms:.{digits}f} ms"
+        )
+    return ("SIMULATED " if record.simulated else "") + "; ".join(parts)
 
 
 def ran_in_words(record: VerificationRecord) -> str:

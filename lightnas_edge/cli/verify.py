@@ -13,7 +13,7 @@ from lightnas_edge.cli._fleet import for_each_host, open_fleet, unit_folder
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
 from lightnas_edge.cli._model_options import add_model, add_model_measuring, chosen_model, model_settings
 from lightnas_edge.cli._model_profile import show_changes
-from lightnas_edge.cli._options import add_board, add_host, add_json, board_settings, count, sudo_password
+from lightnas_edge.cli._options import add_board, add_host, add_json, add_streams, board_settings, count, sudo_password
 from lightnas_edge.cli._power_modes import chosen_modes, modes_json, show_modes
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.cli._verdicts import (
@@ -69,6 +69,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="visits of the network (default: as many as the budgets' statistics need)",
     )
     add_sustained(parser)
+    add_streams(
+        parser, "default: 1; of a run, as its table; every budget of a latency is about each stream", default=None
+    )
     parser.add_argument(
         "--power-modes", metavar="all|MODE,...",
         help="with --model: a verdict for each power mode, and the one that needs the least energy; needs sudo; restored afterwards",
@@ -235,7 +238,7 @@ def _verified_model(arguments: argparse.Namespace, connection: devices.Connectio
         found = verify_model(
             model, connection, folder, asked, _measured_so(settings, arguments), reference,
             on_progress=bars.measuring, sudo_password=password,
-            command=command_for(model, arguments.host, dict(arguments.shape)),
+            command=command_for(model, arguments.host, dict(arguments.shape), settings.streams),
         )  # fmt: skip
     report = build_verification_report(found.record, folder, found.profile)
     if not arguments.json:
@@ -266,7 +269,7 @@ def _measured_so(settings: Settings, arguments: argparse.Namespace) -> Settings:
     board = board_settings(arguments)
     board["energy_rounds"] = max(board["energy_rounds"], settings.energy_rounds)
     protocol = settings.protocol.model_copy(update={"sustained_s": arguments.sustained})
-    return replace(settings, protocol=protocol, **board)
+    return replace(settings, protocol=protocol, streams=arguments.streams or settings.streams, **board)
 
 
 def _announce(run: Run, settings: Settings) -> None:

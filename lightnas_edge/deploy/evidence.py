@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import luts
-from lightnas_edge.deploy.statistics import CONFIDENCE, corrected_interval, day_deviation, estimate, noise
+from lightnas_edge.deploy.statistics import CONFIDENCE, Estimate, corrected_interval, day_deviation, estimate, noise
 from lightnas_edge.files import finite
 from lightnas_edge.records.deployment import (
+    LATENCY_FIELDS,
     AccuracyRecord,
     ComparisonRecord,
     DriftRecord,
@@ -24,33 +25,43 @@ from lightnas_edge.records.deployment import (
     Interval,
     LatencyEstimate,
     MeasuredLatency,
+    StreamLatency,
     SustainedRecord,
     SustainedWindow,
+    ThroughputEstimate,
 )
 from lightnas_edge.records.lut import Visit
 
+Array = NDArray[np.float64]
 _PART_S = 60.0  # of a sustained load: its first and its last minute
 _MOST_NAMED = 5  # layers that fell back
 _FEW_WINDOWS = 5  # a slope through fewer says nothing
 
 
-def measured_latency(entry: luts.Entry, confidence: float = CONFIDENCE) -> MeasuredLatency:
-    """All statistics of a network's samples, as the machine was. Every round weighs equally."""
+def measured_latency(entry: luts.Entry, confidence: float = CONFIDENCE, *, batch: int | None = 1) -> MeasuredLatency:
+    """All statistics of a network's samples, as the machine was. Every round weighs equally.
+
+    Args:
+        batch: of one inference; None where the model has no such side, and it counts as one.
+    """
     rounds = [np.asarray(visit.samples_ms, dtype=float) for visit in entry.visits]
     samples = np.concatenate(rounds)
-
-    def of(metric: str) -> LatencyEstimate:
-        found = estimate(rounds, metric, confidence)
-        return LatencyEstimate(latency_ms=found.value, interval_ms=found.interval)
-
+    streams = [_latencies(stream, confidence) for stream in _by_stream(entry, rounds)]
+    slowest = {
+        field: max((stream[field] for stream in streams), key=lambda each: each.latency_ms)
+        for field in LATENCY_FIELDS.values()
+    }
     return MeasuredLatency(
         min_ms=float(samples.min()),
         max_ms=float(samples.max()),
-        mean=of("mean_ms"),
-        median=of("latency_ms"),
-        p90=of("p90_ms"),
-        p95=of("p95_ms"),
-        p99=of("p99_ms"),
+        **slowest,
+        throughput=_throughput(entry, rounds, batch or 1, confidence),
+        streams=tuple(
+            StreamLatency(n=sum(map(len, rounds_of)), **stream)
+            for rounds_of, stream in zip(_by_stream(entry, rounds), streams, strict=True)
+        )
+        if len(streams) > 1
+        else (),
         n=len(samples),
         rounds=len(rounds),
         inferences_per_sample=max((visit.repeats or 1) for visit in entry.visits),
@@ -60,6 +71,39 @@ def measured_latency(entry: luts.Entry, confidence: float = CONFIDENCE) -> Measu
         enqueue_ms=entry.enqueue_ms,
         gpu_ms=entry.gpu_ms,
     )
+
+
+def _by_stream(entry: luts.Entry, rounds: Sequence[Array]) -> list[list[Array]]:
+    """The samples of each stream, in one array for each round."""
+    parts = [
+        [samples]
+        if visit.streams is None
+        else np.split(samples, np.cumsum([each.samples for each in visit.streams])[:-1])
+        for visit, samples in zip(entry.visits, rounds, strict=True)
+    ]
+    return [list(stream) for stream in zip(*parts, strict=True)]
+
+
+def _latencies(rounds: Sequence[Array], confidence: float) -> dict[str, LatencyEstimate]:
+    """Every statistic of LATENCY_FIELDS, by field."""
+
+    def of(found: Estimate) -> LatencyEstimate:
+        return LatencyEstimate(latency_ms=found.value, interval_ms=found.interval)
+
+    return {field: of(estimate(rounds, metric, confidence)) for metric, field in LATENCY_FIELDS.items()}
+
+
+def _throughput(entry: luts.Entry, rounds: Sequence[Array], batch: int, confidence: float) -> ThroughputEstimate:
+    """Each stream runs back to back, so its rate is that of its samples; rates of streams add up."""
+    rates = []
+    for visit, samples in zip(entry.visits, rounds, strict=True):
+        if visit.streams is None:
+            per_ms = 1 / samples.mean()
+        else:
+            per_ms = sum(each.samples * (visit.repeats or 1) / each.span_ms for each in visit.streams)
+        rates.append(np.array([1e3 * batch * per_ms]))
+    found = estimate(rates, "mean_ms", confidence)  # a mean, of whatever unit
+    return ThroughputEstimate(per_s=found.value, interval_per_s=found.interval)
 
 
 def comparison(

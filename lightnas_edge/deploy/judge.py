@@ -26,16 +26,16 @@ from lightnas_edge.records.deployment import (
 NOISE_LIMIT = 0.10  # of the median above the low quantile: beyond it other work, not the network, shapes the samples
 # Half precision keeps the cosine of logits above 0.999, int8 usually above 0.99.
 MIN_COSINE = 0.99
-AT_LEAST = ("accuracy",)
+AT_LEAST = ("accuracy", "throughput_per_s")
 COUNTED = ("params_m", "macs_m", "peak_memory_mb")  # without an interval
 # Every budget that can be judged: its unit and its name in text.
 UNITS = {
     "latency_ms": "ms", "mean_ms": "ms", "p90_ms": "ms", "p95_ms": "ms", "p99_ms": "ms", "energy_mj": "mJ", "net_energy_mj": "mJ",
-    "peak_memory_mb": "MB", "params_m": "M", "macs_m": "M", "accuracy": "", "accuracy_drop": "",
+    "throughput_per_s": "per s", "peak_memory_mb": "MB", "params_m": "M", "macs_m": "M", "accuracy": "", "accuracy_drop": "",
 }  # fmt: skip
 LABELS = {
     "latency_ms": "p50 latency", "mean_ms": "mean latency", "p90_ms": "p90 latency", "p95_ms": "p95 latency", "p99_ms": "p99 latency",
-    "energy_mj": "energy", "net_energy_mj": "net energy", "peak_memory_mb": "peak memory", "params_m": "parameters",
+    "energy_mj": "energy", "net_energy_mj": "net energy", "throughput_per_s": "throughput", "peak_memory_mb": "peak memory", "params_m": "parameters",
     "macs_m": "multiply-accumulates", "accuracy": "top-1 accuracy", "accuracy_drop": "loss of top-1 accuracy",
 }  # fmt: skip
 _OF_THE_FILE = (
@@ -44,7 +44,9 @@ _OF_THE_FILE = (
     "--shape",
     "--backend",
     "--threads",
+    "--streams",
 )  # options with a value that `profile-device` takes too
+TIMED = (*LATENCY_FIELDS, "throughput_per_s")  # budgets with one value for each round
 _RANK: dict[Outcome, int] = {"met": 0, "not judged": 1, "inconclusive": 2, "missed": 3}
 
 
@@ -150,6 +152,7 @@ def result_line(record: VerificationRecord) -> str:
         for metric, name in (("mean_ms", "mean"), ("p95_ms", "p95"), ("p99_ms", "p99"))
     ]
     what = "inferences" if measured.inferences_per_sample == 1 else f"means of {measured.inferences_per_sample}"
+    what += f"; of {len(measured.streams)} streams the slowest" if measured.streams else ""
     verb = "SIMULATED" if record.simulated else "measured"
     line = f"{verb} {', '.join(parts)} (n={measured.n} {what}); "
     line += "; ".join(budget_line(each) for each in record.budgets)
@@ -207,6 +210,9 @@ def _known(metric: str, evidence: Evidence) -> tuple[float | None, Interval | No
     if metric in LATENCY_FIELDS:
         estimate = evidence.measured.statistic(metric)
         return estimate.latency_ms, estimate.interval_ms
+    if metric == "throughput_per_s":
+        rate = evidence.measured.throughput
+        return (None, None) if rate is None else (rate.per_s, rate.interval_per_s)
     energy, accuracy = evidence.energy, evidence.accuracy
     if metric == "energy_mj":
         return (None, None) if energy is None else (energy.gross_mj, energy.gross_interval_mj)
@@ -247,7 +253,7 @@ def _decide(
             return "met", f"{_shown(value, metric, digits)} is within {asked}", ""
         return "missed", f"{_shown(value, metric, digits)} is above {asked}", "search with this limit"
     if interval is None:
-        if metric in LATENCY_FIELDS:
+        if metric in TIMED:
             return _too_few_rounds(metric, evidence.measured.rounds, command)
         return "inconclusive", "its interval is not known", "measure it in more visits"
     low, high = interval if metric not in AT_LEAST else (-interval[1], -interval[0])
@@ -270,8 +276,13 @@ def _decide(
     return "inconclusive", f"the {shown} contains the target, {asked}", _to_narrow(metric, evidence, command)
 
 
+def rounds_needed(metric: str) -> int:
+    """For an interval of a latency or of the throughput, which is a mean over rounds."""
+    return least_rounds("mean_ms" if metric == "throughput_per_s" else metric)
+
+
 def _too_few_rounds(metric: str, rounds: int, command: str) -> tuple[Outcome, str, str]:
-    needed = least_rounds(metric)
+    needed = rounds_needed(metric)
     if rounds < needed:
         why = f"only {rounds} round{'s'[: rounds != 1]} measured, and an interval of the {LABELS[metric]} needs at least {needed}"
         return "inconclusive", why, f"measure again with more rounds: `{command} --rounds {math.ceil(1.1 * needed)}`"
@@ -285,6 +296,8 @@ def _too_few_rounds(metric: str, rounds: int, command: str) -> tuple[Outcome, st
 def _after_a_miss(metric: str, command: str) -> str:
     if metric in ("accuracy", "accuracy_drop"):
         return "train for longer, or choose a larger network"
+    if metric == "throughput_per_s":
+        return "run it in more --streams or in larger batches, which lengthens the latency of each; or choose a smaller network"
     if " --model " in command:
         return (
             f"`{_profile_command(command)}` shows the slowest layers; or choose another precision or a smaller network"
@@ -303,7 +316,7 @@ def _profile_command(command: str) -> str:
 
 
 def _to_narrow(metric: str, evidence: Evidence, command: str) -> str:
-    if metric in LATENCY_FIELDS:
+    if metric in TIMED:
         return (
             f"measure again with more rounds, on a quieter machine: `{command} --rounds {2 * evidence.measured.rounds}`; or search "
             "with a slightly tighter target"
@@ -338,6 +351,7 @@ __all__ = [
     "CONFIDENCE",
     "LABELS",
     "MIN_COSINE",
+    "TIMED",
     "UNITS",
     "Evidence",
     "Judgement",
@@ -348,4 +362,5 @@ __all__ = [
     "judge",
     "overall",
     "result_line",
+    "rounds_needed",
 ]  # fmt: skip

@@ -145,8 +145,8 @@ def take_turns(
             turn.take(connection, number, passes, report, sudo_password)
 
 
-def unfinished_journal(folder: Path, sha256: str, host: str) -> Path:
-    """Of an interrupted measurement of this file on this board; those of other files are removed.
+def unfinished_journal(folder: Path, sha256: str, host: str, streams: int = 1) -> Path:
+    """Of an interrupted measurement of this file on this board in so many streams; those of other files are removed.
 
     One board does not continue what another one measured: two units would stand in one verdict.
     """
@@ -154,4 +154,5 @@ def unfinished_journal(folder: Path, sha256: str, host: str) -> Path:
     for path in folder.glob("unfinished-*.jsonl"):
         if not path.name.startswith(of_file):
             path.unlink()
-    return folder / f"{of_file}{sha256_of(host.encode())[:8]}.jsonl"
+    in_streams = f"-s{streams}" if streams > 1 else ""
+    return folder / f"{of_file}{sha256_of(host.encode())[:8]}{in_streams}.jsonl"

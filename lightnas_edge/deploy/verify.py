@@ -10,8 +10,8 @@ from pathlib import Path
 
 import devices
 from devices import Connection, Status
-from lightnas_edge.deploy.judge import Judgement, check_targets, result_line
-from lightnas_edge.deploy.statistics import CONFIDENCE, least_rounds
+from lightnas_edge.deploy.judge import LABELS, TIMED, Judgement, check_targets, result_line, rounds_needed
+from lightnas_edge.deploy.statistics import CONFIDENCE
 from lightnas_edge.deploy.turns import unfinished_journal
 from lightnas_edge.deploy.verify_export import (
     ScoredImages,
@@ -91,7 +91,7 @@ def run_settings(
 
 def rounds_for(targets: Mapping[str, float]) -> int:
     """Rounds that every statistic of the targets needs for an interval, with a tenth to spare; at least ROUNDS."""
-    return max([ROUNDS, *(math.ceil(1.1 * least_rounds(metric)) for metric in targets if metric in LATENCY_FIELDS)])
+    return max([ROUNDS, *(math.ceil(1.1 * rounds_needed(metric)) for metric in targets if metric in TIMED)])
 
 
 def energy_rounds_for(targets: Mapping[str, float]) -> int:
@@ -141,8 +141,10 @@ def verify_network(
         network = load_network(run)
         scored = ScoredImages.of(run, network, data, images, settings.batch)
         predictors = {path: load_predictor(path, run.space) for path in run.predictors.values()}
-        predicted = predictions(run, predictors, arithmetic_of(export.record), confidence=confidence)
-        journal = unfinished_journal(run.verify_folder, export.record.sha256, connection.name)
+        predicted = predictions(
+            run, predictors, arithmetic_of(export.record), measured={"streams": settings.streams}, confidence=confidence
+        )
+        journal = unfinished_journal(run.verify_folder, export.record.sha256, connection.name, settings.streams)
         measured = measure_export(
             run, network, export.content, connection, journal, settings, scored,
             on_progress=on_progress, sudo_password=sudo_password,

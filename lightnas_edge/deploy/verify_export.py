@@ -39,7 +39,7 @@ from lightnas_edge.records.deployment import (
 )
 from lightnas_edge.runs import Run
 
-ENGINE_FIELDS = ("backend", "provider", "batch", "threads", "cuda_graph", "board")  # of a fingerprint
+ENGINE_FIELDS = ("backend", "provider", "batch", "threads", "cuda_graph", "streams", "board")  # of a fingerprint
 MAX_DRIFT = 0.10  # beyond it the sentinels no longer represent the network: caches and clocks differ, not speed alone
 SAME_FILE = "the same int8 file in ONNX Runtime on this machine, node by node"
 Array = np.ndarray
@@ -184,7 +184,7 @@ def predictions(
             continue
         found = arithmetic_in_words(predictor.fingerprint)
         differing = [] if found == str(arithmetic) else [found]
-        differing += _engine_differences(predictor.fingerprint, measured or {})
+        differing += _engine_differences({"streams": 1, **predictor.fingerprint}, measured or {})
         if differing:
             unused.append(f"{path.name} ({'; '.join(differing)})")
             continue
@@ -218,10 +218,11 @@ def judge_export(
     """
     quoted = shlex.quote(str(run.folder))
     named = f"{quoted} --host {shlex.quote(host)}"
+    named += f" --streams {settings.streams}" if settings.streams > 1 else ""
     command = command or f"lightnas-edge verify {named}"
     table, entry = measured.table, replace(measured.entry, run=named)
     agreement, float_agreement, reference = _agreements(export, content, measured.outputs, images)
-    evidence = _evidence(run, table, entry, predicted.values, confidence)
+    evidence = _evidence(run, table, entry, predicted.values, confidence, settings.batch)
     if measured.outputs is not None:
         accuracy = parts.accuracy(
             images.labels, measured.outputs, images.float_outputs, confidence, inputs=images.inputs
@@ -234,14 +235,15 @@ def judge_export(
     )  # fmt: skip
     arithmetic = arithmetic_of(export)
     of_run = arithmetic_in_words(run.record.fingerprint)
+    in_streams = f" and {settings.streams} streams" if settings.streams > 1 else ""
     lut, drift, warnings = None, None, list[str]()
-    if of_run == str(arithmetic):
+    if of_run == str(arithmetic) and (run.record.fingerprint.get("streams") or 1) == settings.streams:
         lut = run.table
         drift, warnings = _drift(run, lut, table)
     warnings += _about_drift(drift)
     if predicted.unused and not predicted.values:
         warnings.append(
-            f"there is no prediction in {arithmetic}: {', '.join(predicted.unused)} predicts something else and is not used"
+            f"there is no prediction in {arithmetic}{in_streams}: {', '.join(predicted.unused)} predicts something else and is not used"
         )
     warnings += parts.about_fallbacks(entry.fell_back, export.precision)
     again = f"lightnas-edge verify {named}"  # of the warnings of an entry
@@ -329,13 +331,13 @@ def _agreements(
 
 
 def _evidence(
-    run: Run, table: luts.Lut, entry: luts.Entry, predicted: Mapping[str, Predicted], confidence: float
+    run: Run, table: luts.Lut, entry: luts.Entry, predicted: Mapping[str, Predicted], confidence: float, batch: int
 ) -> Evidence:
     """Everything but the accuracy, which needs images."""
     one_hot = run.architecture.one_hot(run.space)[None]
     memory = entry.quantity("peak_memory_mb")
     return Evidence(
-        measured=parts.measured_latency(entry, confidence),
+        measured=parts.measured_latency(entry, confidence, batch=batch),
         energy=parts.energy(entry),
         peak_memory_mb=None if memory is None else memory.value,
         params_m=float(CountedPredictor(run.space, "params_m").predict(one_hot)[0]),

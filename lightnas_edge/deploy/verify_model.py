@@ -67,7 +67,7 @@ def verify_model(
     """
     check_targets(targets)
     folder.mkdir(parents=True, exist_ok=True)
-    journal = unfinished_journal(folder, model.facts.sha256, connection.name)
+    journal = unfinished_journal(folder, model.facts.sha256, connection.name, settings.streams)
     with tempfile.TemporaryDirectory(prefix="lightnas-edge-job-") as scratch:
         job = write_model_job(
             Path(scratch) / "job", settings, model.content, model.facts.to_json(),
@@ -148,7 +148,7 @@ def judge_model(
             warnings.append(f"the outputs were not compared: {error}")
     memory = entry.quantity("peak_memory_mb")
     evidence = Evidence(
-        measured=parts.measured_latency(entry, confidence),
+        measured=parts.measured_latency(entry, confidence, batch=model.facts.batch),
         energy=parts.energy(entry),
         accuracy=_accuracy(floats or reference, outputs, confidence),
         peak_memory_mb=None if memory is None else memory.value,
@@ -202,11 +202,11 @@ def judge_model(
     return judgement, record
 
 
-def command_for(model: Model, host: str, shapes: Mapping[str, object]) -> str:
+def command_for(model: Model, host: str, shapes: Mapping[str, object], streams: int = 1) -> str:
     """That verifies this model, without budgets and rounds."""
     named = [f"--shape {shlex.quote(f'{name}:{shape}')}" for name, shape in shapes.items()]
     command = f"lightnas-edge verify --model {shlex.quote(str(model.path))} --host {shlex.quote(host)}"
-    return " ".join([command, *named])
+    return " ".join([command, *named, *([f"--streams {streams}"] if streams > 1 else [])])
 
 
 def _layers(outputs: Path, key: str) -> tuple[LayerProfileFile | None, str]:

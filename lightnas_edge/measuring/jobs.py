@@ -63,6 +63,7 @@ class MeasurementProtocol(ProtocolRecord):
 class Settings:
     """On what, and with which engine.
 
+    `streams`: every model runs in so many at once; another table.
     `cuda_graph`: an inference is the launch of one CUDA graph; another table.
     `build_timeout_s`: of one engine, where the engine builds; the numbers do not depend on it.
     `energy_rounds`: further rounds in which energy is measured too; 0 for none.
@@ -76,6 +77,7 @@ class Settings:
     opset: int = 13
     protocol: MeasurementProtocol = field(default_factory=MeasurementProtocol)
     cuda_graph: bool = False
+    streams: int = 1
     build_timeout_s: float = 3600.0
     energy_rounds: int = 0
     lock_clocks: bool = False
@@ -83,7 +85,7 @@ class Settings:
 
     @classmethod
     def like(cls, fingerprint: Mapping[str, Any], protocol: MeasurementProtocol) -> Settings:
-        """As a table with this fingerprint was measured: engine, precision, batch, threads."""
+        """As a table with this fingerprint was measured: engine, precision, batch, threads, streams."""
         default = cls()
         return cls(
             backend=fingerprint.get("backend", default.backend),
@@ -91,6 +93,7 @@ class Settings:
             batch=int(fingerprint.get("batch") or default.batch),
             threads=int(fingerprint.get("threads") or default.threads),
             cuda_graph=bool(fingerprint.get("cuda_graph")),
+            streams=int(fingerprint.get("streams") or default.streams),
             protocol=protocol,
         )
 
@@ -310,6 +313,8 @@ def _job_name(purpose: str, space: Space | None, settings: Settings, networks: l
         identity["board_setup"] = settings.board_setup.to_json()
     if settings.cuda_graph:
         identity["cuda_graph"] = True
+    if settings.streams > 1:
+        identity["streams"] = settings.streams
     if settings.protocol.sustained_s:
         identity["sustained_s"] = settings.protocol.sustained_s
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -389,6 +394,7 @@ def _write_job(
             batch=None if space is None else settings.batch,
             threads=settings.threads,
             cuda_graph=settings.cuda_graph,
+            streams=settings.streams,
             build_timeout_s=settings.build_timeout_s,
             protocol=settings.protocol,
             energy=energy,

@@ -10,7 +10,7 @@ from devices import AgentFailedError, Connection
 from lightnas_edge.records.differences import require_equal_fingerprints
 
 # Fields that follow from a job and not from the board.
-_OF_A_JOB = ("precision", "dialect", "int8_instructions", "batch", "threads", "cuda_graph", "protocol")
+_OF_A_JOB = ("precision", "dialect", "int8_instructions", "batch", "threads", "cuda_graph", "streams", "protocol")
 
 
 def require_same_board(connection: Connection, fingerprint: Mapping[str, Any], what: str) -> None:

@@ -25,6 +25,7 @@ def table_path(host: str, space: str, settings: Settings, suffix: str = "") -> P
     """Where a table goes unless the user names a file: the current folder, named after its content."""
     board = "".join(character if character.isalnum() or character in "-." else "-" for character in host)
     engine = f"{settings.precision}-b{settings.batch}-t{settings.threads}{'-graph' if settings.cuda_graph else ''}"
+    engine += f"-s{settings.streams}" if settings.streams > 1 else ""
     return Path(f"{board}-{space}-{engine}{suffix}.lut.jsonl")
 
 
@@ -47,7 +48,7 @@ def settings_of(job: RemoteJob) -> Settings:
     """The settings that a board's job was measured with."""
     return Settings(
         backend=job.backend, precision=job.precision, batch=job.batch, threads=job.threads,
-        cuda_graph=job.cuda_graph, protocol=MeasurementProtocol(rounds=job.rounds, seed=job.seed),
+        cuda_graph=job.cuda_graph, streams=job.streams, protocol=MeasurementProtocol(rounds=job.rounds, seed=job.seed),
         lock_clocks=job.lock_clocks, power_mode=job.power_mode,
     )  # fmt: skip
 
@@ -127,6 +128,7 @@ def _table_on_board(
         job
         for job in jobs
         if job.purpose == "profile"
+        and job.streams == 1  # a table of several streams is about another budget
         and job.job == profile_job_name(space, settings_of(job))
         and job.precision == (precision or job.precision)
         and job.batch == (batch or job.batch)
@@ -148,6 +150,7 @@ def _engine(job: RemoteJob) -> str:
         f"power mode {job.power_mode}" if job.power_mode else "",
         "clocks locked" if job.lock_clocks else "",
         "CUDA graph" if job.cuda_graph else "",
+        f"{job.streams} streams" if job.streams > 1 else "",
     ]
     return ", ".join(part for part in parts if part)
 

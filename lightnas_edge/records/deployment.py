@@ -142,8 +142,32 @@ class MeasuredLatency(Record):
 
         A device that waits is seen as busy between two events, so that its time is never below the host's by much.
         """
+class ThroughputEstimate(Record):
+    """Inferences per second of all streams together, with its interval; null where there were too few rounds to know one.
+
+    A batch of 8 counts as 8.
+    """
+
+    per_s: PositiveFloat
+    interval_per_s: Interval | None
+
+
+class StreamLatency(Record):
+    """Statistics of one of several streams that ran at the same time."""
+
+    n: Positive  # samples
+    mean: LatencyEstimate
+    median: LatencyEstimate
+    p90: LatencyEstimate
+    p95: LatencyEstimate
+    p99: LatencyEstimate
+
+
         return self.enqueue_ms is not None and self.gpu_ms is not None and self.enqueue_ms >= LAUNCH_BOUND * self.gpu_ms
 
+
+    Of several streams each statistic is that of the stream where it is largest, so that a budget is kept where every stream
+    keeps it. Numbers of samples, `min_ms`, `max_ms`, `spread` and `noise` are about all of them.
 
 class BudgetVerdict(Record):
     """One budget that was asked, and whether it is kept. `accuracy` is at least its target, everything else at most.
@@ -163,6 +187,8 @@ class BudgetVerdict(Record):
     reason: Text
     remedy: Text  # what to do next; empty when met
 
+    throughput: ThroughputEstimate | None = None  # null in records of older versions
+    streams: tuple[StreamLatency, ...] = ()  # of several streams, each
 
 class DriftRecord(Record):
     """How much slower (above 1) the sentinel operators ran than when the table was measured."""

@@ -23,6 +23,7 @@ CommandHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None  # the beg
 Purpose = Literal["profile", "sample", "verify", "model"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 BuildTimeout = Annotated[float, Field(gt=1e-3, le=1e6)]
+Streams = Annotated[int, Field(ge=1, le=64)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e12)]
 
 
@@ -116,6 +117,7 @@ class JobManifest(Record):
     batch: Positive | None  # null: a model file has its own shapes
     threads: Positive
     cuda_graph: bool = False  # an inference is the launch of one CUDA graph
+    streams: Streams = 1  # every model runs in so many at once
     build_timeout_s: BuildTimeout = 3600.0  # of one engine
     protocol: ProtocolRecord
     energy: EnergyRequest | None = None

@@ -179,6 +179,13 @@ class OperatorFacts(Record):
     activation: Key | None = None  # relu or linear; null: ReLU6
 
 
+class StreamOfVisit(Record):
+    """One of several streams in a visit."""
+
+    samples: Positive  # how many of the samples are its own
+    span_ms: Duration  # from the start of its first sample to the end of its last
+
+
 class VisitDetails(Record):
     """What a visit holds for people, and what few numbers come from."""
 
@@ -187,6 +194,7 @@ class VisitDetails(Record):
     before: MachineState | None = None
     after: MachineState | None = None
     warnings: tuple[Line, ...] = ()
+    streams: tuple[StreamOfVisit, ...] | None = None
 
 
 def subject_of(
@@ -224,6 +232,8 @@ class Visit(Record):
     before: MachineState | None = None
     after: MachineState | None = None
     warnings: tuple[Line, ...] = ()
+    # Streams that ran at the same time, in the order of their samples; null: one stream.
+    streams: Annotated[tuple[StreamOfVisit, ...], Field(min_length=2, max_length=64)] | None = None
     error: VisitFailure | None = None
 
     @model_validator(mode="after")
@@ -237,6 +247,16 @@ class Visit(Record):
         if "samples_ms" in others.data and bool(others.data["samples_ms"]) == (error is not None):
             raise ValueError("expected samples_ms or an error")
         return error
+
+    @field_validator("streams")
+    @classmethod
+    def _share_the_samples(
+        cls, streams: tuple[StreamOfVisit, ...] | None, others: ValidationInfo
+    ) -> tuple[StreamOfVisit, ...] | None:
+        own = None if streams is None else sum(stream.samples for stream in streams)
+        if own is not None and own != len(others.data.get("samples_ms", ())):
+            raise ValueError(f"expected streams of all samples, found {own}")
+        return streams
 
     @property
     def group(self) -> tuple[str, int]:

@@ -20,6 +20,7 @@ _DESCRIPTIONS = {
     "energy_mj": "energy of one batch, total of the board",
     "net_energy_mj": "energy of one batch, above that of the idle board",
     "peak_memory_mb": "peak memory of the engine",
+    "throughput_per_s": "inferences per second of all streams together",
     "params_m": "number of parameters in millions",
     "macs_m": "multiply-accumulates of one image in millions",
     "accuracy": "top-1 accuracy on the board",

@@ -1,11 +1,11 @@
 """Engines behind one narrow interface. A backend's library is imported when the backend is opened, never before."""
 
 import time
-from typing import List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional
 
 from profiler import power
 from profiler.backends.ran_in import RanIn
-from profiler.errors import BackendError
+from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
 from profiler.system import THIS_MACHINE, System
 
@@ -15,6 +15,13 @@ class DeviceTimes(NamedTuple):
 
     enqueue_ms: Optional[float]  # the host hands it to the device
     gpu_ms: Optional[float]  # the device computes it, many being queued: launching and waiting are hidden
+
+
+class StreamTimes(NamedTuple):
+    """The samples of one stream, in order, and the time from the start of the first to the end of the last."""
+
+    samples_ms: List[float]  # each the mean of the inferences of one sample
+    span_ms: float
 
 
 class Conditions(NamedTuple):
@@ -34,6 +41,7 @@ class Engine:
     never with a half-finished inference.
     """
 
+    streams = 1  # how many inferences run at the same time; `run` then runs each of its repeats in every one of them
     reads_back_apart = False  # True: `ran_in` loads the model once more, which needs room
 
     def run(self, repeats: int) -> None:
@@ -43,6 +51,24 @@ class Engine:
     def run_queued(self, repeats: int) -> None:
         """The same, handed over one behind the other where the device has a queue: the host waits once, for the last."""
         self.run(repeats)
+
+    def timed(self, repeats: int, samples: int, clock: Callable[[], float]) -> List[StreamTimes]:
+        """`samples` samples of `repeats` inferences each, for every stream."""
+        taken = []
+        begin_s = clock()
+        for _ in range(samples):
+            start_s = clock()
+            self.run(repeats)
+            taken.append((clock() - start_s) * 1e3 / repeats)
+        return [StreamTimes(taken, (clock() - begin_s) * 1e3)]
+
+    def in_streams(self, count: int) -> "Engine":
+        """This model in so many streams: each with inputs, outputs and a queue of its own, on the same weights.
+
+        Raises:
+            MeasureError: code `load`: there is no room, or this backend runs one stream.
+        """
+        raise MeasureError("load", "this backend runs one stream at a time", "measure without --streams")
 
     def device_times(self, repeats: int) -> Optional[DeviceTimes]:
         """Means over further inferences, measured apart from the latency; None where the device has no clock."""
@@ -158,6 +184,7 @@ def open_backend(
     system: System = THIS_MACHINE,
     conditions: Conditions = UNKNOWN,
     cuda_graph: bool = False,
+    streams: int = 1,
 ) -> Backend:
     """Import a backend's library and open it.
 
@@ -166,6 +193,7 @@ def open_backend(
         home: the agent's folder on this machine, for what a backend keeps.
         conditions: in which it builds and measures.
         cuda_graph: an inference is the launch of one CUDA graph.
+        streams: in how many its engines will run.
 
     Raises:
         BackendError: no such backend, its library is missing, it cannot compute in this precision or has no CUDA
@@ -180,7 +208,7 @@ def open_backend(
     if name == "tensorrt":
         from profiler.backends.tensorrt import TensorRT
 
-        return TensorRT(precision, batch, threads, home, conditions, cuda_graph)
+        return TensorRT(precision, batch, threads, home, conditions, cuda_graph, streams=streams)
     if cuda_graph and name in names():
         raise BackendError(
             "the backend {} has no CUDA graphs".format(name), "measure without --cuda-graph, or use --backend tensorrt"

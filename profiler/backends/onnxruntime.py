@@ -21,6 +21,7 @@ from profiler.backends import (
     onnxruntime_trace,
 )  # fmt: skip
 from profiler.backends.ran_in import RanIn
+from profiler.backends.streams import Streams
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
 from profiler.system import THIS_MACHINE, System
@@ -253,6 +254,8 @@ class OnnxRuntimeEngine(Engine):
         read_back: Callable[[bytes], Optional[RanIn]],
     ) -> None:
         self._session = session
+        self._runtime = runtime
+        self._place = place
         self._read_back = read_back
         self._numpy = numpy
         self._binding = session.io_binding()
@@ -279,6 +282,14 @@ class OnnxRuntimeEngine(Engine):
                 run(binding)
         except Exception as err:
             raise _failed(err)
+
+    def in_streams(self, count: int) -> Engine:
+        """One session, which takes calls from several threads, with inputs and outputs for each."""
+        more = [
+            OnnxRuntimeEngine(self._session, self._runtime, self._numpy, self._place, self._read_back)
+            for _ in range(count - 1)
+        ]
+        return Streams([self] + more)
 
     def ran_in(self, model: bytes) -> Optional[RanIn]:
         return self._read_back(model)

@@ -5,21 +5,27 @@
 The kernels are those of simulated_kernels.py. So a network is faster than the sum of its operators, each of which
 includes `sync`, and the kernel before it makes each kernel a little faster or slower. The seed of the noise comes from
 the model and the board's time.
+
+Streams share the GPU. What one inference costs beyond its kernels (`sync` and launches) passes while the GPU works for other
+streams, until the GPU is always busy:
+
+    latency in N streams = max(sync + launches + kernels, N * kernels)
 """
 
 import hashlib
 import math
 import random
 import zlib
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from profiler.backends import Backend, DeviceTimes, Engine, onnx_file, simulated_rules
+from profiler.backends import Backend, DeviceTimes, Engine, StreamTimes, onnx_file, simulated_rules
 from profiler.backends.layer_profile import ProfiledLayer, TensorInfo, to_json
 from profiler.backends.onnxruntime import run_once
 from profiler.backends.onnxruntime_failures import failure
 from profiler.backends.ran_in import RanIn, collect, is_heavy
 from profiler.backends.simulated_halves import in_half_precision
 from profiler.backends.simulated_kernels import Kernel, Kernels, Tensor, read_kernels
+from profiler.backends.streams import Streams
 from profiler.backends.tensorrt import rules
 from profiler.errors import BackendError, MeasureError
 from profiler.fields import JsonObject
@@ -168,9 +174,7 @@ class SimulatedEngine(Engine):
         self._machine.work(self._sync_s, IDLE)
 
     def _run(self, repeats: int, queued: bool) -> None:
-        noise = math.exp(self._random.gauss(0, self._noise))
-        if self._random.random() < SLOW_SHARE:
-            noise *= 1 + self._random.expovariate(1 / SLOW_FACTOR)
+        noise = self.draw_noise()
         left = repeats
         while left:
             latency_s, load = self._at(self._machine.gpu_mhz, queued)
@@ -178,6 +182,26 @@ class SimulatedEngine(Engine):
             self._machine.work(count * latency_s * noise, load)
             left -= count
         self._machine.publish()
+
+    def draw_noise(self) -> float:
+        """The factor of one sample."""
+        noise = math.exp(self._random.gauss(0, self._noise))
+        if self._random.random() < SLOW_SHARE:
+            noise *= 1 + self._random.expovariate(1 / SLOW_FACTOR)
+        return noise
+
+    def in_streams(self, count: int) -> Engine:
+        return SimulatedStreams(self._machine, self, count)
+
+    def in_streams_at(self, mhz: float, count: int) -> Tuple[float, Utilisation]:
+        """(latency in seconds, load) with so many streams, at a clock of the GPU."""
+        slower = self._machine.full_mhz / mhz
+        alone_s = self._at(mhz)[0]
+        kernels_s = sum(self._kernels_at(slower)) - self._launch_s * len(self._times_s)
+        latency_s = max(alone_s, count * kernels_s)
+        gpu = count * sum(arithmetic_s * slower for arithmetic_s, _ in self._times_s) / latency_s
+        memory = count * sum(traffic_s for _, traffic_s in self._times_s) / latency_s
+        return latency_s, Utilisation(gpu, memory) if self._times_s else IDLE
 
     def device_times(self, repeats: int) -> DeviceTimes:
         begin_s = self._machine.now_s
@@ -230,6 +254,45 @@ class SimulatedEngine(Engine):
             memory = sum(traffic_s for _, traffic_s in self._times_s) / latency_s
             self._by_clock[key] = (latency_s, Utilisation(gpu, memory) if self._times_s else IDLE)
         return self._by_clock[key]
+
+
+class SimulatedStreams(Streams):
+    """In simulated time, where no threads run. All streams are alike; each sample has noise of its own."""
+
+    def __init__(self, machine: VirtualMachine, engine: SimulatedEngine, count: int) -> None:
+        super().__init__([engine] * count)
+        self._machine = machine
+        self._engine = engine
+
+    def run(self, repeats: int) -> None:
+        self._work(repeats, self._engine.draw_noise())
+
+    def run_queued(self, repeats: int) -> None:
+        self.run(repeats)
+
+    def timed(self, repeats: int, samples: int, clock: Callable[[], float]) -> List[StreamTimes]:
+        taken: List[List[float]] = [[] for _ in range(self.streams)]
+        for _ in range(samples):
+            noises = [self._engine.draw_noise() for _ in taken]
+            mean = sum(noises) / len(noises)
+            begin_s = clock()
+            self._work(repeats, mean)
+            mean_ms = (clock() - begin_s) * 1e3 / repeats
+            for stream, noise in zip(taken, noises):
+                stream.append(mean_ms * noise / mean)
+        return [StreamTimes(stream, repeats * sum(stream)) for stream in taken]
+
+    def _work(self, repeats: int, noise: float) -> None:
+        left = repeats
+        while left:
+            latency_s, load = self._engine.in_streams_at(self._machine.gpu_mhz, self.streams)
+            count = min(left, max(1, int(TICK_S / latency_s)))
+            self._machine.work(count * latency_s * noise, load)
+            left -= count
+        self._machine.publish()
+
+    def peak_memory_mb(self) -> float:
+        return round(self.streams * self._engine.peak_memory_mb(), 6)
 
 
 def _precision_of(kernel: Kernel, precision: str, machine: VirtualMachine) -> str:

@@ -52,6 +52,32 @@ def test_the_noise_of_the_sentinels_is_no_deviation_by_day():
     assert deviation(float("nan")) == deviation(0.0), "an error that is not known explains nothing"
 
 
+def test_of_several_streams_the_slowest_is_judged_and_each_is_named():
+    """Two streams take 1 and 2 ms, three and two inferences in 4 ms: 1.25 a millisecond, each a batch of 8."""
+    streams = ({"samples": 3, "span_ms": 4.0}, {"samples": 2, "span_ms": 4.0})
+    network = entry([[1.0, 1.0, 1.0, 2.0, 2.0]] * 80, streams=streams)
+
+    measured = evidence.measured_latency(network, batch=8)
+
+    assert (measured.median.latency_ms, measured.p95.latency_ms, measured.min_ms, measured.n) == (2.0, 2.0, 1.0, 400)
+    assert [(each.n, each.median.latency_ms) for each in measured.streams] == [(240, 1.0), (160, 2.0)]
+    assert measured.throughput.per_s == pytest.approx(8 * 1250.0)
+    assert measured.throughput.interval_per_s is not None
+
+
+def test_the_throughput_of_one_stream_is_that_of_its_inferences_back_to_back():
+    """Rounds of 1 and of 2 ms: the mean of 1000 and 500 a second, and no interval below 72 rounds."""
+    measured = evidence.measured_latency(entry([[1.0, 1.0], [2.0, 2.0]] * 6), batch=None)
+
+    assert measured.throughput.per_s == pytest.approx(750.0)
+    assert (measured.throughput.interval_per_s, measured.streams) == (None, ())
+
+
+def test_streams_that_do_not_share_out_the_samples_are_refused():
+    with pytest.raises(ValueError, match="expected streams of all samples, found 3"):
+        visit([1.0, 1.0], streams=({"samples": 1, "span_ms": 1.0}, {"samples": 2, "span_ms": 1.0}))
+
+
 def test_means_of_several_inferences_are_counted():
     assert evidence.measured_latency(entry([[1.0]] * 10, repeats=3)).inferences_per_sample == 3
 

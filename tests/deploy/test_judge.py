@@ -7,7 +7,7 @@ import pytest
 from lightnas_edge.deploy.evidence import paired_interval, wilson_interval
 from lightnas_edge.deploy.judge import Evidence, Predicted, judge, result_line
 from lightnas_edge.errors import BudgetError
-from lightnas_edge.records.deployment import AccuracyRecord, Agreement, EnergyRecord
+from lightnas_edge.records.deployment import AccuracyRecord, Agreement, EnergyRecord, ThroughputEstimate
 from tests.run_folders import measured, verification
 
 ACCURACY = AccuracyRecord(
@@ -37,6 +37,19 @@ def test_an_interval_with_the_budget_inside_is_inconclusive_and_says_how_to_narr
     assert budget.verdict == "inconclusive"
     assert "contains the target" in budget.reason
     assert "`lightnas-edge verify r --rounds 80`" in budget.remedy
+
+
+def test_a_throughput_is_at_least_its_budget():
+    def of(per_s, interval):
+        rate = ThroughputEstimate(per_s=per_s, interval_per_s=interval)
+        return Evidence(measured(0.4).model_copy(update={"throughput": rate}))
+
+    met, missed = (one({"throughput_per_s": 60.0}, of(*rate)) for rate in ((70.0, (65.0, 75.0)), (50.0, (45.0, 55.0))))
+    few = one({"throughput_per_s": 60.0}, of(70.0, None), command="lightnas-edge verify r")
+
+    assert (met.verdict, missed.verdict, few.verdict) == ("met", "missed", "inconclusive")
+    assert missed.violation == pytest.approx(60 / 50 - 1) and "--streams" in missed.remedy
+    assert few.remedy == "measure again with more rounds: `lightnas-edge verify r --rounds 80`"
 
 
 def test_each_statistic_is_judged_by_itself():

@@ -30,7 +30,7 @@ def model(shaped):
     return graph.model_bytes(graph.operator_model(shaped))
 
 
-class Watched:
+class Watched(Engine):
     """An engine that notes the truth at each run: (end of the run, runs, energy spent by the board until then)."""
 
     def __init__(self, engine, machine):
@@ -138,7 +138,7 @@ def test_a_sensor_that_reads_zero_power_while_busy_gives_a_reason_instead_of_an_
                 trace.append(tenth / 10, {"VDD_IN": 0.0})
             return trace
 
-    class Still(Backend):
+    class Still(Backend, Engine):
         now_s = 0.0
 
         def clock(self):

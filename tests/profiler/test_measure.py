@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from profiler.backends import Engine
 from profiler.measure import measure, timer_step_s
 
 
@@ -16,7 +17,7 @@ class Clock:
         return self.now_s
 
 
-class SteadyEngine:
+class SteadyEngine(Engine):
     def __init__(self, clock, run_ms):
         self.clock, self.run_ms, self.chunks = clock, run_ms, []
 

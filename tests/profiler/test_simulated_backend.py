@@ -339,3 +339,27 @@ def test_int8_outputs_are_those_of_the_graph_node_by_node(virtual):
     floats = onnxruntime.InferenceSession(network("fp32")).run(None, {"input": image})[0]
     np.testing.assert_array_equal(found, wanted.ravel())
     assert np.abs(found - floats.ravel()).max() > 0
+
+
+def test_streams_share_the_gpu_until_it_is_always_busy(backend):
+    """Two of them hide what each waits for; many of them run at the rate of the kernels, and each waits for the others."""
+    space = load_space("tiny")
+    network = network_model(space, Architecture.random(space, np.random.default_rng(0)), batch=1)
+    engine = backend.load(model_bytes(network))
+    latency_s = {count: engine.in_streams_at(100.0, count)[0] for count in (1, 2, 32, 64)}
+
+    assert latency_s[1] <= latency_s[2] < 2 * latency_s[1]
+    assert latency_s[64] == pytest.approx(2 * latency_s[32])
+    assert engine.in_streams_at(100.0, 64)[1].gpu <= 1 + 1e-9
+
+
+def test_every_stream_has_samples_of_its_own_in_the_time_of_the_board(backend):
+    two = backend.load(standin.token_model()).in_streams(2)
+    begin_s = backend.clock()
+
+    streams = two.timed(3, 5, backend.clock)
+
+    assert [len(each.samples_ms) for each in streams] == [5, 5]
+    assert streams[0].samples_ms != streams[1].samples_ms
+    mean_span_ms = sum(each.span_ms for each in streams) / 2
+    assert mean_span_ms == pytest.approx(1e3 * (backend.clock() - begin_s))

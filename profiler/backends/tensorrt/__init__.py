@@ -37,6 +37,7 @@ class TensorRT(Backend):
         cuda_graph: an inference is one launch of a CUDA graph.
         library, cuda: the module `tensorrt` and an open CUDA layer; None for what is installed.
         progress: called with one line about the progress of a build.
+        streams: in how many its engines will run.
         release_file: the L4T release of the board.
     """
 
@@ -54,11 +55,12 @@ class TensorRT(Backend):
         cuda: Optional[cuda_layer.Cuda] = None,
         progress: Optional[Callable[[str], None]] = None,
         release_file: str = "/etc/nv_tegra_release",
+        streams: int = 1,
     ) -> None:
         _refuse_unknown(precision)
         self._trt = trt = library or _import()
         _refuse_old(trt)
-        self._cuda = cuda or cuda_layer.open_cuda(with_graphs=cuda_graph)
+        self._cuda = cuda or cuda_layer.open_cuda(with_graphs=cuda_graph, with_threads=streams > 1)
         if cuda_graph and not self._cuda.captures_graphs:
             raise BackendError("CUDA ({}) has no CUDA graphs".format(self._cuda.layer), "measure without --cuda-graph")
         self._device = self._cuda.device()

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from profiler import cuda as cuda_layer
 from profiler.backends import DeviceTimes, Engine, elements, onnx_file
 from profiler.backends.ran_in import RanIn
+from profiler.backends.streams import Streams
 from profiler.backends.tensorrt import adaptors, bindings, layers, values
 from profiler.backends.tensorrt.failures import failure
 from profiler.errors import MeasureError
@@ -23,7 +24,7 @@ class TensorRTEngine(Engine):
     Args:
         engine: what TensorRT deserialised.
         precision: that the engine was built for.
-        plan_size: bytes of the serialized engine.
+        plan_size: bytes of the serialized engine; 0 where another one on the same plan counts them.
         cuda_graph: inferences are launches of one CUDA graph.
         types: of inputs and outputs in the model sent, where they are known: values are exchanged in them.
     """
@@ -47,6 +48,8 @@ class TensorRTEngine(Engine):
         self._types = types
         self._cuda = cuda
         self._engine = engine
+        self._batch = batch
+        self._cuda_graph = cuda_graph
         self._stream: Optional[int] = None
         self._context: Any = None
         self._graph: Any = None
@@ -77,6 +80,20 @@ class TensorRTEngine(Engine):
             if not enqueue():
                 raise self._refused()
             synchronize(stream)
+
+    def in_streams(self, count: int) -> Engine:
+        """An execution context, buffers and a CUDA stream for each, on the weights of one engine; a host thread for each.
+
+        TensorRT's Python binding and ctypes leave Python's lock while they enqueue and wait.
+        """
+        more = [
+            TensorRTEngine(
+                self._trt, self._log, self._cuda, self._engine, self._precision, self._batch, 0, self._cuda_graph,
+                self._types,
+            )
+            for _ in range(count - 1)
+        ]  # fmt: skip
+        return Streams([self] + more)
 
     def run_queued(self, repeats: int) -> None:
         """The host waits after every QUEUED inferences: a full queue makes it spin, which costs power."""

@@ -9,6 +9,7 @@ import ctypes
 import enum
 import json
 import struct
+import threading
 import types
 from pathlib import Path
 
@@ -56,14 +57,16 @@ class World:
         self.formats = {}  # input or output -> (name of its format, vectorised dimension, components together)
         self.fast_fp16 = self.fast_int8 = True
         self.networks, self.configs = [], []
+        self._lock = threading.Lock()  # streams have a thread each
 
     def note(self, owner, member):
         self.calls.append((owner, member))
         self.used[owner, member] = self.used.get((owner, member), 0) + 1
 
     def complete(self):
-        while self.pending:
-            self.pending.pop(0)()
+        with self._lock:
+            while self.pending:
+                self.pending.pop(0)()
 
 
 def make_module(version, world):

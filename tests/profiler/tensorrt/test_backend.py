@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 import types
 
 import numpy as np
@@ -134,6 +135,28 @@ def test_an_engine_that_cannot_be_captured_is_an_error_with_a_remedy(bench_of):
     assert (caught.value.code, caught.value.remedy) == ("load", "measure it without --cuda-graph")
     assert not caught.value.fatal
     assert not bench.cuda.buffers and not bench.cuda.streams
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_each_of_several_streams_has_a_context_buffers_and_a_cuda_stream_on_the_same_weights(bench, cuda_graph):
+    model, inputs = standin.conv_model(), standin.floats(192)
+    loaded = bench.open(cuda_graph=cuda_graph, streams=2).load(model)
+    alone_bytes, buffers = loaded.memory_bytes(), len(bench.cuda.buffers)
+    plan_bytes = loaded.engine_bytes()
+
+    two = loaded.in_streams(2)
+    streams = two.timed(1, 4, time.perf_counter)
+
+    assert [len(each.samples_ms) >= 4 for each in streams] == [True, True]
+    assert len(bench.cuda.streams) == 2 and len(bench.cuda.buffers) == 2 * buffers
+    assert two.memory_bytes() == (None if alone_bytes is None else 2 * alone_bytes - plan_bytes)
+    np.testing.assert_allclose(
+        np.frombuffer(two.evaluate(inputs), np.float32),
+        np.frombuffer(standin.run_directly(model, inputs), np.float32),
+        rtol=1e-6,
+    )
+    del loaded, two
+    assert not bench.cuda.buffers and not bench.cuda.streams and not bench.cuda.graphs
 
 
 def test_cuda_graphs_need_a_layer_that_has_them(bench_of):
