@@ -1,31 +1,37 @@
-"""`lightnas-edge train`: the network that was found, from scratch, and its fine-tuning in 8 bits."""
+"""`lightnas-edge train`: the network that was found, from the weights of its search or from scratch, and its fine-tuning in 8 bits."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lightnas_edge.cli._calibration import add_calibration, calibration_images
 from lightnas_edge.cli._console import UsageError, info, percent, print_result, warn
 from lightnas_edge.cli._learning import learning_progress, read_data
-from lightnas_edge.cli._options import add_device, add_fresh, add_json, add_workers, count, positive
+from lightnas_edge.cli._options import add_device, add_fresh, add_json, add_workers, count, positive, share
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
-from lightnas_edge.records.deployment import TrainingRecord
+from lightnas_edge.records.deployment import InitialWeights, TeacherRecord, TrainingRecord
 from lightnas_edge.records.quantisation import Dialect
 from lightnas_edge.runs import Run
 
 if TYPE_CHECKING:
     from lightnas_edge.data import DataSet
+    from lightnas_edge.train import Initial
+
+Event = dict[str, Any]
 
 _EPOCHS, _FINE_TUNING_EPOCHS = 360, 10
+_DISTIL_WEIGHT = 0.5
+_SHOWN_NAMES = 6  # of tensors, in a message
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "train", help="train the network that was found, from scratch; fine-tune it in 8 bits",
-        description="Train the network of a run from scratch, or with --quantize fine-tune the trained network for 8 bits. After "
-        "Ctrl-C the same command continues.",
+        "train", help="train the network that was found; fine-tune it in 8 bits",
+        description="Train the network of a run: from the weights that it has in the supernet of the search, or from scratch. With "
+        "--quantize fine-tune the trained network for 8 bits. After Ctrl-C the same command continues.",
         epilog="examples: lightnas-edge train runs/tiny-0.9ms --epochs 30; "
         "lightnas-edge train runs/tiny-0.9ms --quantize int8 --epochs 3",
     )  # fmt: skip
@@ -41,12 +47,32 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--batch-size", type=count, default=128, metavar="N", help="default: 128")
     parser.add_argument(
         "--lr", type=positive, metavar="R",
-        help="default: 0.5 * batch / 1024, at least 0.05; with --quantize a hundredth of that",
+        help="at the top of the schedule (default: 0.5 * batch / 1024, at least 0.05, for new weights; half of it for weights that "
+        "have learned; with --quantize a hundredth)",
     )  # fmt: skip
     add_workers(parser)
     add_device(parser)
     add_fresh(parser, "train from the beginning")
     add_json(parser)
+    group = parser.add_argument_group("weights to begin with")
+    sources = group.add_mutually_exclusive_group()
+    sources.add_argument(
+        "--from-supernet", action="store_true",
+        help="those of this network in the supernet of the search (default where the run has its checkpoint)",
+    )  # fmt: skip
+    sources.add_argument("--from-scratch", action="store_true", help="random numbers, as published")
+    sources.add_argument(
+        "--init", type=Path, metavar="FILE",
+        help="tensors of a safetensors file that fit by name and shape, for example train/weights.safetensors of another run",
+    )  # fmt: skip
+    group.add_argument(
+        "--distil", action="store_true",
+        help="learn the answers of the largest network of the space too, with the supernet's weights",
+    )  # fmt: skip
+    group.add_argument(
+        "--distil-weight", type=share, metavar="W",
+        help=f"of these answers in the loss; the labels have the rest (default: {_DISTIL_WEIGHT:g})",
+    )  # fmt: skip
     group = parser.add_argument_group("fine-tuning in 8 bits")
     group.add_argument(
         "--quantize", choices=("int8",),
@@ -67,6 +93,15 @@ def _run(arguments: argparse.Namespace) -> int:
                 raise UsageError(
                     f"--{name.replace('_', '-')} belongs to a fine-tuning in 8 bits", hint="add --quantize int8"
                 )
+    else:
+        for name in ("from_supernet", "from_scratch", "init", "distil"):
+            if getattr(arguments, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} does not go with --quantize: a fine-tuning in 8 bits begins with the trained weights",
+                    hint="train in float32 first, then with --quantize int8",
+                )
+    if arguments.distil_weight is not None and not arguments.distil:
+        raise UsageError("--distil-weight belongs to --distil", hint="add --distil")
     act = _trained if arguments.quantize is None else _fine_tuned
     records, code = for_each(chosen_runs(arguments), lambda run: act(run, arguments))
     print_records(arguments, records)
@@ -74,8 +109,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
-    from lightnas_edge.train import TrainConfig, train_network
+    from lightnas_edge.train import TrainConfig, largest_of_supernet, train_network
 
+    initial = _initial(run, arguments)
     data = _data(run, arguments.data or run.data.source, arguments)
     if data.classes != run.data.classes:
         warn(
@@ -89,11 +125,55 @@ def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
         seed=run.record.seed,
         device=arguments.device,
     )
+    teacher = None
+    if arguments.distil:
+        space = run.space.with_classes(len(data.classes))
+        teacher = largest_of_supernet(run, space, arguments.distil_weight or _DISTIL_WEIGHT)
     with learning_progress("training") as draw:
-        record = train_network(run, data, config, resume=not arguments.fresh, on_event=draw).record
+        record = train_network(
+            run, data, config, initial=initial, teacher=teacher, resume=not arguments.fresh, on_event=_beginning(draw)
+        ).record
     if not arguments.json:
-        print_result(f"trained {record.epochs} epochs: {_accuracy(record, data)}")
+        begun = "from scratch" if record.initial is None else f"from the weights of {record.initial.name}"
+        print_result(f"trained {record.epochs} epochs {begun}: {_accuracy(record, data)}")
     return record
+
+
+def _initial(run: Run, arguments: argparse.Namespace) -> Initial | None:
+    """The weights to begin with; None: random numbers."""
+    from lightnas_edge.train import default_initial, from_file, from_supernet
+
+    if arguments.init is not None:
+        return from_file(arguments.init)
+    if arguments.from_scratch:
+        return None
+    return from_supernet(run) if arguments.from_supernet else default_initial(run)
+
+
+def _beginning(draw: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Reports initial weights and the teacher; draws everything else."""
+
+    def on_event(event: Event) -> None:
+        if event["kind"] == "initial":
+            record: InitialWeights = event["record"]
+            info(f"initial weights: {record.summary}; top-1 accuracy before the first step {percent(record.accuracy)}")
+            for what, names in (("not in the source", record.missing), ("in another shape there", record.other_shape)):
+                if names:
+                    info(f"  {what}, so not taken: {_listed(names)}")
+        elif event["kind"] == "teacher":
+            teacher: TeacherRecord = event["record"]
+            info(
+                f"teacher: {teacher.name}, top-1 accuracy {percent(teacher.accuracy)}; its answers have a weight of {teacher.weight:g}"
+            )
+        else:
+            draw(event)
+
+    return on_event
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _fine_tuned(run: Run, arguments: argparse.Namespace) -> TrainingRecord:

@@ -30,11 +30,42 @@ Outcome = Literal["met", "missed", "inconclusive", "not judged"]
 Interval = tuple[float, float]
 
 
+class InitialWeights(Record):
+    """Weights that a training began with, other than random numbers. Running statistics of batch norm are not counted."""
+
+    source: Literal[
+        "supernet", "file"
+    ]  # the path of this network in the supernet of the search, or a file of safetensors
+    name: Text  # of the checkpoint or of the file
+    sha256: Sha256  # of the checkpoint or of the file
+    taken: Positive  # tensors that fitted by name and shape
+    missing: tuple[Text, ...]  # of the network, not in the source
+    other_shape: tuple[Text, ...]  # of the network, in another shape in the source
+    unused: Count  # of the source, not in the network
+    statistics: Literal["source", "training images"]  # where the running statistics of batch norm came from
+    accuracy: Share  # top-1 on the validation images, before the first step
+
+    @property
+    def summary(self) -> str:
+        """As a phrase: how many tensors came from where."""
+        of = self.taken + len(self.missing) + len(self.other_shape)
+        source = "the supernet of the search" if self.source == "supernet" else "a file"
+        return f"{self.taken} of {of} tensors from {source} ({self.name}), batch-norm statistics from the {self.statistics}"
+
+
+class TeacherRecord(Record):
+    """The network that a training was distilled from."""
+
+    name: Text
+    accuracy: Share  # top-1 on the validation images
+    weight: Share  # of its answers in the loss; the labels have the rest
+
+
 class TrainingRecord(Record):
     """A finished training and the weights of its best epoch."""
 
     kind: Literal["training"] = "training"
-    schema_: Literal[3] = Field(default=3, alias="schema")
+    schema_: Literal[4] = Field(default=4, alias="schema")
     space_sha256: Sha256  # with the head of these classes
     operators: Operators
     data: DataRecord
@@ -46,6 +77,8 @@ class TrainingRecord(Record):
     elapsed_s: NonNegativeFloat
     note: Text
     config: dict[str, bool | Integer | float | Text | None]
+    initial: InitialWeights | None = None  # null: random numbers
+    teacher: TeacherRecord | None = None
     quantised: QuantisedTraining | None = None  # of a fine-tuning in 8 bits; its weights have batch norm folded in
 
 

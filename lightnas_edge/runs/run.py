@@ -364,6 +364,13 @@ class Run:
     def verify_folder(self) -> Path:
         """The journal of the last finished verification, and that of an interrupted one."""
         return self.folder / "verify"
+    @property
+    def search_checkpoint(self) -> Path | None:
+        """Of the search that found this network, with its supernet; None where there is no such file."""
+        search = self.folder if self.record.search is None else self.folder / self.record.search
+        path = search / "search" / "checkpoint.pt"
+        return path if path.exists() else None
+
 
     # -- writing ------------------------------------------------------------------------------------------
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightnas_edge.errors import ConfigError
+
+SHARE_OF_PEAK = 0.5  # of the learning rate from scratch, for weights that have learned already
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,10 @@ class TrainConfig:
         if progress < warmup:
             return self.peak_lr * progress / warmup
         return self.peak_lr * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (self.epochs - warmup)))
+
+
+def fine_tuning_schedule(config: TrainConfig) -> TrainConfig:
+    """The same training for weights that have learned already; what the user set stays."""
+    warmup = 0 if config.warmup_epochs is None else config.warmup_epochs
+    lr = SHARE_OF_PEAK * config.peak_lr if config.lr is None else config.lr
+    return replace(config, lr=lr, warmup_epochs=warmup)

@@ -1,4 +1,4 @@
-"""Training of a found network from scratch."""
+"""Training of a found network, from scratch or from weights that there are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from lightnas_edge.records.plain_text import first_line
 from lightnas_edge.records.quantisation import QuantisedTraining
 from lightnas_edge.runs import Run
 from lightnas_edge.space import Architecture, Space
-from lightnas_edge.train.config import TrainConfig
+from lightnas_edge.train.config import TrainConfig, fine_tuning_schedule
+from lightnas_edge.train.initial import Initial, Teacher
 from lightnas_edge.train.training import Event, Trained, Training
 
 _BEST_NOTE = "the best epoch is chosen on the validation images, as published: its accuracy is an optimistic estimate"
@@ -39,10 +40,12 @@ def train_network(
     data: DataSet,
     config: TrainConfig,
     *,
+    initial: Initial | None = None,
+    teacher: Teacher | None = None,
     resume: bool = True,
     on_event: Callable[[Event], None] | None = None,
 ) -> TrainResult:
-    """Train the network of a run from scratch and keep the weights of its best epoch.
+    """Train the network of a run and keep the weights of its best epoch.
 
     Writes `train/weights.safetensors` and `train/result.json` in addition to the files of `train_architecture`. Images of other
     classes than those of the search are recorded with the weights: the export names the classes that were trained.
@@ -55,8 +58,9 @@ def train_network(
     architecture = run.architecture
     with run.writing("train"):
         record, weights = train_architecture(
-            run.train_folder, run.space, architecture, data, config, resume=resume, on_event=on_event
-        )
+            run.train_folder, run.space, architecture, data, config,
+            initial=initial, teacher=teacher, resume=resume, on_event=on_event,
+        )  # fmt: skip
         return TrainResult(record, run.save_training(record, weights))
 
 
@@ -67,16 +71,21 @@ def train_architecture(
     data: DataSet,
     config: TrainConfig,
     *,
+    initial: Initial | None = None,
+    teacher: Teacher | None = None,
     resume: bool = True,
     on_event: Callable[[Event], None] | None = None,
 ) -> tuple[TrainingRecord, bytes]:
-    """Train one network of a space from scratch.
+    """Train one network of a space.
 
     Writes `metrics.jsonl` and `checkpoint.pt` in `folder`. Called again with the same arguments it resumes from the
     last checkpoint; on the CPU with the same bits as if it had not stopped.
 
     Args:
         space: its number of classes is replaced by that of the data.
+        initial: the weights to begin with (`from_supernet`, `from_file`); None: random numbers. Without a learning rate in the
+            configuration the training then has `fine_tuning_schedule`.
+        teacher: the network learns its answers too.
 
     Returns:
         The record of the training, and the weights of its best epoch in the form of safetensors.
@@ -88,6 +97,8 @@ def train_architecture(
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of the last finished step.
     """
     space = space.with_classes(len(data.classes))
+    if initial is not None:
+        config = fine_tuning_schedule(config)
     with torch.random.fork_rng():
         training = Training(
             folder,
@@ -96,6 +107,8 @@ def train_architecture(
             config,
             identity={"space": space.sha256, "architecture": list(architecture.names)},
             on_event=on_event or (lambda event: None),
+            initial=initial,
+            teacher=teacher,
         )
         trained = training.run(resume=resume)
     return recorded(trained, trained.weights, space, architecture, data, config)
@@ -128,6 +141,8 @@ def recorded(
         elapsed_s=trained.elapsed_s,
         note=_BEST_NOTE,
         config=asdict(config),
+        initial=trained.initial,
+        teacher=trained.teacher,
         quantised=quantised,
     )
     return record, content

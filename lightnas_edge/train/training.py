@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,13 +18,17 @@ from torch import Tensor, nn
 
 from lightnas_edge.data import DataSet, Loader, normalise
 from lightnas_edge.errors import DivergedError
+from lightnas_edge.nn import Network
 from lightnas_edge.nn.cost import seconds_of, trial_batch
 from lightnas_edge.nn.device import choose_device, undo_of_forward
 from lightnas_edge.nn.loop import TrainingLoop
+from lightnas_edge.records.base import Record
+from lightnas_edge.records.deployment import InitialWeights, TeacherRecord
 from lightnas_edge.records.metrics import TrainingEpoch, TrainingStep
 from lightnas_edge.train.config import TrainConfig
+from lightnas_edge.train.initial import STATISTICS_IMAGES, Initial, Teacher
 
-SCHEMA = 1
+SCHEMA = 2
 Event = dict[str, Any]
 
 
@@ -33,6 +39,8 @@ class Trained:
     weights: dict[str, Tensor]
     accuracies: tuple[float, ...]  # on the validation images, by epoch
     elapsed_s: float
+    initial: InitialWeights | None = None
+    teacher: TeacherRecord | None = None
 
     @property
     def best_accuracy(self) -> float:
@@ -49,6 +57,8 @@ class Training:
     Args:
         build: the network to train. It is called with PyTorch's random numbers seeded by the configuration.
         identity: what a checkpoint belongs to, in addition to the images and the configuration.
+        initial: the weights to begin with; None: those that `build` gave the network.
+        teacher: its answers are learned too.
     """
 
     def __init__(
@@ -60,8 +70,14 @@ class Training:
         *,
         identity: dict[str, Any],
         on_event: Callable[[Event], None],
+        initial: Initial | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.data, self.config, self.on_event = data, config, on_event
+        self.initial, self.teacher = initial, teacher
+        self.teaching: nn.Module | None = None
+        self.initial_record: InitialWeights | None = None
+        self.teacher_record: TeacherRecord | None = None
         self.device = choose_device(config.device)
         self.train_batches = data.train_loader(config.batch, augment=config.augment)
         self.validation_batches = data.validation_loader(config.batch)
@@ -87,7 +103,14 @@ class Training:
             folder,
             what=f"the training in {folder}",
             schema=SCHEMA,
-            identity={**identity, "data": data.sha256, "data_seed": data.seed, **recipe},
+            identity={
+                **identity,
+                "data": data.sha256,
+                "data_seed": data.seed,
+                "initial": None if initial is None else initial.identity,
+                "teacher": None if teacher is None else {**teacher.identity, "weight": teacher.weight},
+                **recipe,
+            },
             device=self.device,
             checkpoint_s=config.checkpoint_s,
             on_event=on_event,
@@ -97,6 +120,10 @@ class Training:
         state = self.loop.open(resume=resume)
         if state is not None:
             self._restore(state)
+        elif self.initial is not None:
+            self._begin(self.initial)
+        if self.teacher is not None:
+            self._call_teacher(self.teacher)
         self.on_event(
             {
                 "kind": "start",
@@ -113,7 +140,31 @@ class Training:
             while self.epoch < self.config.epochs:
                 self._train_epoch()
                 self._finish_epoch()
-        return Trained(self.best, tuple(self.accuracies), self.loop.elapsed_s)
+        return Trained(self.best, tuple(self.accuracies), self.loop.elapsed_s, self.initial_record, self.teacher_record)
+
+    def _begin(self, initial: Initial) -> None:
+        """Take the initial weights, and see what they are worth."""
+        assert isinstance(self.network, Network)
+        begun = initial.load_into(self.network, self._statistics_batches())
+        _, accuracy = score(self.network, self.validation_batches, self.device)
+        self.initial_record = initial.record(begun, accuracy)
+        self.on_event({"kind": "initial", "record": self.initial_record})
+
+    def _call_teacher(self, teacher: Teacher) -> None:
+        with torch.random.fork_rng():
+            self.teaching = teacher.build(self._statistics_batches()).to(self.device).requires_grad_(False)
+        self.teaching.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+        self.teaching.eval()
+        if self.teacher_record is None:
+            _, accuracy = score(self.teaching, self.validation_batches, self.device)
+            self.teacher_record = TeacherRecord(name=teacher.name, accuracy=accuracy, weight=teacher.weight)
+            self.on_event({"kind": "teacher", "record": self.teacher_record})
+
+    def _statistics_batches(self) -> Iterator[Tensor]:
+        """Training images, as the network sees them."""
+        count = -(-STATISTICS_IMAGES // self.config.batch)
+        for pixels, _ in itertools.islice(self.train_batches.batches(0), count):
+            yield normalise(pixels.to(self.device))
 
     def _train_epoch(self) -> None:
         self.network.train()
@@ -143,6 +194,10 @@ class Training:
         """Logits and loss; the gradients are in the parameters."""
         logits = network(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        if self.teaching is not None and self.teacher is not None:
+            with torch.no_grad():
+                answers = torch.softmax(self.teaching(images), -1)
+            loss = torch.lerp(loss, F.cross_entropy(logits, answers), self.teacher.weight)
         torch.autograd.backward(loss)
         return logits, loss
 
@@ -216,6 +271,8 @@ class Training:
             "best": self.best,
             "accuracies": self.accuracies,
             "totals": self.totals,
+            "initial": _json_of(self.initial_record),
+            "teacher": _json_of(self.teacher_record),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -223,6 +280,10 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
         self.accuracies, self.totals = state["accuracies"], state["totals"]
+        if state["initial"] is not None:
+            self.initial_record = InitialWeights.parse(json.dumps(state["initial"]), "the checkpoint")
+        if state["teacher"] is not None:
+            self.teacher_record = TeacherRecord.parse(json.dumps(state["teacher"]), "the checkpoint")
 
     def undo(self) -> Callable[[], None]:
         return undo_of_forward(self.network, self.device)
@@ -240,6 +301,10 @@ def score(network: nn.Module, batches: Loader, device: torch.device) -> tuple[fl
         right += _correct(logits, labels)
         count += len(labels)
     return float(loss) / count, float(right) / count
+
+
+def _json_of(record: Record | None) -> dict[str, Any] | None:
+    return None if record is None else record.to_json()
 
 
 def _correct(logits: Tensor, labels: Tensor) -> Tensor:

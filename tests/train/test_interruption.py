@@ -32,7 +32,7 @@ def test_ctrl_c_abandons_a_pass_and_loses_nothing(whole, tmp_path, at, saved):
     run = f"train(pathlib.Path({str(tmp_path)!r}), CONFIG)"
 
     assert interrupt(setup, run, "Network", "forward", at) == at
-    state = load_checkpoint(tmp_path / "train" / "checkpoint.pt", schema=1)
+    state = load_checkpoint(tmp_path / "train" / "checkpoint.pt", schema=2)
     assert (state["epoch"], state["step"]) == saved
     train(tmp_path, CONFIG)
 

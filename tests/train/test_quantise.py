@@ -132,7 +132,7 @@ def test_ctrl_c_abandons_a_pass_and_loses_nothing(whole, tmp_path):
     at = 2 + 3  # 2 passes of validation before the fine-tuning
 
     assert interrupt(setup, f"fine_tune(Run.open({str(tmp_path)!r}))", "FakeQuantised", "forward", at) == at
-    state = load_checkpoint(run.quantised_folder / "checkpoint.pt", schema=1)
+    state = load_checkpoint(run.quantised_folder / "checkpoint.pt", schema=2)
     assert (state["epoch"], state["step"]) == (0, 2)
     fine_tune(run)
 
