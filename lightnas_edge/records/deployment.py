@@ -142,39 +142,6 @@ LAUNCH_BOUND = 0.9  # enqueue time over GPU time, from which a network is called
 LATENCY_FIELDS = {"latency_ms": "median", "mean_ms": "mean", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99"}
 
 
-class MeasuredLatency(Record):
-    """Statistics of single inferences in the state of the machine during the verification, named as trtexec names them.
-
-    Where the timer is too coarse for a single inference, a sample is the mean of `inferences_per_sample`.
-    """
-
-    min_ms: PositiveFloat
-    max_ms: PositiveFloat
-    mean: LatencyEstimate
-    median: LatencyEstimate
-    p90: LatencyEstimate
-    p95: LatencyEstimate
-    p99: LatencyEstimate
-    n: Positive  # samples
-    rounds: Positive
-    inferences_per_sample: Positive
-    spread: NonNegativeFloat | None  # relative, between rounds
-    noise: NonNegativeFloat | None  # median over the first decile of the samples, less 1
-    samples_ms: tuple[tuple[PositiveFloat, ...], ...]  # of each round
-    enqueue_ms: NonNegativeFloat | None = None  # the host's time to hand one inference to the device
-    gpu_ms: NonNegativeFloat | None = None  # one inference on the device, many being queued
-
-    def statistic(self, metric: str) -> LatencyEstimate:
-        """Of one of LATENCY_FIELDS."""
-        found: LatencyEstimate = getattr(self, LATENCY_FIELDS[metric])
-        return found
-
-    @property
-    def launch_bound(self) -> bool:
-        """The device waits for the host: handing an inference over takes as long as computing it.
-
-        A device that waits is seen as busy between two events, so that its time is never below the host's by much.
-        """
 class ThroughputEstimate(Record):
     """Inferences per second of all streams together, with its interval; null where there were too few rounds to know one.
 
@@ -196,11 +163,46 @@ class StreamLatency(Record):
     p99: LatencyEstimate
 
 
-        return self.enqueue_ms is not None and self.gpu_ms is not None and self.enqueue_ms >= LAUNCH_BOUND * self.gpu_ms
-
+class MeasuredLatency(Record):
+    """Statistics of single inferences in the state of the machine during the verification, named as trtexec names them.
 
     Of several streams each statistic is that of the stream where it is largest, so that a budget is kept where every stream
     keeps it. Numbers of samples, `min_ms`, `max_ms`, `spread` and `noise` are about all of them.
+
+    Where the timer is too coarse for a single inference, a sample is the mean of `inferences_per_sample`.
+    """
+
+    min_ms: PositiveFloat
+    max_ms: PositiveFloat
+    mean: LatencyEstimate
+    median: LatencyEstimate
+    p90: LatencyEstimate
+    p95: LatencyEstimate
+    p99: LatencyEstimate
+    n: Positive  # samples
+    rounds: Positive
+    inferences_per_sample: Positive
+    spread: NonNegativeFloat | None  # relative, between rounds
+    noise: NonNegativeFloat | None  # median over the first decile of the samples, less 1
+    samples_ms: tuple[tuple[PositiveFloat, ...], ...]  # of each round
+    enqueue_ms: NonNegativeFloat | None = None  # the host's time to hand one inference to the device
+    gpu_ms: NonNegativeFloat | None = None  # one inference on the device, many being queued
+    throughput: ThroughputEstimate | None = None  # null in records of older versions
+    streams: tuple[StreamLatency, ...] = ()  # of several streams, each
+
+    def statistic(self, metric: str) -> LatencyEstimate:
+        """Of one of LATENCY_FIELDS."""
+        found: LatencyEstimate = getattr(self, LATENCY_FIELDS[metric])
+        return found
+
+    @property
+    def launch_bound(self) -> bool:
+        """The device waits for the host: handing an inference over takes as long as computing it.
+
+        A device that waits is seen as busy between two events, so that its time is never below the host's by much.
+        """
+        return self.enqueue_ms is not None and self.gpu_ms is not None and self.enqueue_ms >= LAUNCH_BOUND * self.gpu_ms
+
 
 class BudgetVerdict(Record):
     """One budget that was asked, and whether it is kept. `accuracy` is at least its target, everything else at most.
@@ -220,8 +222,6 @@ class BudgetVerdict(Record):
     reason: Text
     remedy: Text  # what to do next; empty when met
 
-    throughput: ThroughputEstimate | None = None  # null in records of older versions
-    streams: tuple[StreamLatency, ...] = ()  # of several streams, each
 
 class DriftRecord(Record):
     """How much slower (above 1) the sentinel operators ran than when the table was measured."""
