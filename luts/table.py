@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from lightnas_edge.records.base import Fingerprint
 from lightnas_edge.records.differences import UNIT
+from lightnas_edge.records.html_table import html_table
 from lightnas_edge.records.lut import LutHeader, Visit, VisitFailure
 from luts.drift import Group, estimate_drift
 from luts.energy import Energy, combine
@@ -299,6 +301,26 @@ class Lut:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "visits", Visits.of(self.visits))
+
+    @property
+    def summary(self) -> str:
+        """The table in one line."""
+        mark = "SIMULATED: " * self.simulated
+        board, engine = (self.fingerprint.get(name) or "unknown" for name in ("board", "backend"))
+        content = f"{len(self.entries)} operators and {len(self.networks)} networks in {len(self.visits)} visits"
+        return f"{mark}{content}, {board}, {engine}, {self.precision}, batch {self.batch}"
+
+    def __repr__(self) -> str:
+        return f"<Lut {self.path}: {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        slowest = sorted(self._all.values(), key=lambda entry: -entry.latency_ms)
+        rows = [
+            [entry.key, f"{entry.latency_ms:.4g}", len(entry.visits), "unknown" if math.isnan(entry.spread) else f"{entry.spread:.1%}"]
+            for entry in slowest
+        ]  # fmt: skip
+        failed = f"failed: {_listed(list(self.failed))}" if self.failed else ""
+        return html_table(self.summary, ("key", "latency ms", "visits", "spread"), rows, note=failed)
 
     @property
     def fingerprint(self) -> Fingerprint:

@@ -15,7 +15,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)
 
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     assert names["sampling"].record.stopped in ("reached", "noise", "discrepancy", "count")
     assert names["predictor"].fit.networks == names["sampling"].progress.networks
     for result in names["results"]:

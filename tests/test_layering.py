@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Inside lightnas_edge, from left to right: a part imports only from its left.
 PARTS = [
     "_version", "errors", "own_packages", "files", "records", "space", "runs", "graph", "models", "data", "nn", "quantise",
-    "measuring", "fleet", "profiles", "predictor", "search", "train", "refine", "deploy", "report", "field_test", "cli",
+    "measuring", "fleet", "profiles", "predictor", "search", "train", "refine", "deploy", "report", "steps", "field_test", "cli",
 ]  # fmt: skip
 # What each top-level package may import of ours.
 PACKAGES = {

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,31 +125,19 @@ def _fit(
     metric: str,
     out: Path,
 ) -> tuple[Predictor, MeasuringPlans]:
-    from lightnas_edge.predictor import fit_best, learning_curve, load_observations
+    from lightnas_edge.predictor.from_tables import fit_tables
     from lightnas_edge.predictor.plans import measuring_plans
 
-    prior = read_prior(arguments.prior, space)
-    observed = load_observations(space, samples, lut, metric=metric) if samples else None
-    changes: dict[str, Any] = {}
-    if observed is not None and arguments.curve:
-        changes["curve"] = tuple(learning_curve(space, lut, observed, prior=prior, seed=arguments.seed))
-    predictor, comparison = fit_best(
-        space, lut, observed or (), seed=arguments.seed, method=METHODS.get(arguments.method), baseline=arguments.compare,
-        metric=metric, prior=prior,
+    found = fit_tables(
+        space, lut, samples, metric=metric, prior=read_prior(arguments.prior, space),
+        prior_file=None if arguments.prior is None else arguments.prior.name, method=METHODS.get(arguments.method),
+        baseline=arguments.compare, curve=arguments.curve, seed=arguments.seed, out=out,
     )  # fmt: skip
-    if prior is not None and predictor.fit.prior is not None:
-        changes["prior"] = predictor.fit.prior.model_copy(update={"file": arguments.prior.name})
-    if arguments.lut:
-        # So that a search can copy the table, to see drift when it verifies.
-        changes["lut"] = os.path.relpath(arguments.lut, out.parent)
-    predictor.origin = replace(predictor.origin, fit=predictor.fit.changed(**changes))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    predictor.save(out)
     plans = measuring_plans(
-        space, lut, observed, comparison, board_time(lut, samples),
-        metric=metric, seed=arguments.seed, simulated=predictor.simulated,
+        space, lut, found.observations, found.comparison, board_time(lut, samples),
+        metric=metric, seed=arguments.seed, simulated=found.predictor.simulated,
     )  # fmt: skip
-    return predictor, plans
+    return found.predictor, plans
 
 
 def _energy_line(tables: Sequence[luts.Lut]) -> str:

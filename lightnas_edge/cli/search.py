@@ -44,7 +44,7 @@ from lightnas_edge.space import Space, load_space
 if TYPE_CHECKING:
     from lightnas_edge.data import DataSet
     from lightnas_edge.records.run import FrontRecord, PredictedEnergy
-    from lightnas_edge.search import Budget, SearchResult, Sources
+    from lightnas_edge.search import Budget, SearchResult
     from lightnas_edge.search.sources import BoardPredictors
 
 # Arguments that --from takes from the finished search.
@@ -170,6 +170,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     from lightnas_edge.nn import Ranks
     from lightnas_edge.nn.device import choose_device
     from lightnas_edge.search import SearchConfig, begin_run, check_budgets, load_teacher, run_search
+    from lightnas_edge.search.sources import sources_of
 
     if arguments.classes and not (arguments.lut or arguments.host or arguments.boards):
         raise UsageError(
@@ -220,7 +221,7 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
 
         results = run_search(
             run, space.with_classes(len(data.classes)), data, budgets, config,
-            sources=_sources(boards, budgets), on_event=record,
+            sources=sources_of(boards, budgets), on_event=record,
             confirm=confirming(arguments, confirm_on, draw), teacher=teacher,
         )  # fmt: skip
     return run, results
@@ -230,6 +231,7 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     """Further networks from a finished search: its data and configuration hold."""
     from lightnas_edge.nn import Ranks
     from lightnas_edge.search import SearchConfig, add_budgets, found_before
+    from lightnas_edge.search.sources import sources_of
 
     run = arguments.earlier
     for name in ("out", "space"):
@@ -271,21 +273,10 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     with _progress(budgets) as draw:
         results = add_budgets(
             run, space, data, budgets, config,
-            sources=_sources(boards, budgets), on_event=draw,
+            sources=sources_of(boards, budgets), on_event=draw,
             confirm=confirming(arguments, confirm_on, draw),
         )  # fmt: skip
     return run, results
-
-
-def _sources(boards: Sequence[BoardPredictors], budgets: Sequence[Budget]) -> Sources:
-    """Of every budget, the predictors and the table of its board: what `verify` compares with."""
-    found = {}
-    for budget in budgets:
-        mine = [each for each in boards if each.is_board_of(budget)]
-        mine += [each for each in boards if (each.name or None) == budget.board]  # every limit is counted
-        board = (mine or boards)[0]
-        found[budget.name] = (list(board.predictors.values()), board.table)
-    return found
 
 
 def _keepable(space: Space, budgets: Sequence[Budget], confidence: float | None) -> list[Budget]:

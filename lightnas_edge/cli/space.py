@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 from lightnas_edge.cli._console import UsageError, duration, print_json, print_result, print_table
 from lightnas_edge.cli._options import add_json
 from lightnas_edge.files import write_atomic
-from lightnas_edge.space import ShapedOperator, Space, built_in_spaces, load_space, operator_cost
+from lightnas_edge.space import Space, built_in_spaces, load_space
+from lightnas_edge.space.describe import LAYER_COLUMNS, layer_rows, network_costs
 from lightnas_edge.space.new import NewSpace, as_toml
 
 
@@ -80,7 +80,7 @@ def _list(arguments: argparse.Namespace) -> int:
         })  # fmt: skip
         return 0
     for space in spaces:
-        print_result(_summary(space))
+        print_result(space.summary)
     return 0
 
 
@@ -89,41 +89,13 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(space.to_json())
         return 0
-    print_result(_summary(space))
-    print_result(f"networks: {_range(space, 0)} M multiply-accumulates, {_range(space, 1)} M parameters")
+    print_result(space.summary)
+    macs_m, parameters_m = network_costs(space)
+    print_result(f"networks: {macs_m} M multiply-accumulates, {parameters_m} M parameters")
     print_result(f"measuring them: {_measuring_time(space)}")
     print_result("operators: " + ", ".join(operator.name for operator in space.operators))
-    rows = [_row(shaped.block, [shaped]) for shaped in space.fixed[:-1]]
-    rows += [_row(str(index), _candidates(space, index)) for index in range(len(space.layers))]
-    print_table(
-        ["layer", "in", "out", "side", "stride", "MACs, M", "parameters, k"], [*rows, _row("head", [space.head])]
-    )
+    print_table(LAYER_COLUMNS, layer_rows(space))
     return 0
-
-
-def _candidates(space: Space, layer: int) -> list[ShapedOperator]:
-    return [space.at(layer, operator) for operator in space.operators]
-
-
-def _row(name: str, shaped: Sequence[ShapedOperator]) -> list[str]:
-    """The costs are those of the smallest and the largest operator."""
-    one, costs = shaped[0], [operator_cost(each) for each in shaped]
-    return [
-        name, str(one.in_channels), str(one.out_channels), str(one.input_size), str(one.stride),
-        _between([macs / 1e6 for macs, _ in costs]), _between([parameters / 1e3 for _, parameters in costs]),
-    ]  # fmt: skip
-
-
-def _range(space: Space, which: int) -> str:
-    """Of the smallest and the largest network: multiply-accumulates (0) or parameters (1), in millions."""
-    fixed = sum(operator_cost(each)[which] for each in space.fixed)
-    layers = [[operator_cost(each)[which] for each in _candidates(space, index)] for index in range(len(space.layers))]
-    return _between([(fixed + sum(map(choose, layers))) / 1e6 for choose in (min, max)])
-
-
-def _between(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
-    return low if low == high else f"{low} to {high}"
 
 
 def _measuring_time(space: Space) -> str:
@@ -165,14 +137,6 @@ def _new(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"kind": "space-file", "file": str(arguments.file), "space": space.to_json()})
         return 0
-    print_result(_summary(space))
+    print_result(space.summary)
     print_result(f"written: {arguments.file}; next: lightnas-edge space show {arguments.file}")
     return 0
-
-
-def _summary(space: Space) -> str:
-    distinct = len(space.shaped_operators())
-    return (
-        f"{space.name}: {len(space.layers)} searchable layers x {len(space.operators)} operators = {space.size:.3g} networks, "
-        f"{space.input_size}x{space.input_size} input, {space.classes} classes; {distinct} operators to measure"
-    )

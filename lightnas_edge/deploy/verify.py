@@ -24,7 +24,8 @@ from lightnas_edge.deploy.verify_export import (
 from lightnas_edge.errors import VerifyError
 from lightnas_edge.measuring import ROUND_S, MeasurementProtocol, Settings
 from lightnas_edge.predictor import load_predictor
-from lightnas_edge.records.deployment import LATENCY_FIELDS, VerificationRecord
+from lightnas_edge.records.deployment import VerificationRecord
+from lightnas_edge.records.html_table import html_table
 from lightnas_edge.runs import Export, Run
 from lightnas_edge.train import load_network
 
@@ -44,6 +45,23 @@ class Verification:
     @property
     def line(self) -> str:
         return result_line(self.record)
+
+    def __repr__(self) -> str:
+        return f"<Verification on {self.record.host}: {self.line}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                LABELS[each.metric], "not available" if each.value is None else f"{each.value:.4g} {each.unit}",
+                "not available" if each.interval is None else "{:.4g} to {:.4g}".format(*each.interval),
+                f"at {'least' if each.metric == 'accuracy' else 'most'} {each.target:g} {each.unit}", each.verdict,
+            )
+            for each in self.record.budgets
+        ]  # fmt: skip
+        mark = "SIMULATED: " * self.record.simulated
+        title = f"{mark}{self.record.verdict} on {self.record.host}, n={self.record.measured.n}"
+        columns = ("metric", "measured", f"{self.record.confidence:.0%} interval", "budget", "verdict")
+        return html_table(title, columns, rows, note=self.record.reason)
 
 
 def default_host(run: Run, command: str = "verify") -> str:

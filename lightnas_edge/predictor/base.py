@@ -20,6 +20,7 @@ from lightnas_edge.predictor.applicability import UNKNOWN, ApplicabilityDomain
 from lightnas_edge.predictor.bounds import ConvexBound
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.records.differences import require_equal_fingerprints
+from lightnas_edge.records.html_table import html_table
 from lightnas_edge.records.predictor import NOT_FITTED, AdditiveParameters, FitRecord, MlpParameters, PredictorRecord
 from lightnas_edge.space import Architecture, Operator, Space
 
@@ -54,6 +55,26 @@ class Predictor(ABC):
         self.space = space
         self.origin = origin
         self.applicability: ApplicabilityDomain = UNKNOWN
+
+    @property
+    def summary(self) -> str:
+        """The predictor in one line."""
+        mark, fit = "SIMULATED: " * self.simulated, self.fit
+        method = fit.chosen or fit.method
+        return f"{mark}{self.metric} of {self.space.name} at batch {self.batch}: {method}, {fit.networks} measured networks"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        columns = ("method", "networks held out", f"RMSE {self.unit}", "MAPE", "90 % PI coverage")
+        rows = [
+            (row.method, row.scores.n, f"{row.scores.rmse:.3g}", _percent(row.scores.mape), _percent(row.scores.coverage_90))
+            for row in self.fit.comparison
+        ]  # fmt: skip
+        scores = self.fit.held_out
+        noise = "" if scores is None else f"repeatability of the measurements: {_percent(scores.repeatability)}"
+        return html_table(self.summary, columns, rows, note=noise)
 
     @property
     def metric(self) -> str:
@@ -286,3 +307,7 @@ def _descend(predictor: Predictor, starts: NDArray[np.int64], sign: int) -> NDAr
         if value < best_value:
             best, best_value = current, value
     return np.asarray(best, dtype=np.int64)
+
+
+def _percent(share: float | None) -> str:
+    return "not available" if share is None else f"{share:.1%}"

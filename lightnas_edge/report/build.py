@@ -19,6 +19,7 @@ from lightnas_edge.files import finite, write_atomic, write_json
 from lightnas_edge.predictor.files import predictor_from_record
 from lightnas_edge.records.base import Fingerprint
 from lightnas_edge.records.deployment import VerificationRecord
+from lightnas_edge.records.html_table import html_table
 from lightnas_edge.records.model_profile import ModelProfileRecord
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.predictor import COMPONENTS
@@ -55,6 +56,9 @@ class Report:
     json: Path
     line: str  # the result in one line
     missing: dict[str, str]
+
+    def _repr_html_(self) -> str:
+        return html_table(f"report: {self.html}", (), list(self.missing.items()), note=self.line)
 
 
 @dataclass(frozen=True)

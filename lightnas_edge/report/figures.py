@@ -1,6 +1,6 @@
 """Plots as SVG that takes its colours from the page, so that it is legible on a light and on a dark one.
 
-Matplotlib draws with placeholder colours; each is then replaced by a variable of the page's style sheet. Text stays
+Matplotlib draws with placeholder colours (drawing.py); each is then replaced by a variable of the page's style sheet. Text stays
 text: it can be searched, selected, and read by a screen reader. Nothing is rasterised.
 """
 
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import html
 import io
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -27,49 +26,18 @@ from lightnas_edge.records.metrics import SearchEpoch, SearchStep, TrainingEpoch
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.report import BlockReport
 from lightnas_edge.records.run import FrontNetwork
+from lightnas_edge.report import drawing
+from lightnas_edge.report.drawing import LIGHT, PLACEHOLDERS, WIDTH, label_box, legend_above, new_figure, room, style
 from lightnas_edge.report.snapshot import SearchTrace
 from lightnas_edge.report.wording import duration, label
-from lightnas_edge.report.wording import unit as unit_of
 
 MOST_POINTS = 600  # per series: more cannot be distinguished, and the page stays small
 MOST_COLUMNS = 30  # of the map of probabilities
 
-# Placeholders that matplotlib draws with, and the variables of templates/report.html that take their place.
-INK, MUTED, RULE, PAPER = "#010101", "#010102", "#010103", "#010104"
-MEASURED, PREDICTED, TARGET, SECOND = "#010105", "#010106", "#010107", "#010108"
-_VARIABLES = {
-    INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper",
-    MEASURED: "--measured", PREDICTED: "--predicted", TARGET: "--target", SECOND: "--second",
-}  # fmt: skip
-# The light colours of templates/report.html, for a plot that stands alone.
-LIGHT = {
-    "--ink": "#1a1e23", "--muted": "#57616c", "--rule": "#d3d9df", "--paper": "#ffffff",
-    "--measured": "#c04a00", "--predicted": "#0067a8", "--target": "#1a1e23", "--second": "#7a3fa0",
-}  # fmt: skip
-_STYLE = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 10,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.6,
-}
-_WIDTH = 8.0  # inches
-_LABEL = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0, "alpha": 0.85}  # keeps text legible on lines
+INK, MUTED, RULE, PAPER, MEASURED, PREDICTED, TARGET, SECOND = astuple(PLACEHOLDERS)
+_VARIABLES = {colour: f"--{name}" for name, colour in asdict(PLACEHOLDERS).items()}  # of templates/report.html
+STYLE = style(PLACEHOLDERS)
+LABEL = label_box(PLACEHOLDERS)
 
 
 @dataclass(frozen=True)
@@ -87,8 +55,8 @@ def search_plot(trace: SearchTrace) -> Markup:
     """Prediction against the target, multiplier, loss and accuracy over the epochs of a search."""
     steps, epochs = trace.steps, trace.epochs
     position = _positions(steps)
-    with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, 7.2, hspace=0.3)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(WIDTH, 7.2, hspace=0.3)
         panels = figure.subplots(4, 1, sharex=True, height_ratios=(2.6, 1.1, 1.4, 1.4))
         value, multiplier, loss, accuracy = panels
         shown = _thinned(len(steps))
@@ -101,12 +69,12 @@ def search_plot(trace: SearchTrace) -> Markup:
         if trace.target is not None:
             value.axhline(trace.target, color=TARGET, linestyle=(0, (5, 3)), linewidth=1.3, label="target")
         value.set_ylabel(f"{label(trace.metric)} in {trace.unit}")
-        _legend_above(value, 3)
+        legend_above(value, 3)
         multiplier.plot(position[shown], _numbers(trace.multipliers)[shown], color=SECOND)
         multiplier.axhline(0, color=MUTED, linewidth=0.8)
         multiplier.set_ylabel("multiplier λ")
         _learning_curves(loss, accuracy, epochs)
-        _legend_above(loss, 2)
+        legend_above(loss, 2)
         accuracy.set_xlabel("epoch")
         accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
         accuracy.set_xlim(0, float(np.ceil(np.nanmax(position))))
@@ -116,123 +84,48 @@ def search_plot(trace: SearchTrace) -> Markup:
                 panel.axvspan(0, max(warmup) + 1, color=RULE, alpha=0.35, linewidth=0)
             value.annotate(
                 "warm-up: weights only", (0, 1), xycoords=("data", "axes fraction"), xytext=(4, -4),
-                textcoords="offset points", ha="left", va="top", fontsize=8.5, color=MUTED, bbox=_LABEL,
+                textcoords="offset points", ha="left", va="top", fontsize=8.5, color=MUTED, bbox=LABEL,
             )  # fmt: skip
         for panel in panels:
             panel.yaxis.set_label_coords(-0.066, 0.5)
         description = f"Predicted {label(trace.metric)}, multiplier, loss and accuracy over the epochs of the search"
-        return _svg(figure, "search", description)
+        return as_svg(figure, "search", description)
 
 
 def front_plot(networks: Sequence[FrontNetwork]) -> Markup:
-    """Networks of one search: the first metric's prediction against the supernet's accuracy on held-out images, in the
-    network's precision. A line for each board and precision.
-
-    Args:
-        networks: those without a score are left out.
-    """
-    scored = [
-        (network, 100 * network.supernet.deployed_accuracy)
-        for network in networks
-        if network.supernet is not None and network.supernet.deployed_accuracy is not None
-    ]
-    metric = next(iter(networks[0].metrics))
-    boards = list(dict.fromkeys(_board(network) for network in networks))
-    with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, 3.8, top=0.28 + 0.2 * (len(boards) // 3))
-        axes = figure.subplots()
-        for board, colour, marker in zip(boards, itertools.cycle((PREDICTED, SECOND, MUTED)), itertools.cycle("osD^v")):
-            mine = [(each, y) for each, y in scored if _board(each) == board and metric in each.metrics]
-            origin = "SIMULATED" if any(each.simulated for each, _ in mine) else "predicted"
-            axes.plot(
-                [each.metrics[metric].value for each, _ in mine], [y for _, y in mine], marker + "-", color=colour,
-                linewidth=1.0, label=f"{board}, {origin}",
-            )  # fmt: skip
-            for each, y in mine:
-                prediction = each.metrics[metric]
-                axes.plot([prediction.value, prediction.target], [y, y], color=TARGET, linewidth=0.8)
-                axes.plot([prediction.target], [y], "|", color=TARGET, markersize=9)
-        axes.plot([], [], "|", color=TARGET, label="budget of the network")
-        simulated = " (SIMULATED boards)" if any(each.simulated for each in networks) else ""
-        axes.set_xlabel(f"predicted {label(metric)} in {unit_of(metric)}{simulated}")
-        axes.set_ylabel("top-1 accuracy in the supernet in %")
-        _legend_above(axes, 3)
-        return _svg(
-            figure, "front", f"{len(scored)} networks of one search: predicted {label(metric)} and top-1 accuracy"
-        )
+    """Networks of one search; see `drawing.draw_front`."""
+    drawn = drawing.draw_front(networks)
+    return as_svg(drawn.figure, "front", drawn.description)
 
 
 def draw_front(path: Path, networks: Sequence[FrontNetwork]) -> None:
     """The same as a file of its own, with the light colours of the report."""
     text = str(front_plot(networks))
-    for variable, colour in LIGHT.items():
-        text = text.replace(f"var({variable})", colour)
+    for name, colour in asdict(LIGHT).items():
+        text = text.replace(f"var(--{name})", colour)
     head = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
     write_atomic(path, text.replace("<svg ", head + 'font-family="sans-serif" ', 1))
 
 
 def training_plot(epochs: Sequence[TrainingEpoch]) -> Markup:
     """Loss and accuracy of the found network, trained from scratch."""
-    with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, 2.7, wspace=0.26)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(WIDTH, 2.7, wspace=0.26)
         panels = figure.subplots(1, 2)
         _learning_curves(panels[0], panels[1], epochs)
         for panel in panels:
             panel.set_xlabel("epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend_above(panels[0], 2)
-        return _svg(figure, "training", "Loss and top-1 accuracy over the epochs of training")
+        legend_above(panels[0], 2)
+        return as_svg(figure, "training", "Loss and top-1 accuracy over the epochs of training")
 
 
 def latency_plot(
     samples_ms: Sequence[float], marks: Mapping[str, float], targets: Mapping[str, float], *, simulated: bool
 ) -> Markup:
-    """Every timed sample of the verification as a histogram.
-
-    Args:
-        marks: metric -> measured statistic.
-        targets: metric -> its budget.
-    """
-    samples = np.asarray(samples_ms, dtype=float)
-    values = [*marks.values(), *targets.values()]
-    low, high = (
-        min(samples.min(), *values),
-        max(values),
-    )  # slower samples are counted at the edge, or they compress the others
-    margin = 0.12 * (high - low) or 0.01 * high
-    shown = samples[samples <= high + margin]
-    named = [(value, _statistic(metric), MEASURED, "-") for metric, value in marks.items()]
-    named += [(value, f"budget of {_statistic(metric)}", TARGET, "--") for metric, value in targets.items()]
-    with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, 3.0 + 0.16 * len(named), top=0.08)
-        axes = figure.subplots()
-        counts, _, _ = axes.hist(
-            shown, bins=min(60, max(8, len(shown) // 5)), color=MEASURED, alpha=0.75, edgecolor=PAPER, linewidth=0.5
-        )
-        axes.set_xlim(low - margin, high + margin)
-        axes.set_ylim(0, float(np.max(counts)) * (1.15 + 0.13 * len(named)))  # room for the names
-        axes.set_xlabel(f"{'SIMULATED ' if simulated else ''}latency of one sample in ms")
-        axes.set_ylabel("samples")
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        decimals = max(1, 2 - int(np.floor(np.log10(min(values)))))
-        for row, (value, name, colour, dashes) in enumerate(sorted(named)):
-            axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.5)
-            to_the_left = value > (low + high) / 2
-            axes.annotate(
-                f"{name} {value:.{decimals}f}", (value, 1), xycoords=("data", "axes fraction"),
-                xytext=(-5 if to_the_left else 5, -4 - 14 * row), textcoords="offset points",
-                ha="right" if to_the_left else "left", va="top", fontsize=9, bbox=_LABEL,
-            )  # fmt: skip
-        beyond = len(samples) - len(shown)
-        verb = "SIMULATED" if simulated else "measured"
-        texts = ", ".join(f"{name} {value:.3g} ms" for value, name, *_ in sorted(named))
-        description = f"Histogram of {len(samples)} {verb} samples: {texts}"
-        if beyond:
-            axes.annotate(
-                f"{beyond} slower, up to {samples.max():.3g} ms →", (1, 0.3), xycoords="axes fraction", ha="right",
-                fontsize=8.5, color=MUTED, bbox=_LABEL,
-            )  # fmt: skip
-        return _svg(figure, "latency", description)
+    """Every timed sample of a verification; see `drawing.draw_latency`."""
+    drawn = drawing.draw_latency(samples_ms, marks, targets, simulated=simulated)
+    return as_svg(drawn.figure, "latency", drawn.description)
 
 
 def sustained_plot(windows: Sequence[SustainedWindow], target_ms: float | None, *, simulated: bool) -> Markup:
@@ -251,8 +144,8 @@ def sustained_plot(windows: Sequence[SustainedWindow], target_ms: float | None, 
         if (lines := [line for line in every if any(value is not None for value in line[2])])
     ]
     shaded = [index for index, window in enumerate(windows) if window.throttled_by]
-    with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, 2.7 + 1.5 * len(known), hspace=0.28)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(WIDTH, 2.7 + 1.5 * len(known), hspace=0.28)
         panels = figure.subplots(1 + len(known), 1, sharex=True, squeeze=False, height_ratios=[2, *[1.2] * len(known)])
         latency, *others = panels[:, 0]
         latency.plot(
@@ -267,7 +160,7 @@ def sustained_plot(windows: Sequence[SustainedWindow], target_ms: float | None, 
                 panel.plot(minutes, _numbers(values), color=colour, label=label_)
             panel.set_ylabel(name)
             if len(lines) > 1:
-                _legend_above(panel, 2)
+                legend_above(panel, 2)
         width = float(np.median(np.diff(minutes))) if len(minutes) > 1 else 1 / 60
         for panel in panels[:, 0]:
             panel.yaxis.set_label_coords(-0.066, 0.5)
@@ -275,19 +168,19 @@ def sustained_plot(windows: Sequence[SustainedWindow], target_ms: float | None, 
                 panel.axvspan(minutes[index] - width, minutes[index], color=TARGET, alpha=0.13, linewidth=0)
         if shaded:
             latency.plot([], [], color=TARGET, alpha=0.2, linewidth=6, label="throttled")
-        _legend_above(latency, 4)
+        legend_above(latency, 4)
         panels[-1, 0].set_xlabel("minutes under load")
         parts = ["latency", *(name.partition(" in ")[0] for name, _ in known)]
         description = f"{'SIMULATED: ' if simulated else ''}{', '.join(parts)} over {duration(windows[-1].t_s)} of load"
-        return _svg(figure, "sustained", f"{description}; throttled in {len(shaded)} of {len(windows)} windows")
+        return as_svg(figure, "sustained", f"{description}; throttled in {len(shaded)} of {len(windows)} windows")
 
 
 def breakdown_plot(blocks: Sequence[BlockReport], simulated: bool) -> Markup:
     """Latency of each block of the network by the table, with its spread."""
     known = [(block, block.latency_ms) for block in blocks if block.latency_ms is not None]
-    with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
+    with mpl.rc_context(STYLE | {"axes.grid.axis": "x"}):
         names = [_name(block) for block, _ in known]
-        figure = _figure(_WIDTH, 0.8 + 0.26 * len(known), top=0.08, left=_room(names))
+        figure = new_figure(WIDTH, 0.8 + 0.26 * len(known), top=0.08, left=room(names))
         axes = figure.subplots()
         height = np.arange(len(known))
         values = np.array([latency_ms for _, latency_ms in known])
@@ -301,13 +194,13 @@ def breakdown_plot(blocks: Sequence[BlockReport], simulated: bool) -> Markup:
         axes.set_xlim(0, float((values + errors).max()) * 1.04)
         verb = "SIMULATED" if simulated else "measured"
         axes.set_xlabel(f"latency by the table in ms ({verb}); the line shows the spread between rounds")
-        return _svg(figure, "breakdown", f"{verb} latency of the {len(known)} blocks of the network, each alone")
+        return as_svg(figure, "breakdown", f"{verb} latency of the {len(known)} blocks of the network, each alone")
 
 
 def intervals_plot(bars: Sequence[Bar], *, simulated: bool) -> Markup:
     """Latencies of one network with their intervals, each with its own budget."""
-    with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
-        figure = _figure(_WIDTH, 0.85 + 0.36 * len(bars), left=_room([bar.name for bar in bars]))
+    with mpl.rc_context(STYLE | {"axes.grid.axis": "x"}):
+        figure = new_figure(WIDTH, 0.85 + 0.36 * len(bars), left=room([bar.name for bar in bars]))
         axes = figure.subplots()
         for height, bar in enumerate(bars):
             colour = MEASURED if bar.measured else PREDICTED
@@ -319,7 +212,7 @@ def intervals_plot(bars: Sequence[Bar], *, simulated: bool) -> Markup:
             end = max(interval) if interval else bar.latency_ms
             axes.annotate(
                 f"{bar.latency_ms:.4g}", (end, height), xytext=(9, 0), textcoords="offset points", va="center",
-                fontsize=9, bbox=_LABEL,
+                fontsize=9, bbox=LABEL,
             )  # fmt: skip
             if bar.target_ms is not None:
                 axes.plot([bar.target_ms] * 2, [height - 0.42, height + 0.42], color=TARGET, linewidth=2)
@@ -330,7 +223,7 @@ def intervals_plot(bars: Sequence[Bar], *, simulated: bool) -> Markup:
         mark = "SIMULATED " if simulated else ""
         axes.set_xlabel(f"{mark}latency in ms; bars are intervals, vertical marks are budgets")
         names = ", ".join(f"{bar.name} {bar.latency_ms:.3g} ms" for bar in bars)
-        return _svg(figure, "intervals", f"Latencies and their budgets: {names}")
+        return as_svg(figure, "intervals", f"Latencies and their budgets: {names}")
 
 
 def predicted_measured_plot(
@@ -341,33 +234,9 @@ def predicted_measured_plot(
     *,
     simulated: bool,
 ) -> Markup:
-    """Predicted against measured values of whole networks; on the line both are equal.
-
-    Args:
-        points: (predicted, measured) of networks while they were held out of the fit.
-        final: the same of the network found.
-    """
-    everything = np.array([*points, *([final] if final else [])], dtype=float)
-    low, high = float(everything.min()), float(everything.max())
-    margin = 0.06 * (high - low) or 0.05 * high
-    with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH * 0.6, _WIDTH * 0.58)
-        axes = figure.subplots()
-        span = (low - margin, high + margin)
-        axes.plot(span, span, color=MUTED, linewidth=1, linestyle=(0, (5, 3)))
-        axes.plot(
-            *np.array(points, dtype=float).T, "o", color=SECOND, markersize=5.5, alpha=0.75, markeredgewidth=0,
-            label="networks held out of the fit",
-        )  # fmt: skip
-        if final:
-            axes.plot(*final, "D", color=INK, markersize=8, label="the network found", markeredgewidth=0)
-        axes.set(xlim=span, ylim=span, aspect="equal")
-        axes.set_xlabel(f"predicted {label(metric)} in {unit}", color=PREDICTED)
-        verb = "SIMULATED" if simulated else "measured"
-        axes.set_ylabel(f"{verb} {label(metric)} in {unit}", color=MEASURED)
-        _legend_above(axes, 2)
-        description = f"Predicted against {verb} {label(metric)} of whole networks"
-        return _svg(figure, "predicted-measured", description, width="60%")
+    """Whole networks; see `drawing.draw_predicted_measured`."""
+    drawn = drawing.draw_predicted_measured(points, final, metric, unit, simulated=simulated)
+    return as_svg(drawn.figure, "predicted-measured", drawn.description, width="60%")
 
 
 def probability_map(epochs: Sequence[SearchEpoch], operators: Sequence[str], chosen: Sequence[str] | None) -> Markup:
@@ -416,30 +285,7 @@ def probability_map(epochs: Sequence[SearchEpoch], operators: Sequence[str], cho
 # -- helpers -------------------------------------------------------------------------------------------------
 
 
-def _figure(
-    width: float,
-    height: float,
-    *,
-    left: float = 0.68,
-    right: float = 0.12,
-    top: float = 0.28,
-    bottom: float = 0.5,
-    **spaces: float,
-) -> Figure:
-    """A figure with margins in inches. Measuring the text to find them would take half of the report's time."""
-    figure = Figure(figsize=(width, height), facecolor="none")
-    figure.subplots_adjust(
-        left=left / width, right=1 - right / width, top=1 - top / height, bottom=bottom / height, **spaces
-    )
-    return figure
-
-
-def _room(names: Sequence[str]) -> float:
-    """Inches that the longest name takes."""
-    return 0.15 + 0.08 * max(map(len, names))
-
-
-def _svg(figure: Figure, name: str, description: str, *, width: str = "100%") -> Markup:
+def as_svg(figure: Figure, name: str, description: str, *, width: str = "100%") -> Markup:
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):  # equal plots give equal bytes
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -459,13 +305,6 @@ def _svg(figure: Figure, name: str, description: str, *, width: str = "100%") ->
     return Markup(head + text[text.index(">") + 1 :])
 
 
-def _legend_above(axes: Axes, columns: int) -> None:
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2, borderpad=0, handlelength=1.6,
-        columnspacing=1.4,
-    )  # fmt: skip
-
-
 def _learning_curves(loss: Axes, accuracy: Axes, epochs: Sequence[SearchEpoch] | Sequence[TrainingEpoch]) -> None:
     at = np.array([epoch.epoch for epoch in epochs], dtype=float) + 1  # an epoch's line is written at its end
     loss.plot(at, _numbers(epoch.train_loss for epoch in epochs), color=MUTED, label="training")
@@ -478,15 +317,6 @@ def _learning_curves(loss: Axes, accuracy: Axes, epochs: Sequence[SearchEpoch] |
 
 def _name(block: BlockReport) -> str:
     return clean_text(f"{block.place} {block.operator}" if block.operator != block.place else block.place)
-
-
-def _statistic(metric: str) -> str:
-    """`p50`"""
-    return label(metric).removesuffix(" latency")
-
-
-def _board(network: FrontNetwork) -> str:
-    return clean_text(" ".join(filter(None, (network.board or "unknown board", network.precision))), 60)
 
 
 def _positions(steps: Sequence[SearchStep]) -> np.ndarray:

@@ -9,7 +9,8 @@ import numpy as np
 from markupsafe import Markup
 
 from lightnas_edge.records.model_profile import DLA_COPY, DLA_WAIT, LayerRecord
-from lightnas_edge.report.figures import _STYLE, _WIDTH, INK, MEASURED, MUTED, PREDICTED, _figure, _legend_above, _svg
+from lightnas_edge.report.drawing import WIDTH, legend_above, new_figure
+from lightnas_edge.report.figures import INK, MEASURED, MUTED, PREDICTED, STYLE, as_svg
 
 _LONGEST_NAME = 34
 _OVERHEAD = "reformats, copies, waiting"
@@ -20,9 +21,9 @@ def layers_plot(layers: Sequence[LayerRecord], *, of: int, simulated: bool) -> M
     times = np.array([layer.time_ms or 0.0 for layer in layers])
     other = [bool(layer.is_reformat) or layer.type in (DLA_COPY, DLA_WAIT) for layer in layers]
     names = [shortened(layer.name) for layer in layers]
-    with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
+    with mpl.rc_context(STYLE | {"axes.grid.axis": "x"}):
         room = 0.2 + 0.075 * max(map(len, names))
-        figure = _figure(_WIDTH, 0.95 + 0.27 * len(layers), top=0.32, left=room, right=0.6)
+        figure = new_figure(WIDTH, 0.95 + 0.27 * len(layers), top=0.32, left=room, right=0.6)
         axes = figure.subplots()
         height = np.arange(len(layers))
         for is_other, colour, label in ((False, MEASURED, "computing"), (True, PREDICTED, _OVERHEAD)):
@@ -40,10 +41,10 @@ def layers_plot(layers: Sequence[LayerRecord], *, of: int, simulated: bool) -> M
         axes.set_xlim(0, float(times.max()) * 1.02 or 1.0)
         axes.set_xlabel(f"{'SIMULATED ' if simulated else ''}ms per inference; share of the sum of layers")
         if any(other):
-            _legend_above(axes, 2)
+            legend_above(axes, 2)
         first = f"{layers[0].name[:200]} takes {layers[0].share or 0:.1%}"
         description = f"Time of the {len(layers)} largest of {of} layers; the largest, {first} of their sum"
-        return _svg(figure, "layers", f"{'SIMULATED: ' if simulated else ''}{description}")
+        return as_svg(figure, "layers", f"{'SIMULATED: ' if simulated else ''}{description}")
 
 
 def shortened(name: str) -> str:

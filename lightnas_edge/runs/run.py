@@ -24,6 +24,7 @@ from lightnas_edge.files import sha256_of, sha256_of_file, write_atomic
 from lightnas_edge.records.base import read_bounded
 from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, VerificationRecord
 from lightnas_edge.records.differences import changes
+from lightnas_edge.records.html_table import html_table
 from lightnas_edge.records.precision import PrecisionRecord
 from lightnas_edge.records.quantisation import CalibrationRecord
 from lightnas_edge.records.run import (
@@ -74,6 +75,19 @@ class Run:
         self.folder = Path(folder)
         self.record = record
         self.space = Space.from_json(record.space, source=str(self.folder / "run.json"))
+
+    def __repr__(self) -> str:
+        limits = ", ".join(f"{metric} {target:g}" for metric, target in self.targets.items())
+        return f"<Run {self.folder}: {self.space.name}, {limits or 'several budgets'}>"
+
+    def _repr_html_(self) -> str:
+        parts = [
+            ("network", self.folder / "architecture.json"), ("weights", self.train_folder / "weights.safetensors"),
+            ("ONNX file", self.folder / "export" / "export.json"), ("verification", self.verify_folder / "verification.json"),
+            ("report", self.folder / "report.html"),
+        ]  # fmt: skip
+        rows = [(name, path if path.exists() else "not yet") for name, path in parts]
+        return html_table(repr(self).strip("<>"), (), rows)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:

@@ -24,6 +24,7 @@ from lightnas_edge.records.differences import UNIT, fingerprint_differences
 from lightnas_edge.runs import Run
 from lightnas_edge.search.constraints import Budget, Constraint, board_of, precision_of
 from lightnas_edge.search.selection import check_budget
+from lightnas_edge.search.results import Sources
 from lightnas_edge.space import Space
 
 Limits = Mapping[str, float]  # metric -> target; the first one orders networks by cost
@@ -205,6 +206,33 @@ def merge_with_run(boards: Sequence[BoardPredictors], known: Sequence[BoardPredi
         for same in known:
             if same.fingerprint == board.fingerprint:
                 board.table = board.table or same.table
+def board_from(predictors: Sequence[Predictor], table: Path | None = None) -> BoardPredictors:
+    """One board from predictors that are at hand; `table`: behind them, so that `verify` can compare with it.
+
+    Raises:
+        PredictorError: none, several of one metric, or of different boards.
+    """
+    if not predictors:
+        raise PredictorError("a search needs a predictor", hint="fit one to measurements of your board")
+    board = BoardPredictors("", {predictor.metric: predictor for predictor in predictors}, table)
+    if len(board.predictors) < len(predictors):
+        raise PredictorError("two predictors of one metric", hint="give one predictor of each metric")
+    for predictor in predictors[1:]:
+        predictors[0].require_same_board(predictor.fingerprint, "another of this search")
+    return board
+
+
+def sources_of(boards: Sequence[BoardPredictors], budgets: Sequence[Budget]) -> Sources:
+    """Of every budget, the predictors and the table of its board: what `verify` compares with."""
+    found = {}
+    for budget in budgets:
+        mine = [each for each in boards if each.is_board_of(budget)]
+        mine += [each for each in boards if (each.name or None) == budget.board]  # every limit is counted
+        board = (mine or boards)[0]
+        found[budget.name] = (list(board.predictors.values()), board.table)
+    return found
+
+
                 board.predictors = same.predictors | board.predictors
             if same.board == board.board:
                 board.name = same.name

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightnas_edge.errors import SpaceError
+from lightnas_edge.records.html_table import html_table
 from lightnas_edge.space.architecture import Architecture
 from lightnas_edge.space.operators import Activation, Operator, ShapedOperator
 
@@ -66,6 +67,23 @@ class Space:
     def size(self) -> int:
         """Number of architectures."""
         return int(len(self.operators) ** len(self.layers))
+
+    @property
+    def summary(self) -> str:
+        """The space in one line."""
+        return (
+            f"{self.name}: {len(self.layers)} searchable layers x {len(self.operators)} operators = {self.size:.3g} networks, "
+            f"{self.input_size}x{self.input_size} input, {self.classes} classes; {len(self.shaped_operators())} operators to measure"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Space {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        from lightnas_edge.space.describe import LAYER_COLUMNS, layer_rows
+
+        operators = "operators: " + ", ".join(operator.name for operator in self.operators)
+        return html_table(self.summary, LAYER_COLUMNS, layer_rows(self), note=operators)
 
     @cached_property
     def sha256(self) -> str:
