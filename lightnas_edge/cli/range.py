@@ -11,8 +11,7 @@ from lightnas_edge.cli._console import UsageError, info, ms, print_json, print_r
 from lightnas_edge.cli._options import add_classes, add_json, add_space, chosen_space
 
 if TYPE_CHECKING:
-    from lightnas_edge.predictor import Predictor
-    from lightnas_edge.space import Space
+    from lightnas_edge.records.run import PredictedEnergy
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,6 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     from lightnas_edge.predictor import load_predictor, lut_predictor, reachable_range, reference_predictor
+    from lightnas_edge.predictor.energy import fit_energy, predict_energy, table_energy, table_of
 
     energy = None
     space = None if arguments.space is None else chosen_space(arguments)
@@ -40,12 +40,14 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.predictor = arguments.lut  # tables that come with the project are predictors already
     if arguments.predictor:
         predictor = load_predictor(arguments.predictor, space)
+        behind = table_of(predictor, arguments.predictor)
+        energy = None if behind is None else table_energy(predictor.space, behind, predictor.fingerprint)
     elif space is None:
         raise UsageError("--lut needs --space: a table does not name a search space")
     else:
         table = luts.read(arguments.lut)
         predictor = lut_predictor(space, table)
-        energy = _energy_of(space, table)
+        energy = fit_energy(space, table, [table])
     reach = reachable_range(predictor)
     ends = {
         "lowest": (reach.lowest, reach.lowest_architecture),
@@ -55,52 +57,43 @@ def _run(arguments: argparse.Namespace) -> int:
         name: bool(predictor.extrapolated(network.one_hot(predictor.space)[None])[0])
         for name, (_, network) in ends.items()
     }
-    energy_mj = {
-        name: None if energy is None else float(energy.predict(network.one_hot(predictor.space)[None])[0])
-        for name, (_, network) in ends.items()
+    is_time = predictor.unit == "ms"
+    energies = {
+        name: None if energy is None else predict_energy(energy, network) for name, (_, network) in ends.items()
     }
     if arguments.json:
         print_json({
             "kind": "range", "space": predictor.space.name, "batch": predictor.batch, "metric": predictor.metric,
             "unit": predictor.unit, "simulated": predictor.simulated, "median": {predictor.metric: reach.median},
             **{
-                name: {predictor.metric: value, **_energy_field(predictor, energy_mj[name]), "extrapolated": extrapolated[name], "architecture": network.to_json()}
+                name: {predictor.metric: value, **(_fields(energies[name]) if is_time else {}), "extrapolated": extrapolated[name], "architecture": network.to_json()}
                 for name, (value, network) in ends.items()
             },
         })  # fmt: skip
         return 0
     unit = predictor.unit
+    joules = {name: _text(each) if is_time else "" for name, each in energies.items()}
     low, high = ("fastest", "slowest") if unit == "ms" else ("lowest", "highest")
     print_result(f"{predictor.space.name}, batch {predictor.batch}, {predictor.metric} predicted:")
-    print_result(
-        f"{low:<9}{ms(reach.lowest)} {unit}{_energy_text(predictor, energy_mj['lowest'])}  {reach.lowest_architecture}"
-    )
+    print_result(f"{low:<9}{ms(reach.lowest)} {unit}{joules['lowest']}  {reach.lowest_architecture}")
     print_result(f"{'median':<9}{ms(reach.median)} {unit}  of random networks")
-    print_result(
-        f"{high:<9}{ms(reach.highest)} {unit}{_energy_text(predictor, energy_mj['highest'])}  {reach.highest_architecture}"
-    )
+    print_result(f"{high:<9}{ms(reach.highest)} {unit}{joules['highest']}  {reach.highest_architecture}")
     if any(extrapolated.values()):
         named = " and ".join(name for name, out in zip((low, high), extrapolated.values(), strict=True) if out)
         info(f"extrapolated: {named}; no measured network supports the prediction")
     return 0
 
 
-def _energy_of(space: Space, table: luts.Lut) -> Predictor | None:
-    """Of networks, as the sum of their operators' energy; None where the table lacks it for some."""
-    from lightnas_edge.predictor import lut_predictor
-
-    try:
-        return lut_predictor(space, table, metric="energy_mj")
-    except luts.LutMissError:
-        return None
+def _text(energy: PredictedEnergy | None) -> str:
+    """`, 12.3 mJ (11.8 to 12.8)`"""
+    if energy is None:
+        return ", energy not available"
+    low, high = map(ms, energy.interval_mj)
+    return f", {ms(energy.energy_mj)} mJ ({low} to {high})"
 
 
-def _energy_text(predictor: Predictor, energy_mj: float | None) -> str:
-    """`, 12.3 mJ` after a latency, or that it is not available; nothing after another metric."""
-    if predictor.unit != "ms":
-        return ""
-    return ", energy not available" if energy_mj is None else f", {ms(energy_mj)} mJ"
-
-
-def _energy_field(predictor: Predictor, energy_mj: float | None) -> dict[str, float | None]:
-    return {"energy_mj": energy_mj} if predictor.unit == "ms" else {}
+def _fields(energy: PredictedEnergy | None) -> dict[str, object]:
+    return {
+        "energy_mj": None if energy is None else energy.energy_mj,
+        "energy_interval_mj": None if energy is None else list(energy.interval_mj),
+    }

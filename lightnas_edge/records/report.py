@@ -26,6 +26,7 @@ from lightnas_edge.records.base import (
 )
 from lightnas_edge.records.deployment import (
     AccuracyRecord,
+    EnergyRecord,
     ExportRecord,
     Interval,
     Outcome,
@@ -37,7 +38,15 @@ from lightnas_edge.records.job import ProtocolRecord
 from lightnas_edge.records.model_profile import ModelProfileRecord
 from lightnas_edge.records.precision import PrecisionRecord
 from lightnas_edge.records.predictor import FitRecord
-from lightnas_edge.records.run import ChoiceRecord, Confidence, DataRecord, FrontNetwork, Metric, RefinedRecord
+from lightnas_edge.records.run import (
+    ChoiceRecord,
+    Confidence,
+    DataRecord,
+    FrontNetwork,
+    Metric,
+    PredictedEnergy,
+    RefinedRecord,
+)
 
 
 class Target(Record):
@@ -120,6 +129,8 @@ class NetworkRow(Record):
     budgets: tuple[BudgetRow, ...]
     statistics: tuple[StatisticRow, ...]  # empty where nothing was measured
     accuracy: AccuracyRecord | None  # on the board
+    predicted_energy: PredictedEnergy | None = None
+    energy: EnergyRecord | None = None  # measured on the board
     verdict: Verdict | None
     reason: Text  # of the verdict, or why there is none
     report: Text | None  # its page, relative to this report; null where there is none
@@ -201,6 +212,7 @@ class ReportRecord(Record):
     refined: RefinedRecord | None
     confidence: Confidence | None  # of the upper bounds
     budgets: tuple[Budget, ...]
+    predicted_energy: PredictedEnergy | None = None  # limited or not; the measured one is in `verification`
     choice: ChoiceRecord | None
     front: tuple[FrontNetwork, ...]
     predictor: PredictorReport | None

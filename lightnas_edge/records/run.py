@@ -130,6 +130,17 @@ class NetworkPrediction(Record):
     metrics: dict[Metric, float]
 
 
+class PredictedEnergy(Record):
+    """Energy of one batch, total of the board, limited or not. A measurement lies within `interval_mj` with probability `confidence`."""
+
+    energy_mj: float
+    interval_mj: tuple[float, float]
+    confidence: Confidence
+    batch: Positive
+    extrapolated: bool  # no measured network supports the interval
+    simulated: bool
+
+
 class PredictedRecord(Record):
     """What was predicted of the network that was found."""
 
@@ -138,6 +149,7 @@ class PredictedRecord(Record):
     metrics: Annotated[dict[Metric, MetricPrediction], Field(min_length=1)]
     binding: Metric  # the metric that leaves the least room
     derived: NetworkPrediction | None = None  # the most probable network, whether or not it keeps the budget
+    energy: PredictedEnergy | None = None  # null where the board has neither a predictor nor a complete table of energy
 
     @property
     def latency(self) -> MetricPrediction | None:
@@ -305,6 +317,7 @@ class FrontNetwork(Record):
     metrics: dict[Metric, MetricPrediction]
     binding: Metric
     confidence: Confidence | None
+    energy: PredictedEnergy | None = None  # null where it is not known
     supernet: SupernetScore | None
     confirmation: ConfirmationRecord | None = None  # null where nothing was measured
 

@@ -195,6 +195,7 @@ def _run_record(snapshot: RunSnapshot) -> ReportRecord:
         refined=snapshot.refined,
         confidence=found.predicted.confidence if found else None,
         budgets=_budgets(snapshot),
+        predicted_energy=found.predicted.energy if found else None,
         choice=found.choice if found else None,
         front=snapshot.front,
         predictor=_predictor(snapshot),
@@ -226,9 +227,10 @@ def _summary(
         return networks_summary(overview, simulated, shlex.quote(str(snapshot.run.folder)))
     check = snapshot.verification
     if check is None:
-        confidence = snapshot.found.predicted.confidence if snapshot.found else None
-        return summary.unverified_summary(rows, simulated, confidence, _why_not_verified(snapshot))
-    return summary.verified_summary(check, rows, _where(check), warnings, "`export/model.onnx`")
+        predicted = snapshot.found.predicted if snapshot.found else None
+        return summary.unverified_summary(rows, simulated, predicted, _why_not_verified(snapshot))
+    energy = snapshot.found.predicted.energy if snapshot.found else None
+    return summary.verified_summary(check, rows, _where(check), warnings, "`export/model.onnx`", energy)
 
 
 def _budget_rows(snapshot: RunSnapshot) -> tuple[BudgetRow, ...]:

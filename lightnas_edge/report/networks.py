@@ -104,6 +104,8 @@ def _row(run: Run, network: Run) -> NetworkRow:
         budgets=budgets,
         statistics=() if record is None else summary.statistic_rows(record.measured, budgets),
         accuracy=record.accuracy if record else None,
+        predicted_energy=predicted.energy if predicted else None,
+        energy=record.energy if record else None,
         verdict=record.verdict if record else None,
         reason=clean_text(reason),
         report=f"{folder}/{PAGE}" if not own and (network.folder / PAGE).exists() else None,

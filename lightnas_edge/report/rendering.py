@@ -41,6 +41,8 @@ def environment(*, html_page: bool) -> jinja2.Environment:
         signed_percent=wording.signed_percent,
         quantity=wording.quantity,
         span=wording.span,
+        energy=wording.energy,
+        predicted_energy=wording.predicted_energy,
         fine=_fine,
         label=wording.label,
         units=wording.unit,
@@ -152,9 +154,9 @@ def _plain(value: Any, unknown: str = "unknown") -> str:
 
 
 def _sentence(text: str) -> str:
-    """With a capital letter at its begin and one full stop at its end."""
+    """With a capital letter at its begin, unless it begins with a path, and one full stop at its end."""
     text = clean_text(text).rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text}." if "/" in text.split(" ", 1)[0] else f"{text[:1].upper()}{text[1:]}."
 
 
 def _when(text: str) -> str:

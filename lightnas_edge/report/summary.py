@@ -8,13 +8,14 @@ from lightnas_edge.deploy.judge import NOISE_LIMIT
 from lightnas_edge.records.base import Fingerprint
 from lightnas_edge.records.deployment import (
     BudgetVerdict,
+    EnergyRecord,
     MeasuredLatency,
     SustainedRecord,
     VerificationRecord,
 )
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.report import BudgetRow, StatisticRow, SummaryReport
-from lightnas_edge.records.run import PredictedRecord
+from lightnas_edge.records.run import PredictedEnergy, PredictedRecord
 from lightnas_edge.report import wording
 
 SIMULATED_NEXT = "verify on a real board: a simulated result says nothing about any machine"
@@ -74,7 +75,12 @@ def statistic_rows(measured: MeasuredLatency, budgets: Iterable[BudgetRow]) -> t
 
 
 def verified_summary(
-    record: VerificationRecord, rows: tuple[BudgetRow, ...], where: str, warnings: int, file: str
+    record: VerificationRecord,
+    rows: tuple[BudgetRow, ...],
+    where: str,
+    warnings: int,
+    file: str,
+    predicted_energy: PredictedEnergy | None = None,
 ) -> SummaryReport:
     """Args:
     where: the machine and the runtime, in words.
@@ -99,7 +105,10 @@ def verified_summary(
         holds = "On the simulated board, every budget is met. This is no statement about a real one."
     return SummaryReport(
         asked=tuple(asked_text(row) for row in rows),
-        found=tuple(clean_text(mark + text) for text in _found(record, where)),
+        found=tuple(
+            clean_text(mark + text)
+            for text in [*_found(record, where), _measured_energy(record.energy, predicted_energy)]
+        ),
         holds=clean_text(holds),
         certainty=tuple(clean_text(text) for text in _certainty(record, warnings)),
         next=clean_text(_next(record, rows, file)),
@@ -107,14 +116,19 @@ def verified_summary(
 
 
 def unverified_summary(
-    rows: tuple[BudgetRow, ...], simulated: bool, confidence: float | None, reason: str
+    rows: tuple[BudgetRow, ...], simulated: bool, network: PredictedRecord | None, reason: str
 ) -> SummaryReport:
+    """`network`: what was predicted of it; None before there is one."""
     mark = _MARK if simulated else ""
-    predicted = [row for row in rows if row.predicted is not None]
+    confidence = network.confidence if network else None
+    energy = network.energy if network else None
+    predicted = [row for row in rows if row.predicted is not None and not (energy and row.metric == "energy_mj")]
     found = [
         f"{mark}predicted {wording.label(row.metric)} {wording.quantity(row.predicted, row.unit)}; not measured"
         for row in predicted
-    ] or ["No network with a prediction yet."]
+    ]
+    if network is not None:
+        found.append((mark if energy else "") + _predicted_energy(energy))
     certainty = ["A prediction is no proof."]
     if confidence is not None:
         certainty.append(
@@ -123,11 +137,29 @@ def unverified_summary(
     cause, separator, remedy = reason.removeprefix("not available: ").rpartition("; ")
     return SummaryReport(
         asked=tuple(asked_text(row) for row in rows),
-        found=tuple(found),
+        found=tuple(found) or ("No network with a prediction yet.",),
         holds=f"Not verified: {clean_text(cause if separator else remedy)}.",
         certainty=tuple(certainty),
         next=clean_text(remedy if separator else "run the next step of the pipeline, then `lightnas-edge verify`"),
     )
+
+
+def _measured_energy(measured: EnergyRecord | None, predicted: PredictedEnergy | None) -> str:
+    """`energy of one batch 12.3 mJ (12.1 to 12.5 mJ), predicted 12.0 mJ (11.5 to 12.5 mJ with probability 90 %)`"""
+    value = "not measured" if measured is None else wording.energy(measured.gross_mj, measured.gross_interval_mj)
+    text = f"energy of one batch{_batch(predicted)} {value}"
+    return text if predicted is None else f"{text}, predicted {wording.predicted_energy(predicted)}"
+
+
+def _predicted_energy(energy: PredictedEnergy | None) -> str:
+    """`predicted energy of one batch 12.0 mJ (11.5 to 12.5 mJ with probability 90 %); not measured`"""
+    if energy is None:
+        return "energy of one batch not available"
+    return f"predicted energy of one batch{_batch(energy)} {wording.predicted_energy(energy)}; not measured"
+
+
+def _batch(energy: PredictedEnergy | None) -> str:
+    return "" if energy is None or energy.batch == 1 else f" of {energy.batch}"
 
 
 def asked_text(row: BudgetRow) -> str:

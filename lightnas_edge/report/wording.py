@@ -8,6 +8,7 @@ from lightnas_edge.deploy.judge import AT_LEAST, LABELS, decimals
 from lightnas_edge.deploy.judge import UNITS as JUDGED
 from lightnas_edge.predictor.metrics import UNITS
 from lightnas_edge.records.deployment import Interval
+from lightnas_edge.records.run import PredictedEnergy
 
 MOST_DIGITS = 6
 # Metric -> what exactly is asked. `{inference}` is what one sample is.
@@ -19,8 +20,8 @@ _DESCRIPTIONS = {
     "p99_ms": "latency, 99th percentile (p99) of {inference}",
     "energy_mj": "energy of one batch, total of the board",
     "net_energy_mj": "energy of one batch, above that of the idle board",
-    "peak_memory_mb": "peak memory of the engine",
     "throughput_per_s": "inferences per second of all streams together",
+    "peak_memory_mb": "peak memory of the engine",
     "params_m": "number of parameters in millions",
     "macs_m": "multiply-accumulates of one image in millions",
     "accuracy": "top-1 accuracy on the board",
@@ -68,6 +69,24 @@ def span(interval: Interval, unit: str, digits: int | None = None) -> str:
     """`0.821 to 0.871 ms`"""
     low, high = (quantity(end, unit, digits) for end in interval)
     return f"{low} to {high}" if unit == "share" else f"{number(interval[0], digits)} to {high}"
+
+
+def energy(value_mj: float, interval_mj: Interval | None) -> str:
+    """`12.3 mJ (11.8 to 12.8 mJ)`"""
+    text = quantity(value_mj, "mJ")
+    return text if interval_mj is None else f"{text} ({span(interval_mj, 'mJ')})"
+
+
+def predicted_energy(found: PredictedEnergy, *, confidence: bool = True) -> str:
+    """`12.3 mJ (11.8 to 12.8 mJ with probability 90 %), extrapolated`
+
+    Args:
+        confidence: name it; a table names it once, in its caption.
+    """
+    text = energy(found.energy_mj, found.interval_mj)
+    if confidence:
+        text = text.replace(")", f" with probability {percent(found.confidence, 0)})")
+    return f"{text}, extrapolated" if found.extrapolated else text
 
 
 def digits_apart(target: float, values: tuple[float, ...], unit: str) -> int:

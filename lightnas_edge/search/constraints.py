@@ -14,6 +14,7 @@ from lightnas_edge.errors import BudgetError, PredictorError
 from lightnas_edge.graph import FP32, Arithmetic, Precision
 from lightnas_edge.predictor import Predictor
 from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.predictor.energy import ENERGY
 from lightnas_edge.records.differences import UNIT
 
 # Fields of a fingerprint that follow from the precision: predictors that differ in these alone are of one board.
@@ -51,7 +52,8 @@ class Constraint:
 class Budget:
     """One network to be found: its name among those of a search, and what it must keep.
 
-    The first constraint orders networks by cost. `board`: the name of its board, where a search has several.
+    The first constraint orders networks by cost. `board`: the name of its board, where a search has several. `energy`: the predictor of
+    `energy_mj` of its board, where there is one; the energy of the network is stated, limited or not.
 
     Raises:
         BudgetError: no constraint, two on the same metric, predictors of different spaces, or a name that cannot be a
@@ -61,6 +63,7 @@ class Budget:
     name: str
     constraints: tuple[Constraint, ...]
     board: str | None = None
+    energy: Predictor | None = None
 
     def __post_init__(self) -> None:
         metrics = [constraint.metric for constraint in self.constraints]
@@ -77,6 +80,12 @@ class Budget:
     def targets(self) -> dict[str, float]:
         """Metric -> target, as run.json holds it."""
         return {constraint.metric: float(constraint.target) for constraint in self.constraints}
+
+    @property
+    def energy_predictor(self) -> Predictor | None:
+        """That of the limit, which may have learned since; `energy` where energy is not limited."""
+        limited = [each.predictor for each in self.constraints if each.metric == ENERGY]
+        return limited[0] if limited else self.energy
 
     @property
     def fingerprint(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from lightnas_edge.data import DataSet
 from lightnas_edge.errors import RunError
 from lightnas_edge.predictor import CountedPredictor, Predictor
+from lightnas_edge.predictor.energy import predict_energy
 from lightnas_edge.records.run import (
     BestNetwork,
     BudgetRecord,
@@ -26,6 +27,7 @@ from lightnas_edge.records.run import (
     FrontRecord,
     MetricPrediction,
     NetworkPrediction,
+    PredictedEnergy,
     PredictedRecord,
     SampledPaths,
     SupernetScore,
@@ -100,6 +102,12 @@ class SearchResult:
         return max(self.used, key=lambda metric: self.used[metric])
 
     @property
+    def energy(self) -> PredictedEnergy | None:
+        """Of one batch; None where the board's energy is not known."""
+        predictor = self.budget.energy_predictor
+        return None if predictor is None else predict_energy(predictor, self.architecture)
+
+    @property
     def predicted_record(self) -> PredictedRecord:
         metrics = {
             metric: MetricPrediction(
@@ -119,6 +127,7 @@ class SearchResult:
             metrics=metrics,
             binding=self.binding,
             derived=NetworkPrediction(operators=self.derived.names, metrics=derived),
+            energy=self.energy,
         )
 
     @property
@@ -253,6 +262,7 @@ def read_front(run: Run) -> FrontRecord:
             metrics=found.predicted.metrics,
             binding=found.predicted.binding,
             confidence=found.predicted.confidence,
+            energy=found.predicted.energy,
             supernet=found.choice.supernet if found.choice else None,
             confirmation=found.choice.confirmation if found.choice else None,
         )

@@ -20,11 +20,12 @@ from lightnas_edge.predictor import (
     reachable_range,
     reference_predictor,
 )
+from lightnas_edge.predictor.energy import ENERGY, fit_energy, table_energy, table_of
 from lightnas_edge.records.differences import UNIT, fingerprint_differences
 from lightnas_edge.runs import Run
 from lightnas_edge.search.constraints import Budget, Constraint, board_of, precision_of
-from lightnas_edge.search.selection import check_budget
 from lightnas_edge.search.results import Sources
+from lightnas_edge.search.selection import check_budget
 from lightnas_edge.space import Space
 
 Limits = Mapping[str, float]  # metric -> target; the first one orders networks by cost
@@ -48,6 +49,7 @@ class BoardPredictors:
     table: Path | None = None
     folder: str = ""  # of its file
     precision: Precision | None = None
+    table_energy: Predictor | None = None  # for where no predictor of energy is given
 
     @property
     def space(self) -> Space:
@@ -128,6 +130,7 @@ def read_boards(
         BudgetError: boards of equal names.
     """
     boards: dict[str, BoardPredictors] = {}
+    tables_read: set[Path | None] = set()
     wanted: Sequence[Precision | None] = precisions or (None,)
     tables = [(each, precision) for each in sources for precision in (wanted if _is_host(each) else (None,))]
     for source, precision in tables:
@@ -143,7 +146,12 @@ def read_boards(
                 )
             known.predictors = found.predictors | known.predictors  # a fitted predictor goes before a table's sum
             known.table = known.table or found.table
+            known.table_energy = known.table_energy or found.table_energy
+        if not _is_predictor(source):
+            tables_read.add(found.table)
     distinct = list(boards.values())
+    for board in distinct:
+        _add_energy(board, read=board.table in tables_read)
     _name_precisions(distinct)
     _make_names_unique(distinct)
     return distinct
@@ -192,20 +200,12 @@ def boards_of_run(folder: Path) -> list[BoardPredictors]:
     if not boards:
         raise RunError(f"{folder} holds no predictor", hint="name one with --predictor FILE")
     found = list(boards.values())
+    for board in found:
+        _add_energy(board)
     _name_precisions(found)
     return found
 
 
-def merge_with_run(boards: Sequence[BoardPredictors], known: Sequence[BoardPredictors]) -> list[BoardPredictors]:
-    """Boards for further budgets of a finished search: those given, or all of the run when none is given.
-
-    A board that the run knows keeps its name there, and gets the run's predictors of other metrics. It may be given in
-    another precision than the run has: then its networks are named after their precisions.
-    """
-    for board in boards:
-        for same in known:
-            if same.fingerprint == board.fingerprint:
-                board.table = board.table or same.table
 def board_from(predictors: Sequence[Predictor], table: Path | None = None) -> BoardPredictors:
     """One board from predictors that are at hand; `table`: behind them, so that `verify` can compare with it.
 
@@ -219,6 +219,7 @@ def board_from(predictors: Sequence[Predictor], table: Path | None = None) -> Bo
         raise PredictorError("two predictors of one metric", hint="give one predictor of each metric")
     for predictor in predictors[1:]:
         predictors[0].require_same_board(predictor.fingerprint, "another of this search")
+    _add_energy(board)
     return board
 
 
@@ -233,6 +234,16 @@ def sources_of(boards: Sequence[BoardPredictors], budgets: Sequence[Budget]) -> 
     return found
 
 
+def merge_with_run(boards: Sequence[BoardPredictors], known: Sequence[BoardPredictors]) -> list[BoardPredictors]:
+    """Boards for further budgets of a finished search: those given, or all of the run when none is given.
+
+    A board that the run knows keeps its name there, and gets the run's predictors of other metrics. It may be given in
+    another precision than the run has: then its networks are named after their precisions.
+    """
+    for board in boards:
+        for same in known:
+            if same.fingerprint == board.fingerprint:
+                board.table = board.table or same.table
                 board.predictors = same.predictors | board.predictors
             if same.board == board.board:
                 board.name = same.name
@@ -264,7 +275,9 @@ def make_budgets(boards: Sequence[BoardPredictors], limits: Sequence[Limits], *,
             )
             named = board.name if name_boards else ""
             parts = [named, board.precision or "", f"{constraints[0].target:g}{constraints[0].unit}"]
-            budgets.append(Budget("-".join(filter(None, parts)), constraints, named or None))
+            budgets.append(
+                Budget("-".join(filter(None, parts)), constraints, named or None, board.predictors.get(ENERGY))
+            )
     return budgets
 
 
@@ -347,6 +360,21 @@ def require_binding(budgets: Sequence[Budget]) -> list[SlackConstraint]:
     return slack
 
 
+def _add_energy(board: BoardPredictors, *, read: bool = False) -> None:
+    """A predictor of energy from the board's table, where none is given: the energy of its networks is stated, limited or not.
+
+    Args:
+        read: the table was read before, and `board.table_energy` is what it gave.
+    """
+    if ENERGY in board.predictors:
+        return
+    if board.table is not None and not read:
+        fingerprint = next(iter(board.predictors.values())).fingerprint
+        board.table_energy = table_energy(board.space, board.table, fingerprint)
+    if board.table_energy is not None:
+        board.predictors[ENERGY] = board.table_energy
+
+
 def _name_precisions(boards: Sequence[BoardPredictors]) -> None:
     """Mark what differs in the precision alone, and give it one name.
 
@@ -408,7 +436,7 @@ def _read(
     name, folder = _plain(name), _plain(path.parent.name)
     if _is_predictor(source):
         predictor = load_predictor(path, space)
-        return BoardPredictors(name, {predictor.metric: predictor}, _table_of(predictor, path), folder)
+        return BoardPredictors(name, {predictor.metric: predictor}, table_of(predictor, path), folder)
     if space is None:
         raise SpaceError("a table does not name the space to search", hint="add --space NAME or --space FILE")
     table = path
@@ -426,7 +454,8 @@ def _read(
         ]
         if known or metric not in luts.NETWORK_METRICS:
             predictors[metric] = fit_additive(space, lut, known, metric=metric)
-    return BoardPredictors(name, predictors, table, folder)
+    energy = None if ENERGY in predictors else fit_energy(space, lut, samples)
+    return BoardPredictors(name, predictors, table, folder, table_energy=energy)
 
 
 def _sampled(lut: luts.Lut) -> list[luts.Lut]:
@@ -434,14 +463,6 @@ def _sampled(lut: luts.Lut) -> list[luts.Lut]:
     path = lut.path.with_name(lut.path.name.removesuffix(".lut.jsonl") + "-networks.lut.jsonl")
     networks = [luts.read(path)] if path.is_file() else []
     return [each for each in networks if not fingerprint_differences(each.fingerprint, lut.fingerprint)]
-
-
-def _table_of(predictor: Predictor, path: Path) -> Path | None:
-    """The table that a predictor was fitted to, where the file still exists."""
-    if predictor.fit.lut is None:
-        return None
-    table = path.parent / predictor.fit.lut
-    return table if table.is_file() else None
 
 
 def _is_host(source: str | Path) -> bool:

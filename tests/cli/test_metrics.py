@@ -22,6 +22,13 @@ def measured(tmp_path_factory):
     return folder
 
 
+def latency_only(folder):
+    """latency.lut.jsonl: the table of operators without the visits that have an energy."""
+    lines = (folder / "ops.lut.jsonl").read_text().splitlines()
+    latency = [line for line in lines if '"energy":{"' not in line or '"kind":"lut"' in line]
+    (folder / "latency.lut.jsonl").write_text("\n".join(latency) + "\n")
+
+
 def test_one_fit_writes_a_predictor_per_metric(measured, monkeypatch):
     monkeypatch.chdir(measured)
 
@@ -70,6 +77,45 @@ def test_a_search_keeps_a_median_and_a_tail_that_were_learned_from_the_same_netw
     assert "p95_ms SIMULATED, predicted" in answer.out
 
 
+def test_a_search_states_the_energy_of_every_network_although_it_is_not_limited(measured, monkeypatch):
+    monkeypatch.chdir(measured)
+    assert run("fit", "--space", "tiny", "--lut", "ops.lut.jsonl", "--samples", "nets.lut.jsonl").code == 0
+    middle = reachable_range(load_predictor(measured / "tiny.predictor.json")).median
+
+    answer = run(
+        "search", "--predictor", "tiny.predictor.json", "--targets", f"{0.9 * middle}:{middle}:{0.1 * middle}",
+        "--data", "digits", "--epochs", 2, "--candidates", 1, "--out", "joules",
+    )  # fmt: skip
+
+    assert answer.code == 0, answer.err
+    assert "energy mJ (90 %)" in answer.out
+    front = json.loads((measured / "joules" / "front.json").read_text())
+    assert len(front["networks"]) == 2
+    for network in front["networks"]:
+        low, high = network["energy"]["interval_mj"]
+        assert 0 < low < network["energy"]["energy_mj"] < high and list(network["metrics"]) == ["latency_ms"]
+        assert f"{network['energy']['energy_mj']:.3f} ({low:.3f} to {high:.3f})" in answer.out
+    report = run("report", "joules")
+    assert report.code == 0 and "predicted" in (measured / "joules" / "report.md").read_text()
+    row = json.loads((measured / "joules" / "report.json").read_text())["networks"][0]
+    assert row["predicted_energy"] == front["networks"][0]["energy"] and row["energy"] is None
+
+
+def test_a_search_says_where_energy_is_not_available(measured, monkeypatch):
+    monkeypatch.chdir(measured)
+
+    latency_only(measured)
+
+    answer = run(
+        "search", "--lut", "latency.lut.jsonl", "--space", "tiny", "--latency-ms", 1.5, "--data", "digits", "--epochs", 2,
+        "--candidates", 1, "--out", "unknown", "--force",
+    )  # fmt: skip
+
+    assert answer.code == 0, answer.err
+    assert "energy of one batch: not available" in answer.out
+    assert json.loads((measured / "unknown" / "front.json").read_text())["networks"][0]["energy"] is None
+
+
 def test_operators_alone_are_refused_for_a_tail(measured, monkeypatch):
     monkeypatch.chdir(measured)
 
@@ -108,14 +154,14 @@ def test_range_shows_joules_with_the_latency_of_a_table_that_has_both(measured, 
     text = run("range", "--space", "tiny", "--lut", "ops.lut.jsonl").out
 
     assert 0 < found["lowest"]["energy_mj"] < found["highest"]["energy_mj"]
+    low, high = found["lowest"]["energy_interval_mj"]
+    assert low < found["lowest"]["energy_mj"] < high
     assert text.count(" mJ") == 2
 
 
 def test_range_reports_that_energy_is_not_available_where_it_was_not_measured(measured, monkeypatch):
     monkeypatch.chdir(measured)
-    lines = (measured / "ops.lut.jsonl").read_text().splitlines()
-    latency = [line for line in lines if '"energy":{"' not in line or '"kind":"lut"' in line]
-    (measured / "latency.lut.jsonl").write_text("\n".join(latency) + "\n")
+    latency_only(measured)
 
     found = json.loads(run("range", "--space", "tiny", "--lut", "latency.lut.jsonl", "--json").out)
     text = run("range", "--space", "tiny", "--lut", "latency.lut.jsonl").out

@@ -32,9 +32,16 @@ def other_board():
     return AdditivePredictor(SPACE, Origin({"board": "other"}, simulated=True), mean, np.zeros((len(mean),) * 2), 0.0)
 
 
+def energy():
+    """1 mJ, and 3 mJ for each operator; a measurement has a standard deviation of 0.5 mJ."""
+    mean = np.array([1.0, *(3.0 for _ in Terms.of(SPACE).keys)])
+    origin = Origin({"board": "imagined"}, simulated=True, metric="energy_mj")
+    return AdditivePredictor(SPACE, origin, mean, np.zeros((len(mean),) * 2), 0.5)
+
+
 BUDGETS = [
     budget(6.0, "near-6ms"),
-    budget(9.0, "near-9ms"),
+    dataclasses.replace(budget(9.0, "near-9ms"), energy=energy()),
     Budget("far-12ms", (Constraint(other_board(), 12.0), Constraint(CountedPredictor(SPACE, "macs_m"), 1.0)), "far"),
 ]
 
@@ -80,6 +87,24 @@ def test_the_front_lists_them_by_board_and_target(run):
     ]  # fmt: skip
     assert Run.open(folder).front == front
     assert set(front.networks[0].metrics) == {"latency_ms", "macs_m"}
+
+
+def test_the_front_states_the_energy_of_the_networks_whose_board_has_one(run):
+    """1 mJ, and 3 mJ for each operator that is no identity; energy is not limited."""
+    folder, _ = run
+
+    rows = {row.name: row for row in read_front(Run.open(folder)).networks}
+
+    assert rows["far-12ms"].energy is None and rows["near-6ms"].energy is None
+    found = rows["near-9ms"]
+    blocks = sum(
+        not shaped.is_identity for shaped in list(SPACE.chain(Architecture.from_names(SPACE, found.operators)))[2:-1]
+    )
+    assert found.energy.energy_mj == 1 + 3 * blocks
+    assert found.energy.interval_mj == pytest.approx(
+        (found.energy.energy_mj - 0.82, found.energy.energy_mj + 0.82), abs=0.01
+    )
+    assert "energy_mj" not in found.metrics
 
 
 def test_the_network_chosen_scored_best_of_its_candidates(run):

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 
 from lightnas_edge.errors import BudgetError, PredictorError, SpaceError
-from lightnas_edge.predictor import CountedPredictor
+from lightnas_edge.predictor import CountedPredictor, lut_predictor
 from lightnas_edge.search import Budget, Constraint
 from lightnas_edge.search.sources import make_budgets, merge_with_run, read_boards, require_binding, slack_constraints
 from lightnas_edge.space import load_space
 from tests.predictor.boards import profile, random_architectures, sample, small_space, sum_ms, table_truth_ms
+from tests.predictor.energy_tables import with_energy
 from tests.search.problems import predictor
 
 
@@ -132,3 +133,48 @@ def test_the_networks_of_a_host_are_fitted_where_they_were_sampled_with_its_sett
     )  # fmt: skip
     (alone,) = read_boards(["nano"], ["latency_ms"], space, complete_table=complete)
     assert alone.predictors["latency_ms"].fit.networks == 0
+
+
+def test_budgets_of_a_table_with_energy_know_the_energy_of_their_networks(tmp_path):
+    """Limited or not."""
+    space = small_space()
+    table = with_energy(profile(tmp_path / "a.lut.jsonl", space), tmp_path / "board.lut.jsonl")
+
+    boards = read_boards([table.path], ["latency_ms"], space)
+
+    (budget,) = make_budgets(boards, [{"latency_ms": 1.0}], name_boards=False)
+    assert budget.energy_predictor.metric == "energy_mj"
+    assert list(budget.targets) == ["latency_ms"]
+
+
+def test_the_table_behind_a_predictor_of_latency_gives_the_energy(tmp_path):
+    space = small_space()
+    table = with_energy(profile(tmp_path / "a.lut.jsonl", space), tmp_path / "board.lut.jsonl")
+    latency = lut_predictor(space, table)
+    latency.origin = replace(latency.origin, fit=latency.fit.changed(lut="board.lut.jsonl"))
+    latency.save(tmp_path / "board.predictor.json")
+
+    (board,) = read_boards([tmp_path / "board.predictor.json"], ["latency_ms"])
+
+    assert list(board.predictors) == ["latency_ms", "energy_mj"]
+
+
+def test_a_fitted_predictor_of_energy_goes_before_that_of_the_table(tmp_path):
+    space = small_space()
+    table = with_energy(profile(tmp_path / "a.lut.jsonl", space), tmp_path / "board.lut.jsonl")
+    fitted = lut_predictor(space, table, metric="energy_mj")
+    fitted.mean = 2 * fitted.mean
+    fitted.save(tmp_path / "energy.predictor.json")
+
+    for sources in ([table.path, tmp_path / "energy.predictor.json"], [tmp_path / "energy.predictor.json", table.path]):
+        (board,) = read_boards(sources, ["latency_ms"], space)
+        assert board.predictors["energy_mj"].to_record() == fitted.to_record()
+
+
+def test_without_energy_in_the_table_a_budget_knows_none(tmp_path):
+    space = small_space()
+    table = profile(tmp_path / "board.lut.jsonl", space).path
+
+    boards = read_boards([table], ["latency_ms"], space)
+
+    assert make_budgets(boards, [{"latency_ms": 1.0}], name_boards=False)[0].energy_predictor is None
