@@ -13,6 +13,7 @@ from devices.errors import (
     DeviceError,
     HostKeyError,
     InventoryError,
+    PlaceError,
     TableWriteError,
 )
 from devices.factory import connect
@@ -37,6 +38,7 @@ __all__ = [
     "InventoryEntry",
     "InventoryError",
     "LocalConnection",
+    "PlaceError",
     "RemoteJob",
     "Status",
     "TableWriteError",

@@ -5,6 +5,7 @@
     │   ├── HostKeyError        the board's host key is unknown, has changed or is revoked
     │   └── AuthenticationError the board refuses the login
     ├── InventoryError          boards.toml is faulty, or has no such board         (ValueError)
+    ├── PlaceError              a place of a board farm cannot be reserved
     ├── BoardBusyError          another agent is at work on the board; the text names it
     ├── ContradictionError      a local table and the board's journal of the same job differ
     ├── TableWriteError         this side's copy of a table cannot be written
@@ -38,6 +39,10 @@ class InventoryError(DeviceError, ValueError):
     """The user's list of boards is faulty, or lacks a board."""
 
     exit_code = 2
+
+
+class PlaceError(DeviceError):
+    """A place of a board farm cannot be reserved, or its reservation was lost."""
 
 
 class BoardBusyError(DeviceError):

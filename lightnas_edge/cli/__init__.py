@@ -134,6 +134,7 @@ def _execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, out
     import contextlib
 
     from lightnas_edge.cli import _console
+    from lightnas_edge.cli._places import run_on_places
 
     try:
         arguments = parser.parse_args(argv)
@@ -150,7 +151,7 @@ def _execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, out
                 return error.exit_code
         _console.debug(f"{parser.prog} {__version__}: {shlex.join(sys.argv[1:] if argv is None else argv)}")
         try:
-            code: int = arguments.run(arguments)
+            code = run_on_places(arguments)
         except (KeyboardInterrupt, BrokenPipeError) as error:
             _console.debug(type(error).__name__)
             raise

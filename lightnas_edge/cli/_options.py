@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from devices import Connection
+from devices import Connection, farm
 from lightnas_edge.cli._console import UsageError, info
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.measuring import MeasurementProtocol, Settings
@@ -201,6 +201,20 @@ def add_host(
         metavar="HOST" + ",..." * several,
         help=f"{what} to measure on (default: {shown or default})",
     )
+    parser.add_argument(
+        "--place", type=place, action="append", default=[], metavar="TAG=VALUE,...",
+        help="in place of --host: reserve a board with these tags in labgrid's coordinator (LG_COORDINATOR) for the command"
+        f"{'; may be repeated, one board each' if several else ''}",
+    )  # fmt: skip
+    parser.set_defaults(takes_several_hosts=several)
+
+
+def place(text: str) -> tuple[str, ...]:
+    """argparse type: `board=agx-orin,jetpack=6`."""
+    try:
+        return farm.tags_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def announce_default_host(arguments: argparse.Namespace) -> None:
@@ -213,6 +227,13 @@ def add_workers(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--workers", type=whole, metavar="N", help="processes that decode images; 0: none (default: one per core)"
     )
+
+
+def add_image_copies(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--image-copies", type=Path, metavar="DIR",
+        help="keep smaller copies of large images there, at most 20 GB, and crop from them",
+    )  # fmt: skip
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 import devices
-from devices import InventoryEntry
+from devices import InventoryEntry, farm
 from lightnas_edge.cli._console import info, print_json, print_result, print_table
 from lightnas_edge.cli._leftover import restore_leftover
 from lightnas_edge.cli._options import add_json
@@ -56,6 +56,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     clean.add_argument("host", metavar="HOST")
     clean.set_defaults(run=_clean)
+
+    release = actions.add_parser(
+        "release", help="cancel reservations of --place that a killed command left",
+        description="Cancel the reservations in labgrid's coordinator of commands on this machine that were killed. Without it "
+        "they expire within two minutes. Those of commands that still run stay.",
+    )  # fmt: skip
+    release.set_defaults(run=_release)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -127,6 +134,20 @@ def _clean(arguments: argparse.Namespace) -> int:
     print_result(
         f"{arguments.host}: {cleaned.files} files removed, {cleaned.size_bytes / 1e6:.1f} MB freed; journals stay"
     )
+    return 0
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    found = list(farm.read_notes())
+    for path, note, is_held in found:
+        if is_held:
+            info(f"{note.wanted}: a command that runs holds it ({note.token})")
+            continue
+        was_there = farm.cancel(note)
+        path.unlink(missing_ok=True)
+        print_result(f"{note.wanted}: {'released' if was_there else 'had expired already'} ({note.token})")
+    if not found:
+        info("no command of this machine holds or left a reservation")
     return 0
 
 
