@@ -24,7 +24,7 @@ from devices.errors import InventoryError
 from devices.local import LocalConnection
 
 PREFIX = "virtual:"
-SCHEMA = 5  # of the root; another one is replaced
+SCHEMA = 6  # of the root; another one is replaced
 _NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 
 
@@ -68,6 +68,10 @@ _BOARDS = {
         "sys/devices/platform/bus@0/17000000.gpu/devfreq/17000000.gpu",
         (306, 1020, 8), ("0xd42", 6, 115200, 1728000), 160, 28, 5, 35, 2.8, 4300, 900, 7000, 2600, 5000,
     ),
+    "jetson-agx-thor": VirtualBoardSpec(
+        "NVIDIA Jetson AGX Thor Developer Kit", "p3834-0008", "38.4.0", "sys/devices/platform/gpu/devfreq/gpu-gpc-0",
+        (306, 1575, 8), ("0xd83", 14, 115200, 2601000), 1000, 200, 4, 30, 0.6, 22000, 6000, 70000, 15000, 20000,
+    ),
 }  # fmt: skip
 NAMES = tuple(sorted(_BOARDS))
 # Share of (idle + clock, gpu, memory) of a rail that is not the whole module.
@@ -78,10 +82,12 @@ _SHARES = {
     "VDD_SYS_GPU": (0.07, 0.85, 0.0), "VDD_SYS_SOC": (0.2, 0.0, 0.15), "VDD_4V0_WIFI": (0.01, 0.0, 0.0),
     "VDD_SYS_CPU": (0.15, 0.0, 0.05), "VDD_SYS_DDR": (0.25, 0.0, 0.6),
     "VDD_CPU_GPU_CV": (0.2, 0.9, 0.0), "VDD_SOC": (0.3, 0.0, 0.4),
+    "VDD_GPU": (0.1, 0.85, 0.0), "VDD_CPU_SOC_MSS": (0.4, 0.0, 0.8), "VIN_SYS_5V0": (0.1, 0.0, 0.1),
 }  # fmt: skip
 _DEBUG = "sys/kernel/debug"
 EMC_MHZ = 1600.0
 _DEFAULT_SHUNT_MOHM = 20  # of the TX2, where it depends on the revision
+_DEFAULT_TAU_S = 0.025  # where the catalogue names none
 
 
 class VirtualConnection(LocalConnection):
@@ -158,6 +164,10 @@ class _Maker:
         self._unit = unit
         self._factors = unit_factors(board, unit)
 
+    @property
+    def _tau_s(self) -> float:
+        return float(self._catalogue["power"]["filter_tau_s"] or _DEFAULT_TAU_S)
+
     def make(self) -> None:
         self._identity()
         self._processor()
@@ -176,7 +186,7 @@ class _Maker:
                 "macs_per_ns": {name: facts.macs_per_ns * factors[name] * unit.compute for name in self._catalogue["precisions"]},
                 "bandwidth_gb_s": facts.bandwidth_gb_s * unit.bandwidth,
                 "launch_us": facts.launch_us * unit.host, "sync_us": facts.sync_us * unit.host,
-                "tau_s": self._catalogue["power"]["filter_tau_s"], "thermal": thermal, "rails": rails,
+                "tau_s": self._tau_s, "thermal": thermal, "rails": rails,
             }, indent=1),
         )  # fmt: skip
         self._write("virtual.state", json.dumps({"now_s": 0.0, "temperature_c": thermal["ambient_c"]}))
@@ -266,10 +276,10 @@ class _Maker:
         power = self._catalogue["power"]
         iio = self._facts.l4t.startswith("32")
         chips: dict[str, list[dict[str, Any]]] = {}
+        made = [self._ina238(rail) for rail in power["rails"] if rail["sensor"] == "ina238"]
         for rail in power["rails"]:
-            if not rail["optional"]:
+            if rail["sensor"] == "ina3221" and not rail["optional"]:
                 chips.setdefault(rail["where"], []).append(rail)
-        made = []
         for number, (where, rails) in enumerate(sorted(chips.items())):
             device = f"ina3221x/{where}/iio:device{number}" if iio else f"ina3221/{where}/hwmon/hwmon{number + 1}"
             chip = f"sys/bus/i2c/drivers/{device}"
@@ -277,13 +287,13 @@ class _Maker:
                 self._write(f"{chip}/running_mode", "1")
             else:
                 self._write(f"{chip}/samples", "64")
-                self._write(f"{chip}/update_interval", str(round(power["filter_tau_s"] * 1000)))
+                self._write(f"{chip}/update_interval", str(round(self._tau_s * 1000)))
             for index, rail in enumerate(rails, start=0 if iio else 1):
                 made.append(self._rail(chip, index, rail, iio))
         return made
 
     def _rail(self, chip: str, index: int, rail: dict[str, Any], iio: bool) -> dict[str, Any]:
-        facts, label, unit = self._facts, rail["label"], self._factors
+        facts, label = self._facts, rail["label"]
         shunt = rail["shunt_mohm"] or _DEFAULT_SHUNT_MOHM
         names = [f"{prefix}{index}_input" for prefix in (("in_voltage", "in_current") if iio else ("in", "curr"))]
         self._write(f"{chip}/{f'rail_name_{index}' if iio else f'in{index}_label'}", label)
@@ -293,15 +303,40 @@ class _Maker:
             self._write(f"{chip}/in_power{index}_input", "0")
         else:
             self._write(f"{chip}/shunt{index}_resistor", str(shunt * 1000))
+        files = {
+            "voltage_file": f"{chip}/{names[0]}", "current_file": f"{chip}/{names[1]}",
+            "power_file": f"{chip}/in_power{index}_input" if iio else None,
+        }  # fmt: skip
+        return self._draws(label) | files | {"step_ma": 40 / shunt, "power_per_mw": 1}
+
+    def _ina238(self, rail: dict[str, Any]) -> dict[str, Any]:
+        """A chip of one rail, whose shunt the device tree names: four bytes."""
+        device = f"sys/bus/i2c/drivers/ina238/{rail['where']}"
+        chip, shunt_uohm = f"{device}/hwmon/hwmon9", round((rail["shunt_mohm"] or 1) * 1000)
+        for name, value in (
+            ("name", "ina238"),
+            ("in1_input", self._facts.millivolts),
+            ("curr1_input", 0),
+            ("power1_input", 0),
+        ):
+            self._write(f"{chip}/{name}", str(value))
+        node = self._root / device / "of_node"
+        node.mkdir()
+        (node / "shunt-resistor").write_bytes(shunt_uohm.to_bytes(4, "big"))
+        files = {name: f"{chip}/{file}" for name, file in (
+            ("voltage_file", "in1_input"), ("current_file", "curr1_input"), ("power_file", "power1_input"),
+        )}  # fmt: skip
+        return self._draws(rail["label"]) | files | {"step_ma": 20000 / shunt_uohm, "power_per_mw": 1000}
+
+    def _draws(self, label: str) -> dict[str, Any]:
+        facts, unit = self._facts, self._factors
         whole = self._catalogue["power"]["total"] == [label]
         steady, gpu, memory = (1.0, 1.0, 1.0) if whole else _SHARES[label]
         return {
             "label": label, "total": label in self._catalogue["power"]["total"], "millivolts": facts.millivolts,
-            "shunt_mohm": shunt, "idle_mw": facts.idle_mw * steady * unit.idle,
+            "idle_mw": facts.idle_mw * steady * unit.idle,
             "clock_mw": facts.clock_mw * steady * unit.dynamic,
             "gpu_mw": facts.gpu_mw * gpu * unit.dynamic, "memory_mw": facts.memory_mw * memory * unit.dynamic,
-            "voltage_file": f"{chip}/{names[0]}", "current_file": f"{chip}/{names[1]}",
-            "power_file": f"{chip}/in_power{index}_input" if iio else None,
         }  # fmt: skip
 
     def _tools(self) -> None:

@@ -25,11 +25,16 @@ from profiler.system import VIRTUAL_FILE, System
 TICK_S = 0.01  # of the governor while busy
 SAMPLE_S = 0.1  # of the power sampler
 REST_S = 600.0  # between two starts of the agent: the board has cooled
-SHUNT_STEP_UV = 40.0
 LEAKAGE_PER_K = 0.002
-SCHEMA = 5
+SCHEMA = 6
 STATE_FILE = "virtual.state"
-NAMES = ("jetson-agx-xavier", "jetson-nano", "jetson-orin-nano", "jetson-tx2")  # that devices/virtual.py can make
+NAMES = (
+    "jetson-agx-thor",
+    "jetson-agx-xavier",
+    "jetson-nano",
+    "jetson-orin-nano",
+    "jetson-tx2",
+)  # that devices/virtual.py can make
 
 
 _VERSION = re.compile(r"\d{1,3}(?:\.\d+)*")
@@ -41,7 +46,7 @@ class RailSpec(NamedTuple):
     label: str
     total: bool  # part of the board's total
     millivolts: float
-    shunt_mohm: float
+    step_ma: float  # of the current
     idle_mw: float
     clock_mw: float
     gpu_mw: float
@@ -49,6 +54,7 @@ class RailSpec(NamedTuple):
     voltage_file: str
     current_file: str
     power_file: Optional[str]
+    power_per_mw: float  # units of that file in one milliwatt
 
     @classmethod
     def read(cls, fields: Fields) -> "RailSpec":
@@ -56,7 +62,7 @@ class RailSpec(NamedTuple):
             label=fields.text("label"),
             total=fields.flag("total"),
             millivolts=fields.number("millivolts", 1),
-            shunt_mohm=fields.number("shunt_mohm", 0.01),
+            step_ma=fields.number("step_ma", 1e-3),
             idle_mw=fields.number("idle_mw", 0),
             clock_mw=fields.number("clock_mw", 0),
             gpu_mw=fields.number("gpu_mw", 0),
@@ -64,6 +70,7 @@ class RailSpec(NamedTuple):
             voltage_file=fields.text("voltage_file"),
             current_file=fields.text("current_file"),
             power_file=fields.optional_text("power_file"),
+            power_per_mw=fields.number("power_per_mw", 1e-3),
         )
 
 
@@ -188,7 +195,7 @@ class _Rail:
     def __init__(self, spec: RailSpec, root: str) -> None:
         self.spec = spec
         self.seen_mw: Optional[float] = None  # behind the filter
-        self._step_ma = SHUNT_STEP_UV / spec.shunt_mohm
+        self._step_ma = spec.step_ma
         self._current = _File(os.path.join(root, spec.current_file))
         self._power = _File(os.path.join(root, spec.power_file)) if spec.power_file else None
 
@@ -196,7 +203,7 @@ class _Rail:
         milliamps = round(round((self.seen_mw or 0.0) * 1e3 / self.spec.millivolts / self._step_ma) * self._step_ma)
         self._current.write(milliamps)
         if self._power is not None:
-            self._power.write(int(milliamps * self.spec.millivolts / 1000))
+            self._power.write(int(milliamps * self.spec.millivolts / 1000 * self.spec.power_per_mw))
 
 
 class VirtualMachine:

@@ -40,6 +40,7 @@ PATTERNS = (
     "proc/meminfo",
     "proc/stat",
     "proc/sys/kernel/osrelease",
+    "sys/bus/i2c/drivers/ina238/*-*/hwmon/hwmon*/*",
     "sys/bus/i2c/drivers/ina3221*/*-*/hwmon/hwmon*/*",
     "sys/bus/i2c/drivers/ina3221*/*-*/iio:device*/*",
     "sys/bus/i2c/drivers/ina3221*/*-*/iio_device/*",

@@ -72,7 +72,8 @@ class Rail(Record):
 
     label: Name
     holds: Text
-    where: Text  # bus and address; changes between releases, for people only
+    sensor: Literal["ina3221", "ina238"]  # the chip that measures it
+    where: Text  # bus and address; the bus changes between releases
     shunt_mohm: PositiveFloat | None  # None: differs between revisions, or not known
     optional: bool  # not on every carrier
 
@@ -80,7 +81,7 @@ class Rail(Record):
 class PowerFacts(Record):
     """How the power of a board is read. `total`: labels to add; None where it is not known or the sensors know it."""
 
-    sensors: tuple[Literal["ina3221", "rapl", "nvml"], ...]
+    sensors: tuple[Literal["ina3221", "ina238", "rapl", "nvml"], ...]
     rails: tuple[Rail, ...]
     total: Annotated[tuple[Name, ...], Field(min_length=1)] | None
     filter_tau_s: PositiveFloat | None

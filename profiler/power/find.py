@@ -3,12 +3,13 @@
 from typing import List, NamedTuple, Optional
 
 from profiler.fields import JsonObject
+from profiler.power.ina238 import find_ina238
 from profiler.power.ina3221 import find_ina3221
 from profiler.power.nvml import find_nvml
 from profiler.power.rapl import find_rapl
 from profiler.power.sensor import Missing, PowerFacts, PowerSensor
 
-KINDS = ("ina3221", "rapl", "nvml")
+KINDS = ("ina3221", "ina238", "rapl", "nvml")
 
 
 class Found(NamedTuple):
@@ -55,6 +56,8 @@ def find_sensors(sysfs_root: str = "/sys", board: Optional[JsonObject] = None) -
     for kind in power.sensors or KINDS:
         if kind == "ina3221":
             sensor, lacking = find_ina3221(sysfs_root, power)
+        elif kind == "ina238":
+            sensor, lacking = find_ina238(sysfs_root, power)
         elif kind == "rapl":
             sensor, lacking = find_rapl(sysfs_root)
         elif kind == "nvml":

@@ -145,7 +145,7 @@ def find_ina3221(sysfs_root: str, power: PowerFacts) -> Tuple[Optional[PowerSens
                     else:
                         rails.append(rail)
     seen = set(rail.label for rail in rails) | set(entry.rail for entry in missing)
-    expected = [rail.label for rail in power.rails if not rail.optional]
+    expected = [rail.label for rail in power.rails if rail.sensor == Ina3221.name and not rail.optional]
     if not settings:
         where = " and ".join(os.path.join(sysfs_root, "bus/i2c/drivers", driver) for driver in (IIO, HWMON))
         remedy = "on a Jetson Nano 2GB there is no power monitor; on others the kernel must have its driver"

@@ -26,6 +26,8 @@ class RailFacts(NamedTuple):
     label: str
     shunt_mohm: Optional[float]
     optional: bool
+    sensor: str = "ina3221"  # the kind of chip that measures it
+    where: str = ""  # bus and address
 
 
 class PowerFacts(NamedTuple):
@@ -45,6 +47,8 @@ class PowerFacts(NamedTuple):
                     rail.text("label"),
                     rail.optional_number("shunt_mohm"),
                     not rail.is_null("optional") and rail.flag("optional"),
+                    rail.optional_text("sensor") or "ina3221",
+                    rail.optional_text("where") or "",
                 )
                 for rail in ([] if fields.is_null("rails") else fields.children("rails"))
             ],
@@ -113,7 +117,7 @@ class PowerSensor:
     - no two rails of `total` contain each other.
     """
 
-    name = ""  # "ina3221", "rapl", "nvml"
+    name = ""  # "ina3221", "ina238", "rapl", "nvml"
     rails: Tuple[str, ...] = ()
     total: Tuple[str, ...] = ()  # labels to add; empty: not known, and then `total_reason` says why
     total_reason = ""

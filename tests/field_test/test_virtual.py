@@ -77,7 +77,7 @@ def test_the_summary_and_the_row_say_that_it_is_simulated(virtual, tmp_path):
     assert record.simulated
     assert record.reached_by == "virtual"
     assert board_row(record) == (
-        "| Jetson Nano developer kit (p3448-0000) | 4.6.6 (32.7.6) | simulated 5 | 13 of 14 (quick) | simulated-int8 skipped "
+        "| Jetson Nano developer kit (p3448-0000) | 4.6.6 (32.7.6) | simulated 6 | 13 of 14 (quick) | simulated-int8 skipped "
         f"| simulated | {record.created} |"
     )
 

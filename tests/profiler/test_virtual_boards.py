@@ -93,7 +93,7 @@ def test_a_job_with_a_real_engine_writes_no_table(agent, tmp_path):
     [
         ({"noise": "loud"}, 'noise: expected a number from 0 to 1, found "loud"'),
         ({"rails": [{}]}, "rails[0].label: missing"),
-        ({"schema": 1}, "schema: expected a whole number from 5 to 5, found 1"),
+        ({"schema": 1}, "schema: expected a whole number from 6 to 6, found 1"),
         (
             {"tensorrt": {"version": "new", "opset": 13}},
             'tensorrt.version: expected a version, such as 8.5.2, found "new"',

@@ -36,6 +36,24 @@ def hwmon_chip(sys, rails, where="1-0040", number=3, shunt_uohm=5000, samples=51
     return folder
 
 
+def ina238_chip(sys, microwatts, millivolts=20000, where="2-0044", number=5, shunt_uohm=1000, gain=None):
+    """AGX Thor: a hwmon device without a label, and the device tree's node with four bytes a number."""
+    device = sys / f"bus/i2c/drivers/ina238/{where}"
+    folder = device / f"hwmon/hwmon{number}"
+    write(folder / "name", "ina238")
+    write(folder / "power1_input", microwatts)
+    write(folder / "in0_input", 2)
+    write(folder / "in1_input", millivolts)
+    write(folder / "curr1_input", microwatts // millivolts)
+    node = device / "of_node"
+    node.mkdir()
+    for name, value in (("shunt-resistor", shunt_uohm), ("ti,shunt-gain", gain)):
+        if value is not None:
+            (node / name).write_bytes(value.to_bytes(4, "big"))
+    (sys / "bus/i2c/drivers/ina238/bind").touch()
+    return folder
+
+
 NANO = [("POM_5V_GPU", 5000, 40), ("POM_5V_IN", 5000, 776), ("POM_5V_CPU", 5000, 120)]
 ORIN_NX = [("VDD_IN", 5064, 1080), ("VDD_CPU_GPU_CV", 5064, 192), ("VDD_SOC", 5064, 312)]
 AGX_ORIN = [("VDD_GPU_SOC", 19968, 260), ("VDD_CPU_CV", 19968, 100), ("VIN_SYS_5V0", 5024, 860)]
