@@ -135,6 +135,16 @@ class Supernet(nn.Module):
                 norm.track_running_stats, norm.momentum = False, 0.1
             self.train(training)
 
+    @torch.no_grad()
+    def start_as_cuts(self, indices: Sequence[int]) -> None:
+        """Give the other candidates of every layer what fits of the one on the path: the first channels, the middle of the kernel."""
+        for layer, index in enumerate(indices):
+            candidates = cast(nn.ModuleList, self.layers[layer])
+            if isinstance(source := candidates[index], MBConv):
+                for place, block in enumerate(candidates):
+                    if place != index and isinstance(block, MBConv):
+                        _cut(block, source)
+
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
@@ -161,6 +171,23 @@ def _start_alike(candidates: list[MBConv]) -> None:
             block.expand.weight.copy_(widest.expand.weight[:hidden].clone())
         block.depthwise.weight.copy_(depthwise[:hidden, :, rim : rim + kernel, rim : rim + kernel])
         block.project.weight.copy_(widest.project.weight[:, :hidden].clone())
+
+
+def _cut(block: MBConv, source: MBConv) -> None:
+    of_source = dict(source.named_parameters())
+    for name, parameter in block.named_parameters():
+        if name in of_source:
+            theirs = of_source[name]
+            places = [
+                _middle(mine, its) if parameter.dim() == 4 and axis >= 2 else (slice(min(mine, its)),) * 2
+                for axis, (mine, its) in enumerate(zip(parameter.shape, theirs.shape, strict=True))
+            ]
+            parameter[tuple(mine for mine, _ in places)] = theirs[tuple(its for _, its in places)]
+
+
+def _middle(mine: int, its: int) -> tuple[slice, slice]:
+    both = min(mine, its)
+    return slice((mine - both) // 2, (mine + both) // 2), slice((its - both) // 2, (its + both) // 2)
 
 
 class _Gate(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ from lightnas_edge.search.strategy import SearchContext
 
 
 class BlockwiseStrategy(SharedStrategy):
-    """The warm-up trains the largest network, the teacher; a trained network needs none. Then operators of uniform paths learn from its features.
+    """The warm-up trains the largest network, the teacher; a trained network needs none. The other operators start as cuts of
+    the teacher's. Then operators of uniform paths learn from its features.
 
     A validation batch runs the teacher, and networks that differ from it in one layer each: operator scores are what a layer costs
     alone, in the midst of the best operators (as in LANA, arXiv 2107.10624, and Puzzle, arXiv 2411.19146). What two small operators
@@ -27,6 +29,7 @@ class BlockwiseStrategy(SharedStrategy):
     def __init__(self, context: SearchContext, budgets: Sequence[Budget]) -> None:
         super().__init__(context, budgets)
         self._teacher = context.teacher or largest_path(context.space)
+        self._begun = context.teacher is not None  # the other operators have been given what fits of the teacher's
 
     def warmup_paths(self) -> list[Path]:
         return [list(self._teacher)]
@@ -36,12 +39,22 @@ class BlockwiseStrategy(SharedStrategy):
     ) -> tuple[Outcome, list[Path]]:
         if warmup:
             return super().train_weights(supernet, optimiser, images, labels, warmup=True)
+        if not self._begun:
+            supernet.start_as_cuts(self._teacher)
+            self._begun = True
         context, path = self.context, uniform_path(self.context.space, self.context.generator)
         outcome = imitation_step(
             supernet, optimiser, images, labels, self._teacher, path, execution=context.execution, ranks=context.ranks,
             abandonable=context.abandonable,
         )  # fmt: skip
         return outcome, [path]
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "begun": self._begun}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._begun = state["begun"]
 
     @property
     def passes_per_step(self) -> tuple[int, int]:

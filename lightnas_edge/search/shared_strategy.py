@@ -12,7 +12,7 @@ from lightnas_edge.nn import Supernet
 from lightnas_edge.search.constraints import Budget
 from lightnas_edge.search.distribution import LinearCost, PathDistribution, nearest_within
 from lightnas_edge.search.evidence import begin_evidence, uniform_path
-from lightnas_edge.search.posterior import OperatorPosterior
+from lightnas_edge.search.posterior import OperatorPosterior, arithmetic_of
 from lightnas_edge.search.steps import Outcome, Path
 from lightnas_edge.search.strategy import Array, SearchContext, SearchStrategy
 
@@ -36,7 +36,8 @@ class SharedStrategy(SearchStrategy):
         self.evidence = begin_evidence(context.space, context.config)
         self._costs = [[LinearCost.of(constraint) for constraint in budget.constraints] for budget in budgets]
         self._pending: list[tuple[list[Path], Tensor, int]] = []
-        self._posterior = self.evidence.posterior()
+        self._arithmetic = arithmetic_of(context.space)
+        self._posterior = self._fitted()
         self._distributions = self._solve(0.0)
 
     def weight_paths(self) -> list[Path]:
@@ -62,11 +63,14 @@ class SharedStrategy(SearchStrategy):
         for (drawn, _, when), row in zip(self._pending, values.double().tolist(), strict=True):
             self.evidence.add(drawn, row, when)
         self._pending = []
-        self._posterior = self.evidence.posterior()
+        self._posterior = self._fitted()
         schedule = self.context.schedule
         self._distributions = self._solve(
             (epoch + 1 - schedule.warmup_epochs) / (schedule.epochs - schedule.warmup_epochs)
         )
+
+    def _fitted(self) -> OperatorPosterior:
+        return self.evidence.posterior().with_capacity(self._arithmetic)
 
     def _solve(self, progress: float) -> list[PathDistribution]:
         score_std = self._posterior.score_std
@@ -101,7 +105,7 @@ class SharedStrategy(SearchStrategy):
 
     def restore(self, state: dict[str, Any]) -> None:
         self.evidence.restore(state["evidence"])
-        self._posterior = self.evidence.posterior()
+        self._posterior = self._fitted()
         self._pending = [(drawn, values, when) for drawn, values, when in state["pending"]]
         self._distributions = [
             PathDistribution(chances.numpy().copy(), tuple(lams), tuple(expected))
@@ -110,5 +114,5 @@ class SharedStrategy(SearchStrategy):
 
     def load_finished(self, state: dict[str, Any]) -> None:
         self.evidence.restore(state["evidence"])
-        self._posterior = self.evidence.posterior()
+        self._posterior = self._fitted()
         self._distributions = self._solve(1.0)

@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightnas_edge.errors import ArchitectureError, ModelError
 from lightnas_edge.files import sha256_of
 from lightnas_edge.nn import Network, Supernet
-from lightnas_edge.nn.blocks import STAND_ALONE, MBConv, build_block
+from lightnas_edge.nn.blocks import STAND_ALONE, build_block
 from lightnas_edge.records.base import parse_json, read_bounded
 from lightnas_edge.records.plain_text import first_line
 from lightnas_edge.space import Architecture, Space
@@ -85,33 +85,7 @@ def teach(supernet: Supernet, teacher: Teacher) -> None:
         if not name.endswith(_STATISTICS):
             inside = re.sub(r"^layers\.(\d+)\.", lambda found: f"layers.{found[1]}.{indices[int(found[1])]}.", name)
             state[inside].copy_(tensor)
-    for layer, index in enumerate(indices):
-        candidates = cast(nn.ModuleList, supernet.layers[layer])
-        if isinstance(source := candidates[index], MBConv):
-            for place, block in enumerate(candidates):
-                if place != index and isinstance(block, MBConv):
-                    _cut(block, source)
-
-
-def _cut(block: MBConv, source: MBConv) -> None:
-    """As much of the source as fits: the first channels, the middle of the kernel."""
-    of_source = dict(source.named_parameters())
-    for name, parameter in block.named_parameters():
-        if name in of_source and parameter.dim() == of_source[name].dim():
-            theirs = of_source[name]
-            mine, its = zip(*map(_middle_or_first, parameter.shape, theirs.shape, _is_kernel(parameter)), strict=True)
-            parameter[mine] = theirs[its]
-
-
-def _is_kernel(parameter: Tensor) -> list[bool]:
-    return [parameter.dim() == 4 and axis >= 2 for axis in range(parameter.dim())]
-
-
-def _middle_or_first(mine: int, its: int, middle: bool) -> tuple[slice, slice]:
-    both = min(mine, its)
-    if not middle:
-        return slice(both), slice(both)
-    return slice((mine - both) // 2, (mine + both) // 2), slice((its - both) // 2, (its + both) // 2)
+    supernet.start_as_cuts(indices)
 
 
 def _architecture(

@@ -58,6 +58,28 @@ def test_the_warm_up_trains_the_teacher_alone():
     assert strategy().warmup_paths() == [TEACHER]
 
 
+def test_after_the_warm_up_operators_start_as_cuts_of_the_teachers_once():
+    supernet, images, labels = problem()
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.0)
+    chosen = strategy()
+    other = supernet.layers[1][0]
+
+    chosen.train_weights(supernet, optimiser, images, labels, warmup=True)
+    before = other.project.weight.clone()
+    with torch.no_grad():
+        supernet.layers[1][1].project.weight.add_(1.0)
+    chosen.train_weights(supernet, optimiser, images, labels, warmup=False)
+    assert torch.equal(other.project.weight, supernet.layers[1][1].project.weight[:, : other.project.in_channels])
+    assert not torch.equal(other.project.weight, before)
+
+    resumed = strategy()
+    resumed.restore(chosen.state())
+    with torch.no_grad():
+        other.project.weight.zero_()
+    resumed.train_weights(supernet, optimiser, images, labels, warmup=False)
+    assert not other.project.weight.any(), "what has been learned is kept"
+
+
 def test_validation_networks_differ_from_the_teacher_in_one_layer_each():
     chosen = strategy()
 

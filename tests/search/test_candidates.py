@@ -26,6 +26,16 @@ def test_the_measured_loss_and_the_posterior_about_the_operators_count_alike():
     assert scores == pytest.approx([0.35, 0.4, 0.3])  # the mean of the loss and the negative score
 
 
+def test_what_arithmetic_adds_counts_for_a_loss_as_for_a_score():
+    capacity = np.zeros((4, 3))
+    capacity[0] = [0.0, 0.2, 0.0]
+    posterior = OperatorPosterior(capacity, np.zeros((12, 1)), capacity)
+
+    small, large = estimated_losses(SPACE, posterior, [candidate([0, 1, 1, 1], 1.0), candidate([1, 1, 1, 1], 1.0)])
+
+    assert small - large == pytest.approx(0.2)
+
+
 def test_comparing_a_candidate_costs_its_calibration_and_its_held_out_images():
     """64 training and 32 validation images; of larger sets 512 and 2,000."""
     assert images_of_candidate(data(train=64, validation=32)) == 96
