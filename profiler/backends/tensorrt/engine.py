@@ -96,7 +96,11 @@ class TensorRTEngine(Engine):
         return Streams([self] + more)
 
     def run_queued(self, repeats: int) -> None:
-        """The host waits after every QUEUED inferences: a full queue makes it spin, which costs power."""
+        """The host waits after every QUEUED inferences: a full queue makes it spin, which costs power.
+
+        All of them use the same buffers, which a stream's order permits: `execute_async_v3` asks that none is freed or
+        changed before the stream is synchronised, and nothing is.
+        """
         synchronize, stream = self._cuda.synchronize, self._open_stream()
         for done in range(0, repeats, QUEUED):
             self._enqueue_many(min(QUEUED, repeats - done))
@@ -138,9 +142,13 @@ class TensorRTEngine(Engine):
         return enqueue_s / done * 1e3, total_s / done * 1e3
 
     def _enqueue_many(self, count: int) -> None:
+        """Without waiting. Of a refused one, those in front of it still use the buffers, so that they are waited for."""
         for _ in range(count):
             if not self._enqueue():
-                raise self._refused()
+                refused = self._refused()
+                if not refused.fatal:
+                    self._cuda.synchronize(self._open_stream())
+                raise refused
 
     def memory_bytes(self) -> Optional[int]:
         """The plan, which is mostly weights, TensorRT's memory for running it, and the inputs and outputs.

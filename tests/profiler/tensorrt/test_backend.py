@@ -41,8 +41,94 @@ def test_latency_is_taken_from_enqueue_to_synchronised_completion_and_copies_not
 
     engine.run(2)
 
-    execute = "execute_async_v2" if bench.version in ("8.0.1", "8.2.1") else "execute_async_v3"
-    assert bench.world.calls == [("IExecutionContext", execute), ("cuda", "synchronize")] * 2
+    assert bench.world.calls == [("IExecutionContext", execute_of(bench.version)), ("cuda", "synchronize")] * 2
+    assert not bench.world.pending
+
+
+def execute_of(version):
+    return "execute_async_v2" if version in ("8.0.1", "8.2.1") else "execute_async_v3"
+
+
+def waits(calls):
+    """How many inferences were in the queue at each synchronisation."""
+    found, queued = [], 0
+    for _, member in calls:
+        if member == "synchronize":
+            found.append(queued)
+            queued = 0
+        else:
+            queued += 1
+    assert queued == 0, "nobody waits for the last ones"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("repeats", "expected"), [(1, [1]), (63, [63]), (64, [64]), (65, [64, 1]), (150, [64, 64, 22]), (0, [])]
+)
+def test_queued_inferences_share_one_wait_for_up_to_64_of_them(bench_of, repeats, expected):
+    bench = bench_of("10.3.0")
+    engine = bench.open().load(standin.conv_model())
+    bench.world.calls.clear()
+
+    engine.run_queued(repeats)
+
+    assert waits(bench.world.calls) == expected
+    assert not bench.world.pending
+
+
+def test_queued_inferences_are_enqueued_and_waited_for_and_nothing_else(bench):
+    """No event, copy or allocation: each would cost energy that is not the operator's."""
+    model, inputs = standin.conv_model(), standin.floats(192)
+    engine = bench.open().load(model)
+    bench.world.calls.clear()
+
+    engine.run_queued(3)
+
+    execute = ("IExecutionContext", execute_of(bench.version))
+    assert bench.world.calls == [execute, execute, execute, ("cuda", "synchronize")]
+    np.testing.assert_allclose(
+        np.frombuffer(engine.evaluate(inputs), np.float32),
+        np.frombuffer(standin.run_directly(model, inputs), np.float32),
+        rtol=1e-6,
+    )
+
+
+def test_launches_of_a_cuda_graph_are_queued_alike(bench):
+    engine = bench.open(cuda_graph=True).load(standin.conv_model())
+    bench.world.calls.clear()
+
+    engine.run_queued(65)
+
+    assert waits(bench.world.calls) == [64, 1]
+    assert {call for call in bench.world.calls} == {("cuda", "launch"), ("cuda", "synchronize")}
+
+
+def test_each_of_several_streams_queues_its_own(bench_of):
+    bench = bench_of("10.3.0")
+    two = bench.open(streams=2).load(standin.conv_model()).in_streams(2)
+    bench.world.calls.clear()
+
+    two.run_queued(70)
+
+    members = [member for _, member in bench.world.calls]
+    assert members.count("execute_async_v3") == 2 * 70 and members.count("synchronize") == 2 * 2
+    assert not bench.world.pending
+
+
+def test_what_is_queued_before_a_refused_inference_is_waited_for(bench):
+    """Releasing a buffer while the GPU uses it is undefined, says the documentation of execute_async_v3."""
+    engine = bench.open().load(standin.conv_model())
+    enqueue, left = engine._enqueue, [5]
+
+    def refused_at_last():
+        left[0] -= 1
+        return left[0] >= 0 and enqueue()
+
+    engine._enqueue = refused_at_last
+
+    with pytest.raises(MeasureError, match="did not accept the inference"):
+        engine.run_queued(64)
+    assert bench.world.used[("IExecutionContext", execute_of(bench.version))] == 5
     assert not bench.world.pending
 
 
@@ -866,7 +952,7 @@ def test_a_refused_buffer_is_an_error(bench_of):
 def test_a_refused_inference_is_an_error_and_not_a_fast_one(bench):
     engine = bench.open().load(standin.conv_model())
     bench.world.refuse.add("execute")
-    for attempt in (engine.run, engine.device_times, engine.layer_times_ms):
+    for attempt in (engine.run, engine.run_queued, engine.device_times, engine.layer_times_ms):
         with pytest.raises(MeasureError, match="did not accept the inference"):
             attempt(1)
 
