@@ -20,7 +20,7 @@ from devices.factory import connect
 from devices.inventory import InventoryEntry, add_board, inventory_path, read_groups, read_inventory, remove_board
 from devices.local import LocalConnection
 from devices.remote_agent import Campaign, build_agent_archive, probe
-from devices.remote_job import RemoteJob, fetch_journal, remote_jobs
+from devices.remote_job import RemoteJob, discard_journal, fetch_journal, remote_jobs
 from lightnas_edge.records.job import Status
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "build_agent_archive",
     "clean",
     "connect",
+    "discard_journal",
     "fetch_journal",
     "inventory_path",
     "probe",

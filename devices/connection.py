@@ -28,6 +28,9 @@ class Connection(Protocol):
     poll_s: float  # interval between polls of a job: each poll costs the board some work
     agent_options: tuple[str, ...]  # further options of `run`, `setup` and `probe`
 
+    def hurry(self) -> None:
+        """From now on, give up within seconds on a board out of reach: somebody waits for the end."""
+
     @property
     def backend(self) -> str:
         """The engine to measure with, unless the user names another."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import signal
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from devices.cache import LONGEST_NOTE, lock_holder, make_room
 from devices.connection import Completed, Connection
-from devices.errors import AgentFailedError, BoardBusyError, DeviceError, TableWriteError
+from devices.errors import AgentFailedError, BoardBusyError, BoardUnreachableError, DeviceError, TableWriteError
 from devices.journal_copies import append_new, drop_torn_line, is_start_of, mend, whole_bytes
 from devices.liveness import ProcessRecord, identify, is_alive, send_signal
 from devices.programs import last_line
@@ -36,6 +37,11 @@ START_LIMIT_S = 60.0  # until the agent's first status
 PROBE_LIMIT_S = 240.0  # importing a runtime from a slow card takes minutes
 FIRST_STATUS_S = 3.0  # an agent that was started has usually written a status by then
 FAULTY_LIMIT_S = 10.0  # the agent replaces its status every second: faults that stay so long are no accident
+_log = logging.getLogger("devices")
+NOT_STOPPED = (  # %s: the board, and its name on the command line
+    "%s cannot be reached, so its agent may still measure; the same command continues, and `lightnas-edge pull --host %s` fetches "
+    "what it measured"
+)
 STOP_LIMIT_S = 30.0  # from the request to stop to the agent's last status
 
 _MAIN = "import sys\n\nfrom profiler.start import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
@@ -155,15 +161,19 @@ class Campaign:
         Raises:
             BoardBusyError, AgentFailedError: the agent's own message; its measurements have been fetched.
             TableWriteError: the copy cannot be written; the agent was stopped.
-            KeyboardInterrupt: the agent's measurements have been fetched.
+            KeyboardInterrupt: the agent's measurements have been fetched, unless the board is out of reach.
         """
         try:
             status = self._follow(journal, on_progress)
         except (KeyboardInterrupt, TableWriteError) as err:
-            if stop:
-                self._stop()
-            if isinstance(err, KeyboardInterrupt):
-                self._fetch(journal)
+            self._connection.hurry()
+            try:
+                if stop:
+                    self._stop()
+                if isinstance(err, KeyboardInterrupt):
+                    self._fetch(journal)
+            except BoardUnreachableError:
+                _log.warning(NOT_STOPPED, self._connection.name, self._connection.name)
             raise
         if status.state != "done":
             raise self._agent_error(status.message)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from devices.cache import is_job
+from devices.cache import is_job, lock_holder
 from devices.connection import Connection
+from devices.errors import BoardBusyError
 from devices.journal_copies import LARGEST_JOURNAL, append_new, drop_torn_line, is_start_of, mend, whole_bytes
 from lightnas_edge.errors import RecordError
 from lightnas_edge.records.job import JobManifest
@@ -70,6 +71,21 @@ def fetch_journal(connection: Connection, remote: RemoteJob, path: Path) -> int:
         return append_new(connection, remote.journal, before, path)
     mend(connection, remote.journal, path, send=False)
     return max(0, path.stat().st_size - before)
+
+
+def discard_journal(connection: Connection, remote: RemoteJob) -> None:
+    """Remove a board's journal, for a job that is measured again from the beginning.
+
+    Raises:
+        BoardBusyError: an agent is at work on this job.
+    """
+    holder = lock_holder(connection)
+    if holder is not None and holder.job == remote.job:
+        raise BoardBusyError(
+            f"an agent is at work on this job on {connection.name}: pid {holder.pid}, since {holder.started}",
+            hint="wait for it, or stop it on the board with `kill -INT PID`",
+        )
+    connection.remove(remote.journal)
 
 
 def _remote_job(connection: Connection, folder: str, name: str, sizes: dict[str, int]) -> RemoteJob:

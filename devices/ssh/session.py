@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ from devices.ssh.reasons import ANSWER_LIMIT_S, reason
 from devices.ssh.refusals import FACTS, Facts, refusal
 
 PATIENCE_S = 300.0  # how long to retry a lost link; a Jetson restarts within a minute
+HURRIED_S = 10.0  # the same, when somebody waits for the end
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 _T = TypeVar("_T")
@@ -61,6 +63,7 @@ class SshConnection:
         self._link: Link | None = None
         self._python: str | None = None
         self._home: str | None = None
+        self._hurried = threading.Event()
         self._connected()
 
     def __enter__(self) -> SshConnection:
@@ -73,6 +76,9 @@ class SshConnection:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+    def hurry(self) -> None:
+        self._hurried.set()
 
     @property
     def backend(self) -> str:
@@ -230,7 +236,7 @@ class SshConnection:
         Raises:
             BoardUnreachableError: the board refused, or no link could be opened for PATIENCE_S.
         """
-        give_up_s, pause_s = None, FIRST_PAUSE_S
+        lost_s, pause_s = None, FIRST_PAUSE_S
         while True:
             link = None
             try:
@@ -255,15 +261,20 @@ class SshConnection:
                 lost = err
             self.close()
             now_s = time.monotonic()
-            if give_up_s is None:
-                give_up_s = now_s + PATIENCE_S
-                _log.warning("lost the connection to %s; retrying for %.0f s", self.name, PATIENCE_S)
-            if now_s + pause_s > give_up_s:
+            hurried = self._hurried.is_set()
+            patience_s = min(PATIENCE_S, HURRIED_S) if hurried else PATIENCE_S
+            if lost_s is None:
+                lost_s = now_s
+                _log.warning("lost the connection to %s; retrying for %.0f s", self.name, patience_s)
+            if now_s + pause_s > lost_s + patience_s:
                 raise BoardUnreachableError(
-                    f"lost the connection to {self.name} and could not restore it within {PATIENCE_S:.0f} s: {reason(lost)}",
+                    f"lost the connection to {self.name} and could not restore it within {patience_s:.0f} s: {reason(lost)}",
                     hint="the board continues to measure; run the same command again to follow it",
                 ) from lost
-            time.sleep(pause_s)
+            if hurried:
+                time.sleep(pause_s)
+            else:
+                self._hurried.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,12 +28,15 @@ from devices import (
     DeviceError,
     Status,
 )
+from devices.remote_agent import NOT_STOPPED
 from lightnas_edge.errors import FleetError, RecordError
 from lightnas_edge.fleet.work import Packet, Visits, WorkQueue, deal, left, measured, wanted
 from lightnas_edge.measuring import Job
 from lightnas_edge.records.job import JobManifest, Measurement
 
+STOPPING_S = 20.0  # after Ctrl-C or an error, for all boards together: one out of reach is left behind
 FAILURES_LIMIT = 2  # of the agent in a row; then the unit counts as lost
+OUTDATED = ".outdated"
 PASSES = 3  # what units lost at the end is dealt out again this often
 LOST = (BoardUnreachableError, BoardBusyError, AgentFailedError)
 
@@ -116,17 +119,14 @@ def measure_fleet(
         LutError, ContradictionError, TableWriteError: a journal cannot be continued or written; all units stop.
     """
     _require_own_journals([unit.host for unit in units])
-    if fresh and folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
+    if fresh:
+        _begin_again(folder, [unit.host for unit in units])
     folder.mkdir(parents=True, exist_ok=True)
     manifest = JobManifest.load(job.folder / "manifest.json")
-    fleet = _Fleet(manifest, job, folder, fresh, sudo_password, on_progress)
+    fleet = _Fleet(manifest, job, folder, sudo_password, on_progress)
     members = [_Member(unit, fleet) for unit in units]
     fleet.members = members
-    if not fresh:
-        _together(members, _Member.fetch, fleet)
+    _together(members, _Member.fetch, fleet)
     for _ in range(PASSES):
         alive = [member for member in members if not member.outcome.lost]
         if each:
@@ -171,11 +171,10 @@ class _Fleet:
         manifest: JobManifest,
         job: Job,
         folder: Path,
-        fresh: bool,
         sudo_password: str | None,
         on_progress: Callable[[FleetProgress], None] | None,
     ) -> None:
-        self.manifest, self.job, self.folder, self.fresh = manifest, job, folder, fresh
+        self.manifest, self.job, self.folder = manifest, job, folder
         self.sudo_password = sudo_password
         self.wanted = wanted(manifest)
         self.members: list[_Member] = []
@@ -237,7 +236,6 @@ class _Member:
             self.outcome.lost, self.outcome.remedy = unit.why_lost, unit.lost.hint
         self.queue = WorkQueue(())
         self.progress = 0  # visits, for the bar
-        self._is_fresh = fleet.fresh
         self._failures = 0
         self._warnings: set[str] = set()  # of the agent, about the board's settings after a packet
 
@@ -245,15 +243,27 @@ class _Member:
         """Of the whole job, by this unit's journal alone."""
         return left(self._fleet.wanted, self._done())
 
+    @property
+    def connection(self) -> Connection | None:
+        return self._unit.connection
+
     def fetch(self) -> None:
         """Bring this side's journal up to the board's: an earlier host, or a lost link, may have left visits there.
 
-        An agent that still measures for an earlier host is waited for, so that no other unit repeats its packet.
+        An agent that still measures for an earlier host is waited for, so that no other unit repeats its packet. What was on
+        the board when everything was to be measured again is removed.
         """
         connection = self._unit.connection
         if connection is None:
             return
+        outdated = _outdated(self.outcome.table)
         try:
+            if outdated.exists():
+                for remote in devices.remote_jobs(connection)[0]:
+                    if remote.job == self._fleet.manifest.job:
+                        devices.discard_journal(connection, remote)
+                outdated.unlink()
+                return
             with tempfile.TemporaryDirectory(prefix="lightnas-edge-packet-") as scratch:
                 running = None
                 with contextlib.suppress(RecordError):  # another job's; the board is busy then
@@ -306,8 +316,7 @@ class _Member:
                         (folder / name).symlink_to((self._fleet.job.folder / name).resolve())
                 campaign = Campaign(connection, folder, self._fleet.sudo_password)
                 table = self.outcome.table
-                campaign.start(fresh=self._is_fresh, journal=table if table.exists() else None)
-                self._is_fresh = False
+                campaign.start(journal=table if table.exists() else None)
                 campaign.follow(table, tell)
         except LOST as found:
             error = found
@@ -364,7 +373,7 @@ class _Member:
 
     def _journal(self) -> Sequence[luts.Visit]:
         path = self.outcome.table
-        if self._is_fresh or not path.exists() or not path.stat().st_size:
+        if not path.exists() or not path.stat().st_size:
             return ()
         return luts.read(path, host=self.outcome.host).visits
 
@@ -384,20 +393,61 @@ class _Member:
 
 
 def _together(members: Sequence[_Member], act: Callable[[_Member], None], fleet: _Fleet) -> None:
-    """Every unit in a thread of its own. Ctrl-C, or the first error of this side, stops all agents and is raised."""
-    with ThreadPoolExecutor(max_workers=len(members), thread_name_prefix="unit") as pool:
-        futures = [pool.submit(act, member) for member in members]
-        try:
-            while (
-                running := wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
-            ).not_done:  # Ctrl-C arrives between two
-                _raise_first(running.done)
+    """Every unit in a thread of its own. Ctrl-C, or the first error of this side, stops all agents and is raised.
+
+    The threads do not keep the program alive: one may wait for a board that is out of reach.
+    """
+    futures = {_started(act, member): member for member in members}
+    try:
+        while (
+            running := wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
+        ).not_done:  # Ctrl-C arrives between two
             _raise_first(running.done)
-        except BaseException:
-            fleet.stopping.set()
-            for member in members:
-                member.queue.stop()
-            raise  # once every agent has stopped
+        _raise_first(running.done)
+    except BaseException:
+        fleet.stopping.set()
+        for member in members:
+            member.queue.stop()
+            if member.connection is not None:
+                member.connection.hurry()
+        for future in wait(futures, timeout=STOPPING_S).not_done:
+            host = futures[future].outcome.host
+            _log.warning(NOT_STOPPED, host, host)
+        raise
+
+
+def _started(act: Callable[[_Member], None], member: _Member) -> Future[None]:
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            act(member)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=run, name=f"unit {member.outcome.host}", daemon=True).start()
+    return future
+
+
+def _begin_again(folder: Path, hosts: Sequence[str]) -> None:
+    """Put the journals of this side away, and note which boards still hold theirs: they lose them when they are reached."""
+    tables = {folder / f"{file_name(host)}.lut.jsonl" for host in hosts}
+    if folder.exists():
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, old)
+        tables |= {folder / path.name for path in old.glob("*.lut.jsonl")}
+        tables |= {folder / path.name.replace(OUTDATED, ".lut.jsonl") for path in old.glob(f"*{OUTDATED}")}
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        _outdated(table).touch()
+
+
+def _outdated(table: Path) -> Path:
+    """Exists while the board's journal of this table is one that was to be measured again."""
+    return table.with_name(table.name.replace(".lut.jsonl", OUTDATED))
 
 
 def _raise_first(done: Iterable[Future[None]]) -> None:

@@ -280,6 +280,16 @@ def test_a_board_that_stays_away_is_given_up_and_the_job_is_said_to_continue(boa
     assert "the board continues to measure" in caught.value.hint
 
 
+def test_who_waits_for_the_end_makes_it_give_up_within_seconds(board, connection, monkeypatch):
+    """It has tried for a while already when Ctrl-C comes."""
+    monkeypatch.setattr(session, "HURRIED_S", 0.5)
+    board.stop()
+    threading.Timer(1.0, connection.hurry).start()
+
+    with pytest.raises(BoardUnreachableError, match="could not restore it within 0 s"):
+        connection.exists("/")
+
+
 def test_a_command_under_way_when_the_link_breaks_is_not_sent_again(board, connection, tools):
     log = board.home / "runs"
 

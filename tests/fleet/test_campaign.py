@@ -1,6 +1,7 @@
 """One job on several virtual units, without the command line: what one unit's trouble does to the others."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -10,7 +11,8 @@ import luts
 from devices import BoardUnreachableError, Campaign, InventoryError
 from devices.virtual import VirtualConnection
 from lightnas_edge.errors import FleetError
-from lightnas_edge.fleet import Unit, measure_fleet
+from lightnas_edge.fleet import Unit, campaign, measure_fleet
+from lightnas_edge.fleet.work import WorkQueue
 from lightnas_edge.measuring import MeasurementProtocol, Settings, sentinels, write_profile_job
 from lightnas_edge.space import load_space
 from tests.fleet.counting import places, visits_of
@@ -79,6 +81,60 @@ def test_a_unit_that_joins_for_the_last_operator_measures_the_sentinels_too(tmp_
     joined = result.tables[hosts(2)]
     assert set(joined.entries) == {last.key, *SENTINELS}
     assert luts.compare_units(result.tables).keys
+
+
+class ForTheFirst(WorkQueue):
+    """The second unit finds no work."""
+
+    def take(self, host):
+        return super().take(host) if host == hosts(1) else None
+
+
+def test_measuring_again_drops_what_every_board_holds_also_one_that_takes_no_packet_or_is_not_named(tmp_path):
+    """Three units measured; then two of them measure again, and one of those finds no work."""
+    whole = job(tmp_path / "job")
+    measure_fleet([unit(1), unit(2), unit(3)], whole, tmp_path / "units")
+
+    again = measure_fleet([unit(1), unit(2)], whole, tmp_path / "units", fresh=True, queue_of=ForTheFirst)
+    later = measure_fleet([unit(1), unit(2), unit(3)], whole, tmp_path / "units")
+
+    assert [outcome.packets for outcome in again.outcomes][1] == 0
+    sessions = [{visit.session for lut in found.tables.values() for visit in lut.visits} for found in (again, later)]
+    assert sessions[0] == sessions[1], "an old journal came back from a board"
+    assert not list((tmp_path / "units").glob("*.outdated"))
+
+
+class OutOfReach(VirtualConnection):
+    """A board that stops answering once another one is at work, and keeps whoever asks it waiting."""
+
+    other = None
+    asked = threading.Event()
+
+    def read_part(self, *arguments, **options):
+        if list((self.other.root / "home/.lightnas-edge/jobs").glob("*/journal.jsonl")):
+            self.asked.set()
+            threading.Event().wait()
+        return super().read_part(*arguments, **options)
+
+
+def test_stopping_leaves_a_board_behind_that_does_not_answer_and_says_what_to_do(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(campaign, "STOPPING_S", 1.0)
+    working, gone = unit(1), unit(2)
+    gone.connection = OutOfReach(hosts(2))
+    gone.connection.other = working.connection
+
+    def interrupt(progress):
+        if gone.connection.asked.is_set():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_fleet(
+            [working, gone], job(tmp_path / "job", rounds=2000), tmp_path / "units", each=True, on_progress=interrupt
+        )
+
+    assert f"`lightnas-edge pull --host {hosts(2)}` fetches" in caplog.text
+    (status,) = (working.connection.root / "home/.lightnas-edge/jobs").glob("*/status.json")
+    assert json.loads(status.read_text())["state"] == "interrupted"
 
 
 def test_two_names_that_would_write_one_journal_are_refused(tmp_path):
