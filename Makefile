@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TENSORRT_READY := $(VENV)/.tensorrt-ready
 MODELS := $(VENV)/models
 
-.PHONY: demo test test-models test-tensorrt fuzz faults bench bench-predict bench-search check format schemas clean
+.PHONY: demo test test-models test-tensorrt fuzz faults bench bench-predict bench-search check docs format schemas clean
 
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
@@ -44,11 +44,17 @@ bench-predict: $(READY)  ## predictors against published measurements: ../shared
 bench-search: $(READY)  ## the search against known truth, from stored runs; steps and memory against the plain loop
 	$(BIN)/python -m benchmarks search search_step
 
-check: $(READY)  ## lint, formatting, types, layering
+check: $(READY)  ## lint, formatting, types, layering, the tutorial, the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layering.py
+	$(MAKE) docs
+
+# Strict: a broken link, a page without a place and a cell of the tutorial that fails end it.
+docs: $(READY)  ## the documentation site, in build/site; runs the tutorial, one to three minutes
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -96,10 +96,11 @@ def measure_networks(
 ) -> luts.Lut:
     """Measure whole networks with random weights on a board, to fit a predictor and to know its error. As `sample`.
 
+    Everything else is as of `measure_operators`.
+
     Args:
         count: of networks; the first ten are the same on every board, the others random, by `seed`.
         networks: these instead.
-        Others: as `measure_operators`.
 
     Raises:
         DeviceError: the board is unreachable or busy, or the agent failed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,18 @@ PLACEHOLDERS = Colours(
     ink="#010101", muted="#010102", rule="#010103", paper="#010104",
     measured="#010105", predicted="#010106", target="#010107", second="#010108",
 )  # fmt: skip
+
+
+class ShownFigure(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def __repr__(self) -> str:
+        return f"<Figure: {self.get_label()}>"
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -233,7 +246,7 @@ def draw_operator_costs(
 ) -> Drawn:
     """Operators of a table, each alone, with the standard error where it is known (nan: it is not)."""
     with mpl.rc_context(style(colours) | {"axes.grid.axis": "x"}):
-        figure = new_figure(WIDTH, 0.8 + 0.24 * len(names), top=0.08, left=room(names))
+        figure = new_figure(WIDTH, 0.8 + 0.24 * len(names), top=0.08, left=0.25 + 0.083 * max(map(len, names)))
         axes = figure.subplots()
         height = np.arange(len(names))
         axes.barh(height, latencies_ms, color=colours.measured, alpha=0.8, height=0.68)
@@ -247,7 +260,7 @@ def draw_operator_costs(
             capsize=2,
         )
         axes.set_yticks(height, [clean_text(name, 60) for name in names])
-        axes.tick_params(axis="y", length=0, labelcolor=colours.ink)
+        axes.tick_params(axis="y", length=0, labelcolor=colours.ink, labelsize=9)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, None)
         verb = "SIMULATED" if simulated else "measured"
@@ -269,7 +282,7 @@ def new_figure(
     **spaces: float,
 ) -> Figure:
     """A figure with margins in inches. Measuring the text to find them would take half of the report's time."""
-    figure = Figure(figsize=(width, height), facecolor="none")
+    figure = ShownFigure(figsize=(width, height), facecolor="none")
     figure.subplots_adjust(
         left=left / width, right=1 - right / width, top=1 - top / height, bottom=bottom / height, **spaces
     )
