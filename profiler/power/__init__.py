@@ -1,6 +1,7 @@
 """Power and energy: the rails of a board, their readings, and the energy of a batch. Method: docs/energy.md."""
 
-from profiler.power.energy import SETTLE_S, Energy, WindowRules, estimate
+from profiler.power.energy import Energy
+from profiler.power.estimator import SETTLE_S, WindowRules, estimate
 from profiler.power.find import Found, find_sensors
 from profiler.power.level import Progress, Window
 from profiler.power.protocol import idle, idle_s, longest_s, measure

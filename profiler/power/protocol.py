@@ -3,7 +3,8 @@
 import time
 from typing import Callable, Optional, Tuple
 
-from profiler.power.energy import SETTLE_S, Energy, WindowRules, estimate
+from profiler.power.energy import Energy
+from profiler.power.estimator import SETTLE_S, WindowRules, estimate
 from profiler.power.level import Progress, Window
 from profiler.power.sampler import Sampler
 from profiler.power.sensor import SensorDescription

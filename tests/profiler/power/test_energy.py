@@ -10,7 +10,8 @@ import pytest
 from benchmarks.energy_worlds import World, loads
 from benchmarks.energy_worlds import sensor as world_sensor
 from profiler.power import fluctuation
-from profiler.power.energy import Energy, WindowRules, estimate
+from profiler.power.energy import Energy
+from profiler.power.estimator import WindowRules, estimate
 from profiler.power.interval import RandomError, add, half_width
 from profiler.power.level import Window, rounding_bounds, steady_samples
 from profiler.power.protocol import idle_s, measure
