@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TENSORRT_READY := $(VENV)/.tensorrt-ready
 MODELS := $(VENV)/models
+# Of PyTorch's CPU build; empty: pip's usual index.
+TORCH_INDEX ?=
 
-.PHONY: demo test test-models test-tensorrt fuzz faults bench bench-predict bench-search check docs format schemas clean
+.PHONY: demo test test-models test-tensorrt fuzz faults bench bench-predict bench-search check docs wheel format schemas clean
 
 demo: $(READY)  ## the whole job on this machine: measure, search, train, verify, report
 	$(BIN)/lightnas-edge demo
@@ -56,6 +58,9 @@ docs: $(READY)  ## the documentation site, in build/site; runs the tutorial, one
 	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
+wheel:  ## the package, in dist
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -68,7 +73,7 @@ $(READY): setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11")'
 	@echo "setting up $(VENV) (once; a few minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[dev]
 	@touch $(READY)
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,7 +22,17 @@ def wheel(tmp_path_factory):
     # Built from a copy of what git would hand out, so that leftovers of this folder cannot help.
     source = folder / "source"
     source.mkdir()
-    for name in ("devices", "lightnas_edge", "luts", "profiler", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in (
+        "devices",
+        "lightnas_edge",
+        "luts",
+        "profiler",
+        "setup.cfg",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "NOTICE",
+    ):
         subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "--wheel-dir", str(folder), str(source)], check=True, timeout=200)
@@ -70,6 +83,23 @@ def test_the_wheel_holds_spaces_boards_and_the_agent(wheel):
     (metadata,) = [name for name in names if name.endswith("METADATA")]
     assert "Apache-2.0" in zipfile.ZipFile(wheel).read(metadata).decode()
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_every_data_file_of_the_wheel_is_in_the_notice_with_its_source_and_licence(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (notice,) = [name for name in archive.namelist() if name.endswith("licenses/NOTICE")]
+    rows = [
+        line.strip("| ").split(" | ") for line in archive.read(notice).decode().splitlines() if line.startswith("| ")
+    ]
+    listed = {pattern: (source, licence) for pattern, source, licence in rows[1:]}
+    data = [name for name in archive.namelist() if not name.endswith(".py") and ".dist-info/" not in name]
+
+    assert len(data) > 20
+    assert [name for name in data if not any(fnmatch(name, pattern) for pattern in listed)] == []
+    assert [pattern for pattern in listed if not any(fnmatch(name, pattern) for name in data)] == []
+    assert all(source and licence == "Apache-2.0" for source, licence in listed.values())
+    for path in (ROOT / "devices" / "catalog").glob("*.json"):  # the notice refers to them
+        assert json.loads(path.read_text(encoding="utf-8"))["sources"], path.name
 
 
 def test_the_wheel_profiles_and_searches_from_an_empty_folder(installed, tmp_path):
@@ -123,3 +153,22 @@ def test_a_foreign_package_in_the_place_of_one_of_ours_is_named(wheel, installed
         assert f"the package {name} of some-{name} has taken the place of a part of lightnas-edge" in found.stderr
         assert f"pip uninstall some-{name}" in found.stderr
         assert "Traceback" not in found.stderr
+
+
+def test_the_workflow_tests_the_pythons_that_the_package_names_with_targets_that_exist():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    text = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    named = re.findall(r"Python :: (3\.\d+)$", text, re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    targets = {target for step in steps for target in re.findall(r"^make (\S+)", step.get("run", ""))}
+
+    assert named == ["3.11", "3.12", "3.13"]
+    assert all(
+        job["strategy"]["matrix"]["python"] == named for name, job in workflow["jobs"].items() if name != "wheel"
+    )
+    assert targets == {"check", "test", "wheel"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    assert all(("run" in step) != ("uses" in step) for step in steps)
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
+    assert not re.search(r"https?://", str(workflow))  # indexes are the repository's own variables
