@@ -8,7 +8,7 @@ import pytest
 from lightnas_edge.records.__main__ import file_records
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "studies").glob("*.md")])
 each_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 
 
@@ -37,13 +37,18 @@ def test_named_tests_and_modules_exist(page):
         file = ROOT / "tests" / path.removeprefix("tests/")
         if not file.exists() or (test and f"def {test}(" not in file.read_text(encoding="utf-8")):
             missing.append(f"{path}::{test}")
-    for path in re.findall(r"`((?:lightnas_edge|luts|devices|profiler|benchmarks|docs)/[\w/.-]*)`", text):
+    for path in re.findall(r"`((?:lightnas_edge|luts|devices|profiler|benchmarks|studies|docs)/[\w/.-]*)`", text):
         if not (ROOT / path).exists():
             missing.append(path)
-    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+    for module in re.findall(r"python -m ((?:benchmarks|studies)\.\w+)", text):
         if not (ROOT / (module.replace(".", "/") + ".py")).exists():
             missing.append(module)
     assert missing == []
+
+
+def test_every_study_says_what_it_showed():
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "studies" / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == sorted(path.stem for path in (ROOT / "studies").glob("*.py") if path.stem != "__init__")
 
 
 def test_the_page_of_formats_lists_every_record_with_its_schema():

@@ -79,7 +79,7 @@ def test_the_wheel_holds_spaces_boards_and_the_agent(wheel):
     ):
         assert needed in names
     assert any(name.startswith("lightnas_edge/report/templates/") for name in names)
-    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "studies/", "docs/"))]
     (metadata,) = [name for name in names if name.endswith("METADATA")]
     assert "Apache-2.0" in zipfile.ZipFile(wheel).read(metadata).decode()
     assert any(name.endswith("licenses/LICENSE") for name in names)

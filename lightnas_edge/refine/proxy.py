@@ -24,7 +24,7 @@ from lightnas_edge.train import TrainConfig
 
 # Share of the steps whose losses are left out. Eight choices around a network of `tiny` on digits, 200 steps of 64, four
 # seeds: the spread between choices over the noise between seeds is 1.8 from the first step on, 2.3 from the hundredth
-# (python -m benchmarks.proxy_noise RUN --seeds 4).
+# (python -m studies.proxy_noise RUN --seeds 4).
 BURN_IN = 0.5
 
 

@@ -3,7 +3,7 @@
 Choices of channels around the network of a run, the smallest and the largest among them, are trained for some steps on
 several seeds. For windows of steps: the spread of the choices' mean losses over the noise between seeds.
 
-    python -m benchmarks.proxy_noise RUN [--choices 8] [--seeds 5] [--steps 200]
+    python -m studies.proxy_noise RUN [--choices 8] [--seeds 5] [--steps 200]
 """
 
 from __future__ import annotations

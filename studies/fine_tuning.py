@@ -1,6 +1,6 @@
 """What calibration alone costs, and what `train --quantize int8` regains: on test images that no training saw.
 
-    python -m benchmarks.fine_tuning RUN --test FOLDER [--calibrate DIR|N] [--calibration-method M] [--dialect D] [--epochs 2]
+    python -m studies.fine_tuning RUN --test FOLDER [--calibrate DIR|N] [--calibration-method M] [--dialect D] [--epochs 2]
 
 RUN is a trained run, which stays as it is; FOLDER holds CLASS/*.png of the same classes. For each seed, the float weights are trained
 further twice, on the same images in the same order with the same learning rates: with rounding, and in float32. The second is the

@@ -1,8 +1,8 @@
 """How often a verdict is wrong, in simulated machines of which the true statistics are known. docs/verdicts.md has the table.
 
-    python -m benchmarks.verdict_errors            the full table, about five minutes on one core
-    python -m benchmarks.verdict_errors --quick    a fifth of the verifications
-    python -m benchmarks.verdict_errors --only mean_ms --times 4    one statistic, four times the verifications, other seeds
+    python -m studies.verdict_errors            the full table, about five minutes on one core
+    python -m studies.verdict_errors --quick    a fifth of the verifications
+    python -m studies.verdict_errors --only mean_ms --times 4    one statistic, four times the verifications, other seeds
 
 A verification is a number of rounds about 0.4 s apart, each with 20 inferences within 10 ms. "Wrong met" is the share of
 verifications that say "met" of a target immediately below the true statistic. A burst, or a change of mode, is a random event: the

@@ -1,6 +1,6 @@
 """Effect of refining on accuracy: a network and the refined one, trained on several seeds each, on the same images.
 
-    python -m benchmarks.refined_accuracy RUN REFINED [--seeds 4] [--epochs 20] [--batch-size 64]
+    python -m studies.refined_accuracy RUN REFINED [--seeds 4] [--epochs 20] [--batch-size 64]
 
 Prints the top-1 accuracy on the validation images after the last epoch, not the best one, which these images would choose.
 """

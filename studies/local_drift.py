@@ -1,7 +1,7 @@
 """Two tables of the same keys, corrected for drift that is local in time: evidence for docs/measuring.md.
 
 BENCH_OUT=folder python -m benchmarks measuring
-python -m benchmarks.local_drift folder/operators-1.lut.jsonl folder/operators-2.lut.jsonl
+python -m studies.local_drift folder/operators-1.lut.jsonl folder/operators-2.lut.jsonl
 """
 
 from __future__ import annotations

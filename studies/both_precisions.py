@@ -1,7 +1,7 @@
 """Is a search in several precisions as accurate as the better search in one of them? On test images that no search saw.
 
     lightnas-edge search --predictor fp32.predictor.json --predictor int8.predictor.json --targets A,B,C --data DATA --out RUN
-    python -m benchmarks.both_precisions RUN --test FOLDER [--epochs 20] [--batch-size 128]
+    python -m studies.both_precisions RUN --test FOLDER [--epochs 20] [--batch-size 128]
 
 FOLDER holds CLASS/*.jpg, the same classes. The searches in one precision continue the search RUN with the predictors of
 that precision alone: the supernet does not depend on budgets, so that they are what a search from the beginning finds.

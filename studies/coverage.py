@@ -1,6 +1,6 @@
 """Coverage of the predictor's 90 % interval on held-out networks, by the number of networks fitted.
 
-    python -m benchmarks.coverage OPERATORS.lut.jsonl NETWORKS.lut.jsonl
+    python -m studies.coverage OPERATORS.lut.jsonl NETWORKS.lut.jsonl
 
 Networks are split at random into fitted and held-out ones, twenty times for each count (seeds 0 to 19).
 """
