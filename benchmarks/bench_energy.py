@@ -7,7 +7,9 @@ perfectly calibrated interval around the same estimate has: the 95 % quantile of
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,9 +17,10 @@ from benchmarks.energy_worlds import Visit, World, loads, sensor
 from benchmarks.notes import note
 from lightnas_edge.records.lut import EnergyEstimate
 from luts.energy import Energy, combine
-from profiler.power import estimate
+from profiler.power import estimate, fluctuation
 
 TRACES, SEED = 300, 0
+TOLD_TRACES = 150
 OTHER_SEED = 1000  # of the worlds in between: the estimator was not chosen on them
 COVERAGE, WIDTH, BIAS, ORACLE = 0.93, 1.5, 0.005, 0.03
 
@@ -45,6 +48,21 @@ BETWEEN = [
     World("clock 10 % down half way", slower=0.1),
     World("sensor of 0.05 s called 0.44 s", true_tau_s=0.054),
     World("visits differ by 60 mW", visit_mw=60.0).with_visits(5),
+]
+
+
+# What the estimator would reach if it were told more than a trace contains: worlds it misses, and the only memories that it then
+# holds possible.
+SHORT, LONG = World("memory of 0.5 s", memory_s=0.5), World("memory of 2 s", memory_s=2.0)
+HUM = World("background, 1 s", noise_mw=30.0, background_mw=150.0, background_s=1.0)
+TOLD = [
+    (SHORT, (0.5,)),
+    (SHORT, (0.5, 2.0)),
+    (LONG, (2.0,)),
+    (LONG, (0.5, 2.0)),
+    (HUM, (0.1,)),
+    (replace(HUM, name="background, 1 s, steps of 5 mW", step_mw=5.0), None),
+    (QUIET, None),
 ]
 
 
@@ -86,6 +104,20 @@ def score(world: World, traces: int = TRACES, seed: int = SEED) -> dict[str, Sco
     return {kind: _score(found, kind) for kind in ("gross", "net")}
 
 
+@contextmanager
+def only(memories_s: tuple[float, ...] | None) -> Iterator[None]:
+    """The estimator holds these memories alone possible, equally; None: as it is."""
+    before = fluctuation.MEMORIES_S, fluctuation.TWO_WEIGHT
+    if memories_s is not None:
+        fluctuation.MEMORIES_S, fluctuation.TWO_WEIGHT = memories_s, 1e-12
+    fluctuation.forget()
+    try:
+        yield
+    finally:
+        fluctuation.MEMORIES_S, fluctuation.TWO_WEIGHT = before
+        fluctuation.forget()
+
+
 def rows() -> list[tuple[str, str, str]]:
     wanted = f"{COVERAGE:.0%}, width 1.0 to {WIDTH}, bias below {BIAS:.1%}"
     table = []
@@ -95,6 +127,12 @@ def rows() -> list[tuple[str, str, str]]:
             for kind, each in score(world, seed=seed).items():
                 verdict = "" if not target else f"{target}: {'met' if each.meets else 'MISSED'}"
                 table.append((f"synthetic, {world.name}: {kind}", str(each), verdict))
+    for world, memories_s in TOLD:
+        told = "" if memories_s is None else f", told a memory of {' or '.join(map(str, memories_s))} s"
+        note(world.name + told)
+        with only(memories_s):
+            for kind, each in score(world, TOLD_TRACES).items():
+                table.append((f"synthetic, limits: {world.name}{told}: {kind}", str(each), ""))
     return table
 
 

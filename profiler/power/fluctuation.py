@@ -79,6 +79,11 @@ def fit(
     return Fit(RandomError(half / _T_95, FREEDOM), best[1])
 
 
+def forget() -> None:
+    """The hypotheses computed so far, for one who changes them."""
+    _SHAPES.clear()
+
+
 def _cosines(mw: Sequence[float], most: int) -> List[float]:
     """The projections on cos(pi j (i + 0.5) / n) for j = 1 .. `most`, each of unit length."""
     count = len(mw)
