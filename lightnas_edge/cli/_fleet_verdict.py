@@ -5,34 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightnas_edge.cli._console import info, print_result, print_table
-from lightnas_edge.cli._fleet import unit_folder
-from lightnas_edge.files import write_atomic
 from lightnas_edge.fleet.tolerance import guarantee
 from lightnas_edge.records.deployment import BudgetVerdict, VerificationRecord
 from lightnas_edge.records.differences import UNIT, require_equal_fingerprints
 from lightnas_edge.records.fleet import FleetGuarantee, FleetRecord, UnitValue
 
-if TYPE_CHECKING:
-    from lightnas_edge.deploy import Verification
-
 RECORD = "fleet.json"
-_RANK = {"met": 0, "inconclusive": 1, "missed": 2}
-
-
-def keep(found: Verification, folder: Path, host: str) -> Verification:
-    """A copy of a unit's record and journal, which the next unit's would replace."""
-    kept = unit_folder(folder, host)
-    for name in ("verification.json", "journal.jsonl"):
-        write_atomic(kept / name, (folder / name).read_bytes())
-    return found
-
-
-def worst(records: Sequence[VerificationRecord]) -> VerificationRecord:
-    """Of several units: the worst verdict, among equal ones the slowest."""
-    return max(records, key=lambda record: (_RANK.get(record.verdict, 3), record.measured.median.latency_ms))
 
 
 def show_guarantees(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import devices
 from lightnas_edge.cli._console import UsageError, info, print_json, report_error
-from lightnas_edge.cli._fleet import for_each_host, open_fleet, unit_folder
+from lightnas_edge.cli._fleet import unit_folder
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
 from lightnas_edge.cli._model_options import add_model, add_model_measuring, chosen_model, model_settings
 from lightnas_edge.cli._model_profile import show_changes
 from lightnas_edge.cli._options import add_board, add_host, add_json, add_streams, board_settings, count, sudo_password
-from lightnas_edge.cli._power_modes import chosen_modes, modes_json, show_modes
+from lightnas_edge.cli._power_modes import MeasuredMode, chosen_mode, chosen_modes, modes_json, show_modes
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.cli._verdicts import (
     EXIT,
@@ -25,9 +26,10 @@ from lightnas_edge.cli._verdicts import (
     show,
     write_files_for_ci,
 )
+from lightnas_edge.cli._verify_units import Subject, verify_units, worst
 from lightnas_edge.errors import LightnasEdgeError
 from lightnas_edge.fleet import chosen_hosts
-from lightnas_edge.fleet.campaign import file_name, first_line
+from lightnas_edge.fleet.campaign import file_name
 from lightnas_edge.measuring import Settings, sentinels
 from lightnas_edge.runs import Run
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from lightnas_edge.deploy import Verification
     from lightnas_edge.deploy.references import Reference
     from lightnas_edge.models import Model
-    from lightnas_edge.records.deployment import VerificationRecord
 
 MODEL_OPTIONS = (
     "--reference",
@@ -74,7 +75,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--power-modes", metavar="all|MODE,...",
-        help="with --model: a verdict for each power mode, and the one that needs the least energy; needs sudo; restored afterwards",
+        help="a verdict for each power mode, and the one that keeps the budget with the least energy; needs sudo; restored afterwards",
     )  # fmt: skip
     add_board(parser)
     parser.add_argument("--data", metavar="DIR", help="labelled images (default: the data of the search)")
@@ -94,11 +95,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if (arguments.run_folder is None) == (arguments.model is None):
         raise UsageError("verify takes a run directory, or an ONNX file with --model")
     hosts = [] if arguments.host is None else chosen_hosts(arguments.host)
+    if arguments.power_modes is not None:
+        return _run_in_modes(arguments, hosts)
     if len(hosts) > 1:
         return _run_on_units(arguments)
     arguments.host = hosts[0] if hosts else None
-    if arguments.power_modes is not None:
-        return _run_in_modes(arguments)
     if arguments.model is not None:
         found, code = [_verified_model(arguments)], 0
     else:
@@ -111,81 +112,71 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_on_units(arguments: argparse.Namespace) -> int:
     """Every unit measures the network; what they say about all units of their model."""
-    from lightnas_edge.cli._fleet_verdict import keep, show_guarantees, worst
-    from lightnas_edge.deploy.judge import check_targets
-
-    if arguments.all or arguments.best:
-        raise UsageError("several hosts: not with --all or --best", hint="name the run of one network")
-    if arguments.power_modes is not None:
-        raise UsageError("--power-modes: with one host only", hint="verify one board in its modes after the other")
-    run = Run.open(arguments.run_folder) if arguments.model is None else None
-    check_targets({**({} if run is None else run.targets), **asked_budgets(arguments)})
-    folder = (
-        run.verify_folder if run is not None else arguments.out or Path(f"verify-{chosen_model(arguments).facts.name}")
-    )
-    engine = arguments.backend if run is None else run.record.fingerprint.get("backend")
-    fleet = open_fleet(
-        arguments,
-        backend=str(engine) if engine else None,
-        sets_state=arguments.lock_clocks or arguments.power_mode is not None,
-    )
-    units = {} if fleet is None else {unit.host: unit for unit in fleet.units}
-    lost: dict[str, str] = {}
-
-    def verify(host: str) -> Verification:
-        mine = argparse.Namespace(**{**vars(arguments), "host": host})
-        unit = units[host]
-        try:
-            if unit.lost is not None:
-                raise unit.lost
-            if run is not None:
-                return keep(_verified_run(run, mine, unit.connection), folder, host)
-            mine.out = unit_folder(folder, host)
-            return _verified_model(mine, unit.connection)
-        except LightnasEdgeError as error:
-            lost[host] = first_line(error)
-            raise
-
-    found, code = for_each_host(arguments, verify)
-    if run is not None and found:
-        with run.writing("verify"):
-            last = worst([each.record for each in found])
-            journal = unit_folder(folder, last.host) / "journal.jsonl"
-            copy = folder / "journal.jsonl.part"
-            copy.write_bytes(journal.read_bytes())
-            run.save_verification(last, copy)
-    records = [each.record for each in found]
-    if records:
-        write_files_for_ci(arguments, records)
-    about = show_guarantees(records, lost, folder, quiet=arguments.json)
+    subject = _subject(arguments, "several hosts")
+    found = verify_units(arguments, subject, subject.folder)
+    if found.records:
+        last = worst(found.records)
+        subject.keep(last, unit_folder(subject.folder, last.host))
+        write_files_for_ci(arguments, found.records)
     if arguments.json:
         print_json({
-            "kind": "fleet-verification", "fleet": about.to_json(), "verifications": [record.to_json() for record in records],
+            "kind": "fleet-verification", "fleet": found.about.to_json(), "verifications": [record.to_json() for record in found.records],
         })  # fmt: skip
-    return max([code, *(EXIT[record.verdict] for record in records)])
+    return found.exit_code
 
 
-def _run_in_modes(arguments: argparse.Namespace) -> int:
-    """A model file, in one power mode after the other."""
-    if arguments.model is None or arguments.power_mode is not None or arguments.host is None:
-        raise UsageError("--power-modes needs --model and --host, and no --power-mode")
-    folder = arguments.out or Path(f"verify-{chosen_model(arguments).facts.name}")
-    found: dict[str, VerificationRecord] = {}
-    for mode in chosen_modes(arguments.power_modes, arguments.host):
+def _run_in_modes(arguments: argparse.Namespace, hosts: Sequence[str]) -> int:
+    """A network in one power mode after the other, on one unit or on several."""
+    if arguments.power_mode is not None:
+        raise UsageError("--power-modes and --power-mode both set the board", hint="give one of them")
+    subject = _subject(arguments, "--power-modes")
+    if subject.run is None and not hosts:
+        raise UsageError("--power-modes needs --host", hint="for example --host orin1")
+    if subject.run is not None and not hosts:
+        from lightnas_edge.deploy import default_host
+
+        hosts = [default_host(subject.run)]
+    found: dict[str, MeasuredMode] = {}
+    for mode in chosen_modes(arguments.power_modes, hosts[0]):
         info(f"power mode {mode}")
-        mine = {"power_mode": mode, "energy": True, "out": folder / "modes" / file_name(mode)}
+        folder = subject.folder / "modes" / file_name(mode)
+        mine = argparse.Namespace(**{**vars(arguments), "power_mode": mode, "energy": True, "host": ",".join(hosts)})
         try:
-            found[mode] = _verified_model(argparse.Namespace(**{**vars(arguments), **mine})).record
+            if len(hosts) > 1:
+                units = verify_units(mine, subject, folder)
+                found[mode] = MeasuredMode(units.records, len(hosts), units.about)
+            else:
+                found[mode] = MeasuredMode((subject.verify(mine, folder),), 1)
         except LightnasEdgeError as error:  # a mode that this release or this user cannot set costs that mode alone
             report_error(f"power mode {mode}: {error}\n  {error.hint}", error)
+    found = {mode: each for mode, each in found.items() if each.records}
     if not found:
         return 1
-    write_files_for_ci(arguments, list(found.values()))
+    chosen = chosen_mode(found)
+    last = worst(found[chosen].records)
+    folder = subject.folder / "modes" / file_name(chosen)
+    subject.keep(last, folder if len(hosts) == 1 else unit_folder(folder, last.host))
+    write_files_for_ci(arguments, [record for each in found.values() for record in each.records])
     if arguments.json:
         print_json(modes_json(found))
     else:
         show_modes(found)
-    return min(EXIT[record.verdict] for record in found.values())  # one mode that keeps the budget is enough
+    return min(each.exit_code for each in found.values())  # one mode that keeps the budget is enough
+
+
+def _subject(arguments: argparse.Namespace, what: str) -> Subject:
+    """What is measured more than once. Raises UsageError: several networks, or no budget."""
+    from lightnas_edge.deploy.judge import check_targets
+
+    if arguments.all or arguments.best:
+        raise UsageError(f"{what}: not with --all or --best", hint="name the run of one network")
+    if arguments.model is not None:
+        check_targets(asked_budgets(arguments))
+        folder = arguments.out or Path(f"verify-{chosen_model(arguments).facts.name}")
+        return Subject(None, folder, _verified_model)
+    run = Run.open(arguments.run_folder)
+    check_targets({**run.targets, **asked_budgets(arguments)})
+    return Subject(run, run.verify_folder, lambda mine, connection: _verified_run(run, mine, connection))
 
 
 def _verified_run(

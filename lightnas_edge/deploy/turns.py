@@ -16,7 +16,7 @@ import numpy as np
 import luts
 from devices import AgentFailedError, Connection, Status
 from lightnas_edge.files import sha256_of
-from lightnas_edge.measuring import Job, measure
+from lightnas_edge.measuring import Job, Settings, measure
 from lightnas_edge.records.job import JobManifest
 
 PASSES = 4
@@ -145,14 +145,17 @@ def take_turns(
             turn.take(connection, number, passes, report, sudo_password)
 
 
-def unfinished_journal(folder: Path, sha256: str, host: str, streams: int = 1) -> Path:
-    """Of an interrupted measurement of this file on this board in so many streams; those of other files are removed.
+def unfinished_journal(folder: Path, sha256: str, host: str, settings: Settings | None = None) -> Path:
+    """Of an interrupted measurement of this file on this board; those of other files are removed.
 
-    One board does not continue what another one measured: two units would stand in one verdict.
+    One board does not continue what another one measured: two units would stand in one verdict. Nor does one in other
+    streams, or in another power mode.
     """
     of_file = f"unfinished-{sha256[:12]}-"
     for path in folder.glob("unfinished-*.jsonl"):
         if not path.name.startswith(of_file):
             path.unlink()
-    in_streams = f"-s{streams}" if streams > 1 else ""
-    return folder / f"{of_file}{sha256_of(host.encode())[:8]}{in_streams}.jsonl"
+    state = ""
+    if settings is not None and (settings.streams > 1 or settings.board_setup is not None):
+        state = f"-{sha256_of(repr((settings.streams, settings.lock_clocks, settings.power_mode)).encode())[:8]}"
+    return folder / f"{of_file}{sha256_of(host.encode())[:8]}{state}.jsonl"

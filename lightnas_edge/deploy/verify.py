@@ -162,7 +162,7 @@ def verify_network(
         predicted = predictions(
             run, predictors, arithmetic_of(export.record), measured={"streams": settings.streams}, confidence=confidence
         )
-        journal = unfinished_journal(run.verify_folder, export.record.sha256, connection.name, settings.streams)
+        journal = unfinished_journal(run.verify_folder, export.record.sha256, connection.name, settings)
         measured = measure_export(
             run, network, export.content, connection, journal, settings, scored,
             on_progress=on_progress, sudo_password=sudo_password,

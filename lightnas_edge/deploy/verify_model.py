@@ -67,7 +67,7 @@ def verify_model(
     """
     check_targets(targets)
     folder.mkdir(parents=True, exist_ok=True)
-    journal = unfinished_journal(folder, model.facts.sha256, connection.name, settings.streams)
+    journal = unfinished_journal(folder, model.facts.sha256, connection.name, settings)
     with tempfile.TemporaryDirectory(prefix="lightnas-edge-job-") as scratch:
         job = write_model_job(
             Path(scratch) / "job", settings, model.content, model.facts.to_json(),

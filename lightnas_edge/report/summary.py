@@ -178,14 +178,26 @@ def board_state(fingerprint: Fingerprint) -> str:
 
 
 def sampled(measured: MeasuredLatency) -> str:
-    """`400 single inferences in 40 rounds`"""
-    rounds = wording.counted(measured.rounds, "round")
+    """`400 single inferences in 40 rounds`; of several streams also the throughput, p50 and p95 of each."""
+    rounds = wording.counted(measured.rounds, "round") + _in_streams(measured)
     if measured.inferences_per_sample == 1:
         return f"{measured.n} single inferences in {rounds}"
     return (
         f"{measured.n} samples in {rounds}, each the mean of {measured.inferences_per_sample} inferences, because one "
         "inference is too short for the timer"
     )
+
+
+def _in_streams(measured: MeasuredLatency) -> str:
+    """Empty for one stream."""
+    if not measured.streams:
+        return ""
+    each = "; ".join(
+        f"stream {number}: p50 {wording.quantity(stream.median.latency_ms, 'ms')}, p95 {wording.quantity(stream.p95.latency_ms, 'ms')}"
+        for number, stream in enumerate(measured.streams, 1)
+    )
+    rate = "" if measured.throughput is None else f"throughput {wording.quantity(measured.throughput.per_s, 'per s')}; "
+    return f" of {len(measured.streams)} streams at the same time ({rate}{each}; each statistic is that of the slowest)"
 
 
 def sustained_text(record: SustainedRecord) -> str:

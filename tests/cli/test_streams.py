@@ -41,6 +41,7 @@ def test_two_streams_do_more_in_a_second_and_the_verdict_is_about_the_slower_one
         2e3 / one["measured"]["mean"]["latency_ms"], rel=0.05
     )
     assert "SIMULATED throughput" in shown and "stream 2: p50" in shown
+    assert "of 2 streams at the same time (throughput " in Path("out2", "report.html").read_text()
     assert [budget["metric"] for budget in two["budgets"]] == ["latency_ms", "throughput_per_s"]
 
 

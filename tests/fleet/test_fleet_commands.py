@@ -193,6 +193,25 @@ def test_every_power_mode_has_a_verdict_and_the_one_with_the_least_energy_is_nam
     assert energies["5W"] < energies["MAXN"]
 
 
+def test_of_several_units_the_mode_is_named_that_every_one_keeps_with_the_least_energy(model):
+    units = "virtual:jetson-nano#1,virtual:jetson-nano#2"
+    answer = run(
+        "verify", "--model", model, "--host", units, "--precision", "fp16", "--latency-ms", 50, "--rounds", 12, "--out", "v",
+        "--power-modes", "all", "--json",
+    )  # fmt: skip
+
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    modes = {each["power_mode"]: each for each in found["modes"]}
+    assert set(modes) == {"MAXN", "5W"}
+    most = {mode: max(each["energy"]["gross_mj"] for each in about["verifications"]) for mode, about in modes.items()}
+    assert found["lowest_energy"] == min(most, key=most.get)
+    for mode, about in modes.items():
+        assert [each["fingerprint"]["power_mode"] for each in about["verifications"]] == [mode] * 2
+        assert len({each["fingerprint"]["unit"] for each in about["verifications"]}) == 2
+        assert Path("v", "modes", mode, "fleet.json").exists()
+
+
 def test_a_power_mode_that_the_board_lacks_is_named_with_those_it_has(model):
     answer = run(
         "verify", "--model", model, "--host", "virtual:jetson-nano#1", "--latency-ms", 50, "--power-modes", "12W"

@@ -81,6 +81,19 @@ def test_one_unit_does_not_continue_the_verification_that_another_one_began(veri
     of_first.unlink()
 
 
+def test_a_run_keeps_the_verification_in_the_mode_with_the_least_energy():
+    answer = run("verify", "run", "--host", hosts(1), "--rounds", 12, "--power-modes", "all", "--json")
+
+    assert answer.code == 0, answer.err
+    document = json.loads(answer.out)
+    energies = {each["power_mode"]: each["verification"]["energy"]["gross_mj"] for each in document["modes"]}
+    assert len(energies) > 1 and document["lowest_energy"] == min(energies, key=energies.get)
+    kept = Run.open(Path("run")).verification
+    assert kept.fingerprint["power_mode"] == document["lowest_energy"]
+    journal = luts.read("run/verify/journal.jsonl")
+    assert journal.fingerprint["power_mode"] == document["lowest_energy"]
+
+
 def test_units_share_what_refining_measures():
     answer = run("refine", "run", "--host", hosts(1, 2), *REFINE, "--out", "refined")
 

@@ -57,7 +57,6 @@ def test_no_group_is_called_localhost(inventory):
     (
         (("sample", "--space", "tiny", "--adaptive"), "--adaptive"),
         (("profile", "--model", "net.onnx"), "--model"),
-        (("verify", "--model", "net.onnx", "--power-modes", "all", "--latency-ms", "9"), "--power-modes"),
     ),
 )  # fmt: skip
 def test_what_takes_one_board_is_refused_before_any_board_is_asked(inventory, command, option):
