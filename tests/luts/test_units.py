@@ -4,6 +4,7 @@ import pytest
 
 import luts
 from tests.luts.journals import FINGERPRINT, write_measured
+from tests.luts.refusals import share
 
 TRUTH_MS = {f"op{index}@1": 0.1 * 1.2**index for index in range(12)}
 SPEEDS = {"a": 1.0, "b": 1.03, "c": 0.97}
@@ -53,3 +54,9 @@ def test_a_unit_that_shares_fewer_than_two_keys_leaves_it_unknown_how_much_the_u
     found = compared(tmp_path, {"a": every[: 6 + shared], "b": every[: 6 + shared], "c": every[6:]})
 
     assert not found.keys and not found.alike
+
+
+def test_units_that_are_alike_are_not_called_different_and_units_apart_are():
+    """Sessions of a unit differ by 0.3 %; units by nothing, or by 10 % (standard deviation)."""
+    assert share(3, 0.003, fleets=6) == 0.0
+    assert share(3, 0.003, fleets=6, spread=0.10) >= 5 / 6
