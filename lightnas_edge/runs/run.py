@@ -365,6 +365,13 @@ class Run:
         return self.folder / "search"
 
     @property
+    def search_checkpoint(self) -> Path | None:
+        """Of the search that found this network, with its supernet; None where there is no such file."""
+        search = self.folder if self.record.search is None else self.folder / self.record.search
+        path = search / "search" / "checkpoint.pt"
+        return path if path.exists() else None
+
+    @property
     def train_folder(self) -> Path:
         """Metrics, checkpoint and weights of the training."""
         return self.folder / "train"
@@ -378,13 +385,6 @@ class Run:
     def verify_folder(self) -> Path:
         """The journal of the last finished verification, and that of an interrupted one."""
         return self.folder / "verify"
-    @property
-    def search_checkpoint(self) -> Path | None:
-        """Of the search that found this network, with its supernet; None where there is no such file."""
-        search = self.folder if self.record.search is None else self.folder / self.record.search
-        path = search / "search" / "checkpoint.pt"
-        return path if path.exists() else None
-
 
     # -- writing ------------------------------------------------------------------------------------------
 
