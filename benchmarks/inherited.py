@@ -1,11 +1,12 @@
 """What weights of the search give a final training: from the supernet, distilled too, and from scratch, at equal steps.
 
-    python -m benchmarks.inherited                                 nasbench-macro at 32 px and lightnas at 64 px, three seeds
-    python -m benchmarks.inherited --space lightnas --seeds 0 --keep FOLDER     one; its search stays in FOLDER and is used again
+    python -m benchmarks.inherited                        nasbench-macro at 32 px and lightnas at 64 px, three seeds
+    python -m benchmarks.inherited --space lightnas --epochs 6 --searches 3 --distil --keep FOLDER      more; searches stay in FOLDER
 
-Images: a part of CIFAR-10, 100 of each class for training and 100 for validation; lightnas sees them enlarged. Each seed is a
-search of its own (method shared) for half of the multiply-accumulates of the largest network, and the trainings of the network that it
-found, each with the schedule that `train` gives it. Accuracy is that of the last epoch, so that no epoch is chosen on the images.
+Images: a part of CIFAR-10, 100 of each class for training and as many for validation; lightnas sees them enlarged. A search (method
+shared, five epochs) finds a network with at most half of the multiply-accumulates of the largest one. Each seed trains that network from the
+supernet and from scratch, with the schedules that `train` gives them; with --searches N, seed s takes the network of search s modulo N.
+Accuracy is that of the last epoch, so that no epoch is chosen on the images.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from lightnas_edge.predictor.counted import CountedPredictor
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, SearchConfig, run_search
 from lightnas_edge.space import Space, load_space
-from lightnas_edge.train import TrainConfig, from_supernet, largest_of_supernet, train_architecture
+from lightnas_edge.train import Initial, Teacher, TrainConfig, from_supernet, largest_of_supernet, train_architecture
 
 IMAGES = "cifar10_full/cifar10.tar"
 SPACES = {"nasbench-macro": 32, "lightnas": 64}  # pixels
 TRAIN, VALIDATION = 100, 100  # images of each class
-BATCH, SEARCH_EPOCHS, EPOCHS = 32, 5, 4
+BATCH, SEARCH_EPOCHS, EPOCHS = 32, 5, 2
 SHARE = 0.5  # of the multiply-accumulates of the largest network
 SCRATCH, INHERITED, DISTILLED = "from scratch", "from the supernet", "from the supernet, distilled"
 
@@ -71,23 +72,26 @@ def searched(folder: Path, space: Space, data: DataSet, seed: int) -> Run:
     return Run.open(folder)
 
 
-def accuracies(folder: Path, name: str, seed: int, epochs: int) -> dict[str, float]:
+def accuracies(folder: Path, name: str, seed: int, arguments: argparse.Namespace) -> dict[str, float]:
     """Of the last epoch, by what the training began with."""
     space = load_space(name)
     space = Space.from_json({**space.to_json(), "input_size": SPACES[name]}).with_classes(10)
-    data = images(folder / "images", space, seed)
-    began_s = time.monotonic()
-    run = searched(folder / f"{name}-{seed}", space, data, seed)
+    search_seed, began_s = seed % arguments.searches, time.monotonic()
+    run = searched(folder / f"{name}-{search_seed}", space, images(folder / "images", space, search_seed), search_seed)
     note(f"{name}, seed {seed}: searched in {time.monotonic() - began_s:.0f} s")
-    config = TrainConfig(epochs=epochs, batch=BATCH, seed=seed, device="cpu")
-    teacher = largest_of_supernet(run, space, 0.5)
+    data = images(folder / "images", space, seed)
+    config = TrainConfig(epochs=arguments.epochs, batch=BATCH, seed=seed, device="cpu")
+    trainings: list[tuple[str, Initial | None, Teacher | None]] = [
+        (SCRATCH, None, None),
+        (INHERITED, from_supernet(run), None),
+    ]
+    if arguments.distil:
+        trainings.append((DISTILLED, from_supernet(run), largest_of_supernet(run, space, 0.5)))
     found = {}
-    for what, initial, taught in (
-        (SCRATCH, None, None), (INHERITED, from_supernet(run), None), (DISTILLED, from_supernet(run), teacher),
-    ):  # fmt: skip
+    for what, initial, teacher in trainings:
         with tempfile.TemporaryDirectory(prefix="lightnas-edge-inherited-") as scratch:
             record, _ = train_architecture(
-                Path(scratch), space, run.architecture, data, config, initial=initial, teacher=taught
+                Path(scratch), space, run.architecture, data, config, initial=initial, teacher=teacher
             )
         found[what] = record.last_accuracy
         before = "" if record.initial is None else f", before the first step {100 * record.initial.accuracy:.1f} %"
@@ -100,7 +104,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", nargs="+", choices=SPACES, default=list(SPACES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--searches", type=int, default=1, help="different ones, over which the seeds go (default: 1)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"of the final trainings (default: {EPOCHS})")
+    parser.add_argument("--distil", action="store_true", help="also distilled from the largest network")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for images and searches")
     arguments = parser.parse_args()
     if skipped := recorded.missing(IMAGES):
@@ -110,11 +116,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lightnas-edge-inherited-") as scratch:
         folder = arguments.keep or Path(scratch)
         for name in arguments.space:
-            by_seed = [accuracies(folder, name, seed, arguments.epochs) for seed in arguments.seeds]
+            by_seed = [accuracies(folder, name, seed, arguments) for seed in arguments.seeds]
             steps = arguments.epochs * (10 * TRAIN // BATCH)
             columns = [f"{name}, {SPACES[name]} px, {steps} steps of {BATCH}, n={10 * VALIDATION}"]
             columns += [*(f"seed {seed}" for seed in arguments.seeds), "mean", "to scratch, points"]
-            print_table(columns, [_row(what, by_seed) for what in (SCRATCH, INHERITED, DISTILLED)])
+            print_table(columns, [_row(what, by_seed) for what in by_seed[0]])
 
 
 def _row(what: str, by_seed: list[dict[str, float]]) -> list[str]:

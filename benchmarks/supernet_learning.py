@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lightnas_edge.data import DataSet, images, load_data, normalise
+from lightnas_edge.data import DataSet, colour, images, load_data, normalise
 from lightnas_edge.nn import blocks, supernet
 from lightnas_edge.search.steps import path_losses, sample_path, weight_step
 from lightnas_edge.space import load_space
@@ -32,7 +32,7 @@ def main() -> None:
         data = _some(data, arguments.images)
     space = space.with_classes(len(data.classes))
     if arguments.light:
-        images.CROP_AREA, images.JITTER, images.JITTER_HUE = (0.5, 1.0), 0.0, 0.0
+        images.CROP_AREA, colour.JITTER, colour.JITTER_HUE = (0.5, 1.0), 0.0, 0.0
     if arguments.published:
         supernet.SUPERNET = replace(blocks.SUPERNET, residual_start=None)
     net = supernet.Supernet(space).to(memory_format=torch.channels_last).train()

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 
-def read_data(source: str, *, space: Space, seed: int, workers: int | None) -> DataSet:
+def read_data(source: str, *, space: Space, seed: int, workers: int | None, copies: Path | None = None) -> DataSet:
     """The data set, with a line of progress: reading a large folder takes minutes."""
     from lightnas_edge.data import load_data
 
     with progress(f"reading {source}"):
-        data = load_data(source, space=space, seed=seed, workers=workers)
+        data = load_data(source, space=space, seed=seed, workers=workers, copies=copies)
     for note in data.notes:
         warn(note)
     return data

@@ -23,6 +23,7 @@ from lightnas_edge.cli._options import (
     add_device,
     add_fresh,
     add_host,
+    add_image_copies,
     add_json,
     add_workers,
     board_settings,
@@ -72,6 +73,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--rounds", type=count, default=25, metavar="N", help="visits of every operator (default: 25)")
     parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
     add_workers(parser)
+    add_image_copies(parser)
     add_device(parser)
     parser.add_argument(
         "--seed", type=whole, default=0, metavar="N", help="of the evolution and the scores (default: 0)"
@@ -101,7 +103,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if _predictor(run).simulated:
         warn("the run's predictor comes from a SIMULATED board: the results are not measurements")
     data = read_data(
-        arguments.data or run.data.source, space=run.space, seed=run.record.seed, workers=arguments.workers
+        arguments.data or run.data.source,
+        space=run.space,
+        seed=run.record.seed,
+        workers=arguments.workers,
+        copies=arguments.image_copies,
     )
     boards = cache(
         lambda: _boards(arguments, _predictor(run).fingerprint)

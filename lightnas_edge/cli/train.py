@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, get_args
 from lightnas_edge.cli._calibration import add_calibration, calibration_images
 from lightnas_edge.cli._console import UsageError, info, percent, print_result, warn
 from lightnas_edge.cli._learning import learning_progress, read_data
-from lightnas_edge.cli._options import add_device, add_fresh, add_json, add_workers, count, positive, share
+from lightnas_edge.cli._options import (
+    add_device,
+    add_fresh,
+    add_image_copies,
+    add_json,
+    add_workers,
+    count,
+    positive,
+    share,
+)
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.records.deployment import InitialWeights, TeacherRecord, TrainingRecord
 from lightnas_edge.records.quantisation import Dialect
@@ -47,10 +56,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--batch-size", type=count, default=128, metavar="N", help="default: 128")
     parser.add_argument(
         "--lr", type=positive, metavar="R",
-        help="at the top of the schedule (default: 0.5 * batch / 1024, at least 0.05, for new weights; half of it for weights that "
-        "have learned; with --quantize a hundredth)",
+        help="at the top of the schedule (default: 0.5 * batch / 1024, at least 0.05; with --quantize a hundredth)",
     )  # fmt: skip
     add_workers(parser)
+    add_image_copies(parser)
     add_device(parser)
     add_fresh(parser, "train from the beginning")
     add_json(parser)
@@ -225,7 +234,9 @@ def _fine_tuned(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
 
 
 def _data(run: Run, source: str, arguments: argparse.Namespace) -> DataSet:
-    return read_data(source, space=run.space, seed=run.record.seed, workers=arguments.workers)
+    return read_data(
+        source, space=run.space, seed=run.record.seed, workers=arguments.workers, copies=arguments.image_copies
+    )
 
 
 def _accuracy(record: TrainingRecord, data: DataSet) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from lightnas_edge.data.copies import Copies
 from lightnas_edge.data.decoding import printable
 from lightnas_edge.data.folders import (
     LAYOUT,
@@ -47,8 +48,10 @@ class DataSet:
     workers: int
     notes: tuple[str, ...] = ()  # what a user should know about it, in sentences
 
-    def train_loader(self, batch: int, *, augment: bool = True, share: tuple[int, int] = (0, 1)) -> Loader:
-        """Shuffled, augmented; an incomplete last batch is left out."""
+    def train_loader(
+        self, batch: int, *, augment: bool = True, share: tuple[int, int] = (0, 1), pin: bool = False
+    ) -> Loader:
+        """Shuffled, augmented; an incomplete last batch is left out. `pin`: in memory that a GPU copies from directly."""
         return Loader(
             self.train,
             batch=batch,
@@ -58,9 +61,12 @@ class DataSet:
             drop_last=True,
             workers=self.workers,
             share=share,
+            pin=pin,
         )
 
-    def validation_loader(self, batch: int, *, shuffle: bool = False, share: tuple[int, int] = (0, 1)) -> Loader:
+    def validation_loader(
+        self, batch: int, *, shuffle: bool = False, share: tuple[int, int] = (0, 1), pin: bool = False
+    ) -> Loader:
         """As they are: in order and complete for scoring; shuffled and without an incomplete last batch for the
         search.
         """
@@ -73,6 +79,7 @@ class DataSet:
             drop_last=shuffle,
             workers=self.workers,
             share=share,
+            pin=pin,
         )
 
     def validation_arrays(self, limit: int | None = None) -> tuple[np.ndarray[Any, np.dtype[np.float32]], _Labels]:
@@ -136,7 +143,13 @@ def load_images(
 
 
 def load_data(
-    source: str | Path, *, space: Space, seed: int = 0, workers: int | None = None, validation_share: float = 0.2
+    source: str | Path,
+    *,
+    space: Space,
+    seed: int = 0,
+    workers: int | None = None,
+    validation_share: float = 0.2,
+    copies: Path | None = None,
 ) -> DataSet:
     """The digits of scikit-learn (`digits`), or a folder of images, at the input size of a space.
 
@@ -144,8 +157,10 @@ def load_data(
         source: the word `digits`, or a folder with train/CLASS/* and val/CLASS/*, or CLASS/* alone. A folder that is
             called digits is given as `./digits` or as a Path.
         seed: of the split, where there is one, and of order and augmentation.
-        workers: processes that decode; by default one for each core, at most 8. Digits are in memory and need none.
+        workers: processes that decode; by default one for each core, which the processes of `torchrun` on this machine share.
+            Digits are in memory and need none.
         validation_share: of each class, where the folder has no val/.
+        copies: a folder for smaller copies of large images.
 
     Raises:
         DataError: with every fault of the folder in one message. Images are decoded when they are needed: one that
@@ -158,8 +173,13 @@ def load_data(
     if workers is not None and workers < 0:
         raise DataError(f"{workers} processes that decode: expected 0 or more")
     if workers is None:
-        workers = min(8, len(os.sched_getaffinity(0)))
-    return _folder(Path(source), space.input_size, seed, workers, validation_share)
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        workers = max(1, len(os.sched_getaffinity(0)) // max(1, processes))
+    data = _folder(Path(source), space.input_size, seed, workers, validation_share)
+    if copies is not None:
+        assert isinstance(data.train, FileImages)
+        data = replace(data, train=replace(data.train, copies=Copies.in_folder(copies, space.input_size)))
+    return data
 
 
 def load_validation_images(

@@ -1,9 +1,7 @@
-"""One image at a time: cropping and colour. Runs in worker processes; numpy and Pillow only.
+"""One image at a time: cropping and resizing, then colour (colour.py). Runs in worker processes: Pillow, numpy, and one function of torch.
 
-Why Pillow: torchvision cannot be imported next to the CPU build of torch. Measured on one core at 224 px, colour jitter
-takes 3.9 ms an image with Pillow's ImageEnhance (what torchvision itself calls for Pillow images) and 10 ms with
-kornia 0.9 on float tensors; decoding JPEGs with Pillow's draft mode takes 1 ms. kornia would also have to come after
-the worker.
+Why Pillow decodes: torchvision cannot be imported next to every build of torch, and kornia was slower for the colours. Crops for training are resized
+by torch, which does for 8-bit images what Pillow does (antialiased bilinear, differences of one level) in vector instructions.
 """
 
 from __future__ import annotations
@@ -15,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance
+import torch
+import torch.nn.functional as F
+from PIL import Image
 
-from lightnas_edge.data.decoding import ShownImage, open_image
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (S, S, 3)
+from lightnas_edge.data.colour import Pixels, jitter_colours
+from lightnas_edge.data.copies import Copies
+from lightnas_edge.data.decoding import ShownImage, UnreadableImageError, open_image
 
 # Published search and training: RandomResizedCrop, flip, ColorJitter (LightNAS search_imagenet.py); torchvision's
 # defaults.
@@ -27,8 +27,6 @@ CROP_AREA = (0.08, 1.0)
 # Not published: 8 % of an image of 32 x 32 pixels are a patch of 9 x 9, from which a supernet hardly learns (docs/search.md).
 LEAST_CROP_PIXELS = 400.0
 CROP_ASPECT = (3 / 4, 4 / 3)
-JITTER = 0.4  # brightness, contrast, saturation: factor from 0.6 to 1.4
-JITTER_HUE = 0.1  # of the full circle
 RESIZE_RATIO = 256 / 224  # validation: shorter side to 256, centre 224
 
 
@@ -81,18 +79,46 @@ class ArrayImages(Images):
 
 @dataclass
 class FileImages(Images):
-    """Images in files, decoded when they are read."""
+    """Images in files, decoded when they are read; with `copies`, large ones from smaller copies."""
 
     paths: list[Path]
     labels: np.ndarray[Any, np.dtype[np.int64]]
     size: int
+    copies: Copies | None = None
 
     def image(self, index: int, generator: np.random.Generator | None) -> Pixels:
-        with open_image(self.paths[index]) as image:
-            prepared = (
-                _validation_view(image, self.size) if generator is None else _augmented(image, self.size, generator)
-            )
-        return np.asarray(prepared)
+        path = self.paths[index]
+        if generator is None:
+            with open_image(path) as image:
+                return np.asarray(_validation_view(image, self.size))
+        if self.copies is not None:
+            return _from_copy(path, self.size, self.copies, generator)
+        with open_image(path) as image:
+            return _augmented(image, _random_crop(*image.size, generator), self.size, generator)
+
+
+def _from_copy(path: Path, size: int, copies: Copies, generator: np.random.Generator) -> Pixels:
+    """As without copies; of a large image, the crop is taken from its copy where it need not be enlarged."""
+    with open_image(path) as image:
+        box = _random_crop(*image.size, generator)
+        if not copies.is_worthwhile(image.size):
+            return _augmented(image, box, size, generator)
+        try:
+            place = copies.place(path)
+        except OSError as error:
+            raise UnreadableImageError(f"{path}: {error.strerror}") from error
+        if copies.has_room and not place.exists():
+            copies.keep(place, image.rgb(least=(copies.side, copies.side)))
+        if min(box[2:]) * copies.side / min(image.size) >= size:
+            try:
+                with open_image(place) as copy:
+                    scale = copy.size[0] / image.size[0], copy.size[1] / image.size[1]
+                    smaller = (box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1])
+                    return _augmented(copy, smaller, size, generator)
+            except UnreadableImageError:  # the folder is full, or the copy is damaged
+                place.unlink(missing_ok=True)
+    with open_image(path) as image:  # again: a JPEG that was decoded at a lower resolution stays there
+        return _augmented(image, box, size, generator)
 
 
 def smaller_than(path: Path, size: int) -> bool:
@@ -109,11 +135,14 @@ def _validation_view(image: ShownImage, size: int) -> Image.Image:
     return _cut(image, (left, top, side, side), size)
 
 
-def _augmented(image: ShownImage, size: int, generator: np.random.Generator) -> Image.Image:
-    cropped = _cut(image, _random_crop(*image.size, generator), size)
+def _augmented(
+    image: ShownImage, box: tuple[float, float, float, float], size: int, generator: np.random.Generator
+) -> Pixels:
+    """A crop of the image, flipped or not, in other colours."""
+    cropped = _resized(image, box, size)
     if generator.random() < 0.5:
-        cropped = cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return _jitter(cropped, generator)
+        cropped = cropped[:, ::-1]
+    return jitter_colours(cropped, generator)
 
 
 def _random_crop(width: int, height: int, generator: np.random.Generator) -> tuple[float, float, float, float]:
@@ -135,32 +164,27 @@ def _random_crop(width: int, height: int, generator: np.random.Generator) -> tup
 
 def _cut(image: ShownImage, box: tuple[float, float, float, float], size: int) -> Image.Image:
     """A box of the image as a square of `size`; JPEGs are decoded no larger than that needs."""
+    rgb, edges = _decoded(image, box, size)
+    return rgb.resize((size, size), Image.Resampling.BILINEAR, box=edges)
+
+
+def _resized(image: ShownImage, box: tuple[float, float, float, float], size: int) -> Pixels:
+    """As `_cut`, faster; of an image that was decoded at a lower resolution, the edges are whole pixels of that resolution."""
+    rgb, edges = _decoded(image, box, size)
+    left, top = int(edges[0]), int(edges[1])
+    right, bottom = max(left + 1, round(edges[2])), max(top + 1, round(edges[3]))
+    part = torch.from_numpy(np.array(rgb.crop((left, top, right, bottom)))).permute(2, 0, 1).unsqueeze(0)
+    resized = F.interpolate(part, size=(size, size), mode="bilinear", antialias=True)
+    pixels: Pixels = resized[0].permute(1, 2, 0).numpy()
+    return pixels
+
+
+def _decoded(
+    image: ShownImage, box: tuple[float, float, float, float], size: int
+) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """The pixels, and the (left, top, right, bottom) of the box in them."""
     width, height = image.size
     left, top, w, h = box
     rgb = image.rgb(least=(math.ceil(width * size / w), math.ceil(height * size / h)))
     across, down = rgb.width / width, rgb.height / height
-    edges = (left * across, top * down, min((left + w) * across, rgb.width), min((top + h) * down, rgb.height))
-    return rgb.resize((size, size), Image.Resampling.BILINEAR, box=edges)
-
-
-def _jitter(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """Brightness, contrast, saturation and hue in random order."""
-    factors = generator.uniform(1 - JITTER, 1 + JITTER, size=3)
-    hue = generator.uniform(-JITTER_HUE, JITTER_HUE)
-    for change in generator.permutation(4):
-        if change == 0:
-            image = ImageEnhance.Brightness(image).enhance(factors[0])
-        elif change == 1:
-            image = ImageEnhance.Contrast(image).enhance(factors[1])
-        elif change == 2:
-            image = ImageEnhance.Color(image).enhance(factors[2])
-        else:
-            image = _turn_hue(image, hue)
-    return image
-
-
-def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
-    hue, saturation, value = image.convert("HSV").split()
-    offset = round(turn * 256)
-    hue = hue.point([(level + offset) % 256 for level in range(256)])
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    return rgb, (left * across, top * down, min((left + w) * across, rgb.width), min((top + h) * down, rgb.height))

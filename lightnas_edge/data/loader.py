@@ -41,6 +41,7 @@ class Loader:
             unsteady on a few images and impossible on one.
         workers: decoding processes; 0 decodes here.
         share: (rank, world): every world-th image of each batch, from rank on; (0, 1) is all of them.
+        pin: batches come in pinned memory, from which a GPU copies while the program runs on.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Loader:
         drop_last: bool = False,
         workers: int = 0,
         share: tuple[int, int] = (0, 1),
+        pin: bool = False,
     ) -> None:
         if batch < share[1]:
             raise ValueError(f"a batch of {batch} images for {share[1]} processes")
@@ -67,6 +69,7 @@ class Loader:
             num_workers=workers,
             collate_fn=_collate,
             persistent_workers=workers > 0,
+            pin_memory=pin,
             worker_init_fn=_ignore_interrupts,
             # Its own, since a loader draws from its generator whenever it starts: a resumed run starts one more.
             generator=torch.Generator(),

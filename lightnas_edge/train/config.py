@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 
 from lightnas_edge.errors import ConfigError
 
-SHARE_OF_PEAK = 0.5  # of the learning rate from scratch, for weights that have learned already
-
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -66,7 +64,5 @@ class TrainConfig:
 
 
 def fine_tuning_schedule(config: TrainConfig) -> TrainConfig:
-    """The same training for weights that have learned already; what the user set stays."""
-    warmup = 0 if config.warmup_epochs is None else config.warmup_epochs
-    lr = SHARE_OF_PEAK * config.peak_lr if config.lr is None else config.lr
-    return replace(config, lr=lr, warmup_epochs=warmup)
+    """The same training for weights that have learned already: without warm-up, unless one was set."""
+    return config if config.warmup_epochs is not None else replace(config, warmup_epochs=0)

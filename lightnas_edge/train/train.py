@@ -83,8 +83,7 @@ def train_architecture(
 
     Args:
         space: its number of classes is replaced by that of the data.
-        initial: the weights to begin with (`from_supernet`, `from_file`); None: random numbers. Without a learning rate in the
-            configuration the training then has `fine_tuning_schedule`.
+        initial: the weights to begin with (`from_supernet`, `from_file`); None: random numbers. The training then has `fine_tuning_schedule`.
         teacher: the network learns its answers too.
 
     Returns:

@@ -79,8 +79,9 @@ class Training:
         self.initial_record: InitialWeights | None = None
         self.teacher_record: TeacherRecord | None = None
         self.device = choose_device(config.device)
-        self.train_batches = data.train_loader(config.batch, augment=config.augment)
-        self.validation_batches = data.validation_loader(config.batch)
+        pin = self.device.type == "cuda"
+        self.train_batches = data.train_loader(config.batch, augment=config.augment, pin=pin)
+        self.validation_batches = data.validation_loader(config.batch, pin=pin)
         torch.manual_seed(config.seed)
         self.network = build().to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
@@ -169,7 +170,9 @@ class Training:
     def _train_epoch(self) -> None:
         self.network.train()
         for pixels, labels in self.loop.steps(self.train_batches.batches(self.epoch, start=self.step)):
-            self._train_step(normalise(pixels.to(self.device)), labels.to(self.device))
+            self._train_step(
+                normalise(pixels.to(self.device, non_blocking=True)), labels.to(self.device, non_blocking=True)
+            )
             self.step += 1
             self.loop.tick(self.step)
 
@@ -204,7 +207,7 @@ class Training:
     def _seconds_for(self, steps: int) -> float:
         """From steps on a copy; an image of the validation takes a third of one of the training."""
         pixels, labels, wait_s = trial_batch(self.train_batches)
-        images, labels = normalise(pixels.to(self.device)), labels.to(self.device)
+        images, labels = normalise(pixels.to(self.device, non_blocking=True)), labels.to(self.device, non_blocking=True)
         network = copy.deepcopy(self.network).train()
         optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=self.config.momentum)
 

@@ -197,10 +197,10 @@ def test_a_teacher_of_other_classes_is_refused(run):
         largest_of_supernet(run, SPACE, 0.5)
 
 
-def test_learned_weights_have_a_lower_learning_rate_and_no_warm_up():
+def test_learned_weights_need_no_warm_up():
     config = fine_tuning_schedule(TrainConfig(epochs=10, batch=1024))
 
-    assert config.lr_at(0) == pytest.approx(0.25) and config.lr_at(10) == pytest.approx(0)
+    assert config.lr_at(0) == pytest.approx(0.5) and config.lr_at(10) == pytest.approx(0)
     assert fine_tuning_schedule(TrainConfig(lr=0.3, warmup_epochs=2)) == TrainConfig(lr=0.3, warmup_epochs=2)
 
 
