@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
+from lightnas_edge.data.colour import Pixels
 from lightnas_edge.data.decoding import UnreadableImageError
-from lightnas_edge.data.images import Images, Pixels
+from lightnas_edge.data.images import Images
 from lightnas_edge.errors import DataError
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, of pixels from 0 to 1
