@@ -10,7 +10,7 @@ from pathlib import Path
 
 import devices
 from devices import Connection, Status
-from lightnas_edge.deploy.judge import LABELS, TIMED, Judgement, check_targets, result_line, rounds_needed
+from lightnas_edge.deploy.judge import AT_LEAST, LABELS, TIMED, Judgement, check_targets, result_line, rounds_needed
 from lightnas_edge.deploy.statistics import CONFIDENCE
 from lightnas_edge.deploy.turns import unfinished_journal
 from lightnas_edge.deploy.verify_export import (
@@ -54,7 +54,7 @@ class Verification:
             (
                 LABELS[each.metric], "not available" if each.value is None else f"{each.value:.4g} {each.unit}",
                 "not available" if each.interval is None else "{:.4g} to {:.4g}".format(*each.interval),
-                f"at {'least' if each.metric == 'accuracy' else 'most'} {each.target:g} {each.unit}", each.verdict,
+                f"at {'least' if each.metric in AT_LEAST else 'most'} {each.target:g} {each.unit}", each.verdict,
             )
             for each in self.record.budgets
         ]  # fmt: skip
