@@ -287,7 +287,7 @@ def probability_map(epochs: Sequence[SearchEpoch], operators: Sequence[str], cho
 
 def as_svg(figure: Figure, name: str, description: str, *, width: str = "100%") -> Markup:
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):  # equal plots give equal bytes
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):  # equal plots give equal bytes
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

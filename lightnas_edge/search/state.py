@@ -195,7 +195,10 @@ def _identity(
         "data": data.sha256,
         "data_seed": data.seed,
         "processes": ranks.world,
-        "budgets": [{"name": budget.name, **budget.targets} for budget in budgets],
+        "budgets": [
+            {"name": budget.name, **{metric: float(target) for metric, target in budget.targets.items()}}
+            for budget in budgets
+        ],
         "predictors": [predicted(budget.constraints, uniform) for budget in budgets],
         **{name: settings[name] for name in settings if name not in ("checkpoint_s", "confidence", "candidates")},
     }

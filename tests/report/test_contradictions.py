@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from lightnas_edge.deploy.judge import UNITS, Evidence, Predicted, overall
+from lightnas_edge.deploy.judge import AT_LEAST, UNITS, Evidence, Predicted, overall
 from lightnas_edge.records.deployment import (
     AccuracyRecord,
     Agreement,
@@ -78,8 +78,8 @@ def assert_consistent(page, record):
     stated = {}
     for row, (_, budget, _, value, verdict) in verdicts:
         metric, outcome = row["data-metric"], row["data-verdict"]
-        assert outcome in verdict and ("at least" if metric == "accuracy" else "at most") in budget
-        target, sign = numbers(budget)[0], -1 if metric == "accuracy" else 1
+        assert outcome in verdict and ("at least" if metric in AT_LEAST else "at most") in budget
+        target, sign = numbers(budget)[0], -1 if metric in AT_LEAST else 1
         ends = numbers(value.partition("interval")[2])
         if ends and outcome == "met":
             assert max(sign * end for end in ends) <= sign * target, "met, although an end of the interval is beyond"
@@ -164,9 +164,10 @@ def random_record(seed):
         "latency_ms": near(median_ms), "mean_ms": near(median_ms), "p90_ms": near(median_ms), "p95_ms": near(median_ms),
         "p99_ms": near(median_ms), "energy_mj": near(12.0), "net_energy_mj": 5.0, "peak_memory_mb": near(300.0),
         "params_m": near(4.2), "macs_m": near(512.0), "accuracy": min(0.999, near(top1)), "accuracy_drop": 0.005,
+        "throughput_per_s": 1000.0 / near(median_ms),
     }  # fmt: skip
     assert set(everything) == set(UNITS)
-    asked = dict(list(everything.items())[seed % 12 :][: 1 + seed % 5]) or {"latency_ms": near(median_ms)}
+    asked = dict(list(everything.items())[seed % 13 :][: 1 + seed % 5]) or {"latency_ms": near(median_ms)}
     predicted = evidence.predicted["latency_ms"]
     corrected_ms = 0.98 * measured.median.latency_ms if generator.random() < 0.5 else None
     comparison = ComparisonRecord(
