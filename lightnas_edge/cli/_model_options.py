@@ -86,7 +86,7 @@ def model_settings(arguments: argparse.Namespace, connection: Connection, model:
         check_readable(model.facts, backend, _version_of(connection, backend))
     return Settings(
         backend=backend, precision=precision, threads=arguments.threads or 1, cuda_graph=arguments.cuda_graph,
-        streams=arguments.streams or 1, protocol=MeasurementProtocol(rounds=rounds, extra_rounds=0, round_s=ROUND_S),
+        streams=getattr(arguments, "streams", None) or 1, protocol=MeasurementProtocol(rounds=rounds, extra_rounds=0, round_s=ROUND_S),
         **board_settings(arguments),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -318,6 +319,9 @@ def test_a_jump_through_ssh_itself_is_a_proxy_command_like_any_other(tmp_path, u
     configure(user, board, f"ProxyCommand {inner}")
     try:
         assert logs_in() == []
+        deadline_s = time.monotonic() + 20
+        while gate.sessions() and time.monotonic() < deadline_s:
+            time.sleep(0.1)
         assert gate.sessions() == []  # the command has ended with the connection
     finally:
         gate.stop()

@@ -53,7 +53,8 @@ def test_the_agent_knows_each_board_and_its_total_rail(board, name):
     assert found["board"]["name"] == name and found["board"]["module"] and found["board"]["jetpack"]
     assert found["board"]["power_mode"]["id"] == 0
     assert found["energy"]["available"] and found["energy"]["sensor"]["total"] == catalogue["power"]["total"]
-    assert found["energy"]["sensor"]["driver"] == ("ina3221x" if name in ("jetson-nano", "jetson-tx2") else "ina3221")
+    drivers = {"jetson-nano": "ina3221x", "jetson-tx2": "ina3221x", "jetson-agx-thor": "ina238"}
+    assert found["energy"]["sensor"]["driver"] == drivers.get(name, "ina3221")
     assert found["missing_sensors"] == [] and found["error"] is None
     assert found["state"]["temperature_c"] < 60 and found["state"]["throttled_by"] == []
 

@@ -2,12 +2,13 @@
 
 import pytest
 
+from profiler.backends import Engine
 from profiler.clock_watch import HOPELESS, ClockOfVisit, ClockWatch
 from profiler.clocks import ClockDomain, engine_clock
 from profiler.measure import measure
 
 
-class Board:
+class Board(Engine):
     """A clock that follows a script of (from second, MHz); seconds pass when the engine runs or `now_s` is set."""
 
     name = "GPU"

@@ -10,7 +10,7 @@ def manifest(
 ):
     return Manifest(
         job="0" * 16, purpose=purpose, space="tiny", space_sha256="a" * 64, classes=10,
-        backend="onnxruntime", precision="fp32", batch=1, threads=1, cuda_graph=False, build_timeout_s=9.0,
+        backend="onnxruntime", precision="fp32", batch=1, threads=1, streams=1, cuda_graph=False, build_timeout_s=9.0,
         protocol=MeasurementProtocol(1, 0, rounds, 2, 1.0, 1.0, 9.0, spread_limit, extra_rounds, 10, 0.0, 0.0),
         energy=EnergyRounds(energy_rounds, 5.0) if energy_rounds else None,
         board_setup=None,
