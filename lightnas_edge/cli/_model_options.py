@@ -71,7 +71,9 @@ def chosen_model(arguments: argparse.Namespace) -> Model:
     return read_model(arguments.model, shapes=shapes)
 
 
-def model_settings(arguments: argparse.Namespace, connection: Connection, model: Model, rounds: int) -> Settings:
+def model_settings(
+    arguments: argparse.Namespace, connection: Connection, model: Model, rounds: int, *, streams: int | None = None
+) -> Settings:
     """How the model is measured on this board.
 
     Raises:
@@ -86,7 +88,7 @@ def model_settings(arguments: argparse.Namespace, connection: Connection, model:
         check_readable(model.facts, backend, _version_of(connection, backend))
     return Settings(
         backend=backend, precision=precision, threads=arguments.threads or 1, cuda_graph=arguments.cuda_graph,
-        streams=getattr(arguments, "streams", None) or 1, protocol=MeasurementProtocol(rounds=rounds, extra_rounds=0, round_s=ROUND_S),
+        streams=streams or 1, protocol=MeasurementProtocol(rounds=rounds, extra_rounds=0, round_s=ROUND_S),
         **board_settings(arguments),
     )  # fmt: skip
 

@@ -171,7 +171,7 @@ def _profile_model(arguments: argparse.Namespace) -> int:
     model = chosen_model(arguments)
     password = sudo_password(arguments)
     connection = devices.connect(arguments.host)
-    chosen = model_settings(arguments, connection, model, arguments.rounds or _MODEL_ROUNDS)
+    chosen = model_settings(arguments, connection, model, arguments.rounds or _MODEL_ROUNDS, streams=arguments.streams)
     _refuse_lacking(connection, chosen)
     folder = arguments.out or default_folder(model.facts.name)
     announce_estimate(0, chosen, networks=1)

@@ -221,7 +221,9 @@ def _verified_model(arguments: argparse.Namespace, connection: devices.Connectio
     model = chosen_model(arguments)
     password = sudo_password(arguments)
     connection = connection or devices.connect(arguments.host)
-    settings = model_settings(arguments, connection, model, arguments.rounds or rounds_for(asked))
+    settings = model_settings(
+        arguments, connection, model, arguments.rounds or rounds_for(asked), streams=arguments.streams
+    )
     reference = _reference(arguments, model)
     folder = arguments.out or Path(f"verify-{model.facts.name}")
     announce_estimate(0, settings, networks=1)

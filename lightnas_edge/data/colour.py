@@ -18,7 +18,7 @@ JITTER = 0.4  # brightness, contrast, saturation: factor from 0.6 to 1.4
 JITTER_HUE = 0.1  # of the full circle
 _LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R 601, as Pillow converts to grey
 _SEXTANTS = 6  # of the circle of hues
-_PLANES = 8  # that the steps need beside the image
+_PLANES = 8  # that the steps need in addition to the image
 
 
 class _Scratch(threading.local):
