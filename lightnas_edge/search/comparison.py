@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from lightnas_edge.data import DataSet, normalise
 from lightnas_edge.graph import FP32, Arithmetic, network_model
 from lightnas_edge.nn import Supernet, folded_path_weights
+from lightnas_edge.nn.execution import PLAIN, Execution
 from lightnas_edge.search.candidates import CALIBRATION_IMAGES, HELD_OUT_IMAGES, RANGE_IMAGES, Candidate
 from lightnas_edge.search.config import SearchConfig
 from lightnas_edge.search.deployed import GRAPH_BATCH, Penalty, ScoredImages, penalty_of, run_graph
-from lightnas_edge.search.execution import PLAIN, Execution
 from lightnas_edge.search.selection import Selection
 from lightnas_edge.space import Architecture
 

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightnas_edge.nn import Supernet
+from lightnas_edge.nn.execution import Execution
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.search.config import LOSSES, SearchConfig
-from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.posterior import OperatorPosterior, arithmetic_of, fit_scores, prior_scores
 from lightnas_edge.search.steps import Outcome, Path, pair_differences, path_losses
 from lightnas_edge.space import Space

@@ -12,10 +12,10 @@ import torch
 
 from lightnas_edge.data import Loader
 from lightnas_edge.nn.device import undo_of_forward
+from lightnas_edge.nn.execution import Execution, fastest_execution
 from lightnas_edge.nn.loop import TrainingLoop
 from lightnas_edge.records.run import SampledPaths
 from lightnas_edge.search.cost import StepsLeft, estimated_seconds
-from lightnas_edge.search.execution import Execution, fastest_execution
 from lightnas_edge.search.metrics import SearchMetrics
 from lightnas_edge.search.state import SCHEMA, SearchState
 
@@ -108,7 +108,10 @@ class SearchLoop:
         images = torch.randn(count, 3, side, side, device=device)
         labels = torch.randint(space.classes, (count,), device=device)
         with torch.random.fork_rng():
-            chosen, times_ms = fastest_execution(self.search.supernet, images, labels)
+            path = [0] * len(space.layers)
+            chosen, times_ms = fastest_execution(
+                self.search.supernet, lambda supernet, some: supernet(some, path), images, labels
+            )
         flags = self.ranks.from_first(torch.tensor([chosen.bf16, chosen.channels_last], dtype=torch.int64))
         chosen = Execution(bool(flags[0]), bool(flags[1]))
         self.on_event({"kind": "precision", "chosen": str(chosen), "step_ms": times_ms})

@@ -15,12 +15,12 @@ from lightnas_edge.errors import RunError
 from lightnas_edge.nn import Ranks, Supernet
 from lightnas_edge.nn.checkpoint import load_checkpoint, require_same
 from lightnas_edge.nn.device import choose_device
+from lightnas_edge.nn.execution import Execution
 from lightnas_edge.records.run import SampledPaths
 from lightnas_edge.search.blockwise_strategy import BlockwiseStrategy
 from lightnas_edge.search.config import BLOCKWISE, ENTANGLED, LIGHTNAS, PUBLISHED, SHARED, Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget, predicted
 from lightnas_edge.search.entangled_strategy import EntangledStrategy
-from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.lightnas_strategy import LightNasStrategy
 from lightnas_edge.search.shared_strategy import SharedStrategy
 from lightnas_edge.search.strategy import SearchContext, SearchStrategy

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightnas_edge.nn import Ranks, Supernet
+from lightnas_edge.nn.execution import PLAIN, Execution
 from lightnas_edge.search.config import PUBLISHED
-from lightnas_edge.search.execution import PLAIN, Execution
 
 Path = list[int]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightnas_edge.nn import Ranks, Supernet
+from lightnas_edge.nn.execution import Execution
 from lightnas_edge.search.config import Schedule, SearchConfig
 from lightnas_edge.search.constraints import Budget
-from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.steps import Outcome, Path, sample_orderings, weight_step
 from lightnas_edge.space import Space

@@ -8,8 +8,8 @@ import torch
 
 from lightnas_edge.errors import RunError
 from lightnas_edge.nn import Supernet
+from lightnas_edge.nn.execution import PLAIN, Execution, fastest_execution
 from lightnas_edge.search import SearchConfig, run_search
-from lightnas_edge.search.execution import PLAIN, Execution, fastest_execution
 from lightnas_edge.search.steps import weight_step
 from lightnas_edge.space import Space
 from tests.search.problems import CONFIG, SPACE, budget, data
@@ -95,7 +95,9 @@ def test_the_trial_leaves_the_supernet_as_it_was():
     supernet = Supernet(SPACE)
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
 
-    chosen, times_ms = fastest_execution(supernet, torch.randn(4, 3, 16, 16), torch.arange(4))
+    chosen, times_ms = fastest_execution(
+        supernet, lambda copy, images: copy(images, PATH), torch.randn(4, 3, 16, 16), torch.arange(4)
+    )
 
     assert chosen == PLAIN or str(chosen) in times_ms
     assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())

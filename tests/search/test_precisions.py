@@ -13,13 +13,13 @@ from lightnas_edge.errors import BudgetError, InfeasibleBudgetError, PredictorEr
 from lightnas_edge.graph import FP32, Arithmetic, model_bytes, network_model
 from lightnas_edge.nn import Supernet, folded_path_weights
 from lightnas_edge.nn.checkpoint import load_checkpoint, save_checkpoint
+from lightnas_edge.nn.execution import Execution
 from lightnas_edge.predictor import AdditivePredictor
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from lightnas_edge.search.candidates import Candidate, estimated_losses, images_of_candidate
 from lightnas_edge.search.comparison import Comparison
 from lightnas_edge.search.deployed import Penalty
-from lightnas_edge.search.execution import Execution
 from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection
 from lightnas_edge.search.sources import (

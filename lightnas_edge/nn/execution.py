@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-
-from lightnas_edge.nn import Supernet
+from torch import Tensor, nn
 
 _TRIALS = 3  # timed steps of each combination, after one for warm-up
 _GAIN = 0.95  # a combination must take less than this share of the default's time to be chosen
@@ -47,16 +47,19 @@ PLAIN = Execution()
 
 
 def fastest_execution(
-    supernet: Supernet, images: torch.Tensor, labels: torch.Tensor
+    network: nn.Module, forward: Callable[[Any, Tensor], Tensor], images: Tensor, labels: Tensor
 ) -> tuple[Execution, dict[str, float]]:
-    """Run a few weight steps of the first path in each combination, on a copy; the default unless another is clearly faster.
+    """Run a few weight steps in each combination, on a copy; the default unless another is clearly faster.
+
+    Args:
+        forward: (the copy, images) to logits.
 
     Returns:
         The choice, and the median time of a step per combination, in ms.
     """
     device = images.device
     executions = [Execution(bf16, last) for bf16 in _bf16_choices(device) for last in (True, False)]
-    times = {execution: _time_ms(copy.deepcopy(supernet), images, labels, execution) for execution in executions}
+    times = {each: _time_ms(copy.deepcopy(network), forward, images, labels, each) for each in executions}
     best = min(times, key=lambda execution: times[execution])
     chosen = best if times[best] < _GAIN * times[PLAIN] else PLAIN
     return chosen, {str(execution): round(value, 3) for execution, value in times.items()}
@@ -68,17 +71,18 @@ def _bf16_choices(device: torch.device) -> tuple[bool, ...]:
     return (False, True)
 
 
-def _time_ms(supernet: Supernet, images: torch.Tensor, labels: torch.Tensor, execution: Execution) -> float:
-    supernet.to(memory_format=execution.memory_format)  # type: ignore[call-overload]  # missing in torch's types
+def _time_ms(
+    network: nn.Module, forward: Callable[[Any, Tensor], Tensor], images: Tensor, labels: Tensor, execution: Execution
+) -> float:
+    network.to(memory_format=execution.memory_format)  # type: ignore[call-overload]  # missing in torch's types
     images = images.contiguous(memory_format=execution.memory_format)
-    path = [0] * len(supernet.space.layers)
     times = []
     for _ in range(1 + _TRIALS):
         if images.is_cuda:
             torch.cuda.synchronize()
         started_s = time.perf_counter()
         with execution.context(images.device):
-            loss = F.cross_entropy(supernet(images, path), labels)
+            loss = F.cross_entropy(forward(network, images), labels)
         torch.autograd.backward(loss)
         if images.is_cuda:
             torch.cuda.synchronize()
