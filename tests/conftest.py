@@ -1,5 +1,6 @@
 """Fixtures that every part of the tests may use."""
 
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -29,3 +30,13 @@ def agent_home(tmp_path, monkeypatch):
     home = tmp_path / "agent-home"
     monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """The extra `recipes`, importable."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed: pip install 'lightnas-edge[recipes]'")
+    from tests.torchvision_operators import declare_missing
+
+    declare_missing()

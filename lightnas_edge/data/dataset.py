@@ -23,7 +23,7 @@ from lightnas_edge.data.folders import (
     scan_images,
     shared_folders,
 )
-from lightnas_edge.data.images import ArrayImages, FileImages, Images, smaller_than
+from lightnas_edge.data.images import ArrayImages, FileImages, Images, Policy, smaller_than
 from lightnas_edge.data.loader import MEAN, STANDARD_DEVIATION, Loader, normalise
 from lightnas_edge.errors import DataError
 from lightnas_edge.records.run import DataRecord, Normalisation
@@ -49,11 +49,22 @@ class DataSet:
     notes: tuple[str, ...] = ()  # what a user should know about it, in sentences
 
     def train_loader(
-        self, batch: int, *, augment: bool = True, share: tuple[int, int] = (0, 1), pin: bool = False
+        self,
+        batch: int,
+        *,
+        augment: bool = True,
+        policy: Policy | None = None,
+        share: tuple[int, int] = (0, 1),
+        pin: bool = False,
     ) -> Loader:
-        """Shuffled, augmented; an incomplete last batch is left out. `pin`: in memory that a GPU copies from directly."""
+        """Shuffled, augmented; an incomplete last batch is left out.
+
+        Args:
+            policy: of augmentation, in place of colour jitter.
+            pin: in memory that a GPU copies from directly.
+        """
         return Loader(
-            self.train,
+            self.train.with_policy(policy),
             batch=batch,
             seed=self.seed,
             shuffle=True,

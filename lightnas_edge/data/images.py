@@ -6,8 +6,10 @@ by torch, which does for 8-bit images what Pillow does (antialiased bilinear, di
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ LEAST_CROP_PIXELS = 400.0
 CROP_ASPECT = (3 / 4, 4 / 3)
 RESIZE_RATIO = 256 / 224  # validation: shorter side to 256, centre 224
 
+Policy = Callable[[Pixels, np.random.Generator], Pixels]  # such as RandAugment, on a cropped image
+
 
 class Images(ABC):
     """A numbered set of images with labels.
@@ -38,6 +42,7 @@ class Images(ABC):
 
     labels: np.ndarray[Any, np.dtype[np.int64]]
     size: int
+    policy: Policy | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,6 +54,12 @@ class Images(ABC):
         Raises:
             UnreadableImageError: the file cannot be decoded.
         """
+
+    def with_policy(self, policy: Policy | None) -> Images:
+        """The same images with another policy of augmentation; it comes last, and colour jitter gives way to it."""
+        other = copy.copy(self)
+        other.policy = policy
+        return other
 
 
 @dataclass
@@ -66,8 +77,12 @@ class ArrayImages(Images):
 
     def image(self, index: int, generator: np.random.Generator | None) -> Pixels:
         pixels: Pixels = self.pixels[index]
-        if generator is None or self.shift == 0:
+        if generator is None:
             return pixels
+        pixels = self._shifted(pixels, generator) if self.shift else pixels
+        return pixels if self.policy is None else self.policy(pixels, generator)
+
+    def _shifted(self, pixels: Pixels, generator: np.random.Generator) -> Pixels:
         down, right = generator.integers(-self.shift, self.shift + 1, size=2)
         shifted: Pixels = np.zeros_like(pixels)
         side = self.size
@@ -91,10 +106,14 @@ class FileImages(Images):
         if generator is None:
             with open_image(path) as image:
                 return np.asarray(_validation_view(image, self.size))
+        cropped = self._cropped(path, generator)
+        return (self.policy or jitter_colours)(cropped, generator)
+
+    def _cropped(self, path: Path, generator: np.random.Generator) -> Pixels:
         if self.copies is not None:
             return _from_copy(path, self.size, self.copies, generator)
         with open_image(path) as image:
-            return _augmented(image, _random_crop(*image.size, generator), self.size, generator)
+            return _flipped(image, _random_crop(*image.size, generator), self.size, generator)
 
 
 def _from_copy(path: Path, size: int, copies: Copies, generator: np.random.Generator) -> Pixels:
@@ -102,7 +121,7 @@ def _from_copy(path: Path, size: int, copies: Copies, generator: np.random.Gener
     with open_image(path) as image:
         box = _random_crop(*image.size, generator)
         if not copies.is_worthwhile(image.size):
-            return _augmented(image, box, size, generator)
+            return _flipped(image, box, size, generator)
         try:
             place = copies.place(path)
         except OSError as error:
@@ -114,11 +133,11 @@ def _from_copy(path: Path, size: int, copies: Copies, generator: np.random.Gener
                 with open_image(place) as copy:
                     scale = copy.size[0] / image.size[0], copy.size[1] / image.size[1]
                     smaller = (box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1])
-                    return _augmented(copy, smaller, size, generator)
+                    return _flipped(copy, smaller, size, generator)
             except UnreadableImageError:  # the folder is full, or the copy is damaged
                 place.unlink(missing_ok=True)
     with open_image(path) as image:  # again: a JPEG that was decoded at a lower resolution stays there
-        return _augmented(image, box, size, generator)
+        return _flipped(image, box, size, generator)
 
 
 def smaller_than(path: Path, size: int) -> bool:
@@ -135,14 +154,12 @@ def _validation_view(image: ShownImage, size: int) -> Image.Image:
     return _cut(image, (left, top, side, side), size)
 
 
-def _augmented(
+def _flipped(
     image: ShownImage, box: tuple[float, float, float, float], size: int, generator: np.random.Generator
 ) -> Pixels:
-    """A crop of the image, flipped or not, in other colours."""
+    """A crop of the image, flipped or not."""
     cropped = _resized(image, box, size)
-    if generator.random() < 0.5:
-        cropped = cropped[:, ::-1]
-    return jitter_colours(cropped, generator)
+    return cropped[:, ::-1] if generator.random() < 0.5 else cropped
 
 
 def _random_crop(width: int, height: int, generator: np.random.Generator) -> tuple[float, float, float, float]:
