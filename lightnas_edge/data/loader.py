@@ -81,6 +81,10 @@ class Loader:
         full, rest = divmod(len(self._images), self._batch)
         return full + (1 if rest and not self._drop_last else 0)
 
+    def images_of(self, step: int) -> int:
+        """Images of a batch, all shares together."""
+        return min(self._batch, len(self._images) - step * self._batch)
+
     def order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Indices of the images in the order of an epoch."""
         if not self._shuffle:
@@ -104,10 +108,11 @@ class Loader:
             raise ValueError("the loader is closed")
         order = self.order(epoch)
         rank, world = self._share
-        self._plan.batches = [
+        shares = [
             [(epoch, int(index)) for index in order[step * self._batch : (step + 1) * self._batch][rank::world]]
             for step in range(start, len(self))
         ]
+        self._plan.batches = [share for share in shares if share]  # a last batch may have fewer images than processes
         try:
             for pixels, labels, faults in self._loader:
                 if faults:

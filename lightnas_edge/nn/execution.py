@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PRECISIONS = ("fp32", "bf16", "auto")  # that a user may ask for
 _TRIALS = 3  # timed steps of each combination, after one for warm-up
 _GAIN = 0.95  # a combination must take less than this share of the default's time to be chosen
 

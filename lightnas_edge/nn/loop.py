@@ -193,20 +193,22 @@ class TrainingLoop:
             save_checkpoint(self.checkpoint_path, common | state)
         self._saved = time.monotonic()
 
-    def estimate(self, steps: int, seconds: Callable[[], float]) -> None:
+    def estimate(self, steps: int, seconds: Callable[[], float], *, together: bool = False) -> None:
         """Send what the remaining steps will cost: their number, and time and memory unless they are few.
 
         Args:
             seconds: times a few steps, without a change to what is trained, and answers for all remaining ones.
+            together: all ranks time them, since their passes wait for each other; else the first one alone.
         """
-        if not steps or not self._ranks.first:
+        if not steps or not (self._ranks.first or together):
             return
         total_s = memory_mb = None
         if steps >= TIME_FROM_STEPS:
             with self.abandonable(), torch.random.fork_rng():
                 total_s = seconds()
             memory_mb = peak_memory_mb(self._device)
-        self._on_event({"kind": "estimate", "steps": steps, "seconds": total_s, "memory_mb": memory_mb})
+        if self._ranks.first:
+            self._on_event({"kind": "estimate", "steps": steps, "seconds": total_s, "memory_mb": memory_mb})
 
     def _save_or_stop(self, step: int, *, always: bool = False) -> None:
         stop, save = self._agree(step)

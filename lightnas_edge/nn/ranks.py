@@ -19,6 +19,7 @@ from torch import Tensor
 from lightnas_edge.errors import RunError
 
 _PATIENCE = timedelta(minutes=10)  # for a rank that does not answer: it may be reading a slow disk
+_LONG_PATIENCE = timedelta(days=14)  # for a rank that measures on a board
 
 
 class Ranks:
@@ -62,6 +63,11 @@ class Ranks:
     def wait(self) -> None:
         if self.world > 1:
             dist.barrier()
+
+    def wait_long(self) -> None:
+        """For a rank that works for hours alone, on a board; the time limit of messages does not hold."""
+        if self.world > 1:
+            dist.barrier(dist.new_group(backend="gloo", timeout=_LONG_PATIENCE))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lightnas_edge.errors import ConfigError
+from lightnas_edge.nn.execution import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,6 @@ SHARED, ENTANGLED, BLOCKWISE, LIGHTNAS = "shared", "entangled", "blockwise", "li
 METHODS = (SHARED, ENTANGLED, BLOCKWISE, LIGHTNAS)
 LOSSES, GRADIENTS = "losses", "gradients"
 EVIDENCE = (LOSSES, GRADIENTS)
-PRECISIONS = ("fp32", "bf16", "auto")
 
 
 @dataclass(frozen=True)
