@@ -135,6 +135,21 @@ def is_quiet() -> bool:
     return any(isinstance(handler, _ScreenHandler) and handler.level > logging.INFO for handler in handlers)
 
 
+@contextmanager
+def silent(hushed: bool = True) -> Iterator[None]:
+    """Errors alone reach the screen: of a process whose peer shows what both do."""
+    handlers = [each for each in logging.getLogger(_PACKAGES[0]).handlers if isinstance(each, _ScreenHandler)]
+    levels = [handler.level for handler in handlers]
+    if hushed:
+        for handler in handlers:
+            handler.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
+
+
 class _ScreenHandler(logging.Handler):
     def __init__(self, *, verbose: bool, quiet: bool) -> None:
         super().__init__(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)

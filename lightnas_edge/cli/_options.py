@@ -236,6 +236,20 @@ def add_image_copies(parser: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
+def add_accumulate(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--accumulate", type=count, default=1, metavar="N",
+        help="split a batch into N micro-batches and add their gradients, for less memory (default: 1)",
+    )  # fmt: skip
+
+
+def add_train_precision(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--train-precision", default="fp32", choices=("fp32", "bf16", "auto"),
+        help="of the arithmetic; auto takes the fastest in a short trial (default: fp32)",
+    )  # fmt: skip
+
+
 def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--device",

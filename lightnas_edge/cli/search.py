@@ -23,11 +23,13 @@ from lightnas_edge.cli._console import UsageError, info, ms, percent, print_json
 from lightnas_edge.cli._learning import learning_progress, read_data, tensorboard
 from lightnas_edge.cli._measuring import campaign_progress
 from lightnas_edge.cli._options import (
+    add_accumulate,
     add_classes,
     add_device,
     add_fresh,
     add_json,
     add_space,
+    add_train_precision,
     add_workers,
     count,
     positive,
@@ -110,10 +112,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument(
         "--batch-size", type=count, default=128, metavar="N", help="batch size of weight updates (default: 128)"
     )
-    group.add_argument(
-        "--accumulate", type=count, default=1, metavar="N",
-        help="split a batch into N micro-batches and add their gradients, for less memory (default: 1)",
-    )  # fmt: skip
+    add_accumulate(group)
     group.add_argument(
         "--architecture-batch-size",
         type=count,
@@ -139,10 +138,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--seed", type=whole, default=0, metavar="N", help="default: 0")
     add_workers(group)
     add_device(group)
-    group.add_argument(
-        "--train-precision", default="fp32", choices=("fp32", "bf16", "auto"),
-        help="of the arithmetic; auto takes the fastest in a short trial (default: fp32)",
-    )  # fmt: skip
+    add_train_precision(group)
     group.add_argument(
         "--tensorboard",
         action="store_true",
