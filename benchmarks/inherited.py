@@ -29,7 +29,14 @@ from lightnas_edge.predictor.counted import CountedPredictor
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, SearchConfig, run_search
 from lightnas_edge.space import Space, load_space
-from lightnas_edge.train import Initial, Teacher, TrainConfig, from_supernet, largest_of_supernet, train_architecture
+from lightnas_edge.train import (
+    Distillation,
+    Initial,
+    TrainConfig,
+    from_supernet,
+    largest_of_supernet,
+    train_architecture,
+)
 
 IMAGES = "cifar10_full/cifar10.tar"
 SPACES = {"nasbench-macro": 32, "lightnas": 64}  # pixels
@@ -81,7 +88,7 @@ def accuracies(folder: Path, name: str, seed: int, arguments: argparse.Namespace
     note(f"{name}, seed {seed}: searched in {time.monotonic() - began_s:.0f} s")
     data = images(folder / "images", space, seed)
     config = TrainConfig(epochs=arguments.epochs, batch=BATCH, seed=seed, device="cpu")
-    trainings: list[tuple[str, Initial | None, Teacher | None]] = [
+    trainings: list[tuple[str, Initial | None, Distillation | None]] = [
         (SCRATCH, None, None),
         (INHERITED, from_supernet(run), None),
     ]

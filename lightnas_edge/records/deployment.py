@@ -57,6 +57,7 @@ class TeacherRecord(Record):
     """The network that a training was distilled from."""
 
     name: Text
+    sha256: Sha256 | None = None  # of the file that its weights come from; null in records of older versions
     accuracy: Share  # top-1 on the validation images
     weight: Share  # of its answers in the loss; the labels have the rest
 

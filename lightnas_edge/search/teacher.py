@@ -1,4 +1,4 @@
-"""A network of the space that was trained before, as the teacher of a blockwise search."""
+"""A network that was trained before, as the teacher of a blockwise search or of another training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from lightnas_edge.errors import ArchitectureError, ModelError
-from lightnas_edge.files import sha256_of
 from lightnas_edge.nn import Network, Supernet
 from lightnas_edge.nn.blocks import STAND_ALONE, build_block
-from lightnas_edge.records.base import parse_json, read_bounded
+from lightnas_edge.nn.weights_file import read_weights
+from lightnas_edge.records.base import parse_json
 from lightnas_edge.records.plain_text import first_line
+from lightnas_edge.runs import Run
 from lightnas_edge.space import Architecture, Space
 
-_MAX_BYTES = 4 * 2**30
 _FORMAT = "weights of a network of this space, as `lightnas-edge train` writes them (RUN/train/weights.safetensors), are needed"
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # a supernet has those of the batch
 
@@ -41,33 +41,27 @@ def load_teacher(path: Path, space: Space, classes: Sequence[str]) -> Teacher:
 
     Args:
         path: a file, or a run with trained weights.
-        classes: of the images that the search sees.
+        classes: of the images that its answers are for.
 
     Raises:
         ModelError: no such file, of another space, or of other classes.
+        RunError: the run has no trained weights, or they are of another network than its own.
     """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load
-
     if path.is_dir():
-        path = path / "train" / "weights.safetensors"
-    content = read_bounded(path, error=ModelError, remedy=_FORMAT, max_bytes=_MAX_BYTES)
-    try:
-        weights = load(content)
-        with safe_open(str(path), "pt") as file:
-            text = (file.metadata() or {}).get("network", "{}")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as safetensors: {first_line(error)}", hint=_FORMAT) from error
-    described = parse_json(text, f"the description of the network in {path}", error=ModelError, remedy=_FORMAT)
+        path = Run.open(path).weights.path
+    file = read_weights(path, error=ModelError, remedy=_FORMAT)
+    described = parse_json(
+        file.description, f"the description of the network in {path}", error=ModelError, remedy=_FORMAT
+    )
     described = described if isinstance(described, dict) else {}
     known = described.pop("classes", None)
     if isinstance(known, list) and [str(each) for each in known] != list(classes):
         raise ModelError(
             f"the teacher in {path} was trained for {_few(known)}, the images have {_few(classes)}",
-            hint="train the teacher on the images of the search, or search on those of the teacher",
+            hint="train the teacher on the same images, or use those of the teacher",
         )
     space = space.with_classes(len(classes))
-    teacher = Teacher(_architecture(path, space, weights, described), weights, sha256_of(content))
+    teacher = Teacher(_architecture(path, space, file.weights, described), file.weights, file.sha256)
     _check(path, space, teacher)
     return teacher
 
@@ -103,7 +97,7 @@ def _architecture(
         shapes = {
             name.removeprefix(f"layers.{layer}."): tuple(tensor.shape)
             for name, tensor in weights.items()
-            if name.startswith(f"layers.{layer}.")
+            if name.startswith(f"layers.{layer}.") and not name.endswith(_STATISTICS)
         }
         fitting = [index for index in range(len(space.operators)) if _shapes(space, layer, index) == shapes]
         if not fitting:
@@ -118,7 +112,7 @@ def _architecture(
 def _shapes(space: Space, layer: int, index: int) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         block = build_block(space.at(layer, space.operators[index]), STAND_ALONE)
-    return {name: tuple(tensor.shape) for name, tensor in block.state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in block.state_dict().items() if not name.endswith(_STATISTICS)}
 
 
 def _check(path: Path, space: Space, teacher: Teacher) -> None:

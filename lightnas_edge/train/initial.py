@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightnas_edge.errors import RunError
 from lightnas_edge.files import sha256_of_file
 from lightnas_edge.nn import Fitted, Network, Supernet, estimate_statistics, fit_weights, pass_features_on, path_weights
+from lightnas_edge.nn.weights_file import read_weights
 from lightnas_edge.records.deployment import InitialWeights
-from lightnas_edge.records.plain_text import first_line
 from lightnas_edge.runs import Run
 from lightnas_edge.search import load_supernet
-from lightnas_edge.search.entangled_strategy import largest_path
-from lightnas_edge.space import Architecture, Space
 
 _NORM_OF_FEATURES = "head.linear_norm.weight"
+_FORMAT = "other forms run code when they are loaded and are not read; convert the weights first"
 STATISTICS_IMAGES = (
     512  # training images that the running statistics are estimated on, as the search does for candidates
 )
@@ -69,60 +68,18 @@ class Initial:
         )
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """A network that answers for the images of a training.
-
-    Args:
-        weight: of its answers in the loss.
-        identity: what a checkpoint belongs to.
-        build: makes it, on the CPU; batches of normalised training images are for its running statistics.
-    """
-
-    name: str
-    weight: float
-    identity: Mapping[str, str]
-    build: Callable[[Iterable[Tensor]], nn.Module]
-
-
 def from_supernet(run: Run) -> Initial:
     """The path of a run's network in the supernet of its search; of entangled weights, cuts of the largest operators.
 
     Raises:
         RunError: the run has no checkpoint of its search, or a damaged one.
     """
-    return _from_path(run, [int(index) for index in run.architecture.indices(run.space)])
+    return path_of_supernet(run, [int(index) for index in run.architecture.indices(run.space)])
 
 
 def default_initial(run: Run) -> Initial | None:
     """`from_supernet` where the run has the checkpoint of its search; None, random numbers, where it has none."""
     return None if run.search_checkpoint is None else from_supernet(run)
-
-
-def largest_of_supernet(run: Run, space: Space, weight: float) -> Teacher:
-    """The largest network of a run's space, with the weights of the supernet.
-
-    Args:
-        space: of the run, with the head of the classes that are trained.
-        weight: of its answers in the loss.
-
-    Raises:
-        RunError: as `from_supernet`; or these are other classes than those of the search.
-    """
-    indices = largest_path(run.space)
-    initial = _from_path(run, indices)
-    if space.classes != len(run.data.classes):
-        raise RunError(
-            f"the supernet of {run.folder} knows {len(run.data.classes)} classes and cannot teach {space.classes}",
-            hint="train without --distil, or on the classes of the search",
-        )
-
-    def build(batches: Iterable[Tensor]) -> nn.Module:
-        network = Network(space, Architecture.from_indices(space, indices))
-        initial.load_into(network, batches)
-        return network
-
-    return Teacher(f"the largest network of {space.name}, from {initial.name}", weight, initial.identity, build)
 
 
 def from_file(path: Path) -> Initial:
@@ -135,7 +92,7 @@ def from_file(path: Path) -> Initial:
         raise RunError(f"{path} does not exist, or is no file", hint="--init takes a file of safetensors")
 
     def load_into(network: Network, batches: Iterable[Tensor]) -> Begun:
-        fitted = fit_weights(network, _read(path))
+        fitted = fit_weights(network, read_weights(path, error=RunError, remedy=_FORMAT).weights)
         if not fitted.learned.taken:
             raise RunError(
                 f"no tensor of {path} fits the network by name and shape: {len(fitted.missing)} names are missing, "
@@ -150,7 +107,12 @@ def from_file(path: Path) -> Initial:
     return Initial("file", str(path), sha256_of_file(path), load_into)
 
 
-def _from_path(run: Run, indices: Sequence[int]) -> Initial:
+def path_of_supernet(run: Run, indices: Sequence[int]) -> Initial:
+    """As `from_supernet`, of any network of the space.
+
+    Args:
+        indices: L positions in `space.operators`.
+    """
     path = run.search_checkpoint
     if path is None:
         raise RunError(
@@ -180,17 +142,3 @@ def _supernet_of(run: Run, path: Path) -> Supernet:
 def _name_in(run: Run) -> str:
     """Of the checkpoint, from the folder of the run."""
     return "search/checkpoint.pt" if run.record.search is None else f"{run.record.search}/search/checkpoint.pt"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found: dict[str, Any] = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RunError(
-            f"{path} cannot be read as safetensors: {first_line(error)}",
-            hint="other forms run code when they are loaded and are not read; convert the weights first",
-        ) from error
-    return found

@@ -21,7 +21,8 @@ from lightnas_edge.records.quantisation import QuantisedTraining
 from lightnas_edge.runs import Run
 from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train.config import TrainConfig, fine_tuning_schedule
-from lightnas_edge.train.initial import Initial, Teacher
+from lightnas_edge.train.distillation import Distillation
+from lightnas_edge.train.initial import Initial
 from lightnas_edge.train.training import Event, Trained, Training
 
 _BEST_NOTE = "the best epoch is chosen on the validation images, as published: its accuracy is an optimistic estimate"
@@ -41,7 +42,7 @@ def train_network(
     config: TrainConfig,
     *,
     initial: Initial | None = None,
-    teacher: Teacher | None = None,
+    teacher: Distillation | None = None,
     resume: bool = True,
     on_event: Callable[[Event], None] | None = None,
 ) -> TrainResult:
@@ -72,7 +73,7 @@ def train_architecture(
     config: TrainConfig,
     *,
     initial: Initial | None = None,
-    teacher: Teacher | None = None,
+    teacher: Distillation | None = None,
     resume: bool = True,
     on_event: Callable[[Event], None] | None = None,
 ) -> tuple[TrainingRecord, bytes]:

@@ -26,7 +26,8 @@ from lightnas_edge.records.base import Record
 from lightnas_edge.records.deployment import InitialWeights, TeacherRecord
 from lightnas_edge.records.metrics import TrainingEpoch, TrainingStep
 from lightnas_edge.train.config import TrainConfig
-from lightnas_edge.train.initial import STATISTICS_IMAGES, Initial, Teacher
+from lightnas_edge.train.distillation import Distillation
+from lightnas_edge.train.initial import STATISTICS_IMAGES, Initial
 
 SCHEMA = 2
 Event = dict[str, Any]
@@ -71,7 +72,7 @@ class Training:
         identity: dict[str, Any],
         on_event: Callable[[Event], None],
         initial: Initial | None = None,
-        teacher: Teacher | None = None,
+        teacher: Distillation | None = None,
     ) -> None:
         self.data, self.config, self.on_event = data, config, on_event
         self.initial, self.teacher = initial, teacher
@@ -151,14 +152,16 @@ class Training:
         self.initial_record = initial.record(begun, accuracy)
         self.on_event({"kind": "initial", "record": self.initial_record})
 
-    def _call_teacher(self, teacher: Teacher) -> None:
+    def _call_teacher(self, teacher: Distillation) -> None:
         with torch.random.fork_rng():
             self.teaching = teacher.build(self._statistics_batches()).to(self.device).requires_grad_(False)
         self.teaching.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
         self.teaching.eval()
         if self.teacher_record is None:
             _, accuracy = score(self.teaching, self.validation_batches, self.device)
-            self.teacher_record = TeacherRecord(name=teacher.name, accuracy=accuracy, weight=teacher.weight)
+            self.teacher_record = TeacherRecord(
+                name=teacher.name, sha256=teacher.sha256, accuracy=accuracy, weight=teacher.weight
+            )
             self.on_event({"kind": "teacher", "record": self.teacher_record})
 
     def _statistics_batches(self) -> Iterator[Tensor]:

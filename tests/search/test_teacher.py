@@ -8,13 +8,16 @@ import torch
 from safetensors.torch import save_file
 
 from lightnas_edge.cli import main
-from lightnas_edge.errors import ConfigError, LightnasEdgeError, ModelError
+from lightnas_edge.errors import ConfigError, LightnasEdgeError, ModelError, StaleRecordError
 from lightnas_edge.nn import Network, Supernet, folded_path_weights
 from lightnas_edge.nn.checkpoint import load_checkpoint
+from lightnas_edge.runs import Run
 from lightnas_edge.search import add_budgets, load_teacher, run_search
 from lightnas_edge.search.state import SCHEMA
 from lightnas_edge.search.teacher import teach
 from lightnas_edge.space import Architecture
+from lightnas_edge.train import TrainConfig, train_network
+from tests import run_folders
 from tests.search.problems import CONFIG, SPACE, budget, data
 
 CLASSES = ("dark", "bright")
@@ -133,8 +136,30 @@ def test_a_file_that_holds_no_weights_is_named(tmp_path, content):
 
 
 def test_a_teacher_that_is_missing_is_named(tmp_path):
-    with pytest.raises(LightnasEdgeError, match=r"train.weights.safetensors does not exist"):
+    with pytest.raises(ModelError, match=r"none.safetensors does not exist"):
+        load_teacher(tmp_path / "none.safetensors", TWO, CLASSES)
+    with pytest.raises(LightnasEdgeError, match=r"run.json does not exist"):
         load_teacher(tmp_path, TWO, CLASSES)
+
+
+def test_a_run_teaches_with_the_weights_of_its_own_network_alone(tmp_path):
+    """Not with those of the network before, nor with a file that its record does not describe."""
+    images = data()
+    found = run_folders.find(
+        run_folders.begin(tmp_path / "run", SPACE, images.record), Architecture.from_indices(TWO, PATH)
+    )
+    trained = train_network(found, images, TrainConfig(epochs=1, batch=16, checkpoint_s=1e9))
+    assert load_teacher(tmp_path / "run", TWO, CLASSES).sha256 == trained.record.weights_sha256
+
+    content = trained.weights.read_bytes()
+    trained.weights.write_bytes(written(tmp_path).read_bytes())
+    with pytest.raises(StaleRecordError, match=r"not the file that result.json describes"):
+        load_teacher(tmp_path / "run", TWO, CLASSES)
+
+    trained.weights.write_bytes(content)
+    run_folders.find(Run.open(tmp_path / "run"), Architecture.from_indices(TWO, [0, 0, 0, 0]))
+    with pytest.raises(StaleRecordError, match="another architecture"):
+        load_teacher(tmp_path / "run", TWO, CLASSES)
 
 
 def test_only_the_blockwise_method_has_a_teacher_and_then_no_warm_up(capsys):
