@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -24,19 +28,39 @@ _TURNS = {
 }  # fmt: skip
 _FIRST_SIDEWAYS = 5  # orientations from here on swap width and height
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+_KEPT_BYTES = 2**25  # of memory for pixels that is used again
+
+Box = tuple[float, float, float, float]  # left, top, width, height
+Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class UnreadableImageError(Exception):
     """An image file that cannot be decoded; carries its path and the reason."""
 
 
+class _Memory(threading.local):
+    """Of decoded pixels, used again for every image: the kernel would map and unmap fresh memory of this size each time."""
+
+    levels: Levels = np.empty(0, np.uint8)
+
+    def of(self, size_bytes: int) -> Levels:
+        if size_bytes > _KEPT_BYTES:
+            return np.empty(size_bytes, np.uint8)
+        if len(self.levels) < size_bytes:
+            self.levels = np.empty(size_bytes, np.uint8)
+        return self.levels[:size_bytes]
+
+
+_memory = _Memory()
+
+
 class ShownImage:
     """An open image file as viewers show it. `size` is (width, height) after the EXIF orientation."""
 
-    def __init__(self, image: Image.Image) -> None:
+    def __init__(self, image: Image.Image, content: bytes) -> None:
         if image.format not in _REDUCED:
             image.load()  # TIFF files turn themselves here
-        self._image = image
+        self._image, self._content = image, content
         orientation = _orientation(image)
         self._turn = _TURNS.get(orientation)
         self._sideways = orientation >= _FIRST_SIDEWAYS and self._turn is not None
@@ -53,8 +77,63 @@ class ShownImage:
         rgb = _rgb(self._image)
         return rgb if self._turn is None else rgb.transpose(self._turn)
 
+    def levels(self, box: Box, least: tuple[int, int]) -> Levels:
+        """(H, W, 3 or 4), of which the fourth is undefined: a box of the image, at the resolution that `rgb` takes for `least`.
+
+        Its edges are whole pixels of that resolution. The memory is that of the next call in this thread.
+
+        Raises:
+            ValueError: as `rgb`.
+        """
+        whole = _decoded_directly(self._image, self._content, least) if self._turn is None else None
+        if whole is not None:
+            left, top, right, bottom = _edges(box, self.size, (whole.shape[1], whole.shape[0]))
+            return whole[top:bottom, left:right]
+        rgb = self.rgb(least)
+        part = rgb.crop(_edges(box, self.size, rgb.size))
+        content = np.frombuffer(part.tobytes("raw", "RGBX"), np.uint8)  # as Pillow keeps it
+        levels = _memory.of(len(content))
+        np.copyto(levels, content)
+        return levels.reshape(part.height, part.width, 4)
+
     def _as_shown(self, size: tuple[int, int]) -> tuple[int, int]:
         return (size[1], size[0]) if self._sideways else size
+
+
+def _edges(box: Box, size: tuple[int, int], decoded: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a box in an image that was decoded at another resolution; at least a pixel."""
+    across, down = decoded[0] / size[0], decoded[1] / size[1]
+    left, top = int(box[0] * across), int(box[1] * down)
+    right, bottom = round((box[0] + box[2]) * across), round((box[1] + box[3]) * down)
+    return left, top, max(left + 1, min(right, decoded[0])), max(top + 1, min(bottom, decoded[1]))
+
+
+def _decoded_directly(image: Image.Image, content: bytes, least: tuple[int, int]) -> Levels | None:
+    """(H, W, 3) of a JPEG file as Pillow decodes it, in less time; None where that is left to Pillow."""
+    if _decode_jpeg() is None or image.format != "JPEG" or image.mode != "RGB":
+        return None
+    width, height = image.size
+    fits = min(width // least[0], height // least[1])
+    part = next(
+        each for each in (8, 4, 2, 1) if each <= max(fits, 1)
+    )  # of the resolution, as `draft` of Pillow chooses it
+    width, height = math.ceil(width / part), math.ceil(height / part)
+    memory = _memory.of(3 * width * height)
+    try:
+        levels: Levels = _decode_jpeg()(content, "RGB", min_height=height, min_width=width, buffer=memory)
+    except ValueError:  # damaged, perhaps: Pillow tells what of
+        return None
+    return levels
+
+
+@cache
+def _decode_jpeg() -> Any:
+    """Of simplejpeg: the same library as Pillow's, into memory that is used again. None where it is not installed."""
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:
+        return None
+    return decode_jpeg
 
 
 @contextmanager
@@ -67,8 +146,9 @@ def open_image(path: Path) -> Iterator[ShownImage]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about one file; what matters is whether it is decoded
-            with Image.open(path, formats=_formats()) as image:
-                yield ShownImage(image)
+            content = path.read_bytes()
+            with Image.open(BytesIO(content), formats=_formats()) as image:
+                yield ShownImage(image, content)
     except Exception as error:  # decoders raise errors of many types for damaged files
         known = not isinstance(error, UnidentifiedImageError)
         reason = (str(error) or type(error).__name__) if known else "damaged, or in a format that is not read"
@@ -112,6 +192,9 @@ def _rgb(image: Image.Image) -> Image.Image:
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # a palette with transparency loses it silently otherwise, with a warning
+    if image.mode == "RGB":
+        image.load()  # `convert` would copy it
+        return image
     return image.convert("RGB")
 
 

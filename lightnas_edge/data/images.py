@@ -21,7 +21,7 @@ from PIL import Image
 
 from lightnas_edge.data.colour import Pixels, jitter_colours
 from lightnas_edge.data.copies import Copies
-from lightnas_edge.data.decoding import ShownImage, UnreadableImageError, open_image
+from lightnas_edge.data.decoding import Box, ShownImage, UnreadableImageError, open_image
 
 # Published search and training: RandomResizedCrop, flip, ColorJitter (LightNAS search_imagenet.py); torchvision's
 # defaults.
@@ -154,15 +154,13 @@ def _validation_view(image: ShownImage, size: int) -> Image.Image:
     return _cut(image, (left, top, side, side), size)
 
 
-def _flipped(
-    image: ShownImage, box: tuple[float, float, float, float], size: int, generator: np.random.Generator
-) -> Pixels:
+def _flipped(image: ShownImage, box: Box, size: int, generator: np.random.Generator) -> Pixels:
     """A crop of the image, flipped or not."""
     cropped = _resized(image, box, size)
     return cropped[:, ::-1] if generator.random() < 0.5 else cropped
 
 
-def _random_crop(width: int, height: int, generator: np.random.Generator) -> tuple[float, float, float, float]:
+def _random_crop(width: int, height: int, generator: np.random.Generator) -> Box:
     """(left, top, width, height): a random area and aspect; after ten misses the centre, as torchvision does.
 
     The area is at least `LEAST_CROP_PIXELS`, or all of a smaller image.
@@ -179,29 +177,23 @@ def _random_crop(width: int, height: int, generator: np.random.Generator) -> tup
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def _cut(image: ShownImage, box: tuple[float, float, float, float], size: int) -> Image.Image:
+def _cut(image: ShownImage, box: Box, size: int) -> Image.Image:
     """A box of the image as a square of `size`; JPEGs are decoded no larger than that needs."""
-    rgb, edges = _decoded(image, box, size)
+    left, top, w, h = box
+    rgb = image.rgb(least=_least(image, box, size))
+    across, down = rgb.width / image.size[0], rgb.height / image.size[1]
+    edges = (left * across, top * down, min((left + w) * across, rgb.width), min((top + h) * down, rgb.height))
     return rgb.resize((size, size), Image.Resampling.BILINEAR, box=edges)
 
 
-def _resized(image: ShownImage, box: tuple[float, float, float, float], size: int) -> Pixels:
+def _resized(image: ShownImage, box: Box, size: int) -> Pixels:
     """As `_cut`, faster; of an image that was decoded at a lower resolution, the edges are whole pixels of that resolution."""
-    rgb, edges = _decoded(image, box, size)
-    left, top = int(edges[0]), int(edges[1])
-    right, bottom = max(left + 1, round(edges[2])), max(top + 1, round(edges[3]))
-    part = torch.from_numpy(np.array(rgb.crop((left, top, right, bottom)))).permute(2, 0, 1).unsqueeze(0)
+    part = torch.from_numpy(image.levels(box, _least(image, box, size))).permute(2, 0, 1).unsqueeze(0)
     resized = F.interpolate(part, size=(size, size), mode="bilinear", antialias=True)
-    pixels: Pixels = resized[0].permute(1, 2, 0).numpy()
+    pixels: Pixels = resized[0, :3].permute(1, 2, 0).numpy()
     return pixels
 
 
-def _decoded(
-    image: ShownImage, box: tuple[float, float, float, float], size: int
-) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """The pixels, and the (left, top, right, bottom) of the box in them."""
-    width, height = image.size
-    left, top, w, h = box
-    rgb = image.rgb(least=(math.ceil(width * size / w), math.ceil(height * size / h)))
-    across, down = rgb.width / width, rgb.height / height
-    return rgb, (left * across, top * down, min((left + w) * across, rgb.width), min((top + h) * down, rgb.height))
+def _least(image: ShownImage, box: Box, size: int) -> tuple[int, int]:
+    """(width, height) of the image in which a box has at least the size."""
+    return math.ceil(image.size[0] * size / box[2]), math.ceil(image.size[1] * size / box[3])

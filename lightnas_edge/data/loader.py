@@ -26,10 +26,14 @@ _ORDER, _AUGMENTATION = 0, 1  # streams of randomness
 
 def normalise(pixels: Tensor) -> Tensor:
     """(N, S, S, 3) uint8 to (N, 3, S, S) float32 with ImageNet's mean and deviation, channels last in memory."""
-    x = pixels.permute(0, 3, 1, 2).float()
-    mean = torch.tensor(MEAN, device=x.device).reshape(1, 3, 1, 1) * 255
-    deviation = torch.tensor(STANDARD_DEVIATION, device=x.device).reshape(1, 3, 1, 1) * 255
-    return x.sub_(mean).div_(deviation)
+    number, height, width, channels = pixels.shape
+    rows = pixels.reshape(
+        number, height, width * channels
+    ).float()  # a loop over three channels would take twice the time
+    mean, deviation = (
+        255 * torch.tensor(each, device=rows.device).repeat(width) for each in (MEAN, STANDARD_DEVIATION)
+    )
+    return rows.sub_(mean).div_(deviation).reshape(pixels.shape).permute(0, 3, 1, 2)
 
 
 class Loader:

@@ -1,51 +1,15 @@
-"""Colours as Pillow changes them, and crops from smaller copies of large images."""
+"""Crops from smaller copies of large images."""
 
 import os
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image
 
-from lightnas_edge.data.colour import change_contrast, change_saturation, turn_hue
 from lightnas_edge.data.copies import Copies
 from lightnas_edge.data.images import FileImages
 
 SIDE = 16
-
-
-@pytest.fixture
-def picture():
-    generator = np.random.default_rng(0)
-    return generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-
-
-def changed(picture, change):
-    planes = picture.transpose(2, 0, 1).astype(np.float32)
-    change(planes, np.empty((8, *picture.shape[:2]), np.float32))
-    return planes.transpose(1, 2, 0)
-
-
-@pytest.mark.parametrize("factor", [0.6, 1.4])
-def test_contrast_and_saturation_are_those_of_pillow(picture, factor):
-    image, factor = Image.fromarray(picture), np.float32(factor)
-
-    contrast = changed(picture, lambda planes, rest: change_contrast(planes, factor))
-    saturation = changed(picture, lambda planes, rest: change_saturation(planes, factor, rest))
-
-    assert np.abs(contrast - np.asarray(ImageEnhance.Contrast(image).enhance(float(factor)))).max() <= 2
-    assert np.abs(saturation - np.asarray(ImageEnhance.Color(image).enhance(float(factor)))).max() <= 2
-
-
-@pytest.mark.parametrize("turn", [-0.1, -0.03, 0.0, 0.07, 0.1])
-def test_the_hue_is_turned_as_in_hsv(picture, turn):
-    import colorsys
-
-    found = changed(picture, lambda planes, rest: turn_hue(planes, turn, rest))
-
-    for row, column in [(0, 0), (3, 7), (20, 20), (39, 1)]:
-        hue, saturation, value = colorsys.rgb_to_hsv(*(picture[row, column] / 255))
-        expected = np.array(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)) * 255
-        assert found[row, column] == pytest.approx(expected, abs=0.01)
 
 
 @pytest.fixture
