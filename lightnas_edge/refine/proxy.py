@@ -21,6 +21,7 @@ from lightnas_edge.nn import Network
 from lightnas_edge.nn.device import choose_device
 from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train import TrainConfig
+from lightnas_edge.train.recipe import make_optimiser
 
 # Share of the steps whose losses are left out. Eight choices around a network of `tiny` on digits, 200 steps of 64, four
 # seeds: the spread between choices over the noise between seeds is 1.8 from the first step on, 2.3 from the hundredth
@@ -61,16 +62,7 @@ class TrainingLossSum:
             torch.manual_seed(seed)
             network = Network(space.with_classes(len(self.data.classes)), architecture).to(self.device).train()
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
-            decayed = [weight for weight in network.parameters() if weight.dim() > 1]
-            others = [weight for weight in network.parameters() if weight.dim() == 1]
-            optimiser = torch.optim.SGD(
-                [
-                    {"params": decayed, "weight_decay": self._recipe.weight_decay},
-                    {"params": others, "weight_decay": 0.0},
-                ],
-                momentum=self._recipe.momentum,
-                fused=True,
-            )
+            optimiser = make_optimiser(network, self._recipe)
             losses = []
             loader = self._loader(seed)
             for step in range(self.steps):

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from lightnas_edge.errors import ConfigError
+
+Optimiser = Literal["sgd", "adamw"]
+MAX_MAGNITUDE = 30  # of torchvision's RandAugment, which has 31 of them
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe of LightNAS train_imagenet.py (commit 2f0e1d1): ImageNet, 360 epochs, batch 1024, learning rate 0.5.
+    """By default the recipe of LightNAS train_imagenet.py (commit 2f0e1d1): ImageNet, 360 epochs, batch 1024, learning rate 0.5.
 
     Args:
         epochs: of the whole training.
         batch: images of a step.
-        lr: at the top of the schedule; None: as published for the batch, 0.5 * batch / 1024, at least 0.05.
+        lr: at the top of the schedule; None: as published for the batch, 0.5 * batch / 1024, at least 0.05; of AdamW 0.001 for a
+            batch of 1024 (DeiT, ConvNeXt), by the square root of the batch (timm).
         warmup_epochs: in which the learning rate rises from zero; None: 5 of 360 stretched to `epochs`, at least one.
-        seed: of the first weights and of dropout; that of order and augmentation belongs to the data.
+        weight_decay: none on biases and batch norm; None: 4e-5 as published, 0.05 with AdamW (DeiT, ConvNeXt).
+        seed: of the first weights, of dropout and of mixing; that of order and augmentation belongs to the data.
         augment: without it, images come as for validation.
         device: `auto`, `cpu` or `cuda`. Bit-identical resumption is promised on the CPU, with the same
             number of threads.
         checkpoint_s: seconds between checkpoints.
+        optimiser: `sgd` with momentum, or `adamw` with PyTorch's betas.
+        ema: decay of averaged weights; None: the weights of the last step are validated and kept.
+        mixup, cutmix: parameter of the beta distribution that shares are drawn from; with both, each step draws one of them.
+        randaugment: operations for an image, in place of colour jitter.
+        randaugment_magnitude: 0 to 30; None: 9.
     """
 
     epochs: int = 360
@@ -29,13 +40,19 @@ class TrainConfig:
     lr: float | None = None
     warmup_epochs: int | None = None
     momentum: float = 0.9
-    weight_decay: float = 4e-5  # none on biases and batch norm
+    weight_decay: float | None = None
     label_smoothing: float = 0.1
     clip_norm: float = 5.0
     augment: bool = True
     seed: int = 0
     device: str = "auto"
     checkpoint_s: float = 60.0
+    optimiser: Optimiser = "sgd"
+    ema: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
+    randaugment: int | None = None
+    randaugment_magnitude: int | None = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -45,14 +62,63 @@ class TrainConfig:
                 faults.append(f"{name}: expected at least {least}, found {value}")
         if self.lr is not None and not 0 < self.lr < math.inf:
             faults.append(f"lr: expected a number above 0, found {self.lr}")
+        faults += self._faults_of_recipe()
         if faults:
             raise ConfigError(
                 "the configuration of the training is invalid\n" + "\n".join(f"  {fault}" for fault in faults)
             )
 
+    def _faults_of_recipe(self) -> list[str]:
+        faults = []
+        if self.optimiser not in get_args(Optimiser):
+            faults.append(f"optimiser: expected one of {', '.join(get_args(Optimiser))}, found {self.optimiser!r}")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            faults.append(f"weight_decay: expected a number from 0 on, found {self.weight_decay}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            faults.append(f"ema: expected a number between 0 and 1, found {self.ema}")
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                faults.append(f"{name}: expected a number above 0, found {value}")
+        if self.randaugment is not None and self.randaugment < 1:
+            faults.append(f"randaugment: expected at least 1, found {self.randaugment}")
+        if self.randaugment_magnitude is not None:
+            if not 0 <= self.randaugment_magnitude <= MAX_MAGNITUDE:
+                faults.append(
+                    f"randaugment_magnitude: expected 0 to {MAX_MAGNITUDE}, found {self.randaugment_magnitude}"
+                )
+            if self.randaugment is None:
+                faults.append("randaugment_magnitude: belongs to randaugment, which is not set")
+        if self.randaugment is not None and not self.augment:
+            faults.append("randaugment: does not go without augmentation")
+        return faults
+
     @property
     def peak_lr(self) -> float:
-        return max(0.05, 0.5 * self.batch / 1024) if self.lr is None else self.lr
+        if self.lr is not None:
+            return self.lr
+        if self.optimiser == "adamw":
+            return 1e-3 * math.sqrt(self.batch / 1024)
+        return max(0.05, 0.5 * self.batch / 1024)
+
+    @property
+    def decay(self) -> float:
+        """Of the weights."""
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return 0.05 if self.optimiser == "adamw" else 4e-5
+
+    @property
+    def magnitude(self) -> int:
+        """Of RandAugment."""
+        return 9 if self.randaugment_magnitude is None else self.randaugment_magnitude
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """All fields, as a record has them: with the numbers that the defaults stand for."""
+        magnitude = None if self.randaugment is None else self.magnitude
+        chosen = {"lr": self.peak_lr, "weight_decay": self.decay, "randaugment_magnitude": magnitude}
+        return {**asdict(self), **chosen}
 
     def lr_at(self, progress: float) -> float:
         """Learning rate after `progress` epochs: a straight rise, then half a cosine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -140,7 +140,7 @@ def recorded(
         epochs=config.epochs,
         elapsed_s=trained.elapsed_s,
         note=_BEST_NOTE,
-        config=asdict(config),
+        config=config.resolved,
         initial=trained.initial,
         teacher=trained.teacher,
         quantised=quantised,
