@@ -23,7 +23,7 @@ from lightnas_edge.data.folders import (
     scan_images,
     shared_folders,
 )
-from lightnas_edge.data.images import ArrayImages, FileImages, Images, Policy, smaller_than
+from lightnas_edge.data.images import PIXELS, ArrayImages, FileImages, Images, Policy, smaller_than
 from lightnas_edge.data.loader import MEAN, STANDARD_DEVIATION, Loader, normalise
 from lightnas_edge.errors import DataError
 from lightnas_edge.records.run import DataRecord, Normalisation
@@ -100,6 +100,11 @@ class DataSet:
     def training_arrays(self, limit: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
         """(N, 3, S, S) as `validation_arrays`, of training images without augmentation."""
         return _arrays(self.train, limit)[0]
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """What a checkpoint of a search or a training depends on."""
+        return {"data": self.sha256, "data_seed": self.seed, "pixels": PIXELS}
 
     @property
     def record(self) -> DataRecord:

@@ -31,6 +31,9 @@ LEAST_CROP_PIXELS = 400.0
 CROP_ASPECT = (3 / 4, 4 / 3)
 RESIZE_RATIO = 256 / 224  # validation: shorter side to 256, centre 224
 
+# Raised whenever training images come out with other pixels: what was begun with others is not continued.
+PIXELS = 2
+
 Policy = Callable[[Pixels, np.random.Generator], Pixels]  # such as RandAugment, on a cropped image
 
 

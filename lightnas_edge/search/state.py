@@ -34,8 +34,8 @@ _STRATEGIES: dict[str, type[SearchStrategy]] = {
     BLOCKWISE: BlockwiseStrategy,
     LIGHTNAS: LightNasStrategy,
 }
-# Parts of the identity that shaped no weight: budgets that are added to a finished search may differ in them.
-_OF_BUDGETS = {"budgets", "predictors", "processes", "device", "two_sided"}
+# Parts of the identity in which budgets may differ that are added to a finished search: it trains no weight any more.
+_OF_BUDGETS = {"budgets", "predictors", "processes", "device", "two_sided", "pixels"}
 
 
 class SearchState:
@@ -192,8 +192,7 @@ def _identity(
     uniform = [[operator] * len(space.layers) for operator in range(len(space.operators))]
     return {
         "space": space.sha256,
-        "data": data.sha256,
-        "data_seed": data.seed,
+        **data.identity,
         "processes": ranks.world,
         "budgets": [
             {"name": budget.name, **{metric: float(target) for metric, target in budget.targets.items()}}

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from lightnas_edge.errors import RunError
 from lightnas_edge.nn.checkpoint import load_checkpoint
 from lightnas_edge.search.state import SCHEMA
 from tests.interruption import interrupt
@@ -63,3 +64,11 @@ def test_ctrl_c_ends_the_loading_of_a_batch(whole, tmp_path):
     search(tmp_path, config=SPLIT)
 
     assert_same(outcome(whole["shared"]), outcome(tmp_path))
+
+
+def test_a_search_is_not_continued_with_other_pixels(whole, monkeypatch):
+    """As after an update that augments differently; budgets can still be added, since nothing is trained for them."""
+    monkeypatch.setattr("lightnas_edge.data.dataset.PIXELS", 1000)
+
+    with pytest.raises(RunError, match=r"other settings\n  pixels: was \d+, now 1000"):
+        search(whole["shared"], config=SPLIT)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lightnas_edge.errors import RunError
 from lightnas_edge.nn.checkpoint import load_checkpoint
 from tests.interruption import interrupt
 from tests.train.test_train_network import CONFIG, left_behind, train
@@ -37,3 +38,11 @@ def test_ctrl_c_abandons_a_pass_and_loses_nothing(whole, tmp_path, at, saved):
     train(tmp_path, CONFIG)
 
     assert left_behind(whole) == left_behind(tmp_path)
+
+
+def test_a_training_is_not_continued_with_other_pixels(whole, monkeypatch):
+    """As after an update that augments differently."""
+    monkeypatch.setattr("lightnas_edge.data.dataset.PIXELS", 1000)
+
+    with pytest.raises(RunError, match=r"other settings\n  pixels: was \d+, now 1000"):
+        train(whole, CONFIG)
