@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from lightnas_edge.records.metrics import TrainingEpoch, TrainingStep
 from lightnas_edge.train.config import TrainConfig
 from lightnas_edge.train.distillation import Distillation
 from lightnas_edge.train.initial import STATISTICS_IMAGES, Initial
+from lightnas_edge.train.recipe import Averaged, Mixing, augmentation, make_optimiser
 
 SCHEMA = 2
 Event = dict[str, Any]
@@ -81,25 +82,21 @@ class Training:
         self.teacher_record: TeacherRecord | None = None
         self.device = choose_device(config.device)
         pin = self.device.type == "cuda"
-        self.train_batches = data.train_loader(config.batch, augment=config.augment, pin=pin)
+        self.policy = augmentation(config)
+        self.train_batches = data.train_loader(config.batch, augment=config.augment, policy=self.policy, pin=pin)
         self.validation_batches = data.validation_loader(config.batch, pin=pin)
         torch.manual_seed(config.seed)
         self.network = build().to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
-        decayed = [weight for weight in self.network.parameters() if weight.dim() > 1]
-        others = [weight for weight in self.network.parameters() if weight.dim() == 1]  # biases and batch norm
-        self.optimiser = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.peak_lr,
-            momentum=config.momentum,
-            fused=True,
-        )
+        self.optimiser = make_optimiser(self.network, config)
+        self.mixing = Mixing.of(config, len(data.classes))
+        self.averaged = None if config.ema is None else Averaged(self.network, config.ema)
         self.epoch, self.step = 0, 0  # what comes next
         self.totals = [0.0, 0.0, 0]  # loss * images, correct, images, of this epoch
         self.accuracies: list[float] = []  # on the validation images, by epoch
         self.best: dict[str, Tensor] = {}
         self.pending: list[tuple[Event, Tensor, Tensor, int]] = []
-        recipe = {name: value for name, value in asdict(config).items() if name != "checkpoint_s"}
+        recipe = {name: value for name, value in config.resolved.items() if name != "checkpoint_s"}
         self.loop = TrainingLoop(
             self,
             folder,
@@ -172,9 +169,11 @@ class Training:
     def _train_epoch(self) -> None:
         self.network.train()
         for pixels, labels in self.loop.steps(self.train_batches.batches(self.epoch, start=self.step)):
-            self._train_step(
-                normalise(pixels.to(self.device, non_blocking=True)), labels.to(self.device, non_blocking=True)
-            )
+            images = normalise(pixels.to(self.device, non_blocking=True))
+            labels = labels.to(self.device, non_blocking=True)
+            if self.mixing is not None:
+                images, labels = self.mixing(images, labels, epoch=self.epoch, step=self.step)
+            self._train_step(images, labels)
             self.step += 1
             self.loop.tick(self.step)
 
@@ -187,6 +186,8 @@ class Training:
             logits, loss = self._pass(self.network, images, labels)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimiser.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
         line = {
             "epoch": self.epoch,
             "step": self.step,
@@ -211,7 +212,7 @@ class Training:
         pixels, labels, wait_s = trial_batch(self.train_batches)
         images, labels = normalise(pixels.to(self.device, non_blocking=True)), labels.to(self.device, non_blocking=True)
         network = copy.deepcopy(self.network).train()
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=self.config.momentum)
+        optimiser = make_optimiser(network, self.config)
 
         def train() -> None:
             self._pass(network, images, labels)
@@ -245,7 +246,7 @@ class Training:
             validation_loss, accuracy = self._validate()
         self.accuracies.append(accuracy)
         if accuracy == max(self.accuracies) and self.accuracies.count(accuracy) == 1:  # of equals, the first
-            self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+            self.best = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
         loss, right, images = self.totals
         record = TrainingEpoch(
             epoch=self.epoch,
@@ -261,8 +262,13 @@ class Training:
         self.epoch, self.step = self.epoch + 1, 0
         self.loop.end_epoch(last=self.epoch == self.config.epochs)
 
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated and kept: the averaged weights where the recipe has them."""
+        return self.network if self.averaged is None else self.averaged.module
+
     def _validate(self) -> tuple[float, float]:
-        loss, accuracy = score(self.network, self.validation_batches, self.device)
+        loss, accuracy = score(self.judged, self.validation_batches, self.device)
         if not math.isfinite(loss):
             raise DivergedError(f"the validation loss became {loss} in epoch {self.epoch} of the training")
         return loss, accuracy
@@ -273,6 +279,7 @@ class Training:
             "step": self.step,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "best": self.best,
             "accuracies": self.accuracies,
             "totals": self.totals,
@@ -283,6 +290,8 @@ class Training:
     def _restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
         self.accuracies, self.totals = state["accuracies"], state["totals"]
         if state["initial"] is not None:
@@ -313,4 +322,7 @@ def _json_of(record: Record | None) -> dict[str, Any] | None:
 
 
 def _correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """() right answers; of a mixed image, the class of the larger share is right."""
+    if labels.dim() > 1:
+        labels = labels.argmax(-1)
     return (logits.detach().argmax(-1) == labels).sum().float()
