@@ -14,13 +14,14 @@ import numpy as np
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (S, S, 3)
 _Planes = np.ndarray[Any, np.dtype[np.float32]]  # (3, S, S), from 0 to TOP
-_Fine = np.ndarray[Any, np.dtype[np.int16]]  # likewise
+_Plane = np.ndarray[Any, np.dtype[np.float32]]  # (S, S)
+_Fine = np.ndarray[Any, np.dtype[np.int16]]  # (3, S, S), from 0 to TOP
 
 JITTER = 0.4  # brightness, contrast, saturation: factor from 0.6 to 1.4
 JITTER_HUE = 0.1  # of the full circle
 PARTS = 32  # of a level; the sums of the hue's formula reach four times the top and fit into 16 bits
 TOP = 255 * PARTS
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts to grey
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow converts to grey
 _SEXTANTS = 6  # of the circle of hues
 
 
@@ -36,10 +37,10 @@ class _Scratch(threading.local):
     def fit(self, height: int, width: int) -> None:
         self.shape = height, width
         self.fine = np.empty((3, *self.shape), np.int16)
-        memory = np.empty((5, *self.shape), np.float32)
-        self.image, self.rest = memory[:3], memory[3:]
-        self.hue = memory.reshape(-1).view(np.int16).reshape(10, *self.shape)[:8]
-        self.levels = memory.reshape(-1).view(np.uint8).reshape(20, *self.shape)[:3]
+        memory = np.empty((4, *self.shape), np.float32)
+        self.image, self.grey = memory[:3], memory[3]
+        self.hue = memory.reshape(-1).view(np.int16).reshape(8, *self.shape)
+        self.levels = memory.reshape(-1).view(np.uint8).reshape(16, *self.shape)[:3]
 
 
 _scratch = _Scratch()
@@ -60,7 +61,7 @@ def jitter_colours(pixels: Pixels, generator: np.random.Generator) -> Pixels:
         elif change == 1:
             change_contrast(image, factors[1])
         elif change == 2:
-            change_saturation(image, factors[2], _scratch.rest)
+            change_saturation(image, factors[2], _scratch.grey)
         else:
             np.copyto(fine, image, casting="unsafe")
             turn_hue(fine, turn, _scratch.hue)
@@ -98,19 +99,16 @@ def _clip(image: _Planes, factor: np.float32) -> None:
 
 def change_contrast(image: _Planes, factor: np.float32) -> None:
     """Away from the mean grey, a whole level as in Pillow."""
-    level = round(float(_LUMA @ image.mean(axis=(1, 2))) / PARTS)
+    totals = np.einsum("cn->c", image.reshape(3, -1))
+    level = round(float(_LUMA @ totals) / image[0].size / PARTS)
     image *= factor
     image += np.float32(level * PARTS) * (1 - factor)
     _clip(image, factor)
 
 
-def change_saturation(image: _Planes, factor: np.float32, scratch: _Planes) -> None:
+def change_saturation(image: _Planes, factor: np.float32, grey: _Plane) -> None:
     """Away from the grey of each pixel."""
-    grey, part = scratch
-    np.multiply(image[0], _LUMA[0] * (1 - factor), out=grey)
-    for channel in (1, 2):
-        np.multiply(image[channel], _LUMA[channel] * (1 - factor), out=part)
-        grey += part
+    np.einsum("c,cn->n", _LUMA * (1 - factor), image.reshape(3, -1), out=grey.reshape(-1))
     image *= factor
     image += grey
     _clip(image, factor)
