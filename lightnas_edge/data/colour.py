@@ -19,7 +19,7 @@ _Fine = np.ndarray[Any, np.dtype[np.int16]]  # (3, S, S), from 0 to TOP
 
 JITTER = 0.4  # brightness, contrast, saturation: factor from 0.6 to 1.4
 JITTER_HUE = 0.1  # of the full circle
-PARTS = 32  # of a level; the sums of the hue's formula reach four times the top and fit into 16 bits
+PARTS = 32  # of a level; what the hue's formula adds up stays below three times the top, and fits into 16 bits
 TOP = 255 * PARTS
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow converts to grey
 _SEXTANTS = 6  # of the circle of hues
@@ -39,7 +39,7 @@ class _Scratch(threading.local):
         self.fine = np.empty((3, *self.shape), np.int16)
         memory = np.empty((4, *self.shape), np.float32)
         self.image, self.grey = memory[:3], memory[3]
-        self.hue = memory.reshape(-1).view(np.int16).reshape(8, *self.shape)
+        self.hue = memory.reshape(-1).view(np.int16).reshape(8, *self.shape)[:7]
         self.levels = memory.reshape(-1).view(np.uint8).reshape(16, *self.shape)[:3]
 
 
@@ -117,34 +117,31 @@ def change_saturation(image: _Planes, factor: np.float32, grey: _Plane) -> None:
 def turn_hue(image: _Fine, turn: float, scratch: _Fine) -> None:
     """Turn the hue of every pixel, with its value and chroma as they are (HSV).
 
-    A channel is `low + clip(2 C - |C x|, 0, C)`, with C the chroma and x the distance of the hue from that of the channel in sextants.
-    In terms of the pixel itself `|C x|` is `sum + top - 2 low - 2 channel`, and x is above zero where the next channel is above
-    the one before. So no pixel has to be asked which of its channels is the largest.
+    With the largest, middle and smallest channel of a pixel, any of its channels becomes `2 channel - middle -+ chroma * turn`, kept between the
+    smallest and the largest; the turn is in sextants and subtracted where the next channel is above the one before. The middle
+    channel moves, until it reaches one of the others and that one moves on. So no pixel has to be asked which of its channels is the largest.
 
     Args:
         turn: of the full circle; less than a sextant.
     """
-    top, low, base, ceiling, shift, *signs = scratch
+    top, middle, low, *shifts = scratch
     red, green, blue = image
-    np.maximum(red, green, out=top)
-    np.maximum(top, blue, out=top)
     np.minimum(red, green, out=low)
+    np.maximum(red, green, out=top)
+    np.minimum(top, blue, out=middle)
+    np.maximum(middle, low, out=middle)
     np.minimum(low, blue, out=low)
-    np.subtract(top, low, out=shift)
-    np.add(top, shift, out=ceiling)  # low + 2 C
-    np.subtract(shift, low, out=base)  # top - 2 low
-    for channel in image:
-        base += channel
-    np.multiply(shift, np.float32(turn * _SEXTANTS), out=shift, casting="unsafe")
-    for sign, (after, before) in zip(signs, ((green, blue), (blue, red), (red, green)), strict=True):
-        np.subtract(after, before, out=sign)
-        np.sign(sign, out=sign)
-        sign *= shift
-    for channel, sign in zip(image, signs, strict=True):
-        channel *= np.int16(-2)
-        channel += base
-        channel += sign
-        np.abs(channel, out=channel)
-        np.subtract(ceiling, channel, out=channel)
+    np.maximum(top, blue, out=top)
+    chroma = shifts.pop()
+    np.subtract(top, low, out=chroma)
+    np.multiply(chroma, np.float32(turn * _SEXTANTS), out=chroma, casting="unsafe")
+    for shift, (after, before) in zip(shifts, ((green, blue), (blue, red), (red, green)), strict=True):
+        np.subtract(after, before, out=shift)
+        np.sign(shift, out=shift)
+        shift *= chroma
+    for channel, shift in zip(image, shifts, strict=True):
+        channel += channel
+        channel -= middle
+        channel -= shift
         np.maximum(channel, low, out=channel)
         np.minimum(channel, top, out=channel)
