@@ -59,14 +59,14 @@ def _batches(kind: str, folder: Path) -> Callable[[int], Iterator[Any]]:
 
 
 def _by_pillow(batches: Callable[[int], Iterator[Any]], epoch: int) -> Iterator[Any]:
-    from lightnas_edge.data import decoding
+    from lightnas_edge.data import direct_jpeg
 
-    usual = decoding._decode_jpeg
-    decoding._decode_jpeg = lambda: None  # type: ignore[assignment]
+    usual = direct_jpeg.simplejpeg
+    direct_jpeg.simplejpeg = lambda: None  # type: ignore[assignment]
     try:
         yield from batches(epoch)
     finally:
-        decoding._decode_jpeg = usual
+        direct_jpeg.simplejpeg = usual
 
 
 def _of_torchvision(folder: Path, *, training: bool) -> Callable[[int], Iterator[Any]]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from lightnas_edge.data import direct_jpeg
+from lightnas_edge.data.direct_jpeg import Levels
 
 DECODING = "the first frame, turned upright by its EXIF orientation; 16-bit grey divided by 257; converted to 8-bit RGB"
 # Photographs and data sets. Pillow reads more; some of it by starting other programs.
@@ -31,7 +32,6 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 _KEPT_BYTES = 2**25  # of memory for pixels that is used again
 
 Box = tuple[float, float, float, float]  # left, top, width, height
-Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class UnreadableImageError(Exception):
@@ -55,16 +55,27 @@ _memory = _Memory()
 
 
 class ShownImage:
-    """An open image file as viewers show it. `size` is (width, height) after the EXIF orientation."""
+    """An image file as viewers show it. `size` is (width, height) after the EXIF orientation."""
 
-    def __init__(self, image: Image.Image, content: bytes) -> None:
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._stored_size = direct_jpeg.size_as_stored(content)  # then Pillow is not needed for levels
+        self.size = self._stored_size or self._as_shown(self._image.size)
+
+    @cached_property
+    def _image(self) -> Image.Image:
+        image = Image.open(BytesIO(self._content), formats=_formats())
         if image.format not in _REDUCED:
             image.load()  # TIFF files turn themselves here
-        self._image, self._content = image, content
-        orientation = _orientation(image)
-        self._turn = _TURNS.get(orientation)
-        self._sideways = orientation >= _FIRST_SIDEWAYS and self._turn is not None
-        self.size = self._as_shown(image.size)
+        return image
+
+    @cached_property
+    def _orientation(self) -> int:
+        return _orientation(self._image)
+
+    @property
+    def _turn(self) -> Image.Transpose | None:
+        return _TURNS.get(self._orientation)
 
     def rgb(self, least: tuple[int, int] | None = None) -> Image.Image:
         """The pixels; JPEG files in a lower resolution that has at least `least` (width, height), where that is given.
@@ -85,7 +96,7 @@ class ShownImage:
         Raises:
             ValueError: as `rgb`.
         """
-        whole = _decoded_directly(self._image, self._content, least) if self._turn is None else None
+        whole = self._decoded_directly(least)
         if whole is not None:
             left, top, right, bottom = _edges(box, self.size, (whole.shape[1], whole.shape[0]))
             return whole[top:bottom, left:right]
@@ -96,8 +107,20 @@ class ShownImage:
         np.copyto(levels, content)
         return levels.reshape(part.height, part.width, 4)
 
+    def _decoded_directly(self, least: tuple[int, int]) -> Levels | None:
+        if self._stored_size is None and not (
+            direct_jpeg.simplejpeg()
+            and self._image.format == "JPEG"
+            and self._image.mode == "RGB"
+            and self._turn is None
+        ):
+            return None
+        width, height = direct_jpeg.decoded_size(self.size, least)
+        return direct_jpeg.decode(self._content, self.size, least, _memory.of(3 * width * height))
+
     def _as_shown(self, size: tuple[int, int]) -> tuple[int, int]:
-        return (size[1], size[0]) if self._sideways else size
+        sideways = self._turn is not None and self._orientation >= _FIRST_SIDEWAYS
+        return (size[1], size[0]) if sideways else size
 
 
 def _edges(box: Box, size: tuple[int, int], decoded: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -106,34 +129,6 @@ def _edges(box: Box, size: tuple[int, int], decoded: tuple[int, int]) -> tuple[i
     left, top = int(box[0] * across), int(box[1] * down)
     right, bottom = round((box[0] + box[2]) * across), round((box[1] + box[3]) * down)
     return left, top, max(left + 1, min(right, decoded[0])), max(top + 1, min(bottom, decoded[1]))
-
-
-def _decoded_directly(image: Image.Image, content: bytes, least: tuple[int, int]) -> Levels | None:
-    """(H, W, 3) of a JPEG file as Pillow decodes it, in less time; None where that is left to Pillow."""
-    if _decode_jpeg() is None or image.format != "JPEG" or image.mode != "RGB":
-        return None
-    width, height = image.size
-    fits = min(width // least[0], height // least[1])
-    part = next(
-        each for each in (8, 4, 2, 1) if each <= max(fits, 1)
-    )  # of the resolution, as `draft` of Pillow chooses it
-    width, height = math.ceil(width / part), math.ceil(height / part)
-    memory = _memory.of(3 * width * height)
-    try:
-        levels: Levels = _decode_jpeg()(content, "RGB", min_height=height, min_width=width, buffer=memory)
-    except ValueError:  # damaged, perhaps: Pillow tells what of
-        return None
-    return levels
-
-
-@cache
-def _decode_jpeg() -> Any:
-    """Of simplejpeg: the same library as Pillow's, into memory that is used again. None where it is not installed."""
-    try:
-        from simplejpeg import decode_jpeg
-    except ImportError:
-        return None
-    return decode_jpeg
 
 
 @contextmanager
@@ -146,9 +141,7 @@ def open_image(path: Path) -> Iterator[ShownImage]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about one file; what matters is whether it is decoded
-            content = path.read_bytes()
-            with Image.open(BytesIO(content), formats=_formats()) as image:
-                yield ShownImage(image, content)
+            yield ShownImage(path.read_bytes())
     except Exception as error:  # decoders raise errors of many types for damaged files
         known = not isinstance(error, UnidentifiedImageError)
         reason = (str(error) or type(error).__name__) if known else "damaged, or in a format that is not read"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightnas_edge.data import decoding
+from lightnas_edge.data import direct_jpeg
 from lightnas_edge.data.decoding import UnreadableImageError, open_image
 from lightnas_edge.data.images import FileImages
 
@@ -26,7 +26,7 @@ def crops(path, size):
 
 def with_and_without(path, size, monkeypatch):
     found = crops(path, size)
-    monkeypatch.setattr(decoding, "_decode_jpeg", lambda: None)
+    monkeypatch.setattr(direct_jpeg, "simplejpeg", lambda: None)
     return found, crops(path, size)
 
 
@@ -46,15 +46,44 @@ def test_pixels_are_those_of_pillow(picture, form, size, tmp_path, monkeypatch):
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK", "turned"])
-def test_other_files_are_left_to_pillow(picture, mode, tmp_path, monkeypatch):
-    exif = Image.Exif()
-    exif[0x0112] = 6 if mode == "turned" else 1
-    (picture if mode == "turned" else picture.convert(mode)).save(tmp_path / "x.jpg", exif=exif)
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return {"exif": tags}
+
+
+XMP = {"xmp": b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="6"/>'}
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "size"),
+    [
+        ("L", {}, (403, 301)),
+        ("CMYK", {}, (403, 301)),
+        ("RGB", exif(1), (403, 301)),
+        ("RGB", exif(6), (301, 403)),
+        ("RGB", XMP, (301, 403)),
+        ("RGB", {"format": "MPO", "save_all": True, "append_images": [Image.new("RGB", (40, 30))]}, (403, 301)),
+    ],
+    ids=["grey", "CMYK", "upright", "turned", "turned in XMP", "of two images"],
+)
+def test_other_files_are_read_as_by_pillow(picture, mode, form, size, tmp_path, monkeypatch):
+    picture.convert(mode).save(tmp_path / "x.jpg", **form)
+    with open_image(tmp_path / "x.jpg") as image:
+        assert image.size == size
 
     found, expected = with_and_without(tmp_path / "x.jpg", 32, monkeypatch)
 
     assert np.array_equal(found, expected)
+
+
+def test_a_file_that_ends_anywhere_is_named_and_no_other_error(picture, tmp_path):
+    picture.save(tmp_path / "x.jpg")
+    content = (tmp_path / "x.jpg").read_bytes()
+    for length in (0, 1, 2, 3, 5, 11, 21, 100, 300, 600, 700):
+        (tmp_path / "x.jpg").write_bytes(content[:length])
+        with pytest.raises(UnreadableImageError, match=r"x\.jpg: "):
+            crops(tmp_path / "x.jpg", 32)
 
 
 def test_a_damaged_file_is_named_with_pillows_reason(picture, tmp_path):
