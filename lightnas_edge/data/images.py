@@ -1,4 +1,4 @@
-"""One image at a time: cropping and resizing, then colour (colour.py). Runs in worker processes: Pillow, numpy, and one function of torch.
+"""One image at a time: cropping and resizing, then colour (colour.py). Runs in worker processes: decoding.py, numpy, and one function of torch.
 
 Why Pillow decodes: torchvision cannot be imported next to every build of torch, and kornia was slower for the colours. Crops for training are resized
 by torch, which does for 8-bit images what Pillow does (antialiased bilinear, differences of one level) in vector instructions.
