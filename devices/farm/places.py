@@ -1,4 +1,4 @@
-"""A place of labgrid: reserved for as long as a command runs."""
+"""Places of labgrid: reserved for as long as a command runs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ COORDINATOR = "127.0.0.1:20408"  # labgrid's default
 _END_S = 10.0  # of the holder: it cancels the reservation meanwhile
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9_.-]+")  # as labgrid's filters
 _LONGEST_LINE = 65536
+Tags = tuple[str, ...]  # "board=agx-orin"
 Holders = Sequence[tuple[str, str]]  # (place, who holds it)
 
 
@@ -40,7 +41,7 @@ def coordinator_address() -> str:
     return os.environ.get("LG_COORDINATOR") or COORDINATOR
 
 
-def tags_of(text: str) -> tuple[str, ...]:
+def tags_of(text: str) -> Tags:
     """`board=agx-orin,jetpack=6` as tags that a place must have.
 
     Raises:
@@ -54,24 +55,29 @@ def tags_of(text: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def reserved(
-    tags: Sequence[str], *, on_waiting: Callable[[Holders], None], on_lost: Callable[[str], None]
-) -> Iterator[Place]:
-    """A place with these tags, once there is a free one.
+    wanted: Sequence[Tags],
+    *,
+    on_waiting: Callable[[Tags, Holders], None],
+    on_given_back: Callable[[Sequence[str]], None],
+    on_lost: Callable[[Tags, str], None],
+) -> Iterator[tuple[Place, ...]]:
+    """Places with these tags, one for each, once all of them are free at the same time.
 
     Args:
         on_waiting: called when the places that fit are held by others, and again when that changes.
-        on_lost: called from another thread with the reason, when the coordinator no longer knows the reservation.
+        on_given_back: called with places that others may take while this command waits for the rest.
+        on_lost: called from another thread with the reason, when the coordinator no longer knows a reservation.
 
     Raises:
-        PlaceError: labgrid is missing, its coordinator does not answer, or no place fits.
+        PlaceError: labgrid is missing, its coordinator does not answer, or too few places fit.
     """
-    with _holder(["hold", coordinator_address(), *tags]) as (holder, log):
-        place = _wait(holder, log, on_waiting)
+    with _holder(["hold", coordinator_address(), *map(",".join, wanted)]) as (holder, log):
+        places = _wait(holder, log, on_waiting, on_given_back)
         ending = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(holder, on_lost, ending), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(holder, wanted, on_lost, ending), daemon=True)
         watcher.start()
         try:
-            yield place
+            yield places
         finally:
             ending.set()
             _end(holder)
@@ -121,15 +127,25 @@ def _place_of_packages() -> Path:
     return Path(__file__).resolve().parent.parent.parent
 
 
-def _wait(holder: subprocess.Popen[str], log: IO[str], on_waiting: Callable[[Holders], None]) -> Place:
+def _wait(
+    holder: subprocess.Popen[str],
+    log: IO[str],
+    on_waiting: Callable[[Tags, Holders], None],
+    on_given_back: Callable[[Sequence[str]], None],
+) -> tuple[Place, ...]:
     while True:
         said = _next(holder, log)
         if said["state"] == "reserved":
-            return Place(clean_text(str(said["place"]), 200), _host(said))
+            return tuple(Place(clean_text(str(each["place"]), 200), _host(each)) for each in said["places"])
         if said["state"] == "waiting":
-            on_waiting([(clean_text(place, 200), clean_text(who, 200)) for place, who in said["holders"]])
+            holders = [(clean_text(place, 200), clean_text(who, 200)) for place, who in said["holders"]]
+            on_waiting(tags_of(said["wanted"]), holders)
+        elif said["state"] == "given back":
+            on_given_back([clean_text(place, 200) for place in said["places"]])
         else:
-            raise PlaceError(f"the reservation was lost while waiting: {clean_text(str(said.get('reason')), 500)}")
+            raise PlaceError(
+                f"the reservation of {said['wanted']} was lost while waiting: {clean_text(str(said['reason']), 500)}"
+            )
 
 
 def _next(holder: subprocess.Popen[str], log: IO[str]) -> dict[str, Any]:
@@ -149,12 +165,18 @@ def _next(holder: subprocess.Popen[str], log: IO[str]) -> dict[str, Any]:
     return said
 
 
-def _watch(holder: subprocess.Popen[str], on_lost: Callable[[str], None], ending: threading.Event) -> None:
+def _watch(
+    holder: subprocess.Popen[str], wanted: Sequence[Tags], on_lost: Callable[[Tags, str], None], ending: threading.Event
+) -> None:
     assert holder.stdout is not None
     line = holder.stdout.readline(_LONGEST_LINE)
-    if not ending.is_set():
-        reason = json.loads(line).get("reason") if line else "the process that held it has ended"
-        on_lost(clean_text(str(reason), 500))
+    if ending.is_set():
+        return
+    if not line:
+        on_lost(tuple(tag for tags in wanted for tag in tags), "the process that held it has ended")
+        return
+    said = json.loads(line)
+    on_lost(tags_of(said["wanted"]), clean_text(str(said["reason"]), 500))
 
 
 def _host(said: dict[str, Any]) -> str:

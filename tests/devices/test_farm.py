@@ -27,18 +27,24 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 BIN = Path(sys.executable).parent
-# A command that reserves a place, says so, and would hold it for an hour.
+# A command that reserves places, says so, and holds them for some time.
 CLIENT = """
-import time
+import sys, time
 from devices import farm
-with farm.reserved(("board=agx-orin",), on_waiting=print, on_lost=print) as place:
-    print(place.name, flush=True)
-    time.sleep(3600)
+def say(*words):
+    print(*words, flush=True)
+wanted = [farm.tags_of(text) for text in sys.argv[2:]]
+with farm.reserved(wanted, on_waiting=say, on_given_back=say, on_lost=say) as places:
+    say(*(place.name for place in places))
+    time.sleep(float(sys.argv[1]))
 """
 
 
 class Farm:
-    """A coordinator with the places `orin-1`, whose board has the address 127.0.0.1:2222, and `orin-2`, which has no board yet."""
+    """A coordinator with the places `orin-1`, whose board has the address 127.0.0.1:2222, and `orin-2`, which has no board yet.
+
+    `pair-1` and `pair-2` are for commands that want two boards.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -49,12 +55,18 @@ class Farm:
                 "aliases": [], "comment": "", "tags": {"board": board}, "created": 0.0, "changed": 0.0,
                 "matches": [{"exporter": exporter, "group": "board", "cls": "NetworkService"}],
             }
-            for name, board, exporter in (("orin-1", "agx-orin", "exporter-1"), ("orin-2", "real", "exporter-2"))
+            for name, board, exporter in (
+                ("orin-1", "agx-orin", "exporter-1"), ("orin-2", "real", "exporter-2"),
+                ("pair-1", "pair", "exporter-pair-1"), ("pair-2", "pair", "exporter-pair-2"),
+            )
         }  # fmt: skip
         (folder / "places.yaml").write_text(json.dumps(places))  # JSON is YAML
         self.processes = [self.start("labgrid-coordinator", "-l", self.coordinator)]
         wait_for(self.listens, "the coordinator to listen")
         self.export("exporter-1", {"address": "127.0.0.1", "username": "someone", "port": 2222})
+        for number in (1, 2):
+            service = {"address": "127.0.0.1", "username": "someone", "port": 2300 + number}
+            self.export(f"exporter-pair-{number}", service)
 
     def start(self, program, *arguments):
         with (self.folder / "log").open("ab") as log:
@@ -101,17 +113,26 @@ def here(shared_farm, tmp_path, monkeypatch):
     return shared_farm
 
 
-def reserved(*tags, said=None, lost=None):
+def reserved(*wanted, said=None, given_back=None, lost=None):
+    """`said`, `given_back` and `lost` collect what is reported."""
+
+    def into(found):
+        return lambda *what: None if found is None else found.append(what[-1])
+
     return farm.reserved(
-        tags or ("board=agx-orin",), on_waiting=(said if said is not None else []).append,
-        on_lost=(lost if lost is not None else []).append,
+        [farm.tags_of(text) for text in wanted or ("board=agx-orin",)],
+        on_waiting=into(said), on_given_back=into(given_back), on_lost=into(lost),
     )  # fmt: skip
+
+
+def started(*wanted, holds_s=3600.0):
+    return subprocess.Popen([sys.executable, "-c", CLIENT, str(holds_s), *wanted], stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
 def client():
     """A command that holds the place, and the process that holds the reservation for it."""
-    command = subprocess.Popen([sys.executable, "-c", CLIENT], stdout=subprocess.PIPE, text=True)
+    command = started("board=agx-orin")
     assert command.stdout.readline() == "orin-1\n"
     children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
     (holder,) = [int(pid) for pid in children if b"devices.farm.holder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -129,7 +150,7 @@ def test_a_second_command_waits_and_is_told_who_holds_the_place():
         with reserved(said=said):
             got.set()
 
-    with reserved() as place:
+    with reserved() as (place,):
         assert (place.name, place.host) == ("orin-1", "someone@127.0.0.1:2222")
         waiting = threading.Thread(target=second)
         waiting.start()
@@ -139,6 +160,67 @@ def test_a_second_command_waits_and_is_told_who_holds_the_place():
         assert name == "orin-1" and "/" in who  # labgrid names a user HOST/USER
     waiting.join(60)
     assert got.is_set()
+
+
+def test_a_command_that_waits_for_its_second_place_gives_the_first_to_whoever_waits_for_it():
+    """Else two commands that hold one place each, and want the other's, wait for ever."""
+    said, given_back, got = [], [], threading.Event()
+
+    def both():
+        with reserved("name=pair-1", "name=pair-2", said=said, given_back=given_back):
+            got.set()
+
+    with reserved("name=pair-2"):
+        waiting = threading.Thread(target=both)
+        waiting.start()
+        wait_for(lambda: any(said), "the command to say who holds its second place")
+        with reserved("name=pair-1"):
+            assert given_back == [["pair-1"]]
+        assert not got.is_set()
+    waiting.join(100)
+
+    assert got.is_set()
+    assert next(holders for holders in said if holders)[0][0] == "pair-2"  # not the place that it holds itself
+
+
+def test_two_commands_that_hold_what_the_other_wants_both_finish():
+    """Made on purpose: pair-1 goes from the first to the second, then pair-2 to the first, who has waited longer."""
+    with reserved("name=pair-2"):
+        one = started("name=pair-1", "name=pair-2", holds_s=0.1)
+        assert "pair-2" in one.stdout.readline()  # it holds pair-1
+        two = started("name=pair-2", "name=pair-1", holds_s=0.1)
+        assert "pair-2" in two.stdout.readline()  # it waits for both
+        assert one.stdout.readline() == "['pair-1']\n"  # given to the second one
+
+    last = [command.communicate(timeout=120)[0].splitlines()[-1] for command in (one, two)]
+    assert last == ["pair-1 pair-2", "pair-2 pair-1"]
+    assert (one.returncode, two.returncode) == (0, 0)
+
+
+def test_many_commands_with_the_same_tags_take_turns_with_both_places():
+    commands = [started("board=pair", "board=pair", holds_s=0.1) for _ in range(4)]
+
+    last = [command.communicate(timeout=240)[0].splitlines()[-1] for command in commands]
+    assert [set(names.split()) for names in last] == [{"pair-1", "pair-2"}] * 4
+
+
+def test_a_command_does_not_wait_for_a_place_that_it_holds_itself():
+    """`board=pair` may get pair-1 first; then it moves to pair-2."""
+    with reserved("board=pair", "name=pair-1") as places:
+        assert [place.name for place in places] == ["pair-2", "pair-1"]
+        assert [place.host for place in places] == ["someone@127.0.0.1:2302", "someone@127.0.0.1:2301"]
+
+
+def test_more_places_than_there_are_is_refused_at_once():
+    with (
+        pytest.raises(
+            PlaceError, match="3 places are wanted, with board=pair and name=pair-2 and name=pair-1, and"
+        ) as caught,
+        reserved("board=pair", "name=pair-2", "name=pair-1"),
+    ):
+        pass
+
+    assert "pair-1 (board=pair); pair-2 (board=pair)" in caught.value.hint
 
 
 def test_nobody_else_can_acquire_a_place_that_is_reserved(here):
@@ -168,7 +250,7 @@ def test_a_command_and_its_holder_that_are_killed_lose_the_place_by_themselves(c
     os.kill(holder, signal.SIGKILL)
     command.kill()
 
-    with reserved() as place:
+    with reserved() as (place,):
         assert place.name == "orin-1"
 
 
