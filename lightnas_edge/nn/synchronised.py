@@ -16,7 +16,7 @@ def with_synchronised_norms(network: nn.Module, device: torch.device) -> nn.Modu
     On CUDA with PyTorch's own SyncBatchNorm, which knows no CPU; there with the one of this module.
     """
     if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch has no type for it
         return converted
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):

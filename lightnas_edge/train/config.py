@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from lightnas_edge.errors import ConfigError
+from lightnas_edge.nn.execution import PRECISIONS
 
 Optimiser = Literal["sgd", "adamw"]
 MAX_MAGNITUDE = 30  # of torchvision's RandAugment, which has 31 of them
@@ -18,7 +19,7 @@ class TrainConfig:
 
     Args:
         epochs: of the whole training.
-        batch: images of a step.
+        batch: images of a step, all processes together.
         lr: at the top of the schedule; None: as published for the batch, 0.5 * batch / 1024, at least 0.05; of AdamW 0.001 for a
             batch of 1024 (DeiT, ConvNeXt), by the square root of the batch (timm).
         warmup_epochs: in which the learning rate rises from zero; None: 5 of 360 stretched to `epochs`, at least one.
@@ -33,6 +34,10 @@ class TrainConfig:
         mixup, cutmix: parameter of the beta distribution that shares are drawn from; with both, each step draws one of them.
         randaugment: operations for an image, in place of colour jitter.
         randaugment_magnitude: 0 to 30; None: 9.
+        micro_batches: a process runs its share of a batch in this many parts, one after the other, to save memory; batch norm sees
+            one part at a time.
+        precision: of the passes: `fp32`, `bf16` under autocast, or `auto`, the fastest of both, channels last or first.
+        sync_batch_norm: batch norm has the statistics of all processes; else each has those of its own share.
     """
 
     epochs: int = 360
@@ -53,16 +58,25 @@ class TrainConfig:
     cutmix: float | None = None
     randaugment: int | None = None
     randaugment_magnitude: int | None = None
+    micro_batches: int = 1
+    precision: str = "fp32"
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         faults = []
-        for name, least in (("epochs", 1), ("batch", 2), ("warmup_epochs", 0), ("seed", 0)):
+        for name, least in (("epochs", 1), ("batch", 2), ("warmup_epochs", 0), ("seed", 0), ("micro_batches", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 faults.append(f"{name}: expected at least {least}, found {value}")
         if self.lr is not None and not 0 < self.lr < math.inf:
             faults.append(f"lr: expected a number above 0, found {self.lr}")
         faults += self._faults_of_recipe()
+        if self.precision not in PRECISIONS:
+            faults.append(f"precision: expected one of {', '.join(PRECISIONS)}, found {self.precision!r}")
+        if self.micro_batches > 1 and self.micro_batches > self.batch // 2:
+            faults.append(
+                f"micro_batches: {self.micro_batches} micro-batches of {self.batch} images; batch norm needs two in each"
+            )
         if faults:
             raise ConfigError(
                 "the configuration of the training is invalid\n" + "\n".join(f"  {fault}" for fault in faults)

@@ -14,7 +14,7 @@ from lightnas_edge.data import DataSet
 from lightnas_edge.errors import DataError, RunError
 from lightnas_edge.graph import Arithmetic, Dialect
 from lightnas_edge.measuring.engines import why_no_int8
-from lightnas_edge.nn import Network, folded_weights
+from lightnas_edge.nn import Network, Ranks, folded_weights
 from lightnas_edge.nn.device import choose_device
 from lightnas_edge.quantise.calibration import DEFAULT_METHOD, CalibrationImages, calibrate_network, share_cut
 from lightnas_edge.quantise.fake_quantised import FakeQuantised
@@ -77,6 +77,8 @@ def fine_tune_quantised(
         DataError: other images than those of the float weights, or an image cannot be read.
         DivergedError, KeyboardInterrupt: as `train_network`.
     """
+    if Ranks().world > 1:
+        raise RunError("a fine-tuning in 8 bits runs in one process", hint="repeat it without torchrun")
     run = run if isinstance(run, Run) else Run.open(run)
     on_event = on_event or (lambda event: None)
     floats = run.weights

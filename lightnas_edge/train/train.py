@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from lightnas_edge.data import DataSet
 from lightnas_edge.errors import RunError
 from lightnas_edge.files import sha256_of
-from lightnas_edge.nn import Network
+from lightnas_edge.nn import Network, Ranks
 from lightnas_edge.records.deployment import TrainingRecord
 from lightnas_edge.records.plain_text import first_line
 from lightnas_edge.records.quantisation import QuantisedTraining
@@ -48,6 +49,8 @@ def train_network(
 ) -> TrainResult:
     """Train the network of a run and keep the weights of its best epoch.
 
+    Under `torchrun` every process calls it alike, and the first one writes.
+
     Writes `train/weights.safetensors` and `train/result.json` in addition to the files of `train_architecture`. Images of other
     classes than those of the search are recorded with the weights: the export names the classes that were trained.
 
@@ -57,12 +60,16 @@ def train_network(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     architecture = run.architecture
-    with run.writing("train"):
+    ranks = Ranks()
+    with run.writing("train") if ranks.first else nullcontext():
         record, weights = train_architecture(
             run.train_folder, run.space, architecture, data, config,
             initial=initial, teacher=teacher, resume=resume, on_event=on_event,
         )  # fmt: skip
-        return TrainResult(record, run.save_training(record, weights))
+        if ranks.first:
+            run.save_training(record, weights)
+        ranks.wait()
+    return TrainResult(record, run.weights.path)
 
 
 def train_architecture(

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightnas_edge.data import DataSet, Loader, normalise
-from lightnas_edge.errors import DivergedError
-from lightnas_edge.nn import Network
+from lightnas_edge.errors import ConfigError, DataError, DivergedError
+from lightnas_edge.nn import Network, Ranks
 from lightnas_edge.nn.cost import seconds_of, trial_batch
 from lightnas_edge.nn.device import choose_device, undo_of_forward
+from lightnas_edge.nn.execution import PLAIN, Execution, fastest_execution
 from lightnas_edge.nn.loop import TrainingLoop
+from lightnas_edge.nn.synchronised import with_synchronised_norms
 from lightnas_edge.records.base import Record
 from lightnas_edge.records.deployment import InitialWeights, TeacherRecord
 from lightnas_edge.records.metrics import TrainingEpoch, TrainingStep
@@ -56,6 +58,8 @@ class Trained:
 class Training:
     """State of a running training; all that a checkpoint must hold is in `state`, and `_restore` sets it.
 
+    Under `torchrun` every rank holds the same weights and running statistics after every step, to the last bit.
+
     Args:
         build: the network to train. It is called with PyTorch's random numbers seeded by the configuration.
         identity: what a checkpoint belongs to, in addition to the images and the configuration.
@@ -81,13 +85,21 @@ class Training:
         self.initial_record: InitialWeights | None = None
         self.teacher_record: TeacherRecord | None = None
         self.device = choose_device(config.device)
-        pin = self.device.type == "cuda"
+        self.ranks = Ranks()
+        _require_two_images(data, config, self.ranks.world)
         self.policy = augmentation(config)
-        self.train_batches = data.train_loader(config.batch, augment=config.augment, policy=self.policy, pin=pin)
-        self.validation_batches = data.validation_loader(config.batch, pin=pin)
+        pin, share = self.device.type == "cuda", (self.ranks.rank, self.ranks.world)
+        self.train_batches = data.train_loader(
+            config.batch, augment=config.augment, policy=self.policy, share=share, pin=pin
+        )
+        self.validation_batches = data.validation_loader(config.batch, share=share, pin=pin)
         torch.manual_seed(config.seed)
         self.network = build().to(self.device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+        if self.ranks.rank:
+            torch.manual_seed(config.seed + self.ranks.rank)  # what is dropped out may differ between processes
+        if config.sync_batch_norm and self.ranks.world > 1:
+            self.network = with_synchronised_norms(self.network, self.device)
+        self.execution = PLAIN
         self.optimiser = make_optimiser(self.network, config)
         self.mixing = Mixing.of(config, len(data.classes))
         self.averaged = None if config.ema is None else Averaged(self.network, config.ema)
@@ -107,19 +119,23 @@ class Training:
                 **data.identity,
                 "initial": None if initial is None else initial.identity,
                 "teacher": None if teacher is None else {**teacher.identity, "weight": teacher.weight},
+                "processes": self.ranks.world,
                 **recipe,
             },
             device=self.device,
             checkpoint_s=config.checkpoint_s,
             on_event=on_event,
+            ranks=self.ranks,
         )
 
     def run(self, *, resume: bool) -> Trained:
         state = self.loop.open(resume=resume)
         if state is not None:
             self._restore(state)
-        elif self.initial is not None:
-            self._begin(self.initial)
+        else:
+            if self.initial is not None:
+                self._begin(self.initial)
+            self._use(self._chosen_execution())
         if self.teacher is not None:
             self._call_teacher(self.teacher)
         self.on_event(
@@ -134,7 +150,7 @@ class Training:
         )
         with self.loop, closing(self.train_batches), closing(self.validation_batches):
             left = len(self.train_batches) * (self.config.epochs - self.epoch) - self.step
-            self.loop.estimate(left, lambda: self._seconds_for(left))
+            self.loop.estimate(left, lambda: self._seconds_for(left), together=True)
             while self.epoch < self.config.epochs:
                 self._train_epoch()
                 self._finish_epoch()
@@ -144,7 +160,7 @@ class Training:
         """Take the initial weights, and see what they are worth."""
         assert isinstance(self.network, Network)
         begun = initial.load_into(self.network, self._statistics_batches())
-        _, accuracy = score(self.network, self.validation_batches, self.device)
+        _, accuracy = self._score(self.network)
         self.initial_record = initial.record(begun, accuracy)
         self.on_event({"kind": "initial", "record": self.initial_record})
 
@@ -154,17 +170,44 @@ class Training:
         self.teaching.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
         self.teaching.eval()
         if self.teacher_record is None:
-            _, accuracy = score(self.teaching, self.validation_batches, self.device)
+            _, accuracy = self._score(self.teaching)
             self.teacher_record = TeacherRecord(
                 name=teacher.name, sha256=teacher.sha256, accuracy=accuracy, weight=teacher.weight
             )
             self.on_event({"kind": "teacher", "record": self.teacher_record})
 
     def _statistics_batches(self) -> Iterator[Tensor]:
-        """Training images, as the network sees them."""
+        """Training images, as the network sees them; the same ones on every rank."""
         count = -(-STATISTICS_IMAGES // self.config.batch)
-        for pixels, _ in itertools.islice(self.train_batches.batches(0), count):
-            yield normalise(pixels.to(self.device))
+        whole: AbstractContextManager[Loader] = nullcontext(self.train_batches)
+        if self.ranks.world > 1:
+            whole = closing(self.data.train_loader(self.config.batch, augment=self.config.augment, policy=self.policy))
+        with whole as batches:
+            for pixels, _ in itertools.islice(batches.batches(0), count):
+                yield normalise(pixels.to(self.device))
+
+    def _chosen_execution(self) -> Execution:
+        """As configured; a trial decides on rank 0 and holds for all."""
+        if self.config.precision != "auto":
+            return Execution(bf16=self.config.precision == "bf16")
+        pixels, labels, _ = trial_batch(self.train_batches)
+        images, labels = normalise(pixels.to(self.device)), labels.to(self.device)
+        micro_batches = self._micro_batches(len(labels))
+        chosen, times_ms = fastest_execution(
+            self.network.train(),
+            lambda copy, some: copy(some),
+            images.tensor_split(micro_batches)[0],
+            labels.tensor_split(micro_batches)[0],
+        )
+        flags = self.ranks.from_first(torch.tensor([chosen.bf16, chosen.channels_last], dtype=torch.int64))
+        chosen = Execution(bool(flags[0]), bool(flags[1]))
+        self.on_event({"kind": "precision", "chosen": str(chosen), "step_ms": times_ms})
+        return chosen
+
+    def _use(self, execution: Execution) -> None:
+        self.execution = execution
+        for module in (self.network, self.judged):
+            module.to(memory_format=execution.memory_format)  # type: ignore[call-overload]  # missing in torch's types
 
     def _train_epoch(self) -> None:
         self.network.train()
@@ -172,7 +215,7 @@ class Training:
             images = normalise(pixels.to(self.device, non_blocking=True))
             labels = labels.to(self.device, non_blocking=True)
             if self.mixing is not None:
-                images, labels = self.mixing(images, labels, epoch=self.epoch, step=self.step)
+                images, labels = self.mixing(images, labels, epoch=self.epoch, step=self.step, process=self.ranks.rank)
             self._train_step(images, labels)
             self.step += 1
             self.loop.tick(self.step)
@@ -182,8 +225,10 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)
+        whole = self.train_batches.images_of(self.step)
         with self.loop.abandonable():
-            logits, loss = self._pass(self.network, images, labels)
+            figures = self._passes(self.network, images, labels, self.ranks.world / whole)
+        self._average(figures)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimiser.step()
         if self.averaged is not None:
@@ -194,18 +239,40 @@ class Training:
             "lr": lr,
             "elapsed_s": self.loop.elapsed_s,
         }
-        self.pending.append((line, loss.detach(), _correct(logits, labels), len(labels)))
+        self.pending.append((line, figures[0], figures[1] * whole, whole))
 
-    def _pass(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and loss; the gradients are in the parameters."""
-        logits = network(images)
+    def _passes(self, network: nn.Module, images: Tensor, labels: Tensor, weight: float) -> Tensor:
+        """(2,) the sum of the images' losses and the number of right answers, times the weight; so are the gradients in the parameters.
+
+        With the weight `world / images of the whole batch`, the mean over the ranks is the mean over the batch.
+        """
+        figures = torch.zeros(2, device=images.device)
+        parts = self._micro_batches(len(labels))
+        for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            share = weight * len(some_labels)
+            with self.execution.context(images.device):
+                logits = network(some_images).float()
+                loss = self._loss(logits, some_images, some_labels)
+            torch.autograd.backward(loss * share)
+            figures += torch.stack([loss.detach() * share, _correct(logits, some_labels) * weight])
+        return figures
+
+    def _loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        if self.teaching is not None and self.teacher is not None:
-            with torch.no_grad():
-                answers = torch.softmax(self.teaching(images), -1)
-            loss = torch.lerp(loss, F.cross_entropy(logits, answers), self.teacher.weight)
-        torch.autograd.backward(loss)
-        return logits, loss
+        if self.teaching is None or self.teacher is None:
+            return loss
+        with torch.no_grad():
+            answers = torch.softmax(self.teaching(images).float(), -1)
+        return torch.lerp(loss, F.cross_entropy(logits, answers), self.teacher.weight)
+
+    def _average(self, figures: Tensor) -> None:
+        """Gradients, running statistics and figures of all ranks, in one message."""
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        statistics = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+        self.ranks.average([*gradients, *statistics, figures])
+
+    def _micro_batches(self, images: int) -> int:
+        return max(1, min(self.config.micro_batches, images // 2))  # batch norm needs two images
 
     def _seconds_for(self, steps: int) -> float:
         """From steps on a copy; an image of the validation takes a third of one of the training."""
@@ -215,7 +282,7 @@ class Training:
         optimiser = make_optimiser(network, self.config)
 
         def train() -> None:
-            self._pass(network, images, labels)
+            self._passes(network, images, labels, 1 / len(labels))
             optimiser.step()
 
         train()  # memory is allocated and kernels are chosen at the first pass
@@ -262,13 +329,16 @@ class Training:
         self.epoch, self.step = self.epoch + 1, 0
         self.loop.end_epoch(last=self.epoch == self.config.epochs)
 
+    def _score(self, network: nn.Module) -> tuple[float, float]:
+        return score(network, self.validation_batches, self.device, self.ranks)
+
     @property
     def judged(self) -> nn.Module:
         """What is validated and kept: the averaged weights where the recipe has them."""
         return self.network if self.averaged is None else self.averaged.module
 
     def _validate(self) -> tuple[float, float]:
-        loss, accuracy = score(self.judged, self.validation_batches, self.device)
+        loss, accuracy = self._score(self.judged)
         if not math.isfinite(loss):
             raise DivergedError(f"the validation loss became {loss} in epoch {self.epoch} of the training")
         return loss, accuracy
@@ -283,11 +353,13 @@ class Training:
             "best": self.best,
             "accuracies": self.accuracies,
             "totals": self.totals,
+            "execution": self.execution.to_json(),
             "initial": _json_of(self.initial_record),
             "teacher": _json_of(self.teacher_record),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
+        self._use(Execution(**state["execution"]))
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.averaged is not None:
@@ -304,17 +376,36 @@ class Training:
 
 
 @torch.inference_mode()
-def score(network: nn.Module, batches: Loader, device: torch.device) -> tuple[float, float]:
-    """Mean loss and top-1 accuracy, in evaluation mode."""
+def score(network: nn.Module, batches: Loader, device: torch.device, ranks: Ranks | None = None) -> tuple[float, float]:
+    """Mean loss and top-1 accuracy, in evaluation mode; over the shares of all ranks, the same on each."""
     network.eval()
-    loss, right, count = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
+    on_device = torch.zeros(2, device=device)
+    count = 0
     for pixels, labels in batches.batches(0):
         labels = labels.to(device)
         logits = network(normalise(pixels.to(device)))
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-        right += _correct(logits, labels)
+        on_device += torch.stack([F.cross_entropy(logits, labels, reduction="sum"), _correct(logits, labels)])
         count += len(labels)
-    return float(loss) / count, float(right) / count
+    sums[:2], sums[2] = on_device.cpu(), count
+    (ranks or Ranks()).average([sums])
+    return float(sums[0] / sums[2]), float(sums[1] / sums[2])
+
+
+def _require_two_images(data: DataSet, config: TrainConfig, processes: int) -> None:
+    """Raises ConfigError, DataError: a process would have a single image, and batch norm needs two."""
+    if processes == 1:
+        return
+    if config.batch < 2 * processes:
+        raise ConfigError(
+            f"batch: {config.batch} images for {processes} processes; batch norm needs two in each",
+            hint=f"a batch of {2 * processes} images or more, or fewer processes",
+        )
+    if len(data.train) < 2 * processes:
+        raise DataError(
+            f"{data.source} has {len(data.train)} training images for {processes} processes; batch norm needs two in each",
+            hint="fewer processes",
+        )
 
 
 def _json_of(record: Record | None) -> dict[str, Any] | None:
