@@ -18,10 +18,10 @@ from lightnas_edge.cli._options import (
     add_workers,
     count,
     positive,
-    share,
 )
+from lightnas_edge.cli._recipe import add_recipe, add_teacher, recipe_of, refuse_recipe, teacher_of
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
-from lightnas_edge.records.deployment import InitialWeights, TeacherRecord, TrainingRecord
+from lightnas_edge.records.deployment import InitialWeights, TeacherRecord, TrainingRecord, recipe_phrase
 from lightnas_edge.records.quantisation import Dialect
 from lightnas_edge.runs import Run
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 _EPOCHS, _FINE_TUNING_EPOCHS = 360, 10
-_DISTIL_WEIGHT = 0.5
 _SHOWN_NAMES = 6  # of tensors, in a message
 
 
@@ -56,7 +55,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--batch-size", type=count, default=128, metavar="N", help="default: 128")
     parser.add_argument(
         "--lr", type=positive, metavar="R",
-        help="at the top of the schedule (default: 0.5 * batch / 1024, at least 0.05; with --quantize a hundredth)",
+        help="at the top of the schedule (default: 0.5 * batch / 1024, at least 0.05; with --optimiser adamw 0.001 * sqrt(batch / 1024); "
+        "with --quantize a hundredth of the former)",
     )  # fmt: skip
     add_workers(parser)
     add_image_copies(parser)
@@ -74,14 +74,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--init", type=Path, metavar="FILE",
         help="tensors of a safetensors file that fit by name and shape, for example train/weights.safetensors of another run",
     )  # fmt: skip
-    group.add_argument(
-        "--distil", action="store_true",
-        help="learn the answers of the largest network of the space too, with the supernet's weights",
-    )  # fmt: skip
-    group.add_argument(
-        "--distil-weight", type=share, metavar="W",
-        help=f"of these answers in the loss; the labels have the rest (default: {_DISTIL_WEIGHT:g})",
-    )  # fmt: skip
+    add_teacher(group)
+    add_recipe(parser)
     group = parser.add_argument_group("fine-tuning in 8 bits")
     group.add_argument(
         "--quantize", choices=("int8",),
@@ -103,14 +97,15 @@ def _run(arguments: argparse.Namespace) -> int:
                     f"--{name.replace('_', '-')} belongs to a fine-tuning in 8 bits", hint="add --quantize int8"
                 )
     else:
-        for name in ("from_supernet", "from_scratch", "init", "distil"):
+        for name in ("from_supernet", "from_scratch", "init", "distil", "teacher"):
             if getattr(arguments, name):
                 raise UsageError(
                     f"--{name.replace('_', '-')} does not go with --quantize: a fine-tuning in 8 bits begins with the trained weights",
                     hint="train in float32 first, then with --quantize int8",
                 )
-    if arguments.distil_weight is not None and not arguments.distil:
-        raise UsageError("--distil-weight belongs to --distil", hint="add --distil")
+        refuse_recipe(arguments)
+    if arguments.distil_weight is not None and not (arguments.distil or arguments.teacher):
+        raise UsageError("--distil-weight belongs to --distil or --teacher", hint="add one of them")
     act = _trained if arguments.quantize is None else _fine_tuned
     records, code = for_each(chosen_runs(arguments), lambda run: act(run, arguments))
     print_records(arguments, records)
@@ -118,8 +113,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
-    from lightnas_edge.train import TrainConfig, largest_of_supernet, train_network
+    from lightnas_edge.train import TrainConfig, train_network
 
+    recipe = recipe_of(arguments)
     initial = _initial(run, arguments)
     data = _data(run, arguments.data or run.data.source, arguments)
     if data.classes != run.data.classes:
@@ -133,11 +129,11 @@ def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
         lr=arguments.lr,
         seed=run.record.seed,
         device=arguments.device,
+        **recipe,
     )
-    teacher = None
-    if arguments.distil:
-        space = run.space.with_classes(len(data.classes))
-        teacher = largest_of_supernet(run, space, arguments.distil_weight or _DISTIL_WEIGHT)
+    teacher = teacher_of(run, data.classes, arguments)
+    if any(value not in (None, "sgd") for value in recipe.values()):
+        info(f"recipe: {recipe_phrase(config.resolved)}")
     with learning_progress("training") as draw:
         record = train_network(
             run, data, config, initial=initial, teacher=teacher, resume=not arguments.fresh, on_event=_beginning(draw)

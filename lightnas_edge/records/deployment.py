@@ -4,6 +4,7 @@ was made from by hash.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -62,6 +63,18 @@ class TeacherRecord(Record):
     weight: Share  # of its answers in the loss; the labels have the rest
 
 
+def recipe_phrase(config: Mapping[str, object]) -> str:
+    """The recipe of a training as a phrase; what the configuration of an older version does not have was not used."""
+    parts = ["AdamW" if config.get("optimiser") == "adamw" else "SGD"]
+    for name, words in (
+        ("ema", "weights averaged with decay {:g}"), ("mixup", "mixup {:g}"), ("cutmix", "CutMix {:g}"),
+        ("randaugment", "RandAugment {:g} of magnitude {randaugment_magnitude}"),
+    ):  # fmt: skip
+        if config.get(name) is not None:
+            parts.append(words.format(config[name], **config))
+    return ", ".join(parts)
+
+
 class TrainingRecord(Record):
     """A finished training and the weights of its best epoch."""
 
@@ -81,6 +94,11 @@ class TrainingRecord(Record):
     initial: InitialWeights | None = None  # null: random numbers
     teacher: TeacherRecord | None = None
     quantised: QuantisedTraining | None = None  # of a fine-tuning in 8 bits; its weights have batch norm folded in
+
+    @property
+    def recipe(self) -> str:
+        """The optimiser and what differs from the published recipe, as a phrase."""
+        return recipe_phrase(self.config)
 
 
 class Agreement(Record):

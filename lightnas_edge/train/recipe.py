@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lightnas_edge.data.transforms import RandAugment, drawn_from, torchvision_transforms
 from lightnas_edge.train.config import TrainConfig
 
+_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 _MIXING = 2  # a stream of randomness; the loader has 0 and 1
 
 
@@ -38,11 +39,11 @@ class Averaged(AveragedModel):
         self.module.requires_grad_(False)
 
     @torch.no_grad()
-    def _average(self, averages: Sequence[Tensor], values: Sequence[Tensor], _: Tensor) -> None:
+    def _average(self, averages: _Tensors, values: _Tensors, _: Tensor | int) -> None:
         if averages[0].is_floating_point():
             steps = int(self.n_averaged)  # on the CPU: no device is waited for
             decay = min(self.decay, (1 + steps) / (10 + steps))
-            get_ema_multi_avg_fn(decay)(averages, values, steps)
+            get_ema_multi_avg_fn(decay)(averages, values, steps)  # type: ignore[no-untyped-call]  # torch has no type for it
         else:
             for average, value in zip(averages, values, strict=True):
                 average.copy_(value)
