@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lightnas_edge.cli._calibration import add_calibration, calibration_images
-from lightnas_edge.cli._console import UsageError, info, percent, print_result, warn
+from lightnas_edge.cli._console import UsageError, info, percent, print_result, silent, warn
 from lightnas_edge.cli._learning import learning_progress, read_data
 from lightnas_edge.cli._options import (
+    add_accumulate,
     add_device,
     add_fresh,
     add_image_copies,
     add_json,
+    add_train_precision,
     add_workers,
     count,
     positive,
@@ -58,6 +60,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="at the top of the schedule (default: 0.5 * batch / 1024, at least 0.05; with --optimiser adamw 0.001 * sqrt(batch / 1024); "
         "with --quantize a hundredth of the former)",
     )  # fmt: skip
+    add_accumulate(parser)
+    add_train_precision(parser)
+    parser.add_argument(
+        "--sync-batch-norm", action="store_true",
+        help="under torchrun: batch norm sees the images of all processes (default: each process those of its own share)",
+    )  # fmt: skip
     add_workers(parser)
     add_image_copies(parser)
     add_device(parser)
@@ -90,6 +98,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.nn import joined_ranks
+
     if arguments.quantize is None:
         for name in ("calibrate", "calibration_method", "dialect"):
             if getattr(arguments, name) is not None:
@@ -103,16 +113,24 @@ def _run(arguments: argparse.Namespace) -> int:
                     f"--{name.replace('_', '-')} does not go with --quantize: a fine-tuning in 8 bits begins with the trained weights",
                     hint="train in float32 first, then with --quantize int8",
                 )
+        for name, plain in (("accumulate", 1), ("train_precision", "fp32"), ("sync_batch_norm", False)):
+            if getattr(arguments, name) != plain:
+                raise UsageError(f"--{name.replace('_', '-')} does not go with --quantize", hint="leave it out")
         refuse_recipe(arguments)
     if arguments.distil_weight is not None and not (arguments.distil or arguments.teacher):
         raise UsageError("--distil-weight belongs to --distil or --teacher", hint="add one of them")
     act = _trained if arguments.quantize is None else _fine_tuned
-    records, code = for_each(chosen_runs(arguments), lambda run: act(run, arguments))
-    print_records(arguments, records)
+    with joined_ranks(arguments.device) as ranks, silent(not ranks.first):
+        if ranks.world > 1 and arguments.quantize is not None:
+            raise UsageError("a fine-tuning in 8 bits runs in one process", hint="repeat the command without torchrun")
+        records, code = for_each(chosen_runs(arguments), lambda run: act(run, arguments))
+        if ranks.first:
+            print_records(arguments, records)
     return code
 
 
 def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
+    from lightnas_edge.nn import Ranks
     from lightnas_edge.train import TrainConfig, train_network
 
     recipe = recipe_of(arguments)
@@ -129,6 +147,9 @@ def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
         lr=arguments.lr,
         seed=run.record.seed,
         device=arguments.device,
+        micro_batches=arguments.accumulate,
+        precision=arguments.train_precision,
+        sync_batch_norm=arguments.sync_batch_norm,
         **recipe,
     )
     teacher = teacher_of(run, data.classes, arguments)
@@ -138,7 +159,7 @@ def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
         record = train_network(
             run, data, config, initial=initial, teacher=teacher, resume=not arguments.fresh, on_event=_beginning(draw)
         ).record
-    if not arguments.json:
+    if Ranks().first and not arguments.json:
         begun = "from scratch" if record.initial is None else f"from the weights of {record.initial.name}"
         print_result(f"trained {record.epochs} epochs {begun}: {_accuracy(record, data)}")
     return record
