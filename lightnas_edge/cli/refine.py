@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import devices
 import luts
 from devices import Connection
-from lightnas_edge.cli._console import Bar, info, ms, print_json, print_result, progress, warn
+from lightnas_edge.cli._console import Bar, info, ms, print_json, print_result, progress, silent, warn
 from lightnas_edge.cli._fleet import Fleet, add_pooling, measure_somewhere, open_fleet
 from lightnas_edge.cli._learning import read_data
 from lightnas_edge.cli._measuring import announce_estimate, report_table
@@ -85,6 +85,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from lightnas_edge.nn import joined_ranks
+
+    with joined_ranks(arguments.device) as ranks, silent(not ranks.first):
+        return _refine(arguments, first=ranks.first)
+
+
+def _refine(arguments: argparse.Namespace, *, first: bool) -> int:
     from lightnas_edge.deploy import default_host
     from lightnas_edge.refine import RefineConfig, refine_network
 
@@ -99,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
     run = Run.open(run_folder)
     _ = run.architecture  # refused here where the search has not ended
     arguments.host = arguments.host or default_host(run, "refine")
-    password = sudo_password(arguments)
+    password = sudo_password(arguments) if first else None
     if _predictor(run).simulated:
         warn("the run's predictor comes from a SIMULATED board: the results are not measurements")
     data = read_data(
@@ -122,6 +129,8 @@ def _run(arguments: argparse.Namespace) -> int:
             fresh=arguments.fresh,
             on_event=draw,
         )
+    if not first:
+        return 0
     if arguments.json:
         print_json(Run.open(out).refined.to_json())
         return 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightnas_edge.errors import RunError
 
@@ -45,6 +45,12 @@ class Ranks:
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, mean in zip(tensors, parts, strict=True):
             tensor.copy_(mean.view_as(tensor))
+
+    def average_step(self, network: nn.Module, *figures: Tensor) -> None:
+        """Gradients and running statistics of a network, and some figures, in one message."""
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+        self.average([*gradients, *statistics, *figures])
 
     def from_first(self, tensor: Tensor) -> Tensor:
         """Rank 0's values, in place on every rank."""

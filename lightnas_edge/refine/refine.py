@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from lightnas_edge.data import DataSet
 from lightnas_edge.errors import ConfigError, InfeasibleBudgetError, RunError
 from lightnas_edge.files import finite
 from lightnas_edge.measuring import sentinels
+from lightnas_edge.nn import Ranks
 from lightnas_edge.nn.metrics_log import MetricsLog
 from lightnas_edge.predictor import Predictor, load_predictor
 from lightnas_edge.predictor.metrics import COUNTED
@@ -176,8 +178,10 @@ def refine_network(
         LutMissError: the board could not run an operator of the network itself.
         InfeasibleBudgetError: neither the network nor its smallest choice keeps the budget.
         DataError: an image cannot be read.
+
+    Under `torchrun` every process calls it alike: the first one measures and writes, and all of them score together.
     """
-    with write_lock(out, "refine"):
+    with write_lock(out, "refine") if Ranks().first else nullcontext():
         return _refine(Run.open(run_dir), out, data, config, measure, fresh=fresh, on_event=on_event)
 
 
@@ -199,7 +203,11 @@ def _refine(
     table_path = _table_of(run, predictor)
     grid = Grid(space, architecture, factors=config.factors, vary=config.vary)
     budget = _Budget.of(run)
-    folder = _begin(out, grid, data, config, fresh=fresh)
+    ranks = Ranks()
+    folder = out / "refine"
+    if ranks.first:
+        _begin(out, grid, data, config, fresh=fresh)
+    ranks.wait()
 
     measuring = _Measuring(table_path, folder, measure, config.rounds)
     table = measuring.measured(_job_space(space), [*grid.shaped_operators(), *sentinels(space)], "operators.lut.jsonl")
@@ -240,7 +248,9 @@ def _refine(
         grid.size,
         out,
     )
-    _write(found, run, latency, measuring, budget)
+    if ranks.first:
+        _write(found, run, latency, measuring, budget)
+    ranks.wait()
     return found
 
 
@@ -256,16 +266,23 @@ class _Measuring:
     def measured(self, space: Space, operators: Sequence[ShapedOperator], name: str) -> luts.Lut:
         """Everything so far in one table, the operators measured if they are not yet."""
         path = self._folder / name
-        operators = list(dict.fromkeys(operators))
-        if not self._complete(path, operators):
-            known = luts.read(self._run_table)
-            if not path.exists():  # one operator first: another board than the run's is noticed before an hour is spent
-                check = path.with_name(f"check-{name}")
-                luts.require_same_board([known, self._measure(space, operators[:1], check)])
-                check.unlink()
-            self._measure(space, operators, path)
+        ranks = Ranks()
+        if ranks.first:
+            self._measure_into(path, space, list(dict.fromkeys(operators)))
+        ranks.wait_long()
         self.paths.append(path)
         return luts.merge([luts.read(path) for path in self.paths])
+
+    def _measure_into(self, path: Path, space: Space, operators: Sequence[ShapedOperator]) -> None:
+        """The operators that the table lacks."""
+        if self._complete(path, operators):
+            return
+        known = luts.read(self._run_table)
+        if not path.exists():  # one operator first: another board than the run's is noticed before an hour is spent
+            check = path.with_name(f"check-{path.name}")
+            luts.require_same_board([known, self._measure(space, operators[:1], check)])
+            check.unlink()
+        self._measure(space, operators, path)
 
     @property
     def content(self) -> bytes:
@@ -300,7 +317,9 @@ class _Scores:
             if isinstance(line, RefinementScore) and line.proxy == proxy.name:
                 channels = Channels(line.widths, line.expansions)
                 self._known[channels, line.seed] = math.inf if line.score is None else line.score
-        self._log = MetricsLog(path, len(whole))
+        ranks = Ranks()
+        ranks.wait()  # until every rank has read it
+        self._log = MetricsLog(path, len(whole)) if ranks.first else None
         self._done, self._total = 0, 0
         self._on_event: Callable[[Event], None] = lambda event: None
 
@@ -323,8 +342,9 @@ class _Scores:
                 score=finite(score),
                 elapsed_s=round(time.monotonic() - started, 3),
             )
-            self._log.write([line.to_json()])
-            self._log.sync()
+            if self._log is not None:
+                self._log.write([line.to_json()])
+                self._log.sync()
         self._done += 1
         score = self._known[channels, seed]
         self._on_event(
@@ -333,7 +353,8 @@ class _Scores:
         return score
 
     def close(self) -> None:
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         self._on_event({"kind": "end", "done": self._done, "total": self._total})
 
 
@@ -420,7 +441,7 @@ def _table_of(run: Run, predictor: Predictor) -> Path:
     return path
 
 
-def _begin(out: Path, grid: Grid, data: DataSet, config: RefineConfig, *, fresh: bool) -> Path:
+def _begin(out: Path, grid: Grid, data: DataSet, config: RefineConfig, *, fresh: bool) -> None:
     """`out/refine`, new or resumed. Beyond what its record names, scores depend on channels and seed alone."""
     folder = out / "refine"
     path = folder / "refinement.json"
@@ -444,11 +465,10 @@ def _begin(out: Path, grid: Grid, data: DataSet, config: RefineConfig, *, fresh:
                 f"{out} has another refinement\n" + "\n".join(differing),
                 hint="choose another --out, or --fresh to begin again (the earlier one is kept as .old)",
             )
-        return folder
+        return
     if any(entry.name != LOCK for entry in out.iterdir()):
         raise RunError(f"{out} is not empty and has no refinement", hint="choose another --out")
     record.save(path)
-    return folder
 
 
 def _job_space(space: Space) -> Space:

@@ -228,7 +228,7 @@ class Training:
         whole = self.train_batches.images_of(self.step)
         with self.loop.abandonable():
             figures = self._passes(self.network, images, labels, self.ranks.world / whole)
-        self._average(figures)
+        self.ranks.average_step(self.network, figures)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimiser.step()
         if self.averaged is not None:
@@ -264,12 +264,6 @@ class Training:
         with torch.no_grad():
             answers = torch.softmax(self.teaching(images).float(), -1)
         return torch.lerp(loss, F.cross_entropy(logits, answers), self.teacher.weight)
-
-    def _average(self, figures: Tensor) -> None:
-        """Gradients, running statistics and figures of all ranks, in one message."""
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        statistics = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
-        self.ranks.average([*gradients, *statistics, figures])
 
     def _micro_batches(self, images: int) -> int:
         return max(1, min(self.config.micro_batches, images // 2))  # batch norm needs two images
