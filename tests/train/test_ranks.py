@@ -25,6 +25,7 @@ from tests.search.problems import SPACE, data
 ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(epochs=2, batch=14, lr=0.05, checkpoint_s=0.0)
 LARGE = {"micro_batches": 2, "precision": "bf16"}
+RECIPE = {"optimiser": "adamw", "lr": None, "ema": 0.9, "mixup": 0.2, "cutmix": 1.0}
 FOUND = Architecture.from_indices(SPACE, [2, 0, 1, 2])
 PROGRAM = """
 import dataclasses, json, pathlib, sys
@@ -33,7 +34,11 @@ from lightnas_edge.nn import joined_ranks, loop
 from lightnas_edge.train import train_network
 from lightnas_edge.train.training import Training
 from tests.search.problems import data
+from tests.torchvision_operators import declare_missing
 from tests.train.test_ranks import CONFIG
+
+if any("mixup" in more for _, more, _ in json.loads(sys.argv[1])):
+    declare_missing()
 
 torch.set_num_threads(1)
 loop.AGREE_STEPS = 1
@@ -108,6 +113,13 @@ def state(folder, rank):
 def test_ranks_agree_bit_for_bit(trained, name):
     assert state(trained / name, 0) == state(trained / name, 1)
     assert state(trained / name, 0)["share"] == 7
+
+
+def test_ranks_agree_on_averaged_weights_and_mix_their_own_shares(torchvision, tmp_path):
+    done = torchrun(tmp_path, ("recipe", RECIPE, 0))
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert state(tmp_path / "recipe", 0) == state(tmp_path / "recipe", 1), "`best` is the hash of the averaged weights"
 
 
 def test_a_killed_training_ends_as_if_it_had_not_been(trained):
