@@ -209,7 +209,7 @@ def _verified_run(
 def _verified_model(arguments: argparse.Namespace, connection: devices.Connection | None = None) -> Verification:
     """`connection`: to the board, where it is open."""
     from lightnas_edge.deploy.judge import check_targets
-    from lightnas_edge.deploy.verify import rounds_for
+    from lightnas_edge.deploy.verify import energy_rounds_for, rounds_for
     from lightnas_edge.deploy.verify_model import command_for, verify_model
     from lightnas_edge.report import build_verification_report
 
@@ -224,6 +224,7 @@ def _verified_model(arguments: argparse.Namespace, connection: devices.Connectio
     settings = model_settings(
         arguments, connection, model, arguments.rounds or rounds_for(asked), streams=arguments.streams
     )
+    settings = replace(settings, energy_rounds=max(settings.energy_rounds, energy_rounds_for(asked)))
     reference = _reference(arguments, model)
     folder = arguments.out or Path(f"verify-{model.facts.name}")
     announce_estimate(0, settings, networks=1)
