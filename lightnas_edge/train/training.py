@@ -97,8 +97,6 @@ class Training:
         self.network = build().to(self.device)
         if self.ranks.rank:
             torch.manual_seed(config.seed + self.ranks.rank)  # what is dropped out may differ between processes
-        if config.sync_batch_norm and self.ranks.world > 1:
-            self.network = with_synchronised_norms(self.network, self.device)
         self.execution = PLAIN
         self.optimiser = make_optimiser(self.network, config)
         self.mixing = Mixing.of(config, len(data.classes))
@@ -206,6 +204,10 @@ class Training:
 
     def _use(self, execution: Execution) -> None:
         self.execution = execution
+        if (
+            self.config.sync_batch_norm and self.ranks.world > 1
+        ):  # after the initial weights: those look for PyTorch's norms
+            self.network = with_synchronised_norms(self.network, self.device)
         for module in (self.network, self.judged):
             module.to(memory_format=execution.memory_format)  # type: ignore[call-overload]  # missing in torch's types
 
