@@ -6,18 +6,34 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = False) -> None:
     """Replace a file by rename; the folder is made where it is missing.
 
+    Args:
+        content: text is written as UTF-8.
+        durable: as of `replaced`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replaced(path, durable=durable) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def replaced(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file to write the new content of `path` into, which takes its place at the end of the block.
+
     The new content lies in `NAME.part` until it is whole. After a failure the earlier file is unchanged and the part
     is removed.
 
     Args:
-        content: text is written as UTF-8.
         durable: force the content to disk before the rename, for what a power cut must not lose.
 
     Raises:
@@ -28,7 +44,7 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = False) -> 
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

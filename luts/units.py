@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightnas_edge.files import write_atomic
-from lightnas_edge.records.journal import checksum
+from lightnas_edge.files import replaced
+from lightnas_edge.records.journal import read_lines
 from luts.compare import repeatability, require_same_board
 from luts.errors import LutError
 from luts.table import Lut, read
@@ -129,22 +129,28 @@ def write_pooled(tables: Sequence[Lut], path: Path) -> Lut:
     if any(lut.path.resolve() == path.resolve() for lut in tables):
         raise LutError(f"{path} is one of the tables to merge", hint="name another file with --out")
     require_same_board(tables)
-    seen: set[tuple[str, ...]] = set()
-    lines: list[bytes] = []
-    for lut in tables:
-        for line in lut.path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
-            sums = checksum(line.strip())
-            if sums is None or sums[0] != sums[1]:
-                continue
-            place = _place(line)
-            if place is not None and place in seen:
-                continue
-            seen.update(() if place is None else (place,))
-            lines.append(line.strip())
-    if path.exists() and not set(path.read_bytes().splitlines()) <= set(lines):
-        os.replace(path, path.with_name(path.name + ".old"))
-    write_atomic(path, b"\n".join(lines) + b"\n")
+    written = set()
+    with replaced(path) as file:
+        for line in _lines_of(tables):
+            written.add(hash(line))
+            file.write(line + b"\n")
+        if path.exists() and any(hash(line.content) not in written for line in read_lines(path) if line.content):
+            os.replace(path, path.with_name(path.name + ".old"))
     return read(path)
+
+
+def _lines_of(tables: Sequence[Lut]) -> Iterator[bytes]:
+    """The intact lines of all journals, one at a time: the files may be larger than the memory. Every visit comes once."""
+    seen = set()
+    for lut in tables:
+        for line in read_lines(lut.path):
+            if not line.is_intact:
+                continue
+            place = _place(line.content)
+            if place is not None and hash(place) in seen:
+                continue
+            seen.add(hash(place))
+            yield line.content
 
 
 def _place(line: bytes) -> tuple[str, ...] | None:

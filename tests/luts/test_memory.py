@@ -3,7 +3,7 @@
 import pytest
 
 import luts
-from benchmarks.bench_journal import peak_of_reading
+from benchmarks.bench_journal import MERGING, peak, peak_of_reading
 from tests.luts.large import write_large
 
 MIB = 24
@@ -19,6 +19,19 @@ def test_a_journal_costs_less_than_a_third_of_its_size(tmp_path, samples):
 
     assert visits == len(large.read_bytes().splitlines()) - 1 > 15_000
     assert peak_mib < MIB / 3
+
+
+def test_merging_units_costs_less_memory_than_their_journals(tmp_path):
+    """They are written line by line; the tables before and after are in memory."""
+    small, large = (
+        [write_large(tmp_path / f"{size}-{unit}.lut.jsonl", size << 20, samples=5, unit=unit) for unit in range(2)]
+        for size in (1, MIB // 2)
+    )
+
+    visits, peak_mib = peak(MERGING, small, large)
+
+    assert visits == sum(len(path.read_bytes().splitlines()) - 1 for path in large) > 15_000
+    assert peak_mib < MIB
 
 
 def test_what_the_columns_hold_is_what_the_journal_says(tmp_path):

@@ -60,3 +60,31 @@ def test_units_that_are_alike_are_not_called_different_and_units_apart_are():
     """Sessions of a unit differ by 0.3 %; units by nothing, or by 10 % (standard deviation)."""
     assert share(3, 0.003, fleets=6) == 0.0
     assert share(3, 0.003, fleets=6, spread=0.10) >= 5 / 6
+
+
+def test_a_pooled_table_has_every_intact_visit_once(tmp_path):
+    one, two = (table(tmp_path, unit, list(TRUTH_MS)[:3], 1.0, seed) for seed, unit in enumerate("ab"))
+    again = tmp_path / "again.lut.jsonl"
+    again.write_bytes(one.path.read_bytes().replace(b'"round":2', b'"round":9'))  # the checksums of these lines fail
+    pooled = tmp_path / "pooled.lut.jsonl"
+
+    luts.write_pooled([one, two, luts.read(again)], pooled)
+
+    lines = pooled.read_bytes().splitlines()
+    header = one.path.read_bytes().splitlines()[:1]
+    assert lines == one.path.read_bytes().splitlines() + two.path.read_bytes().splitlines() + header
+    assert luts.read(pooled).faults == ()
+
+
+def test_a_pooled_table_puts_a_file_with_other_measurements_away(tmp_path):
+    one, two = (table(tmp_path, unit, list(TRUTH_MS)[:3], 1.0, seed) for seed, unit in enumerate("ab"))
+    pooled, old = tmp_path / "pooled.lut.jsonl", tmp_path / "pooled.lut.jsonl.old"
+
+    luts.write_pooled([one], pooled)
+    luts.write_pooled([one, two], pooled)  # the same and more
+    assert not old.exists()
+    both = pooled.read_bytes()
+    luts.write_pooled([two], pooled)
+
+    assert old.read_bytes() == both
+    assert {visit.session for visit in luts.read(pooled).visits} == {"b" * 8}
