@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lightnas_edge.errors import ConfigError, RunError
 from lightnas_edge.nn.synchronised import with_synchronised_norms
 from lightnas_edge.space import Architecture, Space
-from lightnas_edge.train import TrainConfig, train_network
+from lightnas_edge.train import TrainConfig, from_file, train_network
 from lightnas_edge.train.training import _require_two_images
 from tests import run_folders
 from tests.search.problems import SPACE, data
@@ -31,7 +31,7 @@ PROGRAM = """
 import dataclasses, json, pathlib, sys
 import torch
 from lightnas_edge.nn import joined_ranks, loop
-from lightnas_edge.train import train_network
+from lightnas_edge.train import from_file, train_network
 from lightnas_edge.train.training import Training
 from tests.search.problems import data
 from tests.torchvision_operators import declare_missing
@@ -58,7 +58,9 @@ Training.__init__, Training._train_step = init, counted
 with joined_ranks("cpu") as ranks:
     for folder, more, counted.left in json.loads(sys.argv[1]):
         folder = pathlib.Path(folder)
-        record = train_network(folder, data(), dataclasses.replace(CONFIG, **more)).record
+        weights = folder.parent / "start.safetensors"
+        initial = from_file(weights) if folder.name == "begun" else None
+        record = train_network(folder, data(), dataclasses.replace(CONFIG, **more), initial=initial).record
         training = trainings[-1]
         (folder / f"rank{ranks.rank}.json").write_text(json.dumps({
             "weights": {name: value.double().flatten().tolist() for name, value in training.network.state_dict().items()},
@@ -100,7 +102,12 @@ def trained(tmp_path_factory):
     assert (folder / "cut" / "train" / "checkpoint.pt").exists()
     with pytest.raises(RunError, match="processes"):
         train_network(folder / "cut", data(), dataclasses.replace(CONFIG, **LARGE))
-    continued = torchrun(folder, ("cut", LARGE, 0))
+    learned = load_file(folder / "local" / "train" / "weights.safetensors")
+    without_statistics = {
+        name: value for name, value in learned.items() if "running_" not in name and "num_" not in name
+    }
+    save_file(without_statistics, folder / "start.safetensors")
+    continued = torchrun(folder, ("cut", LARGE, 0), ("begun", {"sync_batch_norm": True}, 0))
     assert continued.returncode == 0, continued.stderr[-2000:]
     return folder
 
@@ -124,6 +131,19 @@ def test_ranks_agree_on_averaged_weights_and_mix_their_own_shares(torchvision, t
 
 def test_a_killed_training_ends_as_if_it_had_not_been(trained):
     assert state(trained / "cut", 0) == state(trained / "large", 0)
+
+
+def test_initial_weights_are_worth_what_they_are_in_one_process(trained, tmp_path):
+    """Their running statistics are estimated on the same images, with norms that are those of all ranks later."""
+    together = json.loads((trained / "begun" / "train" / "result.json").read_text())["initial"]
+
+    alone = train_network(
+        begun(tmp_path), data(), CONFIG, initial=from_file(trained / "start.safetensors")
+    ).record.initial
+
+    assert together["statistics"] == alone.statistics == "training images"
+    assert together["accuracy"] == pytest.approx(alone.accuracy, abs=1 / 32)
+    assert alone.accuracy > 0.6, "chance is a half"
 
 
 def test_the_first_process_keeps_the_weights_that_all_hold(trained):
