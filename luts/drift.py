@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,19 @@ _ITERATIONS = 100
 _AT_A_TIME = 1 << 15  # visits
 
 
-def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozenset()) -> dict[Group, float]:
+def estimate_drift(
+    visits: Sequence[Visit], reference: frozenset[str] = frozenset(), units: Mapping[str, str | None] | None = None
+) -> dict[Group, float]:
     """The drift factor of every group: above 1 means slower than the median round of the reference sessions.
 
     A group with fewer than `MIN_KEYS` keys that were also measured elsewhere takes the drift of the nearest round of
     its session that has enough; a session without such a round has one drift for all of its rounds.
     The visit-weighted median of the factors over the reference sessions (over all of them when none is named, or none
-    was measured) is 1. Sessions that share no key with the others cannot be compared
+    was measured) is 1. Of several units each has such a median, and the median of those is 1, whichever unit measured most. Sessions that share no key with the others cannot be compared
     with them; their factors are centred among themselves.
+
+    Args:
+        units: on which unit of the board each session ran; all on one when None.
     """
     every = Visits.of(visits)
     measured = every.select(every.is_measured)
@@ -59,10 +64,12 @@ def estimate_drift(visits: Sequence[Visit], reference: frozenset[str] = frozense
     visits_of = np.bincount(column, minlength=len(drift))
     central = np.array([name in reference for name, _ in groups])[group]
     central_visits_of = np.bincount(column[central], minlength=len(drift))
+    unit_names = list(dict.fromkeys((units or {}).get(name) for name in names))
+    unit = np.array([unit_names.index((units or {}).get(name)) for name in names])[session]
     for index in range(int(component.max()) + 1):
         own = component == index
         weights = central_visits_of if central_visits_of[own].any() else visits_of
-        drift[own] -= _weighted_median(drift[own], weights[own])
+        drift[own] -= _middle(drift[own], weights[own], unit[own])
     return {group: math.exp(drift[index]) for group, index in columns.items()}
 
 
@@ -152,6 +159,16 @@ def _solve(
 def _side(residual: NDArray[np.float64]) -> NDArray[np.float64]:
     """The asymmetric weight: most of the noise slows a visit down."""
     return np.where(residual < 0, 1 - _LEVEL, _LEVEL)
+
+
+def _middle(drift: NDArray[np.float64], weights: NDArray[np.intp], unit: NDArray[np.intp]) -> float:
+    """The median over the units of each one's median; units without weight do not count.
+
+    Args:
+        drift, weights, unit: (columns,)
+    """
+    levels = [_weighted_median(drift[unit == each], weights[unit == each]) for each in np.unique(unit[weights > 0])]
+    return float(np.median(levels))
 
 
 def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.intp]) -> float:

@@ -349,7 +349,7 @@ class Lut:
     @cached_property
     def drift(self) -> dict[Group, float]:
         """Factor per (session, round), above 1 for slower than the median round of the reference sessions."""
-        return estimate_drift(self.visits, self.reference)
+        return estimate_drift(self.visits, self.reference, self.units)
 
     @cached_property
     def entries(self) -> dict[str, Entry]:

@@ -88,3 +88,28 @@ def test_a_pooled_table_puts_a_file_with_other_measurements_away(tmp_path):
 
     assert old.read_bytes() == both
     assert {visit.session for visit in luts.read(pooled).visits} == {"b" * 8}
+
+
+@pytest.mark.parametrize("diligent", ["a", "b", "c"])
+def test_a_pooled_table_has_the_numbers_of_the_middle_unit_whichever_unit_measured_most(tmp_path, diligent):
+    """`c` is the fastest and `b` the slowest; one of them measures everything, as where the others were lost early."""
+    every = list(TRUTH_MS)
+    tables = {
+        unit: table(tmp_path, unit, every if unit == diligent else every[:5], speed, seed)
+        for seed, (unit, speed) in enumerate(SPEEDS.items())
+    }
+
+    pooled = luts.write_pooled(list(tables.values()), tmp_path / "pooled.lut.jsonl")
+
+    for key, entry in pooled.entries.items():
+        assert entry.latency_ms == pytest.approx(TRUTH_MS[key], rel=0.005)
+
+
+def test_the_table_of_two_units_lies_between_them(tmp_path):
+    every = list(TRUTH_MS)
+    tables = [table(tmp_path, "b", every, 1.03, 0), table(tmp_path, "c", every[:5], 0.97, 1)]
+
+    pooled = luts.write_pooled(tables, tmp_path / "pooled.lut.jsonl")
+
+    for key, entry in pooled.entries.items():
+        assert entry.latency_ms == pytest.approx(TRUTH_MS[key], rel=0.005)
