@@ -9,12 +9,14 @@ import pytest
 import devices
 import luts
 from devices import BoardUnreachableError, Campaign, InventoryError
+from devices.cache import lock_holder
 from devices.virtual import VirtualConnection
 from lightnas_edge.errors import FleetError
 from lightnas_edge.fleet import Unit, campaign, measure_fleet
 from lightnas_edge.fleet.work import WorkQueue
 from lightnas_edge.measuring import MeasurementProtocol, Settings, sentinels, write_profile_job
 from lightnas_edge.space import load_space
+from tests.devices.conftest import wait_for
 from tests.fleet.counting import places, visits_of
 from tests.fleet.units import hosts
 
@@ -62,7 +64,9 @@ def test_an_error_of_this_side_stops_every_agent_and_is_raised(tmp_path):
 
 def test_an_agent_that_measures_for_a_host_that_died_is_waited_for_and_its_work_is_not_repeated(tmp_path):
     whole = job(tmp_path / "job")
-    Campaign(devices.connect(hosts(1)), whole.folder).start()
+    before = devices.connect(hosts(1))
+    Campaign(before, whole.folder).start()
+    wait_for(lambda: lock_holder(before) or devices.remote_jobs(before)[0], "the agent to hold the board")
 
     result = measure_fleet([unit(1), unit(2)], whole, tmp_path / "units")
 
