@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightnas_edge.nn.ranks import Ranks
+
 PRECISIONS = ("fp32", "bf16", "auto")  # that a user may ask for
 _TRIALS = 3  # timed steps of each combination, after one for warm-up
 _GAIN = 0.95  # a combination must take less than this share of the default's time to be chosen
@@ -64,6 +66,16 @@ def fastest_execution(
     best = min(times, key=lambda execution: times[execution])
     chosen = best if times[best] < _GAIN * times[PLAIN] else PLAIN
     return chosen, {str(execution): round(value, 3) for execution, value in times.items()}
+
+
+def agreed_execution(
+    network: nn.Module, forward: Callable[[Any, Tensor], Tensor], images: Tensor, labels: Tensor, ranks: Ranks
+) -> tuple[Execution, dict[str, float]]:
+    """As `fastest_execution`, decided by rank 0 for all; random numbers are as before."""
+    with torch.random.fork_rng():
+        chosen, times_ms = fastest_execution(network, forward, images, labels)
+    flags = ranks.from_first(torch.tensor([chosen.bf16, chosen.channels_last], dtype=torch.int64))
+    return Execution(bool(flags[0]), bool(flags[1])), times_ms
 
 
 def _bf16_choices(device: torch.device) -> tuple[bool, ...]:

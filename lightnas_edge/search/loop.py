@@ -12,7 +12,7 @@ import torch
 
 from lightnas_edge.data import Loader
 from lightnas_edge.nn.device import undo_of_forward
-from lightnas_edge.nn.execution import Execution, fastest_execution
+from lightnas_edge.nn.execution import Execution, agreed_execution
 from lightnas_edge.nn.loop import TrainingLoop
 from lightnas_edge.records.run import SampledPaths
 from lightnas_edge.search.cost import StepsLeft, estimated_seconds
@@ -107,13 +107,10 @@ class SearchLoop:
         count = max(2, self.config.batch // self.ranks.world // self.config.micro_batches)  # what is in memory at once
         images = torch.randn(count, 3, side, side, device=device)
         labels = torch.randint(space.classes, (count,), device=device)
-        with torch.random.fork_rng():
-            path = [0] * len(space.layers)
-            chosen, times_ms = fastest_execution(
-                self.search.supernet, lambda supernet, some: supernet(some, path), images, labels
-            )
-        flags = self.ranks.from_first(torch.tensor([chosen.bf16, chosen.channels_last], dtype=torch.int64))
-        chosen = Execution(bool(flags[0]), bool(flags[1]))
+        path = [0] * len(space.layers)
+        chosen, times_ms = agreed_execution(
+            self.search.supernet, lambda supernet, some: supernet(some, path), images, labels, self.ranks
+        )
         self.on_event({"kind": "precision", "chosen": str(chosen), "step_ms": times_ms})
         return chosen
 

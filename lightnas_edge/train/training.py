@@ -21,7 +21,7 @@ from lightnas_edge.errors import ConfigError, DataError, DivergedError
 from lightnas_edge.nn import Network, Ranks
 from lightnas_edge.nn.cost import seconds_of, trial_batch
 from lightnas_edge.nn.device import choose_device, undo_of_forward
-from lightnas_edge.nn.execution import PLAIN, Execution, fastest_execution
+from lightnas_edge.nn.execution import PLAIN, Execution, agreed_execution
 from lightnas_edge.nn.loop import TrainingLoop
 from lightnas_edge.nn.synchronised import with_synchronised_norms
 from lightnas_edge.records.base import Record
@@ -191,22 +191,20 @@ class Training:
         pixels, labels, _ = trial_batch(self.train_batches)
         images, labels = normalise(pixels.to(self.device)), labels.to(self.device)
         micro_batches = self._micro_batches(len(labels))
-        chosen, times_ms = fastest_execution(
+        chosen, times_ms = agreed_execution(
             self.network.train(),
             lambda copy, some: copy(some),
             images.tensor_split(micro_batches)[0],
             labels.tensor_split(micro_batches)[0],
+            self.ranks,
         )
-        flags = self.ranks.from_first(torch.tensor([chosen.bf16, chosen.channels_last], dtype=torch.int64))
-        chosen = Execution(bool(flags[0]), bool(flags[1]))
         self.on_event({"kind": "precision", "chosen": str(chosen), "step_ms": times_ms})
         return chosen
 
     def _use(self, execution: Execution) -> None:
         self.execution = execution
-        if (
-            self.config.sync_batch_norm and self.ranks.world > 1
-        ):  # after the initial weights: those look for PyTorch's norms
+        if self.config.sync_batch_norm and self.ranks.world > 1:
+            # After the initial weights, whose statistics are estimated in PyTorch's own norms.
             self.network = with_synchronised_norms(self.network, self.device)
         for module in (self.network, self.judged):
             module.to(memory_format=execution.memory_format)  # type: ignore[call-overload]  # missing in torch's types
