@@ -19,7 +19,17 @@ from lightnas_edge.cli._confirm import (
     print_confirmations,
     warn_unconfirmed,
 )
-from lightnas_edge.cli._console import UsageError, info, ms, percent, print_json, print_result, print_table, warn
+from lightnas_edge.cli._console import (
+    UsageError,
+    info,
+    ms,
+    percent,
+    print_json,
+    print_result,
+    print_table,
+    silent,
+    warn,
+)
 from lightnas_edge.cli._learning import learning_progress, read_data, tensorboard
 from lightnas_edge.cli._measuring import campaign_progress
 from lightnas_edge.cli._options import (
@@ -151,7 +161,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(arguments: argparse.Namespace) -> int:
     from lightnas_edge.nn import joined_ranks
 
-    with joined_ranks(arguments.device) as ranks:
+    with joined_ranks(arguments.device) as ranks, silent(not ranks.first):
         check_confirm(arguments)
         if arguments.earlier is not None:
             folder, results = _add(arguments)
