@@ -32,7 +32,7 @@ class Want:
     def __init__(self, session: Any, coordinator: str, text: str) -> None:
         self.text = text
         self.tags = dict(tag.split("=", 1) for tag in text.split(","))
-        self.said: list[list[str]] | None = None  # the holders that the user was told of
+        self.said: list[list[str]] | None = None  # the holders that were shown last
         self.session, self._coordinator = session, coordinator
         self._reservation: Any = None
         self._note = ExitStack()
