@@ -36,9 +36,14 @@ def test_finalists_are_measured_on_this_machine(confirmed):
     assert answer.code == 0, answer.err
     front = json.loads((folder / "run" / "front.json").read_text())
     assert len(front["networks"]) == 2
+    (plan,) = (folder / "run" / "confirm").glob("*.json")
+    planned = [network for networks in json.loads(plan.read_text())["rounds"] for network in networks]
     for network in front["networks"]:
         found = network["confirmation"]
-        assert found["host"] == "localhost" and 1 <= len(found["networks"]) <= 3
+        own = [each["operators"] for each in planned if each["budget"] == network["name"]]
+        assert found["host"] == "localhost" and 1 <= len(own) <= 3 and found["networks"]
+        # One that was measured for the other budget is listed where it is the one handed over.
+        assert all(each["operators"] in [*own, network["operators"]] for each in found["networks"])
         tables = [luts.read(folder / "run" / table) for table in found["tables"]]
         assert not any(table.simulated for table in tables)
         assert all(len(entry.visits) >= 15 for table in tables for entry in table.networks.values())
