@@ -58,6 +58,11 @@ class Fleet:
         """Of the first board that answers."""
         return next(unit.connection for unit in self.units if unit.connection is not None)
 
+    @property
+    def answering(self) -> int:
+        """How many boards could be reached."""
+        return sum(unit.connection is not None for unit in self.units)
+
 
 @dataclass(frozen=True)
 class FleetReport:
@@ -80,6 +85,11 @@ class FleetReport:
             }
             for outcome in self.result.outcomes
         ]  # fmt: skip
+
+
+def boards_sharing(boards: Fleet | Connection | None, *, each: bool = False) -> int:
+    """How many share the work. `each`: every board does all of it."""
+    return boards.answering if isinstance(boards, Fleet) and not each else 1
 
 
 def require_one_host(arguments: argparse.Namespace, what: str, *, hint: str) -> None:

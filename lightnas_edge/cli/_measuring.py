@@ -13,7 +13,7 @@ import luts
 from devices import Connection, Status
 from lightnas_edge.cli._console import Bar, duration, info, percent, print_result, progress, warn
 from lightnas_edge.cli._fallbacks import warn_fallbacks
-from lightnas_edge.measuring import Job, Settings, measure
+from lightnas_edge.measuring import SENTINELS, Job, Settings, measure
 
 # One visit without its warm-up and samples: handing over, reading the board's state. Seconds, on an idle workstation.
 _VISIT_OVERHEAD_S = 0.02
@@ -107,8 +107,16 @@ def estimated_seconds(operators: int, settings: Settings, batch_ms: float = 0.0)
     protocol = settings.protocol
     warmup_ms, sample_ms = max(protocol.warmup_ms, batch_ms), max(protocol.min_sample_ms, batch_ms)
     visit_s = (warmup_ms + protocol.samples_per_visit * sample_ms) / 1000 + _VISIT_OVERHEAD_S
-    once_s = _BUILD_S if settings.backend == "tensorrt" else _LOAD_S
-    return operators * (once_s + protocol.rounds * visit_s + settings.energy_rounds * _ENERGY_VISIT_S)
+    return operators * (_engine_s(settings) + protocol.rounds * visit_s + settings.energy_rounds * _ENERGY_VISIT_S)
+
+
+def shared_seconds(alone_s: float, settings: Settings, boards: int) -> float:
+    """What boards need together for what takes one of them `alone_s`: each builds the sentinels' engines."""
+    return (alone_s + (boards - 1) * SENTINELS * _engine_s(settings)) / boards
+
+
+def _engine_s(settings: Settings) -> float:
+    return _BUILD_S if settings.backend == "tensorrt" else _LOAD_S
 
 
 def _least_seconds(settings: Settings) -> float:
@@ -117,7 +125,14 @@ def _least_seconds(settings: Settings) -> float:
 
 
 def announce_estimate(
-    operators: int, settings: Settings, *, networks: int = 0, batch_ms: float = 0.0, images: int = 0, most: bool = False
+    operators: int,
+    settings: Settings,
+    *,
+    networks: int = 0,
+    batch_ms: float = 0.0,
+    images: int = 0,
+    most: bool = False,
+    boards: int = 1,
 ) -> None:
     """Before a campaign: what it will take.
 
@@ -126,6 +141,7 @@ def announce_estimate(
         batch_ms: a prediction of one inference of a network; 0 where none is at hand.
         images: that a network is run on once.
         most: the numbers are limits; fewer may do.
+        boards: that share the operators and networks.
     """
     protocol = settings.protocol
     parts = [
@@ -137,10 +153,11 @@ def announce_estimate(
     seconds = estimated_seconds(operators, settings) + estimated_seconds(networks, settings, batch_ms)
     seconds = max(seconds, _least_seconds(settings) if networks else 0.0)
     seconds += images * batch_ms / 1000 / settings.batch
+    shared = f" on {boards} boards" if boards > 1 else ""
     further = f"; unstable ones get up to {protocol.extra_rounds} further rounds"
     info(
         f"estimate: {'at most ' if most else ''}{' and '.join(parts)} x {protocol.rounds} rounds{energy}, about "
-        f"{duration(seconds)} unless measured before"
+        f"{duration(shared_seconds(seconds, settings, boards))}{shared} unless measured before"
         f"{further if protocol.spread_limit is not None and protocol.extra_rounds else ''}"
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import luts
 from lightnas_edge.cli._console import duration
-from lightnas_edge.cli._measuring import estimated_seconds
+from lightnas_edge.cli._measuring import estimated_seconds, shared_seconds
 from lightnas_edge.measuring import Settings, sentinels
 from lightnas_edge.measuring.board_time import spent_s
 from lightnas_edge.measuring.tables import table_path
@@ -39,9 +39,15 @@ class NextStep:
 
 
 def what_next(
-    arguments: argparse.Namespace, space: Space, chosen: Settings, lut: luts.Lut, coverage: luts.Coverage
+    arguments: argparse.Namespace,
+    space: Space,
+    chosen: Settings,
+    lut: luts.Lut,
+    coverage: luts.Coverage,
+    *,
+    boards: int = 1,
 ) -> NextStep:
-    """After `profile`, which measured with these settings."""
+    """After `profile`, which measured with these settings. `boards`: that share the next measurements."""
     words = _options(arguments, chosen)
     if not coverage.complete:
         count = len(coverage.missing) + len(coverage.failed)
@@ -58,7 +64,8 @@ def what_next(
     network_s = estimated_seconds(1, settings, typical_ms)
     table_s = spent_s(lut, lut.entries)
     count = _FEWEST if table_s is None else min(max(int(table_s / network_s), _FEWEST), _MOST)
-    seconds = count * network_s + estimated_seconds(len(sentinels(space)), settings)
+    alone_s = count * network_s + estimated_seconds(len(sentinels(space)), settings)
+    seconds = shared_seconds(alone_s, settings, boards)
     networks = table_path(arguments.host, space.name, chosen, "-networks")
     fit = ["lightnas-edge", "fit", *_space(arguments), "--lut", str(lut.path), "--samples", str(networks)]
     return NextStep(
@@ -88,7 +95,9 @@ def _options(arguments: argparse.Namespace, chosen: Settings) -> list[str]:
         if value != default:
             words += [f"--{name.replace('_', '-')}", str(value)]
     flags = [
-        f"--{name.replace('_', '-')}" for name in ("cuda_graph", "energy", "lock_clocks") if getattr(arguments, name)
+        f"--{name.replace('_', '-')}"
+        for name in ("cuda_graph", "energy", "lock_clocks", "pool")
+        if getattr(arguments, name)
     ]
     return words + flags
 

@@ -10,7 +10,14 @@ from pathlib import Path
 import devices
 import luts
 from lightnas_edge.cli._console import UsageError, percent, print_json, print_result
-from lightnas_edge.cli._fleet import FleetReport, add_fleet, measure_on_fleet, open_fleet, require_one_host
+from lightnas_edge.cli._fleet import (
+    FleetReport,
+    add_fleet,
+    boards_sharing,
+    measure_on_fleet,
+    open_fleet,
+    require_one_host,
+)
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress, measure_with_progress, report_table
 from lightnas_edge.cli._model_options import add_model, chosen_model, model_settings
 from lightnas_edge.cli._next import what_next
@@ -86,13 +93,14 @@ def _run(arguments: argparse.Namespace) -> int:
     chosen = settings(arguments, connection)
     _refuse_lacking(connection, chosen)
     table = arguments.out or table_path(arguments.host, space.name, chosen)
+    boards = boards_sharing(fleet, each=arguments.per_unit)
     began_s = time.monotonic()
 
     def write(folder: Path, tell: Callable[[int, int], None]) -> Job:
         return write_profile_job(folder, space, chosen, operators=operators, on_progress=tell)
 
     def announce(job: Job) -> None:
-        announce_estimate(len(job.keys), chosen)
+        announce_estimate(len(job.keys), chosen, boards=boards)
 
     title = f"measuring {space.name} on {arguments.host}"
     if fleet is not None:
@@ -118,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
     seconds = time.monotonic() - began_s
     coverage = lut.coverage([shaped.key for shaped in space.shaped_operators()])
     repeatability = luts.repeatability(lut)
-    next_step = what_next(arguments, space, chosen, lut, coverage)
+    next_step = what_next(arguments, space, chosen, lut, coverage, boards=boards)
     if arguments.json:
         print_json({
             "kind": "profile", "lut": str(table), "found": len(coverage.found), "missing": list(coverage.missing),

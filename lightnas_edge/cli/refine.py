@@ -15,7 +15,7 @@ import devices
 import luts
 from devices import Connection
 from lightnas_edge.cli._console import Bar, info, ms, print_json, print_result, progress, silent, warn
-from lightnas_edge.cli._fleet import Fleet, add_pooling, measure_somewhere, open_fleet
+from lightnas_edge.cli._fleet import Fleet, add_pooling, boards_sharing, measure_somewhere, open_fleet
 from lightnas_edge.cli._learning import read_data
 from lightnas_edge.cli._measuring import announce_estimate, report_table
 from lightnas_edge.cli._options import (
@@ -179,7 +179,7 @@ def _measure(
         arguments, boards,
         lambda folder, tell: write_profile_job(folder, space, settings, operators=operators, on_progress=tell),
         table, title=f"measuring on {arguments.host}", fresh=arguments.fresh and not table.exists(), sudo_password=password,
-        announce=lambda job: announce_estimate(len(job.keys), settings),
+        announce=lambda job: announce_estimate(len(job.keys), settings, boards=boards_sharing(boards)),
     )  # fmt: skip
     if len(operators) > 1:  # a single operator only checks that this is the board of the run
         show = info if arguments.json else print_result

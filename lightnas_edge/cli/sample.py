@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import devices
 import luts
 from lightnas_edge.cli._console import UsageError, info, percent, print_json, print_result, print_table, warn
-from lightnas_edge.cli._fleet import add_pooling, measure_somewhere, open_fleet, require_one_host
+from lightnas_edge.cli._fleet import add_pooling, boards_sharing, measure_somewhere, open_fleet, require_one_host
 from lightnas_edge.cli._measuring import (
     announce_estimate,
     campaign_progress,
@@ -135,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
         lambda folder, tell: write_sample_job(folder, space, chosen, architectures, on_progress=tell),
         table, title=f"measuring networks of {space.name} on {arguments.host}", fresh=arguments.fresh,
         sudo_password=password, announce=lambda job: announce_estimate(
-            len(job.keys) - len(architectures), chosen, networks=len(architectures)
+            len(job.keys) - len(architectures), chosen, networks=len(architectures), boards=boards_sharing(fleet)
         ),
     )  # fmt: skip
     complete = is_complete(job, lut)

@@ -91,7 +91,8 @@ def deal(work: Work, sentinels: Sequence[str], rounds: int, units: int) -> list[
         pieces = [(key, part) for key in keys for part in _shares(work[key], units)]
     if not pieces:
         return []
-    count = min(len(pieces), max(units, min(PACKETS_PER_UNIT * units, len(pieces) // LEAST_KEYS)))
+    count = max(units, min(PACKETS_PER_UNIT * units, len(pieces) // LEAST_KEYS))
+    count = min(len(pieces), count - count % units)  # the same number for each: with one more, the others wait for it
     dealt: list[dict[str, Visits]] = [{} for _ in range(count)]
     for index, (key, visits) in enumerate(pieces):
         dealt[index % count][key] = visits

@@ -3,6 +3,7 @@
 from lightnas_edge.measuring.campaign import measure
 from lightnas_edge.measuring.jobs import (
     ROUND_S,
+    SENTINELS,
     Job,
     MeasurementProtocol,
     Settings,
@@ -21,6 +22,7 @@ from lightnas_edge.measuring.jobs import (
 
 __all__ = [
     "ROUND_S",
+    "SENTINELS",
     "Job",
     "MeasurementProtocol",
     "Settings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Callable
@@ -18,15 +19,30 @@ from lightnas_edge.space import ShapedOperator, Space
 ENERGY_ROUNDS = 2  # energy of an operator needs two windows of several seconds: docs/energy.md
 _SUFFIXES = {"profile": "", "sample": "-networks"}  # of file names, by the purpose of a job
 
+_LONG_NAME = 100  # characters of the hosts in a file name
+
 _log = logging.getLogger(__name__)
 
 
 def table_path(host: str, space: str, settings: Settings, suffix: str = "") -> Path:
-    """Where a table goes unless the user names a file: the current folder, named after its content."""
-    board = "".join(character if character.isalnum() or character in "-." else "-" for character in host)
+    """Where a table goes unless the user names a file: the current folder, named after its content.
+
+    Args:
+        host: as the user named it, also several with commas.
+    """
+    board = _plain(host)
+    if len(board) > _LONG_NAME:  # of many boards; a file system takes 255 bytes
+        first, *others = host.split(",")
+        shortened = f"{first[:_LONG_NAME]}-and-{len(others)}-more" if others else first[:_LONG_NAME]
+        board = _plain(f"{shortened}-{hashlib.sha256(host.encode()).hexdigest()[:8]}")
     engine = f"{settings.precision}-b{settings.batch}-t{settings.threads}{'-graph' if settings.cuda_graph else ''}"
     engine += f"-s{settings.streams}" if settings.streams > 1 else ""
     return Path(f"{board}-{space}-{engine}{suffix}.lut.jsonl")
+
+
+def _plain(text: str) -> str:
+    """As a part of a file name."""
+    return "".join(character if character.isalnum() or character in "-." else "-" for character in text)
 
 
 def fetch_table(connection: Connection, host: str, job: RemoteJob, folder: Path) -> tuple[Path, int]:

@@ -1,6 +1,7 @@
 """`profile-device --host a,b,c` on virtual units: shared work, resuming, units that differ."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,7 @@ def folder(tmp_path, monkeypatch, agent_home):
 def test_three_units_share_a_table_and_nothing_is_lost_or_doubled(shared):
     folder, answer = shared
     assert answer.code == 0, answer.err
+    assert " on 3 boards unless measured before" in answer.err
     pooled, tables = luts.read(folder / "pooled.lut.jsonl"), unit_tables(folder / "pooled.units")
     assert pooled.coverage(KEYS).complete and pooled.simulated and not pooled.faults
     assert visits_of(pooled) == visits_of(*tables.values())
@@ -130,9 +132,12 @@ def test_units_that_differ_are_not_pooled_and_both_ways_out_continue_from_what_i
     before = visits_of(*unit_tables().values())
     pooled = profile(1, 2, pool=True)
     assert pooled.code == 0 and Path("pooled.lut.jsonl").exists()
+    (sample,) = (line for line in pooled.out.splitlines() if line.startswith("  lightnas-edge sample "))
+    assert "--pool" in shlex.split(sample)
     assert visits_of(luts.read("pooled.lut.jsonl")) == before
     each = profile(1, 2, per_unit=True)
     assert each.code == 0, each.err
+    assert "boards unless" not in each.err
     for lut in unit_tables().values():
         assert lut.coverage(KEYS).complete and set(visits_of(lut).values()) == {ROUNDS}
 

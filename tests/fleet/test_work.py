@@ -33,6 +33,12 @@ def test_every_packet_is_a_share_of_everything_and_the_sentinels_get_about_as_ma
     assert max(packet.visits for packet in packets) <= 1.25 * min(packet.visits for packet in packets)
 
 
+@pytest.mark.parametrize("units", (2, 3, 5))
+@pytest.mark.parametrize("count", (5, 12, 20, 76))
+def test_every_unit_gets_the_same_number_of_packets(units, count):
+    assert len(deal({key: Visits(25) for key in KEYS[:count]}, SENTINELS, 25, units)) % units == 0
+
+
 def test_work_of_the_sentinels_alone_is_dealt_too():
     packets = deal({key: Visits(9) for key in SENTINELS[:4]}, SENTINELS, 25, 2)
 
