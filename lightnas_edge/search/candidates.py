@@ -83,6 +83,39 @@ def shortlist(
     ]
 
 
+def promising(
+    space: Space,
+    posterior: OperatorPosterior,
+    budget: Budget,
+    config: SearchConfig,
+    count: int,
+    known: Known = NOTHING_KNOWN,
+) -> list[Architecture]:
+    """Networks worth measuring: the highest posterior mean scores that the predictions themselves keep within the budget.
+
+    A measurement decides about them, so no upper bound has to keep the budget first: that would pass over better networks, most of which
+    keep it. At most `count`, best first; none that scores no higher than a network that was measured and keeps the budget.
+    """
+    reached = max((posterior.score(each.indices(space)) for each in known.kept), default=-np.inf)
+    found: list[Architecture] = []
+    min_utilisation = MIN_UTILISATION if config.is_two_sided else None
+    for _ in range(count):
+        try:
+            selection = select(
+                space,
+                posterior.mean,
+                budget.constraints,
+                min_utilisation=min_utilisation,
+                exclude=(*known.broken, *found),
+            )
+        except InfeasibleBudgetError:
+            break
+        if selection.score <= reached:
+            break
+        found.append(selection.architecture)
+    return found
+
+
 def _selections(
     space: Space,
     posterior: OperatorPosterior,

@@ -18,6 +18,7 @@ from lightnas_edge.search.candidates import (
     affordable,
     estimated_losses,
     images_of_candidate,
+    promising,
     shortlist,
 )
 from lightnas_edge.search.comparison import Comparison
@@ -73,6 +74,11 @@ class Choice:
             for index, budget in enumerate(budgets or self.state.strategy.budgets)
         ]
 
+    def promising(self, budget: Budget, known: Known, count: int) -> list[Architecture]:
+        """Networks of a budget that may be better than what would be handed over, once they are measured: `candidates.promising`."""
+        context = self.state.context
+        return promising(context.space, self.state.strategy.posterior(), budget, context.config, count, known)
+
     def _network(self, index: int, budget: Budget, known: Known, contested: bool, elapsed_s: float) -> SearchResult:
         began_s = time.monotonic()
         context, strategy = self.state.context, self.state.strategy
@@ -80,8 +86,11 @@ class Choice:
         count = 1 if config.method == LIGHTNAS else self._candidates()
         posterior = strategy.posterior()
         selections = shortlist(space, posterior, budget, config, count, known)
-        candidates = [Candidate(selection) for selection in selections]
-        if len(candidates) > 1 or contested:
+        by_score = sorted(
+            selections, key=lambda selection: -selection.score
+        )  # those measured before come last in the list
+        candidates = [Candidate(selection) for selection in by_score]
+        if (count > 1 and len(candidates) > 1) or contested:
             candidates = self._comparison.score(
                 selections,
                 budget.arithmetic,

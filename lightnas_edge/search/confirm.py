@@ -1,9 +1,13 @@
 """Before a network is handed over: measure it on the board, learn from it, and choose again.
 
 A search takes, of all networks, the one that its predictor likes most, and so the one that the predictor is most likely to be wrong
-about. Measuring the finalists themselves is the remedy. Each round measures the network that would be handed over and its next best
-ones, half of what is left of the allowance; the predictor takes them in, its intervals are recalibrated on them, and the same
-operator scores choose again. It ends when the network to be handed over is one that was measured, or the allowance is used.
+about. Measuring the finalists themselves is the remedy. Each round measures finalists, half of what is left of the allowance; the
+predictor takes them in, its intervals are recalibrated on them, and the same operator scores choose again. It ends when the network to be
+handed over is one that was measured, and with it no better one is worth measuring, or when the allowance is used.
+
+Without a confidence, finalists are the network that would be handed over and its next best ones. With one, the network that would be
+handed over is a cautious choice: its upper bound keeps the budget. Better networks whose predictions keep the budget, bound or not, are
+measured first, since the measurement decides about them; the last measurement of the allowance is kept for the cautious one.
 
 A measured network is judged by its measurement: one that breaks a limit is not chosen again, and one that keeps all of them stays a
 candidate whatever the predictor says.
@@ -126,7 +130,7 @@ def confirm_choice(
                     f"after {number} measured networks, all over the budget: {error}",
                     hint=f"the search is kept: `lightnas-edge search --from {shlex.quote(str(run.folder))}` takes a larger budget",
                 ) from error
-        planned = [of[result.budget.name].plan(result) for result in results]
+        planned = [of[result.budget.name].plan(result, choice) for result in results]
         if not any(planned):
             break
         for board in boards.values():
@@ -293,19 +297,28 @@ class _Board:
                 return False
         return True
 
-    def plan(self, result: SearchResult) -> bool:
-        """Plan a further round for a budget. False where its network was measured or its allowance is used."""
+    def plan(self, result: SearchResult, choice: Choice) -> bool:
+        """Plan a further round for a budget. False where nothing is worth measuring or its allowance is used."""
         name = result.budget.name
-        if result.architecture.names in self.measured:
-            return False
         used = sum(network.budget == name for networks in self.rounds for network in networks)
         left = self.how.networks - used
         if left <= 0:
             return False
-        finalists = [result.architecture, *(other.selection.architecture for other in result.others)]
-        new = [each for each in finalists if each.names not in self.measured and each.names not in self.failed]
-        self._open += [self._planned(result.budget, each, result.confidence) for each in new[: math.ceil(left / 2)]]
-        return True
+        new = [each for each in self._finalists(result, choice, left) if each.names not in self.measured]
+        self._open += [self._planned(result.budget, each, result.confidence) for each in new]
+        return bool(new)
+
+    def _finalists(self, result: SearchResult, choice: Choice, left: int) -> list[Architecture]:
+        """What the next round should measure of a budget, measured or not."""
+        if result.confidence is None:
+            if result.architecture.names in self.measured:
+                return []
+            finalists = [result.architecture, *(other.selection.architecture for other in result.others)]
+            new = [each for each in finalists if each.names not in self.measured and each.names not in self.failed]
+            return new[: math.ceil(left / 2)]
+        known = self.known(result.budget, result.confidence)
+        better = choice.promising(result.budget, known, math.ceil((left - 1) / 2))
+        return better or [result.architecture]
 
     def _planned(self, budget: Budget, architecture: Architecture, confidence: float | None) -> PlannedNetwork:
         predicted = {}

@@ -22,6 +22,7 @@ from lightnas_edge.predictor import (
 from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, found_before, read_front, run_search
 from lightnas_edge.search.confirm import Confirming, require_confirmable
+from lightnas_edge.space import Architecture
 from tests.predictor.boards import observed, random_architectures
 from tests.search.problems import CONFIG, SPACE, data, predictor
 
@@ -64,11 +65,24 @@ def budget_of(predictor, name="budget", share=0.5):
     return Budget(name, (Constraint(predictor, target_of(predictor, share)),))
 
 
-def confirmed(folder, budgets, board, networks=4, **how):
+def confirmed(folder, budgets, board, networks=4, config=CONFIG, **how):
     confirming = Confirming(devices.connect(HOST), networks, rounds=ROUNDS, **how)
     sources = {budget.name: ([], board["table"]) for budget in budgets}
-    begin_run(folder, SPACE, data(), budgets, CONFIG)
-    return run_search(folder, SPACE, data(), budgets, CONFIG, sources=sources, confirm=confirming)
+    begin_run(folder, SPACE, data(), budgets, config)
+    return run_search(folder, SPACE, data(), budgets, config, sources=sources, confirm=confirming)
+
+
+def unsure(predictor, factor=6.0):
+    """A predictor of the same costs that knows less."""
+    return AdditivePredictor(
+        predictor.space, predictor.origin, predictor.mean, factor**2 * predictor.covariance, factor * predictor.noise,
+        discrepancy=predictor.discrepancy, applicability=predictor.applicability,
+    )  # fmt: skip
+
+
+def planned(folder):
+    (plan,) = (folder / "confirm").glob("*.json")
+    return [[network["predicted"]["latency_ms"] for network in each] for each in json.loads(plan.read_text())["rounds"]]
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +153,37 @@ def test_a_predictor_that_is_right_keeps_its_choice(board, tmp_path):
         assert found.networks[0].operators == result.architecture.names
     for network in found.networks:
         assert network.metrics["latency_ms"].before == pytest.approx(network.metrics["latency_ms"].measured, rel=0.05)
+
+
+def test_under_a_confidence_networks_beyond_the_bound_are_measured_and_the_better_one_is_handed_over(board, tmp_path):
+    budget = budget_of(unsure(board["latency_ms"]))
+    target, config = budget.targets["latency_ms"], replace(CONFIG, confidence=0.95, candidates=1)
+
+    (result,) = confirmed(tmp_path / "run", [budget], board, config=config)
+
+    (first, *_), *_ = planned(tmp_path / "run")
+    assert first["value"] <= target < first["upper"]
+    own = next(each for each in result.confirmation.networks if each.operators == result.architecture.names)
+    assert own.keeps and own.metrics["latency_ms"].measured <= target
+    assert result.confirmation.first != result.architecture.names, "the first choice had to keep the bound"
+    assert own.metrics["latency_ms"].before > predicted(result.confirmation.first, budget)
+
+
+def test_the_last_measurement_is_kept_for_the_network_whose_bound_keeps_the_budget(board, tmp_path):
+    """The predictor says so much less than the board that what it likes beyond its bound is over the budget."""
+    budget = budget_of(unsure(optimistic(board["latency_ms"], 0.85), 2.0), share=0.7)
+    target, config = budget.targets["latency_ms"], replace(CONFIG, confidence=0.95)
+
+    (result,) = confirmed(tmp_path / "run", [budget], board, networks=2, config=config)
+
+    (beyond,), (cautious,) = planned(tmp_path / "run")
+    assert beyond["value"] <= target < beyond["upper"] and cautious["upper"] <= target
+    assert not result.confirmation.networks[0].keeps
+
+
+def predicted(operators, budget):
+    (constraint,) = budget.constraints
+    return constraint.predictor.predict_one(Architecture.from_names(SPACE, operators))
 
 
 def test_an_interruption_loses_no_measurement_and_changes_no_choice(board, tmp_path, surprised):
