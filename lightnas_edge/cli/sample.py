@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _COUNT, _MAX_COUNT = 10, 60
 _ADAPTIVE_ONLY = ("until", "round_networks")
-_AROUND_ONLY = ("metric", "prior", "lut", "predictor")  # or with --adaptive
+_NEAR_ONLY = ("metric", "prior", "lut", "predictor")  # or with --adaptive
 _STOPPED = {
     "reached": "the target of ±{until} is reached",
     "noise": "the rest is measurement noise; more --rounds or a quieter board help, more networks do not",
@@ -59,10 +59,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "sample", help="measure whole networks",
         description="Measure whole networks of a space, with random weights, together with a few operators that tie "
         "them to the operators' table. The first ten are the same on every board, the others are random: the same seed with a "
-        "larger count adds networks to those already measured. With --around-ms they are random networks that are predicted near a "
-        "latency. With --adaptive, each round measures the most informative ones.",
+        "larger count adds networks to those already measured. With --frontier they are networks such as a search chooses, with "
+        "--around-ms random networks that are predicted near a latency. With --adaptive, each round measures the most informative ones.",
         epilog="examples: lightnas-edge sample --host localhost --space tiny --adaptive --until 1; "
-        "lightnas-edge sample --host localhost --space tiny --around-ms 0.9 --predictor tiny.predictor.json --count 20",
+        "lightnas-edge sample --host localhost --space tiny --frontier --predictor tiny.predictor.json --count 40",
     )  # fmt: skip
     add_host(parser, several=True)
     add_pooling(parser)
@@ -72,8 +72,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--count", type=count, metavar="N", help=f"networks (default: {_COUNT}; at most {_MAX_COUNT} with --adaptive)"
     )
     near = parser.add_argument_group(
-        "networks near a budget", "where a search chooses, a predictor needs networks most"
+        "networks where a search chooses", "a predictor needs networks there most, besides random ones"
     )
+    near.add_argument(
+        "--frontier", action="store_true",
+        help="networks with the most multiplications within limits over the whole range, or within --around-ms, as predicted",
+    )  # fmt: skip
     near.add_argument(
         "--around-ms", type=milliseconds, metavar="MS",
         help="networks that are predicted within 2 %% of this latency (with --adaptive: what is to be predicted well)",
@@ -156,11 +160,13 @@ def _check(arguments: argparse.Namespace) -> None:
         for name in _ADAPTIVE_ONLY:
             if getattr(arguments, name):
                 raise UsageError(f"--{name.replace('_', '-')} needs --adaptive")
-        for name in _AROUND_ONLY:
-            if getattr(arguments, name) and not around:
-                raise UsageError(f"--{name} needs --around-ms, --around-mj or --adaptive")
+        for name in _NEAR_ONLY:
+            if getattr(arguments, name) and not (around or arguments.frontier):
+                raise UsageError(f"--{name} needs --frontier, --around-ms, --around-mj or --adaptive")
     elif arguments.predictor:
         raise UsageError("--predictor: not with --adaptive, which fits its own", hint="start from --lut or --prior")
+    elif arguments.frontier:
+        raise UsageError("--frontier: not with --adaptive, which chooses by information")
     metric = arguments.metric or "latency_ms"
     unit = luts.METRICS[metric]
     if metric.endswith("energy_mj") and not arguments.energy:
@@ -174,17 +180,22 @@ def _networks(
 ) -> list[Architecture]:
     """Those that are measured without --adaptive."""
     wanted, around = arguments.count or _COUNT, arguments.around_ms or arguments.around_mj
-    if not around:
+    if not (around or arguments.frontier):
         return sample_architectures(space, wanted, arguments.seed)
+    from lightnas_edge.predictor.frontier import frontier_networks
     from lightnas_edge.predictor.near import NEAR, networks_near
 
     predictor, source = _predictor(arguments, space, connection, chosen, table)
-    found = networks_near(predictor, around, wanted, arguments.seed)
+    if arguments.frontier:
+        found = frontier_networks(predictor, wanted, arguments.seed, limit=around)
+        limits = f"{around:g} {predictor.unit}" if around else f"limits on {predictor.metric}"
+        what = f"networks with the most multiplications within {limits}"
+    else:
+        found = networks_near(predictor, around, wanted, arguments.seed)
+        what = f"networks within {percent(NEAR, 0)} of {around:g} {predictor.unit}"
     if len(found) < wanted:
-        warn(
-            f"only {len(found)} networks of {space.name} are predicted within {percent(NEAR, 0)} of {around:g} {predictor.unit}"
-        )
-    info(f"networks within {percent(NEAR, 0)} of {around:g} {predictor.unit} as {source} predicts")
+        warn(f"only {len(found)} {what} are found in {space.name}")
+    info(f"{what} as {source} predicts")
     return found
 
 

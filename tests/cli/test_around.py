@@ -1,4 +1,4 @@
-"""`sample --around-ms` without --adaptive: random networks that are predicted near a value."""
+"""`sample --around-ms` and `--frontier` without --adaptive: networks where a search chooses."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 
 import luts
 from lightnas_edge.predictor import load_predictor, lut_predictor
+from lightnas_edge.predictor.frontier import frontier_networks
 from lightnas_edge.space import Architecture, load_space
 from tests.cli.commands import run
 
@@ -81,6 +82,29 @@ def test_with_a_predictor_all_are_near(folder, tmp_path):
     assert measured == pytest.approx([target] * 8, rel=0.1)
 
 
+def test_the_frontier_has_networks_such_as_a_search_chooses_and_a_larger_count_adds_some(folder, tmp_path):
+    out, predictor = tmp_path / "frontier.lut.jsonl", load_predictor(folder / "own.predictor.json")
+    frontier = ("--frontier", "--predictor", folder / "own.predictor.json", "--out", out)
+    answer = run("sample", *BOARD, *frontier, "--count", 4)
+    first = sampled(out)
+
+    assert answer.code == 0, answer.err
+    assert "networks with the most multiplications within limits on latency_ms as " in answer.err
+    assert run("sample", *BOARD, *frontier, "--count", 8).code == 0
+    networks = set(sampled(out))
+    assert set(first) <= networks and networks == set(frontier_networks(predictor, 8))
+    assert run("sample", *BOARD, *frontier, "--around-ms", middle(folder), "--count", 10).code == 0
+    further = set(sampled(out)) - networks
+    assert len(further) >= 8
+    assert max(predictor.predict_one(each) for each in further) <= middle(folder)
+    assert (
+        run(
+            "fit", "--space", "tiny", "--samples", folder / "nets.lut.jsonl", "--samples", out, "--out", tmp_path / "p"
+        ).code
+        == 0
+    )
+
+
 def test_a_larger_count_adds_to_those_measured(folder, tmp_path):
     common = (
         "--around-ms",
@@ -147,13 +171,18 @@ def test_energy_is_sampled_near_an_energy(folder, tmp_path, monkeypatch):
         (("--around-ms", 999, "--lut", "ops.lut.jsonl"), 1, "no network of space tiny is predicted near 999 ms"),
         (("--around-ms", 0.5), 2, "no predictor: "),
         (("--around-ms", 0.5, "--predictor", "other.predictor.json"), 1, "are of different boards or states: board "),
-        (("--predictor", "own.predictor.json"), 2, "--predictor needs --around-ms, --around-mj or --adaptive"),
-        (("--lut", "ops.lut.jsonl"), 2, "--lut needs --around-ms, --around-mj or --adaptive"),
+        (
+            ("--predictor", "own.predictor.json"),
+            2,
+            "--predictor needs --frontier, --around-ms, --around-mj or --adaptive",
+        ),
+        (("--lut", "ops.lut.jsonl"), 2, "--lut needs --frontier, --around-ms, --around-mj or --adaptive"),
         (
             ("--around-ms", 0.5, "--predictor", "own.predictor.json", "--adaptive"),
             2,
             "--predictor: not with --adaptive",
         ),
+        (("--frontier", "--adaptive"), 2, "--frontier: not with --adaptive"),
         (
             ("--energy", "--metric", "energy_mj", "--around-mj", 2, "--predictor", "own.predictor.json"),
             2,
