@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import searches
+from benchmarks.measured_finalists import MEASURED, arithmetic_alone, with_measured_finalists
 from benchmarks.searches import Found, Truth
 from benchmarks.truth_task import FOLDER, load_task, read
 from lightnas_edge.data import DataSet
-from lightnas_edge.predictor import AdditivePredictor, load_predictor
+from lightnas_edge.predictor import AdditivePredictor, Observations, load_predictor
 from lightnas_edge.search.config import SearchConfig
-from lightnas_edge.space import Architecture, Space, load_space, operator_cost
+from lightnas_edge.space import Architecture, Space, load_space
 
 BUDGETS, LOWEST, HIGHEST = 9, 0.1, 0.9
 DRAWS = 20
@@ -47,13 +48,7 @@ class Digits(Truth):
     def without_search(self) -> dict[str, list[Found]]:
         from benchmarks.make_truth import BATCH, STEPS
 
-        space = self.space
-        macs = np.array(
-            [
-                [operator_cost(space.at(layer, each))[0] for each in space.operators]
-                for layer in range(len(space.layers))
-            ]
-        )
+        space, macs = self.space, arithmetic_alone(self.space)
         validation = trainings(self, "validation_accuracy")[:, 0]
         config = SearchConfig(
             method="lightnas",
@@ -71,7 +66,8 @@ class Digits(Truth):
                 found[number] = tuple(self.indices[tried[validation[tried].argmax()]].tolist())
             drawn.append(found)
         return {
-            "most MACs": [self.best_by(macs[np.arange(len(space.layers)), self.indices].sum(axis=1))],
+            "most MACs": [self.best_by(np.array([macs.score(row) for row in self.indices]))],
+            f"most MACs, {MEASURED} measured": [with_measured_finalists(self, macs)],
             "slowest": [self.best_by(self.predicted_ms)],
             "all trained once": [self.best_by(validation)],
             f"random search, {count} trainings": drawn,
@@ -82,13 +78,15 @@ def load() -> Digits:
     space = load_space(str(FOLDER / "small.toml"))
     indices = np.array(list(itertools.product(range(len(space.operators)), repeat=len(space.layers))))
     place = _by_slug(space, indices)
-    latency_ms = np.full(len(indices), np.nan)
+    latency_ms, error_ms = np.full((2, len(indices)), np.nan)
     for row in read(FOLDER / "latency.csv"):
         latency_ms[place[row["architecture"]]] = float(row["measured_ms"])
+        error_ms[place[row["architecture"]]] = float(row["standard_error_ms"])
     predictor = load_predictor(FOLDER / "small.predictor.json")
     assert isinstance(predictor, AdditivePredictor)
+    measured = Observations(space, indices, latency_ms, error_ms, predictor.fingerprint, repeatability=0.01)
     truth = Digits(
-        space, indices, np.zeros(len(indices)), latency_ms, predictor, np.quantile(latency_ms, np.linspace(LOWEST, HIGHEST, BUDGETS)),
+        space, indices, np.zeros(len(indices)), measured, predictor, np.quantile(latency_ms, np.linspace(LOWEST, HIGHEST, BUDGETS)),
         FOLDER / "runs", evolved=slice(None), looped=slice(1, None, 3),
     )  # fmt: skip
     truth.accuracy[:] = 100 * np.nanmean(trainings(truth, "test_accuracy"), axis=1)

@@ -11,6 +11,7 @@ Methods, all with the same predictor, the same images and 95 % confidence:
     blockwise             the largest network is trained, and every other operator learns to do what it does; operator scores from
                           networks that differ from it in one layer; fewer passes than `shared`
     ..., scores alone     the same searches without comparing candidates on held-out images
+    ..., 8 measured       the same scores, and up to 8 finalists of a budget measured (`search --confirm 8`)
     evolution, evolution entangled      on the supernets of `shared` and `entangled`: SPOS (arXiv 1904.00420), fitness is held-out accuracy
     lightnas              the published loop, one search for a budget; the most probable network, as published
     lightnas, exact       the same searches, the network chosen by the exact selection
@@ -42,8 +43,10 @@ from benchmarks.notes import note
 from lightnas_edge.cli._console import print_result, print_table
 from lightnas_edge.data import DataSet
 from lightnas_edge.files import write_json
-from lightnas_edge.predictor import AdditivePredictor
+from lightnas_edge.predictor import AdditivePredictor, Observations
 from lightnas_edge.predictor.base import one_hot_of
+from lightnas_edge.search.config import LOSSES
+from lightnas_edge.search.posterior import OperatorPosterior, arithmetic_of
 from lightnas_edge.space import Architecture, Space
 
 CONFIDENCE = 0.95
@@ -71,14 +74,14 @@ class Truth(ABC):
     Shapes: N networks, L layers, B budgets.
 
     Args:
-        indices: (N, L). accuracy: (N,) in percent. latency_ms: (N,) measured. budgets_ms: (B,).
+        indices: (N, L). accuracy: (N,) in percent. observations: of the N networks, measured. budgets_ms: (B,).
         evolved, looped: numbers of the budgets for which evolution and the published loop search.
     """
 
     space: Space
     indices: NDArray[np.int64]
     accuracy: Array
-    latency_ms: Array
+    observations: Observations
     predictor: AdditivePredictor
     budgets_ms: Array
     runs: Path
@@ -92,6 +95,15 @@ class Truth(ABC):
     @abstractmethod
     def without_search(self) -> dict[str, list[Found]]:
         """Of methods that train no supernet, what each repetition takes."""
+
+    @property
+    def latency_ms(self) -> Array:
+        """(N,) measured."""
+        return self.observations.value
+
+    def rows_of(self, architectures: Sequence[Architecture]) -> NDArray[np.int64]:
+        """(n,) of each its row."""
+        return np.array([self.place[_network(each, self.space)] for each in architectures])
 
     @cached_property
     def upper_ms(self) -> Array:
@@ -124,10 +136,17 @@ class Truth(ABC):
 # -- one search -----------------------------------------------------------------------------------------------------
 
 
-def search(
-    truth: Truth, group: str, seed: int, keep: Path, evolution: bool
-) -> tuple[dict[str, Found], dict[str, float]]:
-    """Networks by method and budget, and passes by method for all budgets together."""
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """By method: networks, and passes for all budgets together. `scores`: (L, K) what the losses say, None without a posterior."""
+
+    found: dict[str, Found]
+    passes: dict[str, float]
+    scores: Array | None = None
+
+
+def search(truth: Truth, group: str, seed: int, keep: Path, evolution: bool) -> Searched:
+    from benchmarks.measured_finalists import MEASURED, with_measured_finalists
     from lightnas_edge.search import Budget, Constraint, SearchConfig, run_search
 
     space = truth.space
@@ -145,19 +164,34 @@ def search(
             (result,) = run_search(keep / budgets[number].name, space, data, budgets[number], config)
             found["lightnas"][number] = _network(result.derived, space)
             found["lightnas, exact"][number] = _network(result.architecture, space)
-        return found, dict.fromkeys(found, passes * len(found["lightnas"]))
+        return Searched(found, dict.fromkeys(found, passes * len(found["lightnas"])))
     results = run_search(keep / "run", space, data, budgets, config)
+    learned = posterior_of(keep / "run", space)
     scored = {_network(each, space) for result in results for each in (result.architecture, *_others(result))}
     name, one = group.replace("-", ", "), compared_images(data)
     found = {
         name: {number: _network(result.architecture, space) for number, result in enumerate(results)},
         f"{name}, scores alone": {number: _network(result.top_scored, space) for number, result in enumerate(results)},
+        f"{name}, {MEASURED} measured": with_measured_finalists(truth, learned.with_capacity(arithmetic_of(space))),
     }
-    cost = {name: passes + one * len(scored), f"{name}, scores alone": passes}
+    cost = {**dict.fromkeys(found, passes), name: passes + one * len(scored)}
     if evolution and group in EVOLVED:
         found[EVOLVED[group]], count = _evolved(truth, data, config, keep / "run")
         cost[EVOLVED[group]] = passes + one * count
-    return found, cost
+    return Searched(found, cost, learned.mean)
+
+
+def posterior_of(run: Path, space: Space) -> OperatorPosterior:
+    """What the losses of a finished search say, without arithmetic's part."""
+    from lightnas_edge.nn.checkpoint import load_checkpoint
+    from lightnas_edge.search.evidence import PairDifferences, PathLosses
+    from lightnas_edge.search.state import SCHEMA
+
+    checkpoint = load_checkpoint(run / "search" / "checkpoint.pt", schema=SCHEMA)
+    losses = checkpoint["identity"]["evidence"] == LOSSES
+    evidence = PathLosses(space) if losses else PairDifferences(space)
+    evidence.restore(checkpoint["strategy"]["evidence"])
+    return evidence.posterior()
 
 
 def search_passes(space: Space, data: DataSet, config: Any) -> float:
@@ -269,15 +303,16 @@ def run_once(truth: Truth, group: str, seed: int, *, evolution: bool) -> dict[st
     torch.set_num_threads(1)
     begun_s, begun_cpu_s = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        found, passes = search(truth, group, seed, Path(folder), evolution)
+        searched = search(truth, group, seed, Path(folder), evolution)
     return {
         "group": group, "seed": seed, "commit": _commit(), "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "numpy", "onnxruntime", "scipy", "scikit-learn")},
         "cpu": _cpu(), "threads": 1, "settings": {"epochs": EPOCHS, "batch": BATCH, **GROUPS[group]},
         "seconds": round(time.monotonic() - begun_s, 1), "cpu_seconds": round(time.process_time() - begun_cpu_s, 1),
-        "passes": {name: round(count) for name, count in passes.items()},
+        "passes": {name: round(count) for name, count in searched.passes.items()},
+        "scores": None if searched.scores is None else np.round(searched.scores, 6).tolist(),
         "budgets_ms": [round(float(limit), 6) for limit in truth.budgets_ms],
-        "found": {name: {str(number): _digits(each) for number, each in networks.items()} for name, networks in found.items()},
+        "found": {name: {str(number): _digits(each) for number, each in networks.items()} for name, networks in searched.found.items()},
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_search, searches
+from benchmarks.measured_finalists import arithmetic_alone, with_measured_finalists
 from benchmarks.searches import Regret, differing, evolve
 
 
@@ -53,6 +54,17 @@ def test_one_network_chosen_ten_times_is_one_piece_of_evidence(truth):
 def test_best_by_keeps_the_predicted_bound(truth):
     for number, chosen in truth.best_by(truth.accuracy).items():
         assert truth.upper_ms[truth.place[chosen]] <= truth.budgets_ms[number]
+
+
+def test_measured_finalists_keep_their_budget_and_score_as_high_as_the_bound_allows(truth):
+    scores = arithmetic_alone(truth.space)
+    alone = truth.best_by(np.array([scores.score(row) for row in truth.indices]))
+
+    found = with_measured_finalists(truth, scores)
+
+    gains = [scores.score(np.array(found[number])) - scores.score(np.array(alone[number])) for number in found]
+    assert Regret.of(truth, [found]).kept == 1
+    assert min(gains[1:]) >= 0 < max(gains), "at the lowest budget, the bound lets a network pass that is too slow"
 
 
 def test_evolution_finds_the_best_of_a_smooth_score_within_what_is_allowed(truth):
