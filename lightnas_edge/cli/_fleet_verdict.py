@@ -10,9 +10,7 @@ from lightnas_edge.cli._console import info, print_result, print_table
 from lightnas_edge.fleet.tolerance import guarantee
 from lightnas_edge.records.deployment import BudgetVerdict, VerificationRecord
 from lightnas_edge.records.differences import UNIT, require_equal_fingerprints
-from lightnas_edge.records.fleet import FleetGuarantee, FleetRecord, UnitValue
-
-RECORD = "fleet.json"
+from lightnas_edge.records.fleet import FLEET_RECORD, FleetGuarantee, FleetRecord, UnitValue
 
 
 def show_guarantees(
@@ -38,8 +36,10 @@ def show_guarantees(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         guarantees=tuple(_guarantee(metric, records) for metric in metrics),
         lost=dict(lost),
+        model_sha256=records[0].model_sha256 if records else None,
+        fingerprint={**records[0].fingerprint, UNIT: None} if records else None,
     )
-    path = folder / RECORD
+    path = folder / FLEET_RECORD
     record.save(path)
     if quiet:
         return record

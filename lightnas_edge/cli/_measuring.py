@@ -60,7 +60,9 @@ def _described(status: Status, rounds: int | None) -> str:
         return f"{status.key}, {duration(status.elapsed_s)}"
     if status.phase == "sustained":
         return f"{status.key}, {status.done} of {duration(status.total)}"
-    return f"round {status.round + 1}{'' if rounds is None else f' of {rounds}'}  {status.key}"
+    number = status.round + 1
+    of = "" if rounds is None or number > rounds else f" of {rounds}"  # further rounds are of unstable ones
+    return f"round {number}{of}  {status.key}"
 
 
 @contextmanager

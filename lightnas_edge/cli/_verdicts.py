@@ -97,6 +97,13 @@ def show(record: VerificationRecord, line: str) -> None:
     ran_in = ran_in_words(record)
     if ran_in and (record.precision != "fp32" or record.fell_back):
         print_result(f"{ran_in}{simulated}{_engine_size(record)}")
+    if record.energy is not None and record.budget("energy_mj") is None:
+        from lightnas_edge.report.wording import energy
+
+        net = "" if record.energy.net_mj is None else f", {record.energy.net_mj:.3g} mJ above idle"
+        print_result(
+            f"energy of one batch{simulated} {energy(record.energy.gross_mj, record.energy.gross_interval_mj)}{net}"
+        )
     if record.sustained is not None:
         load = record.sustained
         print_result(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices import Connection
+from lightnas_edge.cli._console import info
 from lightnas_edge.cli._fleet import for_each_host, open_fleet, unit_folder
 from lightnas_edge.cli._fleet_verdict import show_guarantees
 from lightnas_edge.cli._verdicts import EXIT
@@ -16,7 +17,7 @@ from lightnas_edge.errors import LightnasEdgeError
 from lightnas_edge.files import write_atomic
 from lightnas_edge.fleet.campaign import first_line
 from lightnas_edge.records.deployment import VerificationRecord
-from lightnas_edge.records.fleet import FleetRecord
+from lightnas_edge.records.fleet import FLEET_RECORD, FleetRecord
 from lightnas_edge.runs import Run
 
 if TYPE_CHECKING:
@@ -47,10 +48,20 @@ class Subject:
             write_atomic(folder / name, (self.run.verify_folder / name).read_bytes())
         return record
 
-    def keep(self, record: VerificationRecord, folder: Path) -> None:
-        """Have the run keep this verification, whose journal is in the folder."""
+    def keep(self, record: VerificationRecord, folder: Path, about: FleetRecord | None = None) -> None:
+        """Have the run keep this verification, whose journal is in the folder; a model file gets its report.
+
+        Args:
+            about: all units, where several were verified.
+        """
         if self.run is None:
+            from lightnas_edge.report import build_verification_report
+
+            if about is not None:
+                info(f"report: {build_verification_report(record, self.folder, fleet=about).html}")
             return
+        if about is not None:
+            about.save(self.folder / FLEET_RECORD)
         with self.run.writing("verify"):
             copy = self.folder / "journal.jsonl.part"
             copy.write_bytes((folder / "journal.jsonl").read_bytes())

@@ -143,7 +143,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     group.add_argument(
         "--candidates", type=count, metavar="N",
-        help="maximum number of networks compared on held-out images (default: 16)",
+        help="compare this many networks of each budget on held-out images (default: 1, the operator scores decide)",
     )  # fmt: skip
     group.add_argument("--seed", type=whole, default=0, metavar="N", help="default: 0")
     add_workers(group)
@@ -465,7 +465,7 @@ def _energy(result: SearchResult) -> str:
         return "not available; `lightnas-edge profile --energy` measures it into the table"
     kind = "SIMULATED, predicted" if energy.simulated else "predicted"
     low, high = map(ms, energy.interval_mj)
-    text = f"{kind} {ms(energy.energy_mj)} mJ ({low} to {high} mJ with probability {energy.confidence:.0%})"
+    text = f"{kind} {ms(energy.energy_mj)} mJ ({low} to {high} mJ with probability {percent(energy.confidence, 0)})"
     return f"{text}, extrapolated" if energy.extrapolated else text
 
 

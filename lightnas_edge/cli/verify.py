@@ -116,7 +116,7 @@ def _run_on_units(arguments: argparse.Namespace) -> int:
     found = verify_units(arguments, subject, subject.folder)
     if found.records:
         last = worst(found.records)
-        subject.keep(last, unit_folder(subject.folder, last.host))
+        subject.keep(last, unit_folder(subject.folder, last.host), found.about)
         write_files_for_ci(arguments, found.records)
     if arguments.json:
         print_json({
@@ -155,7 +155,8 @@ def _run_in_modes(arguments: argparse.Namespace, hosts: Sequence[str]) -> int:
     chosen = chosen_mode(found)
     last = worst(found[chosen].records)
     folder = subject.folder / "modes" / file_name(chosen)
-    subject.keep(last, folder if len(hosts) == 1 else unit_folder(folder, last.host))
+    mine = folder if len(hosts) == 1 else unit_folder(folder, last.host)
+    subject.keep(last, mine, found[chosen].about)
     write_files_for_ci(arguments, [record for each in found.values() for record in each.records])
     if arguments.json:
         print_json(modes_json(found))

@@ -34,6 +34,7 @@ from lightnas_edge.records.deployment import (
     Verdict,
     VerificationRecord,
 )
+from lightnas_edge.records.fleet import FleetGuarantee
 from lightnas_edge.records.job import ProtocolRecord
 from lightnas_edge.records.model_profile import ModelProfileRecord
 from lightnas_edge.records.precision import PrecisionRecord
@@ -219,6 +220,7 @@ class ReportRecord(Record):
     training: TrainingRecord | None
     export: ExportRecord | None
     verification: VerificationRecord | None
+    guarantees: tuple[FleetGuarantee, ...] = ()  # of all units of the model, where several were verified
     precision: PrecisionRecord | None  # the network in every precision of a board, where that was measured
     profile: ModelProfileRecord | None  # layers of the model file
     provenance: Provenance

@@ -19,6 +19,7 @@ from lightnas_edge.files import finite, write_atomic, write_json
 from lightnas_edge.predictor.files import predictor_from_record
 from lightnas_edge.records.base import Fingerprint
 from lightnas_edge.records.deployment import VerificationRecord
+from lightnas_edge.records.fleet import FleetGuarantee, FleetRecord
 from lightnas_edge.records.html_table import html_table
 from lightnas_edge.records.model_profile import ModelProfileRecord
 from lightnas_edge.records.plain_text import clean_text
@@ -96,12 +97,16 @@ def build_all_reports(run_dir: Path) -> AllReports:
 
 
 def build_verification_report(
-    record: VerificationRecord, folder: Path, profile: ModelProfileRecord | None = None
+    record: VerificationRecord,
+    folder: Path,
+    profile: ModelProfileRecord | None = None,
+    fleet: FleetRecord | None = None,
 ) -> Report:
     """Write the report of a model file that was verified without a run directory.
 
     Args:
         profile: the layers of the same model; one of another model is named and not shown.
+        fleet: what this and other units say about all units of their model.
 
     Raises:
         OSError: the report cannot be written.
@@ -112,7 +117,8 @@ def build_verification_report(
         profile = None
     plots = verification_plots(record, missing)
     values = {"steps": None, "epochs": (), "simulated_table": record.simulated}
-    return _write(folder, _verification_record(record, profile, missing), plots, values)
+    guarantees = fleet.of_budgets(record) if fleet else ()
+    return _write(folder, _verification_record(record, profile, guarantees, missing), plots, values)
 
 
 def _write(folder: Path, record: ReportRecord, plots: Mapping[str, Markup], values: Mapping[str, Any]) -> Report:
@@ -131,7 +137,10 @@ def _write(folder: Path, record: ReportRecord, plots: Mapping[str, Markup], valu
 
 
 def _verification_record(
-    check: VerificationRecord, profile: ModelProfileRecord | None, missing: dict[str, str]
+    check: VerificationRecord,
+    profile: ModelProfileRecord | None,
+    guarantees: tuple[FleetGuarantee, ...],
+    missing: dict[str, str],
 ) -> ReportRecord:
     """Everything that the page of a model file shows but the plots."""
     rows = summary.budget_rows(check, {})
@@ -144,7 +153,7 @@ def _verification_record(
         verdict=check.verdict,
         line=clean_text(result_line(check)),
         simulated=check.simulated,
-        summary=summary.verified_summary(check, rows, _where(check), len(warnings), file),
+        summary=summary.verified_summary(check, rows, _where(check), len(warnings), file, guarantees=guarantees),
         verdicts=rows,
         statistics=summary.statistic_rows(check.measured, rows),
         networks=(),
@@ -159,6 +168,7 @@ def _verification_record(
         training=None,
         export=None,
         verification=check,
+        guarantees=guarantees,
         precision=None,
         profile=profile,
         provenance=Provenance(
@@ -202,6 +212,7 @@ def _run_record(snapshot: RunSnapshot) -> ReportRecord:
         training=snapshot.training,
         export=snapshot.export,
         verification=check,
+        guarantees=_guarantees(snapshot),
         precision=snapshot.precision,
         profile=None,
         provenance=Provenance(
@@ -230,7 +241,16 @@ def _summary(
         predicted = snapshot.found.predicted if snapshot.found else None
         return summary.unverified_summary(rows, simulated, predicted, _why_not_verified(snapshot))
     energy = snapshot.found.predicted.energy if snapshot.found else None
-    return summary.verified_summary(check, rows, _where(check), warnings, "`export/model.onnx`", energy)
+    return summary.verified_summary(
+        check, rows, _where(check), warnings, "`export/model.onnx`", energy, _guarantees(snapshot)
+    )
+
+
+def _guarantees(snapshot: RunSnapshot) -> tuple[FleetGuarantee, ...]:
+    """About the budgets of the verification."""
+    if snapshot.fleet is None or snapshot.verification is None:
+        return ()
+    return snapshot.fleet.of_budgets(snapshot.verification)
 
 
 def _budget_rows(snapshot: RunSnapshot) -> tuple[BudgetRow, ...]:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import luts
 from lightnas_edge.errors import LightnasEdgeError, PredictorError, RunError, StaleRecordError
 from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, VerificationRecord
+from lightnas_edge.records.fleet import FleetRecord
 from lightnas_edge.records.metrics import SearchEpoch, SearchStep, TrainingEpoch, read_metrics
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.precision import PrecisionRecord
@@ -63,6 +64,7 @@ class RunSnapshot:
     training: TrainingRecord | None
     export: ExportRecord | None
     verification: VerificationRecord | None
+    fleet: FleetRecord | None  # all units of the model; None without a word where no two units were verified
     precision: PrecisionRecord | None  # the network in every precision; None without a word where that was not measured
     refined: RefinedRecord | None  # of a run that `refine` wrote
     missing: dict[str, str]
@@ -148,6 +150,7 @@ class _Reader:
         architecture = self._read("network", lambda: run.architecture) if found else None
         predictor_path, predictor = self._read("predictor", self._predictor) or (None, None)
         training = self._read("training", lambda: run.weights.record)
+        verification = self._read("verification", lambda: run.verification)
         snapshot = RunSnapshot(
             run=run,
             space=run.space.with_classes(len(run.data.classes)),
@@ -164,7 +167,8 @@ class _Reader:
             or (),
             training=training,
             export=self._read("export", lambda: run.export.record),
-            verification=self._read("verification", lambda: run.verification),
+            verification=verification,
+            fleet=self._read("all units", lambda: run.fleet) if verification else None,
             precision=self._precision(),
             refined=self._read("refined", lambda: run.refined) if run.record.refined_from else None,
             missing=self.missing,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from lightnas_edge.deploy.judge import NOISE_LIMIT
+from lightnas_edge.fleet.tolerance import FEWEST_UNITS
 from lightnas_edge.records.base import Fingerprint
 from lightnas_edge.records.deployment import (
     BudgetVerdict,
@@ -13,6 +14,7 @@ from lightnas_edge.records.deployment import (
     SustainedRecord,
     VerificationRecord,
 )
+from lightnas_edge.records.fleet import FleetGuarantee
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.report import BudgetRow, StatisticRow, SummaryReport
 from lightnas_edge.records.run import PredictedEnergy, PredictedRecord
@@ -81,11 +83,13 @@ def verified_summary(
     warnings: int,
     file: str,
     predicted_energy: PredictedEnergy | None = None,
+    guarantees: tuple[FleetGuarantee, ...] = (),
 ) -> SummaryReport:
     """Args:
     where: the machine and the runtime, in words.
     warnings: how many the report lists.
     file: that was measured.
+    guarantees: of all units of the model.
     """
     mark = _MARK if record.simulated else ""
     holds = {
@@ -110,7 +114,7 @@ def verified_summary(
             for text in [*_found(record, where), _measured_energy(record.energy, predicted_energy)]
         ),
         holds=clean_text(holds),
-        certainty=tuple(clean_text(text) for text in _certainty(record, warnings)),
+        certainty=tuple(clean_text(text) for text in [*_certainty(record), *_all_units(guarantees), _warned(warnings)]),
         next=clean_text(_next(record, rows, file)),
     )
 
@@ -281,7 +285,14 @@ def _found(record: VerificationRecord, where: str) -> list[str]:
     return found
 
 
-def _certainty(record: VerificationRecord, warnings: int) -> list[str]:
+def _all_units(guarantees: tuple[FleetGuarantee, ...]) -> list[str]:
+    """What the verified units say about all units of their model, for each budget."""
+    return [f"All units of this model: {_MARK if found.simulated else ''}{found.reason}." for found in guarantees] or [
+        f"A statement about all units of this model takes {FEWEST_UNITS} verified units and a budget of time, energy or memory."
+    ]
+
+
+def _certainty(record: VerificationRecord) -> list[str]:
     measured = record.measured
     texts = [
         f"Confidence {wording.percent(record.confidence, 0)}: a budget is met or missed when the whole interval says so.",
@@ -300,8 +311,11 @@ def _certainty(record: VerificationRecord, warnings: int) -> list[str]:
         texts.append(f"The verdict is about the machine after {wording.duration(record.sustained.elapsed_s)} of load.")
     if record.outputs is None:
         texts.append("The outputs were not compared with a reference.")
-    texts.append("No warnings." if not warnings else f"{wording.counted(warnings, 'warning')}, listed below.")
     return texts
+
+
+def _warned(warnings: int) -> str:
+    return "No warnings." if not warnings else f"{wording.counted(warnings, 'warning')}, listed below."
 
 
 def _next(record: VerificationRecord, rows: tuple[BudgetRow, ...], file: str) -> str:

@@ -24,6 +24,7 @@ from lightnas_edge.files import sha256_of, sha256_of_file, write_atomic
 from lightnas_edge.records.base import read_bounded
 from lightnas_edge.records.deployment import ExportRecord, TrainingRecord, VerificationRecord
 from lightnas_edge.records.differences import changes
+from lightnas_edge.records.fleet import FLEET_RECORD, FleetRecord
 from lightnas_edge.records.html_table import html_table
 from lightnas_edge.records.precision import PrecisionRecord
 from lightnas_edge.records.quantisation import CalibrationRecord
@@ -337,6 +338,18 @@ class Run:
         export = self.export.record
         if record.model_sha256 != export.sha256:
             raise StaleRecordError(f"{path} is about another export than {export.model}", hint=remedy)
+        return record
+
+    @property
+    def fleet(self) -> FleetRecord | None:
+        """What verified units say about all units of their model, for the last verification; None: no two units were verified."""
+        path = self.verify_folder / FLEET_RECORD
+        if not path.exists():
+            return None
+        remedy = f"`lightnas-edge verify {self._quoted} --host HOST,HOST,...` measures the network on several units"
+        record = FleetRecord.load(path, error=RunError, remedy=remedy)
+        if not record.is_about(self.verification):
+            raise StaleRecordError(f"{path} is about another file or state than the last verification", hint=remedy)
         return record
 
     @property

@@ -153,6 +153,7 @@ def test_three_verified_units_give_a_guarantee_for_all(model):
     assert max(values) < guarantee["bound"] < 20 and len({unit["unit"] for unit in guarantee["units"]}) == 3
     assert FleetRecord.load(Path("v/fleet.json")).to_json() == found["fleet"]
     assert len(list(Path("v/units").glob("*/verification.json"))) == 3
+    assert "95 % of units keep 20 ms" in Path("v/report.html").read_text()
 
 
 def test_boards_of_two_models_are_refused_before_one_is_verified(model):

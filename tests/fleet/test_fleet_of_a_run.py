@@ -60,6 +60,8 @@ def test_a_run_keeps_the_verification_of_its_worst_unit_and_those_of_all_units(v
         journal = luts.read(mine / "journal.jsonl")
         assert journal.fingerprint["unit"] == record["fingerprint"]["unit"]  # of this unit alone
     assert not list(folder.glob("unfinished-*"))
+    assert run("report", "run").code == 0
+    assert "95 % of units keep 3 ms" in Path("run/report.md").read_text()
 
 
 def test_one_unit_does_not_continue_the_verification_that_another_one_began(verified):
