@@ -155,8 +155,8 @@ def _run_in_modes(arguments: argparse.Namespace, hosts: Sequence[str]) -> int:
     chosen = chosen_mode(found)
     last = worst(found[chosen].records)
     folder = subject.folder / "modes" / file_name(chosen)
-    mine = folder if len(hosts) == 1 else unit_folder(folder, last.host)
-    subject.keep(last, mine, found[chosen].about)
+    of_last = folder if len(hosts) == 1 else unit_folder(folder, last.host)
+    subject.keep(last, of_last, found[chosen].about)
     write_files_for_ci(arguments, [record for each in found.values() for record in each.records])
     if arguments.json:
         print_json(modes_json(found))
