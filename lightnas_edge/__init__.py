@@ -6,9 +6,12 @@ it. Each name is loaded when it is used first, so that the import itself is quic
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from lightnas_edge._version import __version__
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
 
 if TYPE_CHECKING:
     from lightnas_edge.data import DataSet, load_data

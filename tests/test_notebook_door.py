@@ -2,6 +2,7 @@
 
 import ast
 import html
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,18 @@ def test_importing_it_loads_nothing_heavy_and_one_name_loads_what_it_needs_only(
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.split("\n")[:2] == ["[]", "[] True"]
+
+
+def test_the_inference_runtime_keeps_no_telemetry(tmp_path):
+    """With telemetry on, version 1.32 keeps a data base below the home folder and a session file from its import on."""
+    names = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    names.pop("ORT_DISABLE_TELEMETRY", None)
+    code = "import sys, lightnas_edge as le; le.SearchConfig; print('onnxruntime' in sys.modules)"
+
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=names)
+
+    assert run.stdout == "True\n"
+    assert [path.name for path in tmp_path.rglob("*") if "onnxruntime" in path.name or "ort" in path.name] == []
 
 
 def test_type_checkers_and_python_find_the_same_names_in_the_same_modules():

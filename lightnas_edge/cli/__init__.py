@@ -113,7 +113,6 @@ def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str]
         return error.exit_code
     # Threads that wait by spinning make training several times slower as soon as anything else wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
     try:
         with acknowledge_interrupts():
             return _execute(make_parser(), argv, outermost=True)

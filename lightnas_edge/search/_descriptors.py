@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _LOCK = threading.Lock()  # descriptors belong to the process, not to a thread
 
@@ -20,10 +21,7 @@ def stdout_to_stderr() -> Iterator[None]:
     """
     with _LOCK:
         _flush()
-        try:
-            target = os.dup(2)  # before 1 is copied, or a missing 2 would be that copy
-        except OSError:
-            target = os.open(os.devnull, os.O_WRONLY)
+        target = _standard_error()  # before 1 is copied, or a missing 2 would be that copy
         try:
             saved = os.dup(1)
         except OSError:  # the process has no standard output
@@ -38,6 +36,16 @@ def stdout_to_stderr() -> Iterator[None]:
             _flush()
             os.dup2(saved, 1)
             os.close(saved)
+
+
+def _standard_error() -> int:
+    """A copy of descriptor 2; nowhere where a process that began without one has a file there that it only reads."""
+    with suppress(OSError):
+        found = os.dup(2)
+        if fcntl.fcntl(found, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            return found
+        os.close(found)
+    return os.open(os.devnull, os.O_WRONLY)
 
 
 def _flush() -> None:

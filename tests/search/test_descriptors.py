@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import ctypes, os
 from lightnas_edge.search._descriptors import stdout_to_stderr
@@ -22,9 +24,11 @@ def test_what_a_library_prints_goes_to_standard_error():
     assert done.stderr == "from C, buffered\nfrom C, at once\n"
 
 
-def test_it_works_without_a_standard_error():
+@pytest.mark.parametrize("before", ["", "import os; assert os.open(os.devnull, os.O_RDONLY) == 2"])
+def test_it_works_without_a_standard_error(before):
+    """A library may open a file that takes descriptor 2: SQLite does so with /dev/null, to read."""
     done = subprocess.run(
-        ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, PROGRAM], capture_output=True, text=True
+        ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, before + PROGRAM], capture_output=True, text=True
     )
 
     assert (done.returncode, done.stdout) == (0, "before\nafter\n")
