@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightnas_edge.predictor.features import Features
+from lightnas_edge.predictor.layers import Layer, Layers
 
 ROOT = Path(__file__).parent.parent
 _KERNELS = range(1, 8)
@@ -60,17 +61,22 @@ def convnets() -> Convnets:
         for name in ("latency_60s_ms", "energy_in_mj", "latency_100run_ms", "macs")
     }
     return Convnets(
-        Features(np.array([work for work, _ in described]), np.array([traits for _, traits in described])),
+        Features(
+            np.array([work for work, _, _ in described]),
+            np.array([traits for _, traits, _ in described]),
+            Layers.of([layers for _, _, layers in described]),
+        ),
         *(columns[name] for name in ("latency_60s_ms", "energy_in_mj", "latency_100run_ms", "macs")),
         *(np.array([int(row[name]) for row in rows]) for name in ("width", "k1")),
     )
 
 
-def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
-    """(work, traits) of a network, from its layers as the data's description builds them."""
+def _convnet(row: dict[str, str]) -> tuple[list[float], list[float], list[Layer]]:
+    """(work, traits, layers) of a network, from its layers as the data's description builds them."""
     depth, width, side, first = (int(row[name]) for name in ("depth", "width", "input_hw", "k1"))
     kernels = [first, int(float(row["k2"] or first))]
-    macs, moved, weights, layers = ({name: 0.0 for name in _LAYERS} for _ in range(4))
+    macs, moved, weights, launches = ({name: 0.0 for name in _LAYERS} for _ in range(4))
+    layers = list[Layer]()
 
     def add(name: str, entering: int, leaving: int, kernel: int, before: int, after: int) -> None:
         depthwise = name.startswith("depthwise")
@@ -78,7 +84,10 @@ def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
         macs[name] += each * after**2
         moved[name] += entering * before**2 + leaving * after**2
         weights[name] += each
-        layers[name] += 1
+        launches[name] += 1
+        layers.append(
+            Layer(name.rstrip("1234567"), entering, leaving, kernel, before, after, entering if depthwise else 1)
+        )
 
     channels, here, padding = 3, side, 2
     sides, of_layer = list[int](), list[int]()
@@ -103,7 +112,7 @@ def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
     add("linear", channels * here**2, 10, 1, 1, 1)
     kinds = ("conv", "depthwise", "linear")
     work = list(macs.values())
-    for amounts in (moved, weights, layers):
+    for amounts in (moved, weights, launches):
         joined = {kind: sum(value for name, value in amounts.items() if name.startswith(kind)) for kind in kinds}
         joined["conv"] += amounts["first"]
         work += joined.values()
@@ -118,13 +127,8 @@ def _convnet(row: dict[str, str]) -> tuple[list[float], list[float]]:
     sizes += [float(here), float(sides[0]), float(share @ sides), float(sides[-1] - side), float(np.mean(kernels))]
     sizes += [math.log(sum(macs.values()) / depth), math.log(width * here**2)]
     shape = [float(value) for kernel in kernels for value in (kernel, kernel % 2, kernel == 3)]
-    return work, [
-        *sizes,
-        side / 100,
-        *tiles,
-        *shape,
-        *(float(row["kind"] == kind) for kind in ("plain", "dws", "mixed")),
-    ]
+    kind_of = [float(row["kind"] == kind) for kind in ("plain", "dws", "mixed")]
+    return work, [*sizes, side / 100, *tiles, *shape, *kind_of], layers
 
 
 def _padding(amount: int, tile: int) -> float:

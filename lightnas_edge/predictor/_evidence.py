@@ -42,7 +42,13 @@ def cholesky(covariance: Array) -> tuple[Array, bool]:
 
 
 def fit_prior_scales(
-    kernels: Sequence[Array], residual: Array, variance: Array, defaults: Sequence[float], factors: Sequence[float]
+    kernels: Sequence[Array],
+    residual: Array,
+    variance: Array,
+    defaults: Sequence[float],
+    factors: Sequence[float],
+    *,
+    steps: int = 100,
 ) -> Array:
     """Maximum of the marginal likelihood of `residual`, times a broad log-normal prior on every scale.
 
@@ -54,6 +60,7 @@ def fit_prior_scales(
         variance: (n,) known noise of each residual, or its (n, n) covariance.
         defaults: (M,) centres of the priors of the scales.
         factors: (M,) one standard deviation of each prior, as a factor on the default.
+        steps: of the optimiser at most.
 
     Returns:
         (M,) scales.
@@ -61,7 +68,7 @@ def fit_prior_scales(
     evidence = Evidence(kernels, residual, variance, defaults, factors)
     # More threads make such small matrices up to 50 times slower (measured).
     with threadpool_limits(1, user_api="blas"):
-        return evidence.most_probable()
+        return evidence.most_probable(steps)
 
 
 class Evidence:
@@ -93,11 +100,11 @@ class Evidence:
         slope = self._stack @ (inverse - np.outer(solved, solved)).ravel() * weights + off / self.spread
         return float(value), slope
 
-    def most_probable(self) -> Array:
+    def most_probable(self, steps: int = 100) -> Array:
         """(M,) scales."""
         bounds = list(zip(self.centre - 4 * self.spread, self.centre + 4 * self.spread, strict=True))
         found = optimize.minimize(
-            self.loss, self.centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100}
+            self.loss, self.centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps}
         )
         scales: Array = np.exp(found.x)
         return scales

@@ -17,6 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from lightnas_edge.predictor.base import Array
 from lightnas_edge.predictor.feature_models import Features
+from lightnas_edge.predictor.layers import Layers, Variant
 
 _ISOLATED = 0.01  # share of measured rows, at least one, that may be far from all others without moving the limit
 _ANY_SHIFT = (
@@ -35,7 +36,7 @@ def robust_limit(values: Array) -> float:
 
 
 class Domain:
-    """The applicability domain: between the extremes of every feature, and near a measured row."""
+    """The applicability domain: between the extremes of every feature, near a measured row, and of layers that were measured."""
 
     def __init__(self, seen: Features) -> None:
         self._low, self._high = seen.traits.min(axis=0), seen.traits.max(axis=0)
@@ -47,6 +48,7 @@ class Domain:
         self._values = [np.unique(column) for column in places.T]
         apart, _ = self._near.kneighbors(places)
         self._apart = robust_limit(apart[:, 1])
+        self._variants = None if seen.layers is None else frozenset(_variants(seen.layers))
 
     def novelty(self, features: Features) -> Array:
         """(n, 3) logarithms of distances: to the nearest row, to the nearest value of every trait alone, to their extremes."""
@@ -79,7 +81,20 @@ class Domain:
         more = features.work > self._most * (1 + 1e-9)
         distance, _ = self._near.kneighbors(features.traits / self._spread, n_neighbors=1)
         found: NDArray[np.bool_] = beyond.any(axis=1) | more.any(axis=1) | (distance[:, 0] > self._apart + 1e-9)
+        found |= self._new_layers(features)
         return found
+
+    def _new_layers(self, features: Features) -> NDArray[np.bool_]:
+        """(n,): True of rows with a layer of a kind and kernel that no measured row has."""
+        if self._variants is None or features.layers is None:
+            return np.zeros(len(features), dtype=bool)
+        new = np.array([variant not in self._variants for variant in features.layers.shapes.variants], dtype=bool)
+        found: NDArray[np.bool_] = (features.layers.variants() & new).any(axis=1)
+        return found
+
+
+def _variants(layers: Layers) -> list[Variant]:
+    return [layers.shapes.variants[number] for number in np.flatnonzero(layers.variants().any(axis=0))]
 
 
 class Novelty:

@@ -7,6 +7,13 @@ gaussian process   the first of these, and a Gaussian process for the rest: line
 trees              randomised trees (scikit-learn's ExtraTreesRegressor); constant beyond the measured rows
 corrected trees    the first, and randomised trees for the rest; in proportion to the work beyond the measured rows
 boosting           the first, and gradient boosting for the rest (HistGradientBoostingRegressor); many rows
+
+Where the layers of the rows are known, and errors are relative:
+
+priced layers      one price per kind of work of every kind of layer, in whole tiles, none negative (layer_prices.py)
+gaussian process of layers      these, and a Gaussian process for what is particular to layers (layer_process.py)
+
+Then trees correct what that process predicts of rows that it has not seen, and boosting corrects the priced layers.
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize
+from scipy import linalg
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from sklearn.linear_model import BayesianRidge
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
@@ -25,9 +32,15 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor._evidence import JITTER, cholesky, fit_prior_scales
 from lightnas_edge.predictor.base import Array
+from lightnas_edge.predictor.kernels import matern, squared_distances
+from lightnas_edge.predictor.layer_prices import LayerPrices
+from lightnas_edge.predictor.layer_process import LayerProcess, fit_layer_scales
+from lightnas_edge.predictor.layers import Layers
+from lightnas_edge.predictor.prices import fit_prices
 
 ADDITIVE, PRICED, GAUSSIAN, TREES = "additive", "priced work", "gaussian process", "trees"
 CORRECTED, BOOSTING, POWER = "corrected trees", "boosting", "power law"
+LAYER_PRICES, LAYERS = "priced layers", "gaussian process of layers"
 _GAUSSIAN_ROWS = 600  # beyond, its cost grows with the cube of the rows
 _MANY_ROWS = 300  # below, boosting has too little to split; beyond, trees alone are worse than those that correct
 _LENGTHS = (0.5, 1.5, 4.0)  # of the smooth parts, in units of the spread of all traits together
@@ -40,10 +53,12 @@ class Features:
     Args:
         work: (n, W) amounts, none negative.
         traits: (n, D) numbers; sizes as their logarithms.
+        layers: of n rows, where they are known; predictions of times and energies are better with them.
     """
 
     work: Array
     traits: Array
+    layers: Layers | None = None
 
     def __post_init__(self) -> None:
         if self.work.ndim != 2 or self.traits.ndim != 2 or len(self.work) != len(self.traits):
@@ -52,12 +67,15 @@ class Features:
             raise PredictorError("a feature is not a finite number")
         if (self.work < 0).any():
             raise PredictorError("an amount of work is negative")
+        if self.layers is not None and len(self.layers) != len(self.work):
+            raise PredictorError(f"the layers are of {len(self.layers)} rows, not of {len(self.work)}")
 
     def __len__(self) -> int:
         return len(self.work)
 
     def take(self, rows: NDArray[np.integer]) -> Features:
-        return Features(self.work[rows], self.traits[rows])
+        layers = None if self.layers is None else self.layers.take(rows)
+        return Features(self.work[rows], self.traits[rows], layers)
 
 
 class Model(Protocol):
@@ -81,9 +99,18 @@ def models_of(features: Features, value: Array, relative: bool, seed: int) -> di
         found[GAUSSIAN] = lambda trees: _Rest(first(), relative, _Smooth(scales))
     if len(value) < _MANY_ROWS:
         found[TREES] = lambda trees: _Rest(_Nothing(), relative, _trees(trees, seed))
-    found[CORRECTED] = lambda trees: _Rest(first(), relative, _trees(trees, seed))
+    layered = relative and features.layers is not None
+    if layered:
+        found[LAYER_PRICES] = lambda trees: _LayerPrices()
+        of_layers = fit_layer_scales(_layers(features), value)
+        process = _Once(lambda: LayerProcess(of_layers))
+        found[LAYERS] = lambda trees: _LayerProcess(process)
+        found[CORRECTED] = lambda trees: _Rest(_LayerProcess(process), relative, _trees(trees, seed))
+    else:
+        found[CORRECTED] = lambda trees: _Rest(first(), relative, _trees(trees, seed))
     if len(value) >= _MANY_ROWS:
-        found[BOOSTING] = lambda trees: _Rest(first(), relative, _boosting(seed))
+        corrected: Callable[[], Model] = _LayerPrices if layered else first
+        found[BOOSTING] = lambda trees: _Rest(corrected(), relative, _boosting(seed))
     return found
 
 
@@ -101,6 +128,56 @@ def held_out_logarithm(features: Features, value: Array, folds: int = 5) -> Arra
             model = _Rest(Priced(), True, _Smooth(scales)).fit(features.take(seen), value[seen])
             found[held_out] = model.predict(features.take(held_out))
     return found
+
+
+def _layers(features: Features) -> Layers:
+    if features.layers is None:
+        raise PredictorError("this predictor was fitted to rows with layers, and these have none")
+    return features.layers
+
+
+class _LayerPrices:
+    def fit(self, features: Features, value: Array) -> _LayerPrices:
+        self._prices = LayerPrices().fit(_layers(features), value)
+        return self
+
+    def predict(self, features: Features) -> Array:
+        return np.log(self._prices.shares(_layers(features))[1])
+
+
+class _Once:
+    """A process that is fitted to the same rows, and asked for the same ones, once: two models take it."""
+
+    def __init__(self, make: Callable[[], LayerProcess]) -> None:
+        self._make = make
+        self._fitted: tuple[Layers, Array, LayerProcess] | None = None
+        self._asked: tuple[LayerProcess, Layers, Array] | None = None
+
+    def fit(self, layers: Layers, value: Array) -> LayerProcess:
+        if self._fitted is None or self._fitted[0] is not layers or self._fitted[1] is not value:
+            self._fitted = layers, value, self._make().fit(layers, value)
+        return self._fitted[2]
+
+    def predict(self, process: LayerProcess, layers: Layers) -> Array:
+        if self._asked is None or self._asked[0] is not process or self._asked[1] is not layers:
+            self._asked = process, layers, process.predict(layers)
+        return self._asked[2]
+
+
+class _LayerProcess:
+    def __init__(self, once: _Once) -> None:
+        self._once = once
+
+    def fit(self, features: Features, value: Array) -> _LayerProcess:
+        self._process = self._once.fit(_layers(features), value)
+        return self
+
+    def predict(self, features: Features) -> Array:
+        return self._once.predict(self._process, _layers(features))
+
+    def held_out(self) -> Array:
+        """(n,) of the rows that it was fitted to."""
+        return self._process.held_out
 
 
 class _Nothing:
@@ -124,14 +201,12 @@ class Additive:
 
 class Priced:
     def fit(self, features: Features, value: Array) -> Priced:
-        self._size = _largest(features)
-        work = features.work / self._size
-        self._price, _ = optimize.nnls(work / value[:, None], np.ones(len(value)))
+        self._price = fit_prices(features.work, value)
         self._least = 0.1 * float(value.min())  # work of no price at all still takes time
         return self
 
     def predict(self, features: Features) -> Array:
-        return np.log(np.maximum(features.work / self._size @ self._price, self._least))
+        return np.log(np.maximum(features.work @ self._price, self._least))
 
 
 class PowerLaw:
@@ -170,7 +245,8 @@ class _Rest:
         self._first, self._relative, self._rest = first, relative, rest
 
     def fit(self, features: Features, value: Array) -> _Rest:
-        centre = self._first.fit(features, value).predict(features)
+        first = self._first.fit(features, value)
+        centre = first.held_out() if isinstance(first, _LayerProcess) else first.predict(features)
         self._rest.fit(features, centre, (np.log(value) if self._relative else value) - centre)
         return self
 
@@ -254,15 +330,8 @@ class _Scaling:
 
 def _kernels(rows: tuple[Array, Array], columns: tuple[Array, Array]) -> list[Array]:
     linear = rows[0] @ columns[0].T
-    return [np.ones_like(linear), linear, linear**2, *(matern(rows[1], columns[1], length) for length in _LENGTHS)]
-
-
-def matern(rows: Array, columns: Array, length: float) -> Array:
-    """Matérn kernel of order 3/2: continuous, once differentiable, as times are that have floors and steps."""
-    squared = (rows**2).sum(axis=1)[:, None] + (columns**2).sum(axis=1) - 2 * rows @ columns.T
-    distance = np.sqrt(3 * np.maximum(squared, 0)) / length
-    found: Array = (1 + distance) * np.exp(-distance)
-    return found
+    squared = squared_distances(rows[1], columns[1])
+    return [np.ones_like(linear), linear, linear**2, *(matern(squared, length) for length in _LENGTHS)]
 
 
 def mixed(scales: Array, kernels: Sequence[Array | float]) -> Array:

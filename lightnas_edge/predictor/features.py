@@ -1,7 +1,8 @@
 """Predictors over tables of features: networks or blocks outside our search spaces, from any source.
 
 A row has amounts of *work* (multiplications, bytes, how often an operator occurs), which cost in proportion, and
-*traits* (sizes, kernels, strides), which decide how efficiently the work is done. The prediction is an average of several
+*traits* (sizes, kernels, strides), which decide how efficiently the work is done; where they are known, it has *layers* (layers.py). The
+prediction is an average of several
 models (feature_models.py). Its weights and its intervals come from rows held out in two ways:
 
     at random    rows like the measured ones
@@ -37,7 +38,7 @@ _LARGEST_FACTOR = 1e6  # beyond all measured values; an interval that ends there
 _SLABS = 8  # of the rows by one trait; a group is the lowest or the highest two, or the two in the middle
 _COLUMNS = 5  # traits by which groups are held out: those least alike
 _CLUSTERS = 8
-_GROUP_SEEN, _GROUP_HELD_OUT = 1500, 200  # rows at most, for the time that a fit takes
+_GROUP_SEEN, _GROUP_HELD_OUT = 1000, 200  # rows at most, for the time that a fit takes
 _TREES, _TREES_HELD_OUT = 100, 30  # of each model with random trees; a mean of fewer differs little
 _MANY_ROWS = 1000  # beyond, some of the folds and groups tell as much
 # Of the weights to equal ones, in units of the mean squared error: of rows held out at random, and of the few groups.
@@ -177,8 +178,9 @@ def _held_out(
                 generator.permutation(each)[:most] for each, most in ((seen, _GROUP_SEEN), (rows, _GROUP_HELD_OUT))
             )
         known, asked = features.take(seen), features.take(rows)
+        of_known = value[seen]
         centres = np.stack(
-            [make(_TREES_HELD_OUT).fit(known, value[seen]).predict(asked) for make in models.values()], axis=1
+            [make(_TREES_HELD_OUT).fit(known, of_known).predict(asked) for make in models.values()], axis=1
         )
         domain = Domain(known)
         parts.append((centres, target[rows], domain.novelty(asked), domain.shift(asked), np.full(len(rows), group)))

@@ -18,7 +18,8 @@ from scipy import stats
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor._evidence import JITTER
 from lightnas_edge.predictor.base import Array
-from lightnas_edge.predictor.feature_models import Features, held_out_logarithm, matern
+from lightnas_edge.predictor.feature_models import Features, held_out_logarithm
+from lightnas_edge.predictor.kernels import matern, squared_distances
 
 _MOST_ROWS = 200  # measured rows in one fit: the cost grows with the cube of them
 _SETS = 256  # of prior scales, and as many with one factor for all
@@ -146,7 +147,7 @@ class _Columns:
         level, traits, rates, particular = (
             each[rows] @ each[columns].T for each in (self._level, self._traits, self._rates, self._particular)
         )
-        smooth = matern(self._place[rows], self._place[columns], 1.5)
+        smooth = matern(squared_distances(self._place[rows], self._place[columns]), 1.5)
         return np.stack([np.ones_like(level), level, traits, rates, rates**2, smooth, particular])
 
     def variances(self) -> Array:
