@@ -17,7 +17,7 @@ from luts.journal import Fault
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, NETWORK_METRICS, Quantity
 from luts.remedies import measuring_options
 from luts.statistics import needed_inferences
-from luts.table import UNSTABLE_SPREAD, Coverage, Entry, Lut, counted, read
+from luts.table import UNSTABLE_SPREAD, Coverage, Entry, GrowingTable, Lut, counted, read
 from luts.units import UnitComparison, UnitRatio, compare_units, write_pooled
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Energy",
     "Entry",
     "Fault",
+    "GrowingTable",
     "Lut",
     "LutError",
     "LutFormatError",

@@ -67,25 +67,67 @@ def read_journal(path: Path, *, host: str | None = None) -> Journal:
         FingerprintError: a second header of another fingerprint.
     """
     reader = _Reader(path, host)
-    empty = True
-    for number, line in enumerate(_lines(path), start=1):
-        if line.content:
-            empty = False
-            reader.take(number, line.content, torn=not line.ended)
-    if empty:
-        raise LutFormatError(
-            f"{path} is empty: it holds no header and no measurement",
-            hint=f"nothing was measured; run `profile-device {measuring_options(host, None)}` again",
-        )
+    for line in _lines(path):
+        reader.take(line)
     return reader.journal()
 
 
-def _lines(path: Path) -> Iterator[JournalLine]:
+class GrowingJournal:
+    """A journal that is appended to while it is used: each reading takes the lines that are new, and one that was replaced is read anew."""
+
+    def __init__(self, path: Path, *, host: str | None = None) -> None:
+        self._path, self._host = path, host
+        self._forget()
+
+    def read(self) -> Journal:
+        """As `read_journal`, except that a last line without an end waits for it. The same object where nothing is new."""
+        if not self._continues():
+            self._forget()
+        for line in _lines(self._path, self._end):
+            if not line.ended:
+                break
+            self._reader.take(line)
+            self._end, self._found = line.end, None
+            if line.content:
+                self._last = line
+        if self._found is None:
+            self._found = self._reader.journal()
+        return self._found
+
+    def _forget(self) -> None:
+        self._reader = _Reader(self._path, self._host)
+        self._end = 0
+        self._last: JournalLine | None = None
+        self._found: Journal | None = None
+        self._file = _identity(self._path)
+
+    def _continues(self) -> bool:
+        """Whether the file still begins with what was read. What had faults may have been mended."""
+        if self._last is None or self._reader.has_faults or _identity(self._path) != self._file:
+            return False
+        try:
+            with self._path.open("rb") as file:
+                file.seek(max(0, self._last.end - len(self._last.content) - 2))  # CR LF
+                return self._last.content in file.read(self._last.end - file.tell())
+        except OSError:
+            return False
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of the file, whatever it holds; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _lines(path: Path, start: int = 0) -> Iterator[JournalLine]:
     """Raises LutFormatError where the file is missing, unreadable or too large."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise LutFormatError(f"{path} is larger than {MAX_BYTES // 2**20} MiB")
-        yield from read_lines(path)
+        yield from read_lines(path, start)
     except LutFormatError:
         raise
     except FileNotFoundError as cause:
@@ -104,12 +146,22 @@ class _Reader:
         self._visits = VisitReader(path.stat().st_size if path.exists() else 0)
         self._faults: list[Fault] = []
         self._unshown = 0
+        self._number = 0  # of the last line
         self._headers = 0
         self._reference: set[str] = set()
         self._unit: str | None = None  # of the last header
         self._units: dict[str, str | None] = {}
 
-    def take(self, number: int, line: bytes, *, torn: bool) -> None:
+    @property
+    def has_faults(self) -> bool:
+        return bool(self._faults)
+
+    def take(self, found: JournalLine) -> None:
+        self._number += 1
+        if found.content:
+            self._take(self._number, found.content, torn=not found.ended)
+
+    def _take(self, number: int, line: bytes, *, torn: bool) -> None:
         damage = _damage(line, torn=torn)
         if self._header is None:
             if damage:
@@ -143,15 +195,23 @@ class _Reader:
             self._unshown += 1
 
     def journal(self) -> Journal:
+        """May be called again after further lines."""
         if self._header is None:
-            raise LutFormatError(f"{self._path} holds no header")
+            raise LutFormatError(
+                f"{self._path} is empty: it holds no header and no measurement",
+                hint=f"nothing was measured; run `profile-device {measuring_options(self._host, None)}` again",
+            )
         visits, again = self._visits.finish()
-        for line, visit in again:
-            where = f"{visit.key} appears twice in round {visit.round} of session {visit.session}"
-            self._note(Fault(line, f"{where}; the first is used"))
-        self._faults.sort(key=lambda fault: fault.line)
-        if self._unshown:
-            self._faults.append(Fault(self._faults[-1].line, f"{self._unshown} further lines are damaged"))
+        twice = [
+            Fault(
+                line, f"{visit.key} appears twice in round {visit.round} of session {visit.session}; the first is used"
+            )
+            for line, visit in again
+        ]
+        unshown = self._unshown + max(0, len(self._faults) + len(twice) - MAX_FAULTS)
+        faults = sorted([*self._faults, *twice[: max(0, MAX_FAULTS - len(self._faults))]], key=lambda fault: fault.line)
+        if unshown:
+            faults.append(Fault(faults[-1].line, f"{unshown} further lines are damaged"))
         compared = visits.select(~visits.is_sustained)
         groups, keys = len(np.unique(compared.groups)), len(np.unique(compared.keys))
         if groups > MAX_GROUPS or groups * keys > MAX_CELLS:
@@ -161,7 +221,7 @@ class _Reader:
             )
         several = len(set(self._units.values())) > 1
         reference = frozenset() if several else frozenset(self._reference)
-        return Journal(self._header, visits, tuple(self._faults), reference, self._units)
+        return Journal(self._header, visits, tuple(faults), reference, dict(self._units))
 
     def _measuring_options(self) -> str:
         if self._header is None:

@@ -21,7 +21,7 @@ from lightnas_edge.records.lut import LutHeader, Visit, VisitFailure
 from luts.drift import Group, estimate_drift
 from luts.energy import Energy, combine
 from luts.errors import LutMissError
-from luts.journal import Fault, read_journal
+from luts.journal import Fault, GrowingJournal, Journal, read_journal
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, Quantity
 from luts.remedies import table_options
 from luts.statistics import RoundStatistics
@@ -526,7 +526,30 @@ def read(path: str | Path, *, host: str | None = None) -> Lut:
         FingerprintError: a second header of another board or state in the same file.
     """
     path = Path(path)
-    found = read_journal(path, host=host)
+    return _lut_of(read_journal(path, host=host), path, host)
+
+
+class GrowingTable:
+    """A table whose journal is appended to while it is used; each reading takes what is new.
+
+    Args:
+        host: of the board, where the caller knows it: remedies name it.
+    """
+
+    def __init__(self, path: Path, *, host: str | None = None) -> None:
+        self._path, self._host = path, host
+        self._journal = GrowingJournal(path, host=host)
+        self._last: tuple[Journal, Lut] | None = None
+
+    def read(self) -> Lut:
+        """The same object where nothing is new. Raises as `read`."""
+        found = self._journal.read()
+        if self._last is None or self._last[0] is not found:
+            self._last = found, _lut_of(found, self._path, self._host)
+        return self._last[1]
+
+
+def _lut_of(found: Journal, path: Path, host: str | None) -> Lut:
     load = found.visits.select(found.visits.is_sustained & found.visits.is_measured)
     return Lut(
         path,

@@ -30,7 +30,7 @@ from devices import (
 )
 from devices.remote_agent import NOT_STOPPED
 from lightnas_edge.errors import FleetError, RecordError
-from lightnas_edge.fleet.work import Packet, Visits, WorkQueue, deal, left, measured, wanted
+from lightnas_edge.fleet.work import Packet, Visits, WorkQueue, deal, left, measured, places, wanted
 from lightnas_edge.measuring import Job
 from lightnas_edge.records.job import JobManifest, Measurement
 
@@ -180,6 +180,7 @@ class _Fleet:
         self.members: list[_Member] = []
         self.stopping = threading.Event()
         self.failed: dict[str, str] = {}  # keys that no unit could measure, with the reason
+        self._tables: dict[Path, luts.GrowingTable] = {}
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._progress = FleetProgress(0, 0)
@@ -204,9 +205,16 @@ class _Fleet:
         for path in sorted(self.folder.glob("*.lut.jsonl")):
             if path.stat().st_size:
                 host = hosts.get(path, path.name.removesuffix(".lut.jsonl"))
-                found[host] = luts.read(path, host=host)
+                found[host] = self.table(path, host)
         luts.require_same_board(list(found.values()))
         return found
+
+    def table(self, path: Path, host: str) -> luts.Lut:
+        """Of one unit. Journals reach hundreds of megabytes and are looked at after every packet, so only what is new is read.
+
+        Safe for threads, each of which has a journal of its own.
+        """
+        return self._tables.setdefault(path, luts.GrowingTable(path, host=host)).read()
 
     def note_failures(self) -> None:
         """Keys that failed on every unit that tried them: they are not tried again in this run."""
@@ -361,12 +369,7 @@ class _Member:
 
     def _visits(self) -> dict[str, set[tuple[int, bool]]]:
         """(round, with energy) of the visits in this unit's journal, by key."""
-        found: dict[str, set[tuple[int, bool]]] = {}
-        for visit in self._journal():
-            if visit.error is None and visit.phase == "rounds":
-                with_energy = visit.energy is not None and visit.energy.gross_mj is not None
-                found.setdefault(visit.key, set()).add((visit.round, with_energy))
-        return found
+        return places(self._journal())
 
     def _done(self) -> dict[str, Visits]:
         return measured(self._journal(), self._fleet.manifest.protocol.rounds)
@@ -375,7 +378,7 @@ class _Member:
         path = self.outcome.table
         if not path.exists() or not path.stat().st_size:
             return ()
-        return luts.read(path, host=self.outcome.host).visits
+        return self._fleet.table(path, self.outcome.host).visits
 
     def _tell(self, status: Status) -> None:
         """What the board does; the way by which a unit learns that all of them stop."""

@@ -14,8 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lightnas_edge.records.job import JobManifest
 from lightnas_edge.records.lut import Visit
+from luts.visits import Visits as JournalVisits
 
 PACKETS_PER_UNIT = 4  # fewer cost time at the end, when units wait for the last one; more cost starts of the agent
 LEAST_KEYS = 3  # of a packet, where there are enough
@@ -43,20 +47,38 @@ class Packet:
         return sum(sum(visits) for visits in self.work.values())
 
 
+def places(visits: Iterable[Visit]) -> dict[str, set[tuple[int, bool]]]:
+    """(round, with energy) of the visits that a journal holds, by key; failed ones do not count."""
+    done = _measured(visits)
+    found: dict[str, set[tuple[int, bool]]] = {}
+    for key, round_, with_energy in zip(
+        done.keys.tolist(), _rounds(done).tolist(), done.is_energy.tolist(), strict=True
+    ):
+        found.setdefault(done.key_names[key], set()).add((round_, with_energy))
+    return found
+
+
 def measured(visits: Iterable[Visit], planned: int) -> dict[str, Visits]:
     """The planned visits that a journal holds, by key; failed ones do not count.
 
     Args:
         planned: rounds of the protocol; those after them are for energy, or extra.
     """
-    rounds: collections.Counter[str] = collections.Counter()
-    energy: collections.Counter[str] = collections.Counter()
-    for visit in visits:
-        if visit.error is None and visit.phase == "rounds":
-            with_energy = visit.energy is not None and visit.energy.gross_mj is not None
-            energy[visit.key] += with_energy
-            rounds[visit.key] += visit.round < planned
-    return {key: Visits(rounds[key], energy[key]) for key in {*rounds, *energy}}
+    done = _measured(visits)
+    names = done.key_names
+    rounds = np.bincount(done.keys[_rounds(done) < planned], minlength=len(names))
+    energy = np.bincount(done.keys[done.is_energy], minlength=len(names))
+    return {names[key]: Visits(int(rounds[key]), int(energy[key])) for key in np.unique(done.keys).tolist()}
+
+
+def _measured(visits: Iterable[Visit]) -> JournalVisits:
+    every = JournalVisits.of(visits)
+    return every.select(every.is_measured & ~every.is_sustained)
+
+
+def _rounds(visits: JournalVisits) -> NDArray[np.int64]:
+    """(n,)"""
+    return np.array([round_ for _, round_ in visits.group_names], np.int64)[visits.groups]
 
 
 def wanted(manifest: JobManifest) -> dict[str, Visits]:

@@ -18,6 +18,7 @@ class JournalLine(NamedTuple):
 
     content: bytes
     ended: bool  # it has a newline
+    end: int  # place in the file behind it
 
     @property
     def is_intact(self) -> bool:
@@ -35,8 +36,8 @@ def checksum(line: bytes) -> tuple[str, str] | None:
     return tail[len(_CRC_FIELD) : -2].decode("ascii", "replace").lower(), f"{zlib.crc32(body + b'}'):08x}"
 
 
-def read_lines(path: Path) -> Iterator[JournalLine]:
-    """The lines of a file, one at a time: it may be larger than the memory.
+def read_lines(path: Path, start: int = 0) -> Iterator[JournalLine]:
+    """The lines of a file from a place on, one at a time: it may be larger than the memory.
 
     Line ends may have become CR LF, a byte order mark may stand before the first line, and a file system that lost power
     may have left zeros before a line: none of them is part of a line.
@@ -45,10 +46,15 @@ def read_lines(path: Path) -> Iterator[JournalLine]:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        if file.read(len(_BOM)) != _BOM:
-            file.seek(0)
+        place = start
+        if start or file.read(len(_BOM)) != _BOM:
+            file.seek(start)
+        else:
+            place = len(_BOM)
         while content := file.readline(LONGEST_LINE):
             last = content
+            place += len(content)
             while last and not last.endswith(b"\n"):
                 last = file.readline(LONGEST_LINE)
-            yield JournalLine(content.strip().lstrip(b"\0"), last.endswith(b"\n"))
+                place += len(last)
+            yield JournalLine(content.strip().lstrip(b"\0"), last.endswith(b"\n"), place)

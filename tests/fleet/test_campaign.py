@@ -160,3 +160,21 @@ def test_where_all_boards_are_lost_the_error_says_what_to_do_about_each(tmp_path
         "remedy 2",
         "the same command continues from what was measured",
     ]
+
+
+def test_a_line_of_a_journal_is_read_once_however_many_packets_follow(tmp_path, monkeypatch):
+    """Journals reach hundreds of megabytes."""
+    taken = []
+    parse = luts.Visit.model_validate_json
+
+    def counting(line):
+        taken.append(line)
+        return parse(line)
+
+    monkeypatch.setattr(luts.Visit, "model_validate_json", counting)
+
+    result = measure_fleet([unit(1)], job(tmp_path / "job", rounds=3), tmp_path / "units")
+
+    (outcome,), (lut,) = result.outcomes, result.tables.values()
+    assert outcome.packets >= 3
+    assert len(taken) == len(set(taken)) == len(lut.path.read_bytes().splitlines()) - 1
