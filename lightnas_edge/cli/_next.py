@@ -55,6 +55,8 @@ def what_next(
             f"{count} operators are not measured; a predictor needs them, or whole networks instead",
             (shlex.join(["profile-device", *words, *_out(arguments)]), _sample(words, _FEWEST)),
         )
+    from lightnas_edge.predictor.frontier import FRONTIER_SHARE
+
     typical_ms = sum(lut.entries[shaped.key].latency_ms for shaped in space.shaped_operators()) / len(lut.entries)
     typical_ms *= len(space.layers) + len(space.fixed)
     settings = Settings(
@@ -64,13 +66,31 @@ def what_next(
     network_s = estimated_seconds(1, settings, typical_ms)
     table_s = spent_s(lut, lut.entries)
     count = _FEWEST if table_s is None else min(max(int(table_s / network_s), _FEWEST), _MOST)
-    alone_s = count * network_s + estimated_seconds(len(sentinels(space)), settings)
+    chosen_ones = round(FRONTIER_SHARE * count)
+    random = max(count - chosen_ones, _FEWEST)
+    count = random + chosen_ones
+    alone_s = count * network_s + 2 * estimated_seconds(len(sentinels(space)), settings)
     seconds = shared_seconds(alone_s, settings, boards)
     networks = table_path(arguments.host, space.name, chosen, "-networks")
-    fit = ["lightnas-edge", "fit", *_space(arguments), "--lut", str(lut.path), "--samples", str(networks)]
+    predictor = f"{space.name}.predictor.json"
+    fit = shlex.join(
+        [
+            "lightnas-edge",
+            "fit",
+            *_space(arguments),
+            "--lut",
+            str(lut.path),
+            "--samples",
+            str(networks),
+            "--out",
+            predictor,
+        ]
+    )
+    frontier = [*words, "--frontier", "--predictor", predictor]
     return NextStep(
-        f"measure {count} whole networks (about {duration(seconds)}), then fit; `fit` shows what the table and the networks bring",
-        (_sample(words, count), shlex.join(fit)),
+        f"measure {count} whole networks (about {duration(seconds)}), {random} random and {chosen_ones} such as a search chooses, and fit; "
+        "`fit` shows what the table and the networks bring",
+        (_sample(words, random), fit, _sample(frontier, chosen_ones), fit),
         count,
         seconds,
     )

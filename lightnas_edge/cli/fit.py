@@ -20,6 +20,7 @@ from lightnas_edge.cli._console import (
     progress,
     warn,
 )
+from lightnas_edge.cli._frontier import frontier_of
 from lightnas_edge.cli._options import add_classes, add_json, add_space, chosen_space, read_prior, whole
 from lightnas_edge.measuring.board_time import board_time
 from lightnas_edge.measuring.commands import sample_command
@@ -104,12 +105,16 @@ def _run(arguments: argparse.Namespace) -> int:
         with progress(f"fitting {metric}") as bar:
             bar(len(records), len(metrics), "predictors")
             predictor, plans = _fit(arguments, space, lut, samples, metric, out)
+        frontier = frontier_of(predictor, out)
         records.append({
             "kind": "fit", "metric": metric, "predictor": str(out), "fit": predictor.fit.to_json(), "plans": plans.to_json(),
+            "frontier": None if frontier is None else frontier.to_json(),
         })  # fmt: skip
         if not arguments.json:
             _print_fit(predictor, out, compare=arguments.compare)
             _print_plans(plans)
+            if frontier is not None:
+                print_result("\n".join(frontier.lines()))
     if not arguments.json and "energy_mj" not in metrics:
         info(_energy_line([*([lut] if lut else []), *samples]))
     if arguments.json:

@@ -8,12 +8,13 @@ wrong it is.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.predictor.base import Array, Predictor
+from lightnas_edge.predictor.base import Array, Predictor, one_hot_of
 from lightnas_edge.predictor.counted import CountedPredictor
 from lightnas_edge.predictor.near import require_reachable
 from lightnas_edge.space import Architecture
@@ -85,6 +86,32 @@ def frontier_networks(
             hint="choose another value, or another --seed",
         )
     return list(found)[:count]
+
+
+@dataclass(frozen=True)
+class HalfWidths:
+    """Of 90 % intervals, relative to the prediction: medians over networks of both kinds."""
+
+    random: float
+    frontier: float
+
+
+def half_widths(predictor: Predictor) -> HalfWidths:
+    """How certain a predictor is of random networks, and of those that a search chooses.
+
+    Raises:
+        PredictorError: as `frontier_networks`.
+    """
+    space = predictor.space
+    random = np.random.default_rng(0).integers(len(space.operators), size=(4 * _BLOCK, len(space.layers)))
+    frontier = np.stack([network.indices(space) for network in frontier_networks(predictor, _BLOCK)])
+
+    def half_width(networks: NDArray[np.int64]) -> float:
+        one_hot = one_hot_of(space, networks)
+        predicted = predictor.predict(one_hot)
+        return float(np.median((predictor.interval(one_hot, 0.9)[1] - predicted) / np.abs(predicted)))
+
+    return HalfWidths(half_width(random), half_width(frontier))
 
 
 def best_within(constant: float, cost: Array, scores: Array, limits: Array) -> NDArray[np.int64]:

@@ -30,21 +30,29 @@ def test_after_a_table_come_networks_with_the_same_settings_and_a_fit(folder):
 
     assert answer.code == 0, answer.err
     record = json.loads(answer.out)
-    sample, fit = (parsed(command) for command in record["next"]["commands"])
-    assert (sample.host, sample.space, sample.classes) == ("virtual:jetson-nano", "tiny", 7)
-    assert (sample.precision, sample.batch, sample.threads, sample.lock_clocks) == ("fp16", 4, 2, True)
-    assert 20 <= sample.count == record["next"]["networks"] <= 100
+    sample, fit, frontier, again = (parsed(command) for command in record["next"]["commands"])
+    for each in sample, frontier:
+        assert (each.host, each.space, each.classes) == ("virtual:jetson-nano", "tiny", 7)
+        assert (each.precision, each.batch, each.threads, each.lock_clocks) == ("fp16", 4, 2, True)
+    assert frontier.frontier and frontier.predictor == fit.out and fit == again
+    assert sample.count >= 20 and 0.25 <= frontier.count / record["next"]["networks"] <= 0.4
+    assert sample.count + frontier.count == record["next"]["networks"] <= 100
     assert record["next"]["board_minutes"] > 0
     assert str(fit.lut) == record["lut"] and fit.classes == 7
 
 
 def test_the_printed_commands_run_as_they_stand(folder):
     answer = run("profile", *HOST)
-    sample, fit = (line.strip() for line in answer.out.splitlines() if line.startswith("  lightnas-edge "))
+    sample, fit, frontier, again = (
+        line.strip() for line in answer.out.splitlines() if line.startswith("  lightnas-edge ")
+    )
 
     assert "next: measure " in answer.out and " whole networks (about " in answer.out
     assert run(*shlex.split(sample)[1:], "--rounds", 3).code == 0
-    fitted = run(*shlex.split(fit)[1:])
+    assert run(*shlex.split(fit)[1:]).code == 0
+    chosen = run(*shlex.split(frontier)[1:], "--rounds", 3)
+    assert chosen.code == 0, chosen.err
+    fitted = run(*shlex.split(again)[1:])
     assert fitted.code == 0, fitted.err
     assert "SIMULATED: plan of measuring" in fitted.out and "extrapolated" in fitted.out
     assert "the operators' table " in fitted.out
