@@ -77,7 +77,11 @@ class GrowingJournal:
 
     def __init__(self, path: Path, *, host: str | None = None) -> None:
         self._path, self._host = path, host
-        self._forget()
+        self._reader = _Reader(path, host)
+        self._file = _identity(path)
+        self._end = 0
+        self._last: JournalLine | None = None  # that is not empty
+        self._found: Journal | None = None
 
     def read(self) -> Journal:
         """As `read_journal`, except that a last line without an end waits for it. The same object where nothing is new."""
@@ -95,11 +99,8 @@ class GrowingJournal:
         return self._found
 
     def _forget(self) -> None:
-        self._reader = _Reader(self._path, self._host)
-        self._end = 0
-        self._last: JournalLine | None = None
-        self._found: Journal | None = None
-        self._file = _identity(self._path)
+        self._reader, self._file = _Reader(self._path, self._host), _identity(self._path)
+        self._end, self._last, self._found = 0, None, None
 
     def _continues(self) -> bool:
         """Whether the file still begins with what was read. What had faults may have been mended."""

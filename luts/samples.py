@@ -53,5 +53,5 @@ class PackedSamples:
         kind, start = self._type[at], self._start[at]
         row = self._pools[kind][start : start + self._counts[at]]
         if kind == _EXACT:
-            return row.astype(np.float64)
+            return np.asarray(row, dtype=np.float64)
         return np.asarray((row.astype(np.int64) + self._base[at]) / _NS_PER_MS)
