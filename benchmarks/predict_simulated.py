@@ -2,6 +2,7 @@
 
     python -m benchmarks.predict_simulated                  # tiny, 5 boards of each kind
     python -m benchmarks.predict_simulated --draws 20 nasbench-macro
+    python -m benchmarks.predict_simulated --shares         # how many of the networks are to be as `sample --frontier` chooses them
 
 A board has a cost for every operator at a shape, and something that no sum of them describes, of one of eight kinds and of 0.2 to 2 % (RMS
 over random networks). A draw fits to 30 to 120 random networks with a noise of 0.1 to 1 %, chooses those of the most multiplications
@@ -20,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from benchmarks.predict_optimum import best_within_limits, scores
 from lightnas_edge.cli._console import print_table
 from lightnas_edge.predictor import CountedPredictor, Observations, fit_additive
 from lightnas_edge.predictor import calibration as calibrating
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.distance import DistantDiscrepancy
+from lightnas_edge.predictor.frontier import frontier_networks
 from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.predictor.work import work
 from lightnas_edge.search.constraints import Constraint
@@ -38,6 +41,7 @@ Truth = Callable[[Indices], Array]
 CENTRES = (0.5, 1.0, 2.0, 3.5)
 LIMITS = (0.1, 0.3, 0.5, 0.7, 0.9)
 LEVEL = 0.95
+SHARES = (0.0, 0.2, 0.4, 0.6)  # of the measured networks, as `sample --frontier` chooses them
 KINDS = ("quadratic", "layered", "competing", "clock", "stages", "neighbours", "each", "none")
 
 
@@ -151,24 +155,60 @@ def at_optima(space: Space, kind: str, draw: int) -> dict[float, tuple[Array, Ar
     return found
 
 
+def by_share(space: Space, kind: str, draw: int) -> dict[float, tuple[Array, Array]]:
+    """Share of frontier networks -> as `at_optima`, in units of the noise of measuring, with as many networks measured in all."""
+    generator = np.random.default_rng([32, draw, KINDS.index(kind)])
+    truth, typical = simulated(space, kind, generator)
+    noise = typical * 0.001 * 10 ** generator.uniform(0, 1)
+    networks = random_networks(space, int(generator.integers(40, 121)), generator)
+    found = {}
+    for share in SHARES:
+        measuring = np.random.default_rng([33, draw])
+
+        def measured(indices: Indices, measuring: np.random.Generator = measuring) -> Array:
+            return truth(indices) + noise * measuring.normal(size=len(indices))
+
+        first = networks[: len(networks) - round(share * len(networks))]
+        seen = Observations(space, first, measured(first), np.full(len(first), noise), {})
+        predictor = fit_additive(space, None, seen)
+        if share:
+            chosen = frontier_networks(predictor, len(networks) - len(first), seed=draw)
+            indices = np.concatenate([first, np.stack([network.indices(space) for network in chosen])])
+            value = np.concatenate([seen.value, measured(indices[len(first) :])])
+            seen = Observations(space, indices, value, np.full(len(indices), noise), {})
+            predictor = fit_additive(space, None, seen)
+        limits = np.quantile(predictor.predict_indices(networks), LIMITS)
+        optima = np.concatenate(
+            [best_within_limits(predictor, limits, score) for score in scores(space, measuring).values()]
+        )
+        predicted = predictor.predict_indices(optima)
+        bound = predictor.upper(one_hot_of(space, optima), LEVEL) - predicted
+        found[share] = (measured(optima) - predicted) / noise, bound / noise
+    return found
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predict_simulated", description=__doc__.splitlines()[0])
     parser.add_argument("space", nargs="?", default="tiny")
     parser.add_argument("--draws", type=int, default=5, help="boards of each kind, default: 5")
+    parser.add_argument("--shares", action="store_true", help="compare plans of measuring instead of centres")
     arguments = parser.parse_args(argv)
     space = load_space(arguments.space)
     rows = []
+    measure, columns, what = (
+        (by_share, SHARES, "share of frontier networks") if arguments.shares else (at_optima, CENTRES, "centre")
+    )
     with threadpool_limits(1):
-        drawn = {kind: [at_optima(space, kind, draw) for draw in range(arguments.draws)] for kind in KINDS}
+        drawn = {kind: [measure(space, kind, draw) for draw in range(arguments.draws)] for kind in KINDS}
     for kind, boards in [*drawn.items(), ("all", list(itertools.chain(*drawn.values())))]:
         shown = []
-        for centre in CENTRES:
-            error, bound = (np.concatenate([board[centre][place] for board in boards]) for place in (0, 1))
+        for column in columns:
+            error, bound = (np.concatenate([board[column][place] for board in boards]) for place in (0, 1))
             over = error - bound
             loss = np.where(over > 0, LEVEL * over, (LEVEL - 1) * over).mean()
             shown.append(f"{100 * np.mean(over <= 0):.0f} %; {loss:.3f}")
         rows.append([kind, *shown])
-    print_table([f"{space.name}: bound holds; loss, by centre", *(f"{centre:g}" for centre in CENTRES)], rows)
+    print_table([f"{space.name}: bound holds; loss, by {what}", *(f"{column:g}" for column in columns)], rows)
     return 0
 
 
