@@ -60,7 +60,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Measure whole networks of a space, with random weights, together with a few operators that tie "
         "them to the operators' table. The first ten are the same on every board, the others are random: the same seed with a "
         "larger count adds networks to those already measured. With --frontier they are networks such as a search chooses, with "
-        "--around-ms random networks that are predicted near a latency. With --adaptive, each round measures the most informative ones.",
+        "--around-ms random networks that are predicted near a latency. With --adaptive, each round measures the most informative ones; "
+        "with both --adaptive and --frontier, 60 %% are random and the others are chosen in rounds, by the predictor of all before.",
         epilog="examples: lightnas-edge sample --host localhost --space tiny --adaptive --until 1; "
         "lightnas-edge sample --host localhost --space tiny --frontier --predictor tiny.predictor.json --count 40",
     )  # fmt: skip
@@ -165,8 +166,6 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise UsageError(f"--{name} needs --frontier, --around-ms, --around-mj or --adaptive")
     elif arguments.predictor:
         raise UsageError("--predictor: not with --adaptive, which fits its own", hint="start from --lut or --prior")
-    elif arguments.frontier:
-        raise UsageError("--frontier: not with --adaptive, which chooses by information")
     metric = arguments.metric or "latency_ms"
     unit = luts.METRICS[metric]
     if metric.endswith("energy_mj") and not arguments.energy:
@@ -249,6 +248,7 @@ def _sample_adaptively(
         until=arguments.until or default.until,
         max_networks=arguments.count or _MAX_COUNT,
         round_networks=arguments.round_networks or default.round_networks,
+        frontier=arguments.frontier,
     )
     prior = read_prior(arguments.prior, space)
     operators = arguments.lut or table_path(arguments.host, space.name, chosen)
@@ -288,7 +288,8 @@ def _print_sampling(
     ])  # fmt: skip
     reason = _STOPPED[str(sampling.record.stopped)].format(until=percent(config.until, 1), most=config.max_networks)
     around = f" near {config.around:g} {luts.METRICS[config.metric]}" if config.around else ""
-    print_result(f"{'SIMULATED: ' * simulated}{last.networks} networks, {_interval(last)}{around}: {reason}")
+    where = " where a search chooses" * config.frontier
+    print_result(f"{'SIMULATED: ' * simulated}{last.networks} networks, {_interval(last)}{where}{around}: {reason}")
     print_result(f"repeatability: {percent(last.repeatability, 2)}; table: {table}")
 
 

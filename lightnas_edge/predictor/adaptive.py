@@ -15,6 +15,7 @@ from lightnas_edge.files import finite
 from lightnas_edge.predictor.additive import AdditivePredictor
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.choose import next_networks
+from lightnas_edge.predictor.frontier import frontier_networks
 from lightnas_edge.predictor.near import moved_near, require_reachable
 from lightnas_edge.predictor.observations import Observations
 from lightnas_edge.records.adaptive import FitProgress, StoppingReason
@@ -22,21 +23,30 @@ from lightnas_edge.space import Architecture
 
 _CONFIDENCE = 0.9
 _TARGETS = 512  # networks that represent the networks of interest
+_FRONTIER_TARGETS = 64  # the same, of such as a search chooses: these are alike
 _CANDIDATES = 1024
 _FLOOR = 1.1  # times the floor: the remaining uncertainty of the model is negligible
 _LEAST = 20  # networks before noise and model uncertainty can be separated
 
 
-def assess(predictor: AdditivePredictor, observations: Observations, around: float | None = None) -> FitProgress:
+def assess(
+    predictor: AdditivePredictor, observations: Observations, around: float | None = None, *, frontier: bool = False
+) -> FitProgress:
     """Progress of the fit, on the networks of interest.
 
     Args:
         around: a value of the metric; networks near it are of interest, or all of the space when None.
+        frontier: networks such as a search chooses are of interest, within the value where it is given.
 
     Raises:
         PredictorError: no network of the space comes near the value.
     """
-    one_hot = one_hot_of(predictor.space, networks_of_interest(predictor, around))
+    if frontier:
+        chosen = frontier_networks(predictor, _FRONTIER_TARGETS, limit=around)
+        networks = np.stack([architecture.indices(predictor.space) for architecture in chosen])
+    else:
+        networks = networks_of_interest(predictor, around)
+    one_hot = one_hot_of(predictor.space, networks)
     predicted = np.abs(predictor.predict(one_hot))
     quantile = predictor.quantile((1 + _CONFIDENCE) / 2)
     unit = abs(float(np.median(observations.value)))

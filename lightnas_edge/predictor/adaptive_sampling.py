@@ -1,4 +1,7 @@
-"""Measure networks on a board in rounds, each the most informative ones, until the predictor is certain enough.
+"""Measure networks on a board in rounds, until the predictor is certain enough.
+
+Each round measures the most informative networks; or, for the frontier, random networks come first, and each round measures networks
+such as a search would choose under the predictor of all earlier ones.
 
 The record next to the table names the networks of a round before they are measured, so that an interrupted sampling
 resumes with the same networks.
@@ -16,10 +19,11 @@ from pathlib import Path
 import luts
 from devices import Connection, Status
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.measuring import Settings, measure, reference_architectures, write_sample_job
+from lightnas_edge.measuring import Settings, measure, reference_architectures, sample_architectures, write_sample_job
 from lightnas_edge.predictor.adaptive import assess, choose_batch, stopping_reason
 from lightnas_edge.predictor.additive import AdditivePredictor
 from lightnas_edge.predictor.fit import fit_additive
+from lightnas_edge.predictor.frontier import FRONTIER_SHARE, frontier_networks
 from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.records.adaptive import AdaptiveSamplingRecord, FitProgress, SamplingGoal
 from lightnas_edge.space import Architecture, Space
@@ -37,6 +41,7 @@ class AdaptiveSamplingConfig:
         until: stop when the 90 % interval of a network reaches this far to each side, relative to its prediction.
         max_networks: stop here at the latest.
         round_networks: networks measured between two assessments.
+        frontier: learn of the networks that a search chooses, within `around` where it is given.
     """
 
     metric: str = "latency_ms"
@@ -44,6 +49,7 @@ class AdaptiveSamplingConfig:
     until: float = 0.01
     max_networks: int = 60
     round_networks: int = 5
+    frontier: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def sample_adaptively(
     record = _resume(path, table, space, config, fresh=fresh)
     planned = [Architecture.from_names(space, names) for names in record.planned]
     if not planned and not record.curve:
-        planned = reference_architectures(space)[: config.max_networks]
+        planned = _first_round(space, config)
     measured = luts.read(table) if record.curve else None
     complete = True
 
@@ -128,7 +134,7 @@ def sample_adaptively(
         assert measured is not None
         observations = load_observations(space, [measured], lut, metric=config.metric)
         predictor = fit_additive(space, lut, observations, prior=prior)
-        progress = assess(predictor, observations, config.around)
+        progress = assess(predictor, observations, config.around, frontier=config.frontier)
         curve = record.curve
         if not curve or curve[-1].networks != progress.networks:
             curve = (*curve, progress)
@@ -147,6 +153,13 @@ def sample_adaptively(
             return AdaptiveSampling(record, complete)
 
 
+def _first_round(space: Space, config: AdaptiveSamplingConfig) -> list[Architecture]:
+    """The reference networks; for the frontier the share of random ones, which begins with them."""
+    if not config.frontier:
+        return reference_architectures(space)[: config.max_networks]
+    return sample_architectures(space, config.max_networks - round(FRONTIER_SHARE * config.max_networks), seed=0)
+
+
 def _next_round(
     predictor: AdditivePredictor,
     observations: Observations,
@@ -158,6 +171,8 @@ def _next_round(
     known = {Architecture.from_indices(space, row) for row in observations.indices}
     known |= {Architecture.from_names(space, names) for names in record.tried}
     wanted = min(config.round_networks, config.max_networks - measured)
+    if config.frontier:
+        return frontier_networks(predictor, wanted, seed=measured, limit=config.around, known=known)
     return choose_batch(predictor, known, wanted, config.around)
 
 
@@ -165,7 +180,7 @@ def _resume(
     path: Path, table: Path, space: Space, config: AdaptiveSamplingConfig, *, fresh: bool
 ) -> AdaptiveSamplingRecord:
     """The record to continue with: the earlier one, or an empty one."""
-    goal = SamplingGoal(metric=config.metric, around=config.around, until=config.until)
+    goal = SamplingGoal(metric=config.metric, around=config.around, until=config.until, frontier=config.frontier)
     empty = AdaptiveSamplingRecord(space=space.name, table=table.name, goal=goal)
     if fresh or not path.exists() or not table.exists():
         if path.exists():

@@ -30,6 +30,7 @@ class SamplingGoal(Record):
     metric: Metric
     around: PositiveFloat | None  # a value of the metric; null for the whole space
     until: PositiveFloat  # the half width to reach, relative
+    frontier: bool = False  # networks such as a search chooses, within `around` where it is given
 
 
 class AdaptiveSamplingRecord(Record):

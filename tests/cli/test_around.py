@@ -182,7 +182,6 @@ def test_energy_is_sampled_near_an_energy(folder, tmp_path, monkeypatch):
             2,
             "--predictor: not with --adaptive",
         ),
-        (("--frontier", "--adaptive"), 2, "--frontier: not with --adaptive"),
         (
             ("--energy", "--metric", "energy_mj", "--around-mj", 2, "--predictor", "own.predictor.json"),
             2,

@@ -1,17 +1,20 @@
 """Adaptive sampling from Python, on a virtual board."""
 
+import numpy as np
 import pytest
 
 import devices
 import luts
-from lightnas_edge.measuring import MeasurementProtocol, Settings
+from lightnas_edge.measuring import MeasurementProtocol, Settings, sample_architectures
+from lightnas_edge.predictor import fit_additive, load_observations
 from lightnas_edge.predictor.adaptive_sampling import (
     AdaptiveSamplingConfig,
     sample_adaptively,
     sampling_record_path,
 )
+from lightnas_edge.predictor.frontier import frontier_networks
 from lightnas_edge.records.adaptive import AdaptiveSamplingRecord
-from lightnas_edge.space import load_space
+from lightnas_edge.space import Architecture, load_space
 
 SPACE = load_space("tiny")
 
@@ -61,3 +64,33 @@ def test_a_round_that_was_interrupted_is_measured_again_before_any_other(board, 
     measured = [entry.subject["operators"] for entry in luts.read(table).networks.values()]
     assert len(planned) == 2 and len(measured) == 12
     assert all(list(names) in measured for names in planned)
+
+
+def test_for_the_frontier_random_networks_come_first_and_then_those_that_the_predictor_would_choose(board, tmp_path):
+    table = tmp_path / "nets.lut.jsonl"
+    config = AdaptiveSamplingConfig(until=1e-6, max_networks=20, round_networks=4, frontier=True)
+
+    sampling = sample_adaptively(board, SPACE, settings(board), table, config)
+
+    assert [progress.networks for progress in sampling.record.curve] == [12, 16, 20]
+    observations = load_observations(SPACE, [luts.read(table)])
+    networks = {Architecture.from_indices(SPACE, row) for row in observations.indices}
+    random = set(sample_architectures(SPACE, 12, seed=0))
+    assert random < networks
+    first = [Architecture.from_names(SPACE, names) for names in sampling.record.tried[:4]]
+    rows = [
+        row for row, indices in enumerate(observations.indices) if Architecture.from_indices(SPACE, indices) in random
+    ]
+    predictor = fit_additive(SPACE, None, observations.take(np.array(rows)))
+    assert set(first) == set(frontier_networks(predictor, 4, seed=12, known=random))
+    assert sampling.record.goal.frontier
+
+
+def test_another_goal_does_not_continue_the_curve(board, tmp_path):
+    table = tmp_path / "nets.lut.jsonl"
+    sample_adaptively(board, SPACE, settings(board), table, AdaptiveSamplingConfig(until=1e-6, max_networks=10))
+
+    config = AdaptiveSamplingConfig(until=1e-6, max_networks=15, round_networks=6, frontier=True)
+    sampling = sample_adaptively(board, SPACE, settings(board), table, config)
+
+    assert [progress.networks for progress in sampling.record.curve] == [10, 15]
