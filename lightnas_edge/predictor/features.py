@@ -1,9 +1,8 @@
 """Predictors over tables of features: networks or blocks outside our search spaces, from any source.
 
 A row has amounts of *work* (multiplications, bytes, how often an operator occurs), which cost in proportion, and
-*traits* (sizes, kernels, strides), which decide how efficiently the work is done; where they are known, it has *layers* (layers.py). The
-prediction is an average of several
-models (feature_models.py). Its weights and its intervals come from rows held out in two ways:
+*traits* (sizes, kernels, strides), which decide how efficiently the work is done; where they are known, it has *layers*
+(layers.py). The prediction is an average of several models (feature_models.py). Its weights and its intervals come from rows held out in two ways:
 
     at random    rows like the measured ones
     in groups    all rows of some values of a feature, as when a width, a kernel or a size is new
