@@ -176,7 +176,8 @@ def _halves(lut: Lut) -> tuple[Lut, Lut]:
     order = {group: index for index, group in enumerate(lut.drift)}
     measured = lut.visits.select(lut.visits.is_measured)
     side = np.array([order.get(name, 0) % 2 for name in measured.group_names], dtype=int)[measured.groups]
-    return replace(lut, visits=measured.select(side == 0)), replace(lut, visits=measured.select(side == 1))
+    whole = replace(lut, given_factors=lut.energy_factors)
+    return replace(whole, visits=measured.select(side == 0)), replace(whole, visits=measured.select(side == 1))
 
 
 def _deviations(one: dict[str, Entry], two: dict[str, Entry], metric: str) -> list[float]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lightnas_edge.records.lut import EnergyErrorParts, EnergyEstimate
+from lightnas_edge.records.lut import EnergyErrorParts, EnergyEstimate, Visit
+from luts.levels import are_linked, unit_levels
 from luts.metrics import Quantity
 
 Interval = tuple[float, float]
@@ -42,6 +43,62 @@ class Energy:
         if self.gross_interval_mj is not None:
             text += f" ({self.gross_interval_mj[0]:.3g} to {self.gross_interval_mj[1]:.3g})"
         return text + (f", {self.net_mj:.3g} mJ above idle" if self.net_mj is not None else "")
+
+
+@dataclass(frozen=True)
+class UnitFactor:
+    """By which factor a unit needs more energy than the middle unit, gross and net, and the relative standard error of both."""
+
+    gross: float = 1.0
+    net: float = 1.0
+    gross_error: float = 0.0
+    net_error: float = 0.0
+
+    def corrected(self, found: EnergyEstimate) -> EnergyEstimate:
+        """What the middle unit would have needed."""
+        update: dict[str, object] = {}
+        for kind, factor, relative in (("gross", self.gross, self.gross_error), ("net", self.net, self.net_error)):
+            value, error = getattr(found, f"{kind}_mj"), getattr(found, f"{kind}_error")
+            if value is None:
+                continue
+            update[f"{kind}_mj"] = value / factor
+            if error is not None:
+                random_mj = math.hypot(error.random_mj / factor, relative * value / factor)
+                shared_mj = tuple(bound / factor for bound in error.shared_mj)
+                update[f"{kind}_error"] = error.model_copy(update={"random_mj": random_mj, "shared_mj": shared_mj})
+        return found.model_copy(update=update)
+
+
+def unit_factors(visits: Iterable[Visit], units: Mapping[str, str | None]) -> dict[str, UnitFactor]:
+    """By session, where several units measured some keys in common; without that nothing is known, and the dictionary is empty.
+
+    Args:
+        units: on which unit each session ran.
+    """
+    names = list(dict.fromkeys(units.values()))
+    if len(names) < 2:
+        return {}
+    values: dict[tuple[str, str], dict[str | None, list[float]]] = {}
+    for visit in visits:
+        for kind in ("gross", "net"):
+            value = None if visit.energy is None else getattr(visit.energy, f"{kind}_mj")
+            if value is not None and value > 0:
+                values.setdefault((kind, visit.key), {}).setdefault(units[visit.session], []).append(math.log(value))
+    found = {name: UnitFactor() for name in names}
+    for kind in ("gross", "net"):
+        rows = [row for (of, _), row in values.items() if of == kind and len(row) > 1]
+        logs = np.array([[np.mean(row[name]) if name in row else np.nan for name in names] for row in rows])
+        logs = logs.reshape(len(rows), len(names))
+        if not are_linked(np.isfinite(logs)):
+            continue
+        levels, rest = unit_levels(logs)
+        keys = np.isfinite(logs).sum(axis=0)
+        freedom = max(int(keys.sum()) - len(logs) - len(names) + 1, 1)
+        scatter = math.sqrt(float(np.nansum(rest**2)) / freedom)
+        for name, level, count in zip(names, levels - np.median(levels), keys.tolist(), strict=True):
+            error = math.sqrt(1.571 / count) * scatter  # of a median, not of a mean
+            found[name] = replace(found[name], **{kind: math.exp(level), f"{kind}_error": error})
+    return {session: found[unit] for session, unit in units.items()}
 
 
 def combine(estimates: Iterable[EnergyEstimate | None]) -> Energy | None:

@@ -19,7 +19,7 @@ from lightnas_edge.records.differences import UNIT
 from lightnas_edge.records.html_table import html_table
 from lightnas_edge.records.lut import LutHeader, Visit, VisitFailure
 from luts.drift import Group, estimate_drift
-from luts.energy import Energy, combine
+from luts.energy import Energy, UnitFactor, combine, unit_factors
 from luts.errors import LutMissError
 from luts.journal import Fault, GrowingJournal, Journal, read_journal
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, Quantity
@@ -47,6 +47,9 @@ class Entry:
     failures: tuple[VisitFailure, ...] = ()  # of visits that failed
     options: str = ""  # of the command that measured it, for remedies
     run: str = ""  # the quoted run directory, of a network that `verify` measured
+    units: Mapping[str, UnitFactor] = field(
+        default_factory=dict
+    )  # of the energy, by session, where several units measured
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "visits", Visits.of(self.visits))
@@ -212,7 +215,11 @@ class Entry:
     @cached_property
     def energy_mj(self) -> Energy | None:
         """Gross and net of one batch, with intervals; None when it was not measured."""
-        return combine(visit.energy for visit in self.visits.select(self.visits.is_energy))
+        measured = [(visit.session, visit.energy) for visit in self.visits.select(self.visits.is_energy)]
+        return combine(
+            self.units[session].corrected(energy) if energy is not None and session in self.units else energy
+            for session, energy in measured
+        )
 
     @property
     def unstable(self) -> bool:
@@ -298,6 +305,7 @@ class Lut:
     reference: frozenset[str] = frozenset()  # sessions that set the drift factor 1; all of them when empty
     host: str | None = None  # by which this machine reaches the board; None: unknown. For remedies
     units: Mapping[str, str | None] = field(default_factory=dict)  # which unit of the board each session ran on
+    given_factors: Mapping[str, UnitFactor] | None = None  # of a part of a table: those of the whole
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "visits", Visits.of(self.visits))
@@ -350,6 +358,13 @@ class Lut:
     def drift(self) -> dict[Group, float]:
         """Factor per (session, round), above 1 for slower than the median round of the reference sessions."""
         return estimate_drift(self.visits, self.reference, self.units)
+
+    @cached_property
+    def energy_factors(self) -> Mapping[str, UnitFactor]:
+        """By session, how much more energy its unit needs than the middle one; empty where one unit measured all."""
+        if self.given_factors is not None:
+            return self.given_factors
+        return unit_factors(self.visits.select(self.visits.is_energy), self.units)
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -496,6 +511,7 @@ class Lut:
                 tuple(self.drift[names[group]] for group in visits.groups.tolist()),
                 tuple(failures.get(key, ())),
                 self.command_options,
+                units=self.energy_factors,
             )
             for key, visits in self.visits.select(self.visits.is_measured).by_key().items()
         }

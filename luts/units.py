@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightnas_edge.files import replaced
 from lightnas_edge.records.journal import read_lines
 from luts.compare import repeatability, require_same_board
 from luts.errors import LutError
+from luts.levels import are_linked, unit_levels
 from luts.table import Lut, read
 
 CONFIDENCE = 0.95
@@ -85,10 +85,10 @@ def compare_units(tables: Mapping[str, Lut], metric: str = "latency_ms") -> Unit
             values[key] = row
     tolerance = LEAST_TOLERANCE.get(metric, 0.01)
     logs = np.array(list(values.values())).reshape(len(values), len(each))  # (keys, units), nan where not measured
-    if not _are_linked(np.isfinite(logs)):
+    if not are_linked(np.isfinite(logs)):
         ratios = tuple(UnitRatio(name, math.nan, (0.0, math.inf), False) for name in tables)
         return UnitComparison(metric, (), ratios, tolerance, math.nan, math.nan)
-    levels, rest = _levels(logs)
+    levels, rest = unit_levels(logs)
     keys = np.isfinite(logs).sum(axis=0)  # of each unit
     freedom = int(keys.sum()) - len(logs) - len(each) + 1
     scatter = math.sqrt(float(np.nansum(rest**2)) / max(freedom, 1))
@@ -163,33 +163,6 @@ def _place(line: bytes) -> tuple[str, ...] | None:
         return None
     parts = {"phase": "rounds", **record}
     return tuple(repr(parts.get(name)) for name in ("key", "session", "round", "phase"))
-
-
-def _are_linked(known: NDArray[np.bool_]) -> bool:
-    """Whether every unit shares two keys or more with others, and all are linked with each other over any number of steps.
-
-    Args:
-        known: (keys, units) what is measured; keys of two units or more.
-    """
-    if not len(known) or known.sum(axis=0).min() < 2:
-        return False
-    linked = np.arange(known.shape[1]) == 0
-    for _ in range(known.shape[1]):
-        linked = linked | known[known[:, linked].any(axis=1)].any(axis=0)
-    return bool(linked.all())
-
-
-def _levels(logs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(units,) the level of each unit, and (keys, units) the rest; nan where nothing was measured."""
-    centre = np.nanmedian if np.isfinite(logs).sum(axis=0).min() > 2 else np.nanmean
-    shift = np.zeros(logs.shape[1])
-    for _ in range(50):  # one step where every unit measured every key
-        centred = logs - np.nanmean(logs - shift, axis=1, keepdims=True)
-        levels = centre(centred, axis=0)
-        before, shift = shift, levels - levels.mean()
-        if float(np.abs(shift - before).max()) < 1e-9:
-            break
-    return levels, centred - levels
 
 
 def _session_deviation(tables: Sequence[Lut]) -> float:

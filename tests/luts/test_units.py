@@ -1,12 +1,15 @@
 """Units of one model: levels from keys that not every unit measured."""
 
+import numpy as np
 import pytest
 
 import luts
-from tests.luts.journals import FINGERPRINT, write_measured
+from tests.luts.journals import FINGERPRINT, header, seal, visit, write_measured
 from tests.luts.refusals import share
 
 TRUTH_MS = {f"op{index}@1": 0.1 * 1.2**index for index in range(12)}
+KINDS = {"gross": 2.0, "net": 1.0}  # millijoules for a millisecond of TRUTH_MS
+POWERS = {"a": 1.05, "b": 1.0, "c": 0.96}
 SPEEDS = {"a": 1.0, "b": 1.03, "c": 0.97}
 
 
@@ -103,6 +106,52 @@ def test_a_pooled_table_has_the_numbers_of_the_middle_unit_whichever_unit_measur
 
     for key, entry in pooled.entries.items():
         assert entry.latency_ms == pytest.approx(TRUTH_MS[key], rel=0.005)
+
+
+def energy_table(folder, unit, keys, power, seed):
+    """Each key has energy in two visits, with an error of 0.2 %."""
+    draw = np.random.default_rng(seed)
+    lines = [seal(header(fingerprint=FINGERPRINT | {"unit": unit * 12}))]
+    for round_ in range(2):
+        for key in keys:
+            values = {
+                f"{kind}_mj": TRUTH_MS[key] * share * power * (1 + 0.002 * draw.normal())
+                for kind, share in KINDS.items()
+            }
+            error = {"random_mj": 0.002 * TRUTH_MS[key], "freedom": 30.0, "shared_mj": [0.001 * TRUTH_MS[key]]}
+            energy = {**values, "gross_error": error, "net_error": error}
+            lines.append(seal(visit(key, [TRUTH_MS[key]], round=round_, session=unit * 8, energy=energy)))
+    path = folder / f"{unit}.lut.jsonl"
+    path.write_bytes(b"".join(lines))
+    return luts.read(path)
+
+
+@pytest.mark.parametrize("shared", (12, 4))
+def test_energies_of_a_pooled_table_are_those_of_the_middle_unit(tmp_path, shared):
+    """Units share some keys; of the others each measured a part, and its power may not pass for that of the operators."""
+    every = list(TRUTH_MS)
+    own = {unit: every[:shared] + every[shared:][number::3] for number, unit in enumerate(POWERS)}
+    tables = [energy_table(tmp_path, unit, own[unit], power, seed) for seed, (unit, power) in enumerate(POWERS.items())]
+
+    pooled = luts.write_pooled(tables, tmp_path / "pooled.lut.jsonl")
+
+    for key, entry in pooled.entries.items():
+        assert entry.energy_mj.gross_mj == pytest.approx(2 * TRUTH_MS[key], rel=0.01)
+        assert entry.energy_mj.net_mj == pytest.approx(TRUTH_MS[key], rel=0.01)
+        if key in every[:shared]:  # by all units, which differ by 9 %
+            low, high = entry.energy_mj.gross_interval_mj
+            assert (high - low) / entry.energy_mj.gross_mj < 0.02
+    assert luts.repeatability(pooled, metric="energy_mj").operators < 0.006
+    assert tables[0].entries[every[0]].energy_mj.gross_mj == pytest.approx(2 * 1.05 * TRUTH_MS[every[0]], rel=0.01)
+
+
+def test_energies_of_units_that_share_no_key_are_left_as_they_were_measured(tmp_path):
+    every = list(TRUTH_MS)
+    tables = [energy_table(tmp_path, unit, keys, 1.05, 0) for unit, keys in (("a", every[:6]), ("b", every[6:]))]
+
+    pooled = luts.write_pooled(tables, tmp_path / "pooled.lut.jsonl")
+
+    assert pooled.entries[every[0]].energy_mj.gross_mj == pytest.approx(2.1 * TRUTH_MS[every[0]], rel=0.01)
 
 
 def test_the_table_of_two_units_lies_between_them(tmp_path):
