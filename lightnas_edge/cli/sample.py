@@ -61,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "them to the operators' table. The first ten are the same on every board, the others are random: the same seed with a "
         "larger count adds networks to those already measured. With --frontier they are networks such as a search chooses, with "
         "--around-ms random networks that are predicted near a latency. With --adaptive, each round measures the most informative ones; "
-        "with both --adaptive and --frontier, 60 %% are random and the others are chosen in rounds, by the predictor of all before.",
+        "with both --adaptive and --frontier, 60 % are random and the others are chosen in rounds, by the predictor of all before.",
         epilog="examples: lightnas-edge sample --host localhost --space tiny --adaptive --until 1; "
         "lightnas-edge sample --host localhost --space tiny --frontier --predictor tiny.predictor.json --count 40",
     )  # fmt: skip
