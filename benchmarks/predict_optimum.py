@@ -61,6 +61,7 @@ Indices = NDArray[np.int64]
 DRAWS, NETWORKS, NOISE_MS = 50, 100, 0.03
 HOLDS, WIDTH = 93.0, 1.3  # wanted: of the 95 % bounds, in %; half-width over what is needed
 RANDOM = 200  # networks of each draw that are not chosen, to compare with
+ROUNDS = 4
 LIMITS = (0.1, 0.3, 0.5, 0.7, 0.9)  # quantiles of the predictions of the measured networks
 MACRO_NETWORKS = 60
 LOCAL = {
@@ -117,6 +118,7 @@ class _Plan:
     """What was found with one plan of measuring."""
 
     share: float  # of the networks, as `sample --frontier` chooses them
+    rounds: int = 1  # in which these are chosen, each by the predictor of all earlier ones
     random: _Errors = field(default_factory=_Errors)
     chosen: dict[str, _Errors] = field(default_factory=lambda: defaultdict(_Errors))
     kept: list[bool] = field(default_factory=list)
@@ -131,7 +133,8 @@ class _Plan:
 
 def plans() -> dict[str, _Plan]:
     share = FRONTIER_SHARE
-    return {"all random": _Plan(0.0), f"{100 * (1 - share):.0f} % random, {100 * share:.0f} % frontier": _Plan(share)}
+    mixed = f"{100 * (1 - share):.0f} % random, {100 * share:.0f} % frontier"
+    return {"all random": _Plan(0.0), mixed: _Plan(share), f"{mixed} in {ROUNDS} rounds": _Plan(share, ROUNDS)}
 
 
 def board(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
@@ -155,11 +158,12 @@ def board(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
             )  # fmt: skip
             seen = everything.take(np.arange(NETWORKS - round(plan.share * NETWORKS)))
             predictor = fit_additive(space, None, seen)
-            if plan.share:
-                frontier = frontier_networks(predictor, NETWORKS - len(seen), seed=draw)
+            for left in range(plan.rounds if plan.share else 0, 0, -1):
+                frontier = frontier_networks(predictor, (NETWORKS - len(seen)) // left, seed=100 * draw + left)
                 indices = np.stack([network.indices(space) for network in frontier])
                 value = np.concatenate([seen.value, measured(indices, generator)])
-                seen = replace(everything, indices=np.concatenate([seen.indices, indices]), value=value)
+                indices = np.concatenate([seen.indices, indices])
+                seen = replace(everything, indices=indices, value=value, standard_error=np.full(len(value), NOISE_MS))
                 predictor = fit_additive(space, None, seen)
             limits = np.quantile(predictor.predict_indices(random), LIMITS)
             for name, score in scores(space, np.random.default_rng([10, draw])).items():
@@ -185,7 +189,7 @@ def macro(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
     with threadpool_limits(1):
         for draw, plan in itertools.product(range(draws), found.values()):
             dealt = np.random.default_rng([8, draw]).permutation(len(every))
-            rows = macro_rows(every, dealt, MACRO_NETWORKS, plan.share, seed=draw)
+            rows = macro_rows(every, dealt, MACRO_NETWORKS, plan.share, plan.rounds, seed=draw)
             predictor = fit_additive(space, None, every.take(rows))
             limits = np.quantile(predictor.predict_indices(every.indices[dealt[:MACRO_NETWORKS]]), LIMITS)
             free = np.ones(len(every), dtype=bool)
@@ -205,20 +209,19 @@ def macro(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
     return Section(title, (repeatability, *(row for name, plan in found.items() for row in plan.rows(name, typical))))
 
 
-def macro_rows(every: Observations, dealt: Indices, count: int, share: float, seed: int) -> Indices:
+def macro_rows(every: Observations, dealt: Indices, count: int, share: float, rounds: int = 1, *, seed: int) -> Indices:
     """(count,) rows of the table by a plan: the first dealt ones, and a share as `sample --frontier` chooses them."""
-    rows = dealt[: count - round(share * count)]
-    if not share:
-        return rows
     space = every.space
+    rows = dict.fromkeys(dealt[: count - round(share * count)].tolist())
     number = {tuple(indices): row for row, indices in enumerate(every.indices.tolist())}
     place = {each: number[equal[-1]] for equal in distinct_networks(space).values() for each in equal}
-    predictor = fit_additive(space, None, every.take(rows))
-    chosen = dict.fromkeys(rows.tolist())
-    for network in frontier_networks(predictor, 3 * count, seed=seed):
-        if len(chosen) < count:
-            chosen[place[tuple(network.indices(space).tolist())]] = None
-    return np.array(list(chosen))
+    for left in range(rounds if share else 0, 0, -1):
+        predictor = fit_additive(space, None, every.take(np.array(list(rows))))
+        wanted = len(rows) + (count - len(rows)) // left
+        for network in frontier_networks(predictor, 3 * count, seed=100 * seed + left):
+            if len(rows) < wanted:
+                rows[place[tuple(network.indices(space).tolist())]] = None
+    return np.array(list(rows))
 
 
 def local(drawing: Drawing | None = None, draws: int = DRAWS, spaces: Sequence[str] = tuple(LOCAL)) -> Section:
