@@ -21,7 +21,6 @@ from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor.base import Array
 from lightnas_edge.predictor.external_csv import CsvTable, decimal_mark, parse_number, read_csv
 from lightnas_edge.predictor.features import Features
-from lightnas_edge.predictor.layers import Layer, Layers
 
 _MAX_FAULTS = 20  # shown
 _REMEDY = (
@@ -114,19 +113,17 @@ def read_external_table(path: str | Path) -> ExternalTable:
         raise PredictorError(
             f"{path} holds {len(faults)} error{'s' * (len(faults) != 1)}:\n{listed}{more}", hint=_REMEDY
         )
-    work, traits = (np.array([each[part] for each in features.values()]) for part in (0, 1))
-    blocks = form == "key"
-    layers = Layers.of([each[2] for each in features.values()]) if blocks else None
-    return ExternalTable(
-        "once-for-all" if blocks else "HW-NAS-Bench", tuple(features), Features(work, traits, layers), values
-    )
+    work, traits = (np.array(part) for part in zip(*features.values(), strict=True))
+    title = "once-for-all" if form == "key" else "HW-NAS-Bench"
+    return ExternalTable(title, tuple(features), Features(work, traits), values)
 
 
-_Row = tuple[list[float], list[float], list[Layer]]  # work, traits and, of a block, layers
-_Described = dict[str, _Row]  # by the name of a block or a cell
+_Described = dict[str, tuple[list[float], list[float]]]  # name of a block or a cell -> (work, traits)
 
 
-def _features(faults: list[str], table: CsvTable, form: str, read: Callable[[str], _Row]) -> _Described:
+def _features(
+    faults: list[str], table: CsvTable, form: str, read: Callable[[str], tuple[list[float], list[float]]]
+) -> _Described:
     found: _Described = {}
     for line, row in table.rows:
         name = row[form]
@@ -211,8 +208,8 @@ def _values(faults: list[str], table: CsvTable, form: str, features: _Described)
     return found
 
 
-def _block(key: str) -> _Row:
-    """(work, traits, layers) of `MBConvLayer-input:1_24_112_112-in_ch:24-out_ch:32-mid_ch:144-expand:6-kernel:7-stride:2-use_se:0`.
+def _block(key: str) -> tuple[list[float], list[float]]:
+    """(work, traits) of `MBConvLayer-input:1_24_112_112-in_ch:24-out_ch:32-mid_ch:144-expand:6-kernel:7-stride:2-use_se:0`.
 
     Raises ValueError saying what is wrong.
     """
@@ -247,27 +244,11 @@ def _block(key: str) -> _Row:
         weights, kernels = kernel**2 * entering * leaving, 1
     work = [float(pointwise), float(depthwise), float(moved), float(weights), float(kernels), float(squeeze)]
     sizes = [math.log(amount) for amount in (pointwise, depthwise + 1e3, moved, weights)]
-    traits = [*sizes, float(kernels), float(squeeze), float(kernel), float(stride), float(inverted)]
-    if not inverted:
-        return (
-            work,
-            traits,
-            [Layer("linear" if kind == "LinearLayer" else "conv", entering, leaving, kernel, side, after)],
-        )
-    layers = [
-        Layer("depthwise", middle, middle, kernel, side, after, middle),
-        Layer("conv", middle, leaving, 1, after, after),
-    ]
-    if middle != entering:
-        layers.append(Layer("conv", entering, middle, 1, side, side))
-    if squeeze:
-        narrow = max(middle // 4, 1)
-        layers += [Layer("squeeze", middle, narrow, 1, 1, 1), Layer("excite", narrow, middle, 1, after, after)]
-    return work, traits, layers
+    return work, [*sizes, float(kernels), float(squeeze), float(kernel), float(stride), float(inverted)]
 
 
-def _cell(name: str) -> _Row:
-    """(work, traits, no layers) of a NAS-Bench-201 cell: only edges that reach the output cost anything, and none if no path does.
+def _cell(name: str) -> tuple[list[float], list[float]]:
+    """(work, traits) of a NAS-Bench-201 cell: only edges that reach the output cost anything, and none if no path does.
 
     Engines drop unused results; a zero that is used stays in the engine, as a multiplication by zero.
 
@@ -300,7 +281,7 @@ def _cell(name: str) -> _Row:
         for each in _OPERATORS[:4]
     ]
     work = [*edges, *counts, *entering, *twins, *_fused(live), float(depth.get(3, 0)), float(not reaching)]
-    return work, [*counts, *entering, float(depth.get(3, 0))], []
+    return work, [*counts, *entering, float(depth.get(3, 0))]
 
 
 def _fused(live: Sequence[str]) -> list[float]:
