@@ -195,31 +195,6 @@ def _penalty(candidate: Candidate) -> float:
     return float("inf") if candidate.penalty.mean is None else max(candidate.penalty.mean, 0.0)
 
 
-def affordable(
-    config: SearchConfig,
-    data: DataSet,
-    warmup_epochs: int,
-    passes_per_step: tuple[int, int],
-    share: float,
-    images_each: int,
-) -> int:
-    """How many candidates can be compared for this share of the search's own arithmetic.
-
-    Counted in forward passes of an image: there and back is three.
-
-    Args:
-        passes_per_step: of the strategy: during the warm-up, and after it.
-        images_each: of one candidate: `images_of_candidate`.
-    """
-    train, validation = len(data.train), len(data.validation)
-    searching = config.epochs - warmup_epochs
-    warmup_passes, passes = passes_per_step
-    whole = (
-        train * (warmup_passes * warmup_epochs + passes * searching) + config.validation_passes * validation * searching
-    )
-    return min(config.candidates, int(share * whole / images_each))
-
-
 def images_of_candidate(data: DataSet, arithmetic: Arithmetic = FP32) -> int:
     """Forward passes of an image that comparing one candidate takes, those in the precision of the board included."""
     calibration, held_out = min(len(data.train), CALIBRATION_IMAGES), min(len(data.validation), HELD_OUT_IMAGES)

@@ -15,7 +15,6 @@ from lightnas_edge.search.candidates import (
     NOTHING_KNOWN,
     Candidate,
     Known,
-    affordable,
     estimated_losses,
     images_of_candidate,
     promising,
@@ -28,29 +27,28 @@ from lightnas_edge.search.results import SearchResult
 from lightnas_edge.search.state import SearchState
 from lightnas_edge.space import Architecture
 
-COMPARISON_SHARE = 0.005  # of the search's arithmetic, for comparing the candidates of one budget
 Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Candidates of every budget, compared on held-out images.
-
-    Args:
-        minimum: candidates of a budget that are compared, however short the search was.
-    """
+    """By operator scores; candidates are compared on held-out images where the configuration wants it, or precisions compete."""
 
     state: SearchState
     data: DataSet
-    minimum: int
     on_event: Callable[[Event], None]
 
-    @property
-    def compared_images(self) -> int:
-        """Forward passes of an image that the comparisons of all budgets take."""
+    def compared_images(self, contested: Sequence[bool]) -> int:
+        """Forward passes of an image that the comparisons of all budgets take, at most."""
         if self.state.context.config.method == LIGHTNAS:
             return 0
-        return len(self.state.strategy.budgets) * self._candidates() * self._images_of_candidate()
+        number = self.state.context.config.candidates
+        budgets = self.state.strategy.budgets
+        return sum(
+            number * images_of_candidate(self.data, budget.arithmetic)
+            for budget, compared in zip(budgets, contested, strict=True)
+            if number > 1 or compared
+        )
 
     def networks(
         self,
@@ -83,13 +81,10 @@ class Choice:
         began_s = time.monotonic()
         context, strategy = self.state.context, self.state.strategy
         space, config = context.space, context.config
-        count = 1 if config.method == LIGHTNAS else self._candidates()
+        count = 1 if config.method == LIGHTNAS else config.candidates
         posterior = strategy.posterior()
         selections = shortlist(space, posterior, budget, config, count, known)
-        by_score = sorted(
-            selections, key=lambda selection: -selection.score
-        )  # those measured before come last in the list
-        candidates = [Candidate(selection) for selection in by_score]
+        candidates = [Candidate(each) for each in sorted(selections, key=lambda selection: -selection.score)]
         if (count > 1 and len(candidates) > 1) or contested:
             candidates = self._comparison.score(
                 selections,
@@ -122,16 +117,3 @@ class Choice:
         """Of all budgets, once the search has ended."""
         context = self.state.context
         return Comparison(self.state.supernet, self.data, context.config, context.execution)
-
-    def _candidates(self) -> int:
-        """How many candidates of a budget are compared."""
-        context = self.state.context
-        within_share = affordable(
-            context.config, self.data, context.schedule.warmup_epochs, self.state.strategy.passes_per_step, COMPARISON_SHARE,
-            self._images_of_candidate(),
-        )  # fmt: skip
-        return max(min(self.minimum, context.config.candidates), within_share)
-
-    def _images_of_candidate(self) -> int:
-        """Of the costliest budget: all get as many candidates, so that no precision has more tries than another."""
-        return max(images_of_candidate(self.data, budget.arithmetic) for budget in self.state.strategy.budgets)

@@ -50,7 +50,7 @@ class SearchConfig:
 
     Args:
         method: `shared`: one supernet for any number of budgets, operator scores fitted to the losses of whole paths,
-            the network chosen among candidates on held-out images. `entangled`: the same with candidates that are cuts of the
+            the network of the highest scores within each budget. `entangled`: the same with candidates that are cuts of the
             largest, and paths that learn from the largest network. `blockwise`: the largest network is trained first; then every
             other operator learns to do what the largest one of its layer does. `lightnas`: as published, one budget.
         evidence: what operator scores are fitted to (`shared` and `entangled`): `losses` of whole paths, or `gradients` of the
@@ -72,7 +72,8 @@ class SearchConfig:
         teacher: SHA-256 of the weights of the trained network that teaches (`blockwise`); no epoch trains a teacher then.
         paths: of each validation batch whose losses are compared (with `losses`). Four give three comparisons for twice the
             passes of the one comparison that two give.
-        candidates: networks of each budget that are compared on held-out images, at most (`shared`).
+        candidates: networks of each budget that are compared on held-out images; 1: none, the operator scores decide. Where the best
+            networks are known, comparing brought nothing (docs/search.md).
         micro_batches: per weight update, run one after the other: less memory, and batch norm sees one at a time.
         precision: of the arithmetic: `fp32`, `bf16`, or `auto`: what is quickest in a short trial before the search.
         seed: of weights, samples and logits; that of order and augmentation belongs to the data.
@@ -94,7 +95,7 @@ class SearchConfig:
     two_sided: bool | None = None
     teacher: str | None = None
     paths: int = 4
-    candidates: int = 16
+    candidates: int = 1
     micro_batches: int = 1
     precision: str = "fp32"
     seed: int = 0

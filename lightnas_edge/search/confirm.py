@@ -5,8 +5,8 @@ about. Measuring the finalists themselves is the remedy. Each round measures fin
 predictor takes them in, its intervals are recalibrated on them, and the same operator scores choose again. It ends when the network to be
 handed over is one that was measured, and with it no better one is worth measuring, or when the allowance is used.
 
-Without a confidence, finalists are the network that would be handed over and its next best ones. With one, the network that would be
-handed over is a cautious choice: its upper bound keeps the budget. Better networks whose predictions keep the budget, bound or not, are
+Without a confidence, finalists are the network that would be handed over and those of the highest scores. With one, the network that would
+be handed over is a cautious choice: its upper bound keeps the budget. Better networks whose predictions keep the budget, bound or not, are
 measured first, since the measurement decides about them; the last measurement of the allowance is kept for the cautious one.
 
 A measured network is judged by its measurement: one that breaks a limit is not chosen again, and one that keeps all of them stays a
@@ -310,15 +310,15 @@ class _Board:
 
     def _finalists(self, result: SearchResult, choice: Choice, left: int) -> list[Architecture]:
         """What the next round should measure of a budget, measured or not."""
-        if result.confidence is None:
-            if result.architecture.names in self.measured:
-                return []
-            finalists = [result.architecture, *(other.selection.architecture for other in result.others)]
-            new = [each for each in finalists if each.names not in self.measured and each.names not in self.failed]
-            return new[: math.ceil(left / 2)]
-        known = self.known(result.budget, result.confidence)
-        better = choice.promising(result.budget, known, math.ceil((left - 1) / 2))
-        return better or [result.architecture]
+        known, cautious = self.known(result.budget, result.confidence), result.architecture
+        reserved = 0 if result.confidence is None else 1
+        count = math.ceil((left - reserved) / 2)
+        better = choice.promising(result.budget, known, count)
+        if result.confidence is not None:
+            return better or [cautious]
+        if cautious.names in self.measured:
+            return []
+        return list(dict.fromkeys([cautious, *better]))[:count]
 
     def _planned(self, budget: Budget, architecture: Architecture, confidence: float | None) -> PlannedNetwork:
         predicted = {}

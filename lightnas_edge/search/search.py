@@ -73,12 +73,12 @@ def run_search(
         run = _open_run(run_dir, space, data, budgets, config)
         on_event = on_event or _ignore
         state = SearchState(space, data, budgets, config, teacher)
-        choice = Choice(state, data, 2, on_event)
+        choice = Choice(state, data, on_event)
         loop = SearchLoop(
             state,
             run.search_folder,
             what=f"the search in {run.folder}",
-            compared_images=choice.compared_images,
+            compared_images=choice.compared_images(_contested(budgets, [])),
             on_event=on_event,
         )
         with _writing(run):
@@ -117,7 +117,7 @@ def add_budgets(
     with torch.random.fork_rng():
         run = Run.open(run_dir)
         state = SearchState(space, data, budgets, config)
-        choice = Choice(state, data, 1, on_event or _ignore)  # an added budget must stay cheap
+        choice = Choice(state, data, on_event or _ignore)
         with _writing(run):
             checkpoint = state.restore_finished(run.search_folder / "checkpoint.pt", run.folder)
             found = [run_question(place) for place in (run, *run.networks)]
@@ -176,8 +176,7 @@ def _conclude(
     Args:
         found: the questions that the run has answered before.
     """
-    questions = [*(budget.question for budget in budgets), *found]
-    contested = [questions.count(budget.question) > 1 for budget in budgets]
+    contested = _contested(budgets, found)
     results = choice.networks(contested, elapsed_s)
     if confirm is not None:
         results = confirm_choice(run, choice, results, contested, elapsed_s, sources or {}, confirm)
@@ -186,6 +185,12 @@ def _conclude(
         write_results(run, results, sources=sources, added=added)
     ranks.wait()
     return results
+
+
+def _contested(budgets: Sequence[Budget], found: Sequence[str]) -> list[bool]:
+    """Of every budget, whether networks of several precisions answer its question."""
+    questions = [*(budget.question for budget in budgets), *found]
+    return [questions.count(budget.question) > 1 for budget in budgets]
 
 
 def _ignore(event: Event) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -16,8 +17,9 @@ from tests.search.problems import CONFIG, SPACE, budget, data
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("choice")
     budgets = [budget(target, f"{target:g}ms") for target in (4.0, 6.0, 9.0, 12.0)]
-    begin_run(folder, SPACE, data(), budgets, CONFIG)
-    return folder, run_search(folder, SPACE, data(), budgets, CONFIG)
+    config = replace(CONFIG, candidates=4)
+    begin_run(folder, SPACE, data(), budgets, config)
+    return folder, run_search(folder, SPACE, data(), budgets, config)
 
 
 def test_a_networks_report_shows_its_budget_and_what_it_was_compared_with(run):

@@ -157,7 +157,7 @@ def test_a_predictor_that_is_right_keeps_its_choice(board, tmp_path):
 
 def test_under_a_confidence_networks_beyond_the_bound_are_measured_and_the_better_one_is_handed_over(board, tmp_path):
     budget = budget_of(unsure(board["latency_ms"]))
-    target, config = budget.targets["latency_ms"], replace(CONFIG, confidence=0.95, candidates=1)
+    target, config = budget.targets["latency_ms"], replace(CONFIG, confidence=0.95)
 
     (result,) = confirmed(tmp_path / "run", [budget], board, config=config)
 

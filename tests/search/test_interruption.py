@@ -13,7 +13,7 @@ from tests.search.test_run_search import assert_same, outcome, search
 
 # Passes of the supernet: 48 in the warm-up (4 steps of 3 paths and 4 micro-batches), then in every epoch 16 of weights and
 # 16 of the architecture (as published 4), then those that compare candidates.
-SPLIT = dataclasses.replace(CONFIG, micro_batches=4)
+SPLIT = dataclasses.replace(CONFIG, micro_batches=4, candidates=2)
 
 
 @pytest.fixture(scope="module")

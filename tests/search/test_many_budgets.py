@@ -50,8 +50,9 @@ BUDGETS = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
-    begin_run(folder, SPACE, data(), BUDGETS, CONFIG)
-    return folder, run_search(folder, SPACE, data(), BUDGETS, CONFIG)
+    config = dataclasses.replace(CONFIG, candidates=4)
+    begin_run(folder, SPACE, data(), BUDGETS, config)
+    return folder, run_search(folder, SPACE, data(), BUDGETS, config)
 
 
 def test_every_budget_gets_a_network_that_keeps_it(run):
