@@ -10,7 +10,6 @@ Methods, all with the same predictor, the same images and 95 % confidence:
     entangled, gradients
     blockwise             the largest network is trained, and every other operator learns to do what it does; operator scores from
                           networks that differ from it in one layer; fewer passes than `shared`
-    ..., scores alone     the same searches without comparing candidates on held-out images
     ..., 8 measured       the same scores, and up to 8 finalists of a budget measured (`search --confirm 8`)
     evolution, evolution entangled      on the supernets of `shared` and `entangled`: SPOS (arXiv 1904.00420), fitness is held-out accuracy
     lightnas              the published loop, one search for a budget; the most probable network, as published
@@ -29,7 +28,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -167,17 +166,15 @@ def search(truth: Truth, group: str, seed: int, keep: Path, evolution: bool) -> 
         return Searched(found, dict.fromkeys(found, passes * len(found["lightnas"])))
     results = run_search(keep / "run", space, data, budgets, config)
     learned = posterior_of(keep / "run", space)
-    scored = {_network(each, space) for result in results for each in (result.architecture, *_others(result))}
-    name, one = group.replace("-", ", "), compared_images(data)
+    name = group.replace("-", ", ")
     found = {
         name: {number: _network(result.architecture, space) for number, result in enumerate(results)},
-        f"{name}, scores alone": {number: _network(result.top_scored, space) for number, result in enumerate(results)},
         f"{name}, {MEASURED} measured": with_measured_finalists(truth, learned.with_capacity(arithmetic_of(space))),
     }
-    cost = {**dict.fromkeys(found, passes), name: passes + one * len(scored)}
+    cost = dict.fromkeys(found, passes)
     if evolution and group in EVOLVED:
         found[EVOLVED[group]], count = _evolved(truth, data, config, keep / "run")
-        cost[EVOLVED[group]] = passes + one * count
+        cost[EVOLVED[group]] = passes + compared_images(data) * count
     return Searched(found, cost, learned.mean)
 
 
@@ -212,11 +209,6 @@ def compared_images(data: DataSet) -> int:
     from lightnas_edge.search.candidates import images_of_candidate
 
     return images_of_candidate(data)
-
-
-def _others(result: Any) -> Iterator[Architecture]:
-    for other in result.others:
-        yield other.selection.architecture
 
 
 def _network(architecture: Architecture, space: Space) -> Network:
