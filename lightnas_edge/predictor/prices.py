@@ -13,6 +13,8 @@ _DIGITS = 9  # columns that agree in these are one
 def fit_prices(work: Array, value: Array) -> Array:
     """(W,) prices of (n, W) amounts whose sums have the lowest squared relative error of (n,) values above 0."""
     size = work.max(axis=0, initial=0.0)
+    if not size.any():
+        return np.zeros(work.shape[1])  # SciPy's nnls ends the process where there is no column
     scaled = work / np.where(size > 0, size, 1.0)
     _, first = np.unique(scaled.round(_DIGITS), axis=1, return_index=True)
     first = np.sort(first[size[first] > 0])

@@ -92,6 +92,11 @@ def test_prices_are_those_of_equal_columns_together():
     assert work @ price == pytest.approx([3, 10]) and (price >= 0).all()
 
 
+@pytest.mark.parametrize("columns", [0, 2])
+def test_prices_of_no_work_are_zero(columns):
+    assert fit_prices(np.zeros((3, columns)), np.ones(3)).tolist() == [0] * columns
+
+
 def odd(layer):
     """A cost without a rule: at every third side, another implementation that is 40 % slower."""
     return tiled_ms(layer) * (1.4 if layer.out_side % 3 == 0 else 1.0)
