@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lightnas_edge.records.lut import EnergyErrorParts, EnergyEstimate, Visit
-from luts.levels import are_linked, unit_levels
+from luts.levels import linked_units, unit_levels
 from luts.metrics import Quantity
 
 Interval = tuple[float, float]
@@ -70,7 +70,7 @@ class UnitFactor:
 
 
 def unit_factors(visits: Iterable[Visit], units: Mapping[str, str | None]) -> dict[str, UnitFactor]:
-    """By session, where several units measured some keys in common; without that nothing is known, and the dictionary is empty.
+    """By session; empty where one unit measured all. The factor of a unit that shares too few keys with the others is 1: it is not known.
 
     Args:
         units: on which unit each session ran.
@@ -86,16 +86,20 @@ def unit_factors(visits: Iterable[Visit], units: Mapping[str, str | None]) -> di
                 values.setdefault((kind, visit.key), {}).setdefault(units[visit.session], []).append(math.log(value))
     found = {name: UnitFactor() for name in names}
     for kind in ("gross", "net"):
-        rows = [row for (of, _), row in values.items() if of == kind and len(row) > 1]
+        rows = [row for (of, _), row in values.items() if of == kind]
         logs = np.array([[np.mean(row[name]) if name in row else np.nan for name in names] for row in rows])
         logs = logs.reshape(len(rows), len(names))
-        if not are_linked(np.isfinite(logs)):
+        linked = linked_units(np.isfinite(logs))
+        if not linked.any():
             continue
+        logs = logs[:, linked]
+        logs = logs[np.isfinite(logs).sum(axis=1) > 1]
         levels, rest = unit_levels(logs)
         keys = np.isfinite(logs).sum(axis=0)
-        freedom = max(int(keys.sum()) - len(logs) - len(names) + 1, 1)
+        freedom = max(int(keys.sum()) - len(logs) - len(keys) + 1, 1)
         scatter = math.sqrt(float(np.nansum(rest**2)) / freedom)
-        for name, level, count in zip(names, levels - np.median(levels), keys.tolist(), strict=True):
+        of_linked = [name for name, is_linked in zip(names, linked, strict=True) if is_linked]
+        for name, level, count in zip(of_linked, levels - np.median(levels), keys.tolist(), strict=True):
             error = math.sqrt(1.571 / count) * scatter  # of a median, not of a mean
             found[name] = replace(found[name], **{kind: math.exp(level), f"{kind}_error": error})
     return {session: found[unit] for session, unit in units.items()}

@@ -10,14 +10,30 @@ def are_linked(known: NDArray[np.bool_]) -> bool:
     """Whether every unit shares two keys or more with others, and all are linked with each other over any number of steps.
 
     Args:
-        known: (keys, units) what is measured; keys of two units or more.
+        known: (keys, units) what is measured.
     """
-    if not len(known) or known.sum(axis=0).min() < 2:
-        return False
-    linked = np.arange(known.shape[1]) == 0
-    for _ in range(known.shape[1]):
-        linked = linked | known[known[:, linked].any(axis=1)].any(axis=0)
-    return bool(linked.all())
+    return bool(linked_units(known).all())
+
+
+def linked_units(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(units,) the largest group of units that each share two keys or more with others of it and are linked over any number of steps.
+
+    Args:
+        known: (keys, units) what is measured.
+    """
+    chosen = np.ones(known.shape[1], np.bool_)
+    while True:  # a unit left out takes away what others shared with it only
+        shared = known & chosen
+        shared &= shared.sum(axis=1, keepdims=True) > 1
+        enough = shared.sum(axis=0) > 1
+        if (enough == chosen).all():
+            break
+        chosen = enough
+    links = shared.T @ shared
+    linked = links
+    for _ in range(len(chosen)):
+        linked = linked @ links
+    return np.asarray(linked[linked.sum(axis=1).argmax()])
 
 
 def unit_levels(logs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import luts
+from luts.levels import linked_units
 from tests.luts.journals import FINGERPRINT, header, seal, visit, write_measured
 from tests.luts.refusals import share
 
@@ -121,6 +122,7 @@ def energy_table(folder, unit, keys, power, seed):
             error = {"random_mj": 0.002 * TRUTH_MS[key], "freedom": 30.0, "shared_mj": [0.001 * TRUTH_MS[key]]}
             energy = {**values, "gross_error": error, "net_error": error}
             lines.append(seal(visit(key, [TRUTH_MS[key]], round=round_, session=unit * 8, energy=energy)))
+    folder.mkdir(exist_ok=True)
     path = folder / f"{unit}.lut.jsonl"
     path.write_bytes(b"".join(lines))
     return luts.read(path)
@@ -152,6 +154,41 @@ def test_energies_of_units_that_share_no_key_are_left_as_they_were_measured(tmp_
     pooled = luts.write_pooled(tables, tmp_path / "pooled.lut.jsonl")
 
     assert pooled.entries[every[0]].energy_mj.gross_mj == pytest.approx(2.1 * TRUTH_MS[every[0]], rel=0.01)
+
+
+@pytest.mark.parametrize("energies", (0, 1))
+def test_a_unit_without_energies_leaves_those_of_the_others_comparable(tmp_path, energies):
+    """`d` was lost before it had measured energy, or cannot: a, b and c are the units of which the middle one is taken."""
+    every = list(TRUTH_MS)
+    own = {unit: every[:5] + every[5:][number::3] for number, unit in enumerate(POWERS)}
+    tables = [energy_table(tmp_path, unit, own[unit], power, seed) for seed, (unit, power) in enumerate(POWERS.items())]
+    lost = table(tmp_path, "d", every, 1.0, 9)
+    few = [energy_table(tmp_path / "few", "d", every[:energies], 1.2, 9)] if energies else []
+
+    pooled = luts.write_pooled([*tables, *few, lost], tmp_path / "pooled.lut.jsonl")
+
+    for key in every[energies:]:
+        assert pooled.entries[key].energy_mj.gross_mj == pytest.approx(2 * TRUTH_MS[key], rel=0.01)
+        assert pooled.entries[key].energy_mj.net_mj == pytest.approx(TRUTH_MS[key], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("known", "linked"),
+    [
+        (["ab", "ab", "c"], "ab"),
+        (["ab", "ab", "ac", "cd"], "ab"),  # c shares one key with a, and another with d, which shares no other
+        (["ab", "ab", "cd", "cd", "de", "ce"], "cde"),
+        (["ab", "bc", "ac"], "abc"),
+        (["a", "b"], ""),
+        ([], ""),
+    ],
+)
+def test_units_are_linked_by_two_shared_keys(known, linked):
+    """Args: known: the units that measured each key."""
+    units = "abcde"
+    found = linked_units(np.array([[unit in key for unit in units] for key in known], bool).reshape(len(known), 5))
+
+    assert "".join(unit for unit, is_linked in zip(units, found, strict=True) if is_linked) == linked
 
 
 def test_the_table_of_two_units_lies_between_them(tmp_path):
