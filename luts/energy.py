@@ -55,7 +55,7 @@ class UnitFactor:
     net_error: float = 0.0
 
     def corrected(self, found: EnergyEstimate) -> EnergyEstimate:
-        """What the middle unit would have needed."""
+        """What the middle unit would have needed. All visits of a unit share the error of its factor."""
         update: dict[str, object] = {}
         for kind, factor, relative in (("gross", self.gross, self.gross_error), ("net", self.net, self.net_error)):
             value, error = getattr(found, f"{kind}_mj"), getattr(found, f"{kind}_error")
@@ -63,9 +63,11 @@ class UnitFactor:
                 continue
             update[f"{kind}_mj"] = value / factor
             if error is not None:
-                random_mj = math.hypot(error.random_mj / factor, relative * value / factor)
-                shared_mj = tuple(bound / factor for bound in error.shared_mj)
-                update[f"{kind}_error"] = error.model_copy(update={"random_mj": random_mj, "shared_mj": shared_mj})
+                level_mj = _HALF_WIDTH / _CONFIDENCE * relative * abs(value)  # the bound with the same 95 % interval
+                shared_mj = tuple(bound / factor for bound in (*error.shared_mj, level_mj))
+                update[f"{kind}_error"] = error.model_copy(
+                    update={"random_mj": error.random_mj / factor, "shared_mj": shared_mj}
+                )
         return found.model_copy(update=update)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import luts
 from lightnas_edge.records.lut import EnergyErrorParts, EnergyEstimate
-from luts.energy import combine, half_width
+from luts.energy import UnitFactor, combine, half_width
 from profiler.power import interval
 
 
@@ -46,6 +46,19 @@ def test_what_visits_share_does_not_average_out():
     still = error(random_mj=0.0, shared_mj=(0.02,))
 
     assert half(combine([estimate(2.0, 1.0, still)] * 9).gross_interval_mj) == pytest.approx(0.019, rel=0.01)
+
+
+@pytest.mark.parametrize("count", (1, 8))
+def test_the_error_of_a_units_level_does_not_average_out(count):
+    """Of 2 % and 1 %: all visits of the unit are divided by the same factor."""
+    factor = UnitFactor(gross=1.25, net=1.25, gross_error=0.02, net_error=0.01)
+    precise = error(random_mj=0.001, shared_mj=())
+
+    energy = combine([factor.corrected(estimate(12.5, 5.0, precise))] * count)
+
+    assert (energy.gross_mj, energy.net_mj) == pytest.approx((10.0, 4.0))
+    assert half(energy.gross_interval_mj) == pytest.approx(1.96 * 0.02 * 10.0, rel=0.01)
+    assert half(energy.net_interval_mj) == pytest.approx(1.96 * 0.01 * 4.0, rel=0.01)
 
 
 def test_visits_that_differ_by_more_than_their_errors_widen_the_interval():
