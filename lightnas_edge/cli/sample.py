@@ -52,6 +52,7 @@ _STOPPED = {
     "discrepancy": "the rest is model discrepancy; more networks do not help",
     "count": "--count {most} is reached; the target of ±{until} needs more networks",
 }
+_NONE_LEFT = "no further network of this kind is found in the space"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -286,7 +287,9 @@ def _print_sampling(
         ]
         for point in curve
     ])  # fmt: skip
-    reason = _STOPPED[str(sampling.record.stopped)].format(until=percent(config.until, 1), most=config.max_networks)
+    none_left = sampling.record.stopped == "count" and last.networks < config.max_networks
+    reason = _NONE_LEFT if none_left else _STOPPED[str(sampling.record.stopped)]
+    reason = reason.format(until=percent(config.until, 1), most=config.max_networks)
     around = f" near {config.around:g} {luts.METRICS[config.metric]}" if config.around else ""
     where = " where a search chooses" * config.frontier
     print_result(f"{'SIMULATED: ' * simulated}{last.networks} networks, {_interval(last)}{where}{around}: {reason}")

@@ -39,7 +39,7 @@ def frontier_networks(
     limit: float | None = None,
     known: Collection[Architecture] = (),
 ) -> list[Architecture]:
-    """Distinct networks of high scores within limits: `count`, or as many as are found.
+    """Distinct networks of high scores within limits: `count`, or as many as are found; none where all of them are known.
 
     The first n are the same for every larger count.
 
@@ -48,7 +48,7 @@ def frontier_networks(
         known: networks that are not wanted again.
 
     Raises:
-        PredictorError: no network is found, or the predictor is no sum of costs.
+        PredictorError: the limit is out of the range of the space, or the predictor is no sum of costs.
     """
     linear = predictor.linear_terms()
     if linear is None:
@@ -80,11 +80,6 @@ def frontier_networks(
         found |= dict.fromkeys(network for network in new if network not in known)
         fruitless = 0 if len(found) > before else fruitless + 1
         block += 1
-    if not found:
-        raise PredictorError(
-            f"no further network of space {space.name} is chosen within these limits",
-            hint="choose another value, or another --seed",
-        )
     return list(found)[:count]
 
 

@@ -8,6 +8,7 @@ import luts
 from lightnas_edge.measuring import network_key, reference_architectures
 from lightnas_edge.space import load_space
 from tests.cli.commands import run
+from tests.predictor.boards import small_space
 
 BOARD = ("--host", "virtual:jetson-agx-xavier", "--space", "tiny", "--rounds", 3, "--out", "nets.lut.jsonl")
 
@@ -63,6 +64,17 @@ def test_a_record_without_its_table_starts_from_the_beginning(folder):
     assert answer.code == 0
     assert len(luts.read(folder / "nets.lut.jsonl").networks) == 10
     assert (folder / "nets.adaptive.json.old").exists()
+
+
+@pytest.mark.parametrize("frontier", [(), ("--frontier",)])
+def test_it_says_so_where_a_space_has_no_further_network(folder, frontier):
+    (folder / "few.json").write_text(json.dumps(small_space(2).to_json()))  # 9 networks
+
+    board = ["few.json" if word == "tiny" else word for word in BOARD]
+    answer = run("sample", *board, "--adaptive", *frontier, "--until", 0.01, "--count", 15)
+
+    assert answer.code == 0 and len(luts.read(folder / "nets.lut.jsonl").networks) <= 9
+    assert "no further network of this kind is found in the space" in answer.out and "is reached" not in answer.out
 
 
 @pytest.mark.parametrize(

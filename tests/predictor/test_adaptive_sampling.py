@@ -12,6 +12,7 @@ from lightnas_edge.predictor.adaptive_sampling import (
     sample_adaptively,
     sampling_record_path,
 )
+from lightnas_edge.predictor.base import reachable_range
 from lightnas_edge.predictor.frontier import frontier_networks
 from lightnas_edge.records.adaptive import AdaptiveSamplingRecord
 from lightnas_edge.space import Architecture, load_space
@@ -84,6 +85,21 @@ def test_for_the_frontier_random_networks_come_first_and_then_those_that_the_pre
     predictor = fit_additive(SPACE, None, observations.take(np.array(rows)))
     assert set(first) == set(frontier_networks(predictor, 4, seed=12, known=random))
     assert sampling.record.goal.frontier
+
+
+def test_it_ends_where_the_frontier_has_no_further_network_and_can_be_repeated(board, tmp_path):
+    table = tmp_path / "nets.lut.jsonl"
+    sample_adaptively(board, SPACE, settings(board), table, AdaptiveSamplingConfig(until=1e-6, max_networks=10))
+    predictor = fit_additive(SPACE, None, load_observations(SPACE, [luts.read(table)]))
+    limit = 1.02 * reachable_range(predictor).lowest
+    config = AdaptiveSamplingConfig(until=1e-6, around=limit, max_networks=19, round_networks=8, frontier=True)
+
+    sampling = sample_adaptively(board, SPACE, settings(board), table, config)
+    again = sample_adaptively(board, SPACE, settings(board), table, config)
+
+    assert sampling.record.stopped == "count"
+    assert 11 < sampling.progress.networks == len(luts.read(table).networks) < 19
+    assert again.record == sampling.record
 
 
 def test_another_goal_does_not_continue_the_curve(board, tmp_path):
