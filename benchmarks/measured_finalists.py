@@ -44,7 +44,8 @@ def _of_budget(truth: Truth, posterior: OperatorPosterior, target_ms: float) -> 
     while True:
         cautious = max((each.architecture for each in shortlist(space, posterior, budget, config, 1, known)), key=score)
         left = MEASURED - len(measured)
-        finalists = promising(space, posterior, budget, config, math.ceil((left - 1) / 2), known) if left else []
+        reserved = 0 if cautious in measured else 1
+        finalists = promising(space, posterior, budget, config, math.ceil((left - reserved) / 2), known) if left else []
         new = [each for each in finalists or [cautious] if each not in measured]
         if not left or not new:
             break

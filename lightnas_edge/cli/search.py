@@ -251,7 +251,7 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         )
     opened = Run.open(run)
     record, space = opened.record, opened.space
-    known = {each.name for each in fields(SearchConfig)}
+    known = {each.name for each in fields(SearchConfig)} - {"candidates"}
     settled: dict[str, Any] = {name: value for name, value in record.config.items() if name in known}
     given_now = {name: getattr(arguments, name) for name in ("confidence", "candidates", "two_sided")}
     config = replace(

@@ -84,7 +84,8 @@ class Choice:
         count = 1 if config.method == LIGHTNAS else config.candidates
         posterior = strategy.posterior()
         selections = shortlist(space, posterior, budget, config, count, known)
-        candidates = [Candidate(each) for each in sorted(selections, key=lambda selection: -selection.score)]
+        selections.sort(key=lambda selection: -selection.score)
+        candidates = [Candidate(selection) for selection in selections]
         if (count > 1 and len(candidates) > 1) or contested:
             candidates = self._comparison.score(
                 selections,

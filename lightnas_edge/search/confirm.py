@@ -119,7 +119,7 @@ def confirm_choice(
     while True:
         for board in boards.values():
             board.measure_planned()
-        if any(board.measured for board in boards.values()):
+        if any(board.measured or board.failed for board in boards.values()):
             updated = [of[budget.name].updated(budget) for budget in budgets]
             known = {budget.name: of[budget.name].known(budget, confidence) for budget in budgets}
             try:
@@ -304,14 +304,15 @@ class _Board:
         left = self.how.networks - used
         if left <= 0:
             return False
-        new = [each for each in self._finalists(result, choice, left) if each.names not in self.measured]
+        tried = {*self.measured, *self.failed}
+        new = [each for each in self._finalists(result, choice, left) if each.names not in tried]
         self._open += [self._planned(result.budget, each, result.confidence) for each in new]
         return bool(new)
 
     def _finalists(self, result: SearchResult, choice: Choice, left: int) -> list[Architecture]:
         """What the next round should measure of a budget, measured or not."""
         known, cautious = self.known(result.budget, result.confidence), result.architecture
-        reserved = 0 if result.confidence is None else 1
+        reserved = 0 if result.confidence is None or cautious.names in self.measured else 1
         count = math.ceil((left - reserved) / 2)
         better = choice.promising(result.budget, known, count)
         if result.confidence is not None:

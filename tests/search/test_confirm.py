@@ -20,7 +20,16 @@ from lightnas_edge.predictor import (
     reachable_range,
 )
 from lightnas_edge.runs import Run
-from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, found_before, read_front, run_search
+from lightnas_edge.search import (
+    Budget,
+    Constraint,
+    add_budgets,
+    begin_run,
+    confirm,
+    found_before,
+    read_front,
+    run_search,
+)
 from lightnas_edge.search.confirm import Confirming, require_confirmable
 from lightnas_edge.space import Architecture
 from tests.predictor.boards import observed, random_architectures
@@ -179,6 +188,38 @@ def test_the_last_measurement_is_kept_for_the_network_whose_bound_keeps_the_budg
     (beyond,), (cautious,) = planned(tmp_path / "run")
     assert beyond["value"] <= target < beyond["upper"] and cautious["upper"] <= target
     assert not result.confirmation.networks[0].keeps
+
+
+@pytest.mark.parametrize("confidence", [None, 0.95])
+def test_networks_that_cannot_be_measured_are_tried_once_and_not_handed_over(board, tmp_path, monkeypatch, confidence):
+    def learn(self, tables):
+        learned(self, tables)
+        for network in self.rounds[0]:
+            self.measured.pop(network.operators, None)
+            self.failed.add(network.operators)
+
+    learned = confirm._Board._learn
+    monkeypatch.setattr(confirm._Board, "_learn", learn)
+    budget, config = budget_of(board["latency_ms"]), replace(CONFIG, confidence=confidence)
+
+    (result,) = confirmed(tmp_path / "run", [budget], board, config=config)
+
+    (plan,) = (tmp_path / "run" / "confirm").glob("*.json")
+    tried = [tuple(each["operators"]) for networks in json.loads(plan.read_text())["rounds"] for each in networks]
+    assert len(tried) == len(set(tried)) > 1
+    assert result.architecture.names != tried[0] and result.confirmation.measured
+
+
+def test_an_allowance_is_used_where_better_networks_are_left(board, tmp_path):
+    """The cautious choice is measured already: nothing is kept back for it."""
+    budget = budget_of(unsure(board["latency_ms"]))
+    config = replace(CONFIG, confidence=0.95)
+    confirmed(tmp_path / "run", [budget], board, networks=1, config=config)
+    before = sum(map(len, planned(tmp_path / "run")))
+
+    confirmed(tmp_path / "run", [budget], board, networks=2, config=config)
+
+    assert before == 1 and sum(map(len, planned(tmp_path / "run"))) == 2
 
 
 def predicted(operators, budget):
