@@ -54,7 +54,8 @@ class FleetGuarantee(Record):
 class FleetRecord(Record):
     """`fleet.json`: one guarantee for every budget with a limit from above that was measured.
 
-    model_sha256: of the file that the units measured. fingerprint: of the units, without the unit.
+    model_sha256: of the file that the units measured. fingerprint: of the units, without the unit. Both are null in records of an
+    earlier version: it is not known what they are about.
     """
 
     kind: Literal["fleet"] = "fleet"

@@ -242,7 +242,14 @@ def _summary(
         return summary.unverified_summary(rows, simulated, predicted, _why_not_verified(snapshot))
     energy = snapshot.found.predicted.energy if snapshot.found else None
     return summary.verified_summary(
-        check, rows, _where(check), warnings, "`export/model.onnx`", energy, _guarantees(snapshot)
+        check,
+        rows,
+        _where(check),
+        warnings,
+        "`export/model.onnx`",
+        energy,
+        _guarantees(snapshot),
+        _no_guarantee(snapshot),
     )
 
 
@@ -251,6 +258,15 @@ def _guarantees(snapshot: RunSnapshot) -> tuple[FleetGuarantee, ...]:
     if snapshot.fleet is None or snapshot.verification is None:
         return ()
     return snapshot.fleet.of_budgets(snapshot.verification)
+
+
+def _no_guarantee(snapshot: RunSnapshot) -> str:
+    """Why there is none, a sentence."""
+    if snapshot.fleet is not None:
+        return "All units of this model: not available: none of these budgets was judged on several units."
+    if "all units" in snapshot.missing:
+        return f"All units of this model: {snapshot.missing['all units']}."
+    return summary.NO_GUARANTEE
 
 
 def _budget_rows(snapshot: RunSnapshot) -> tuple[BudgetRow, ...]:

@@ -21,6 +21,7 @@ from lightnas_edge.records.run import PredictedEnergy, PredictedRecord
 from lightnas_edge.report import wording
 
 SIMULATED_NEXT = "verify on a real board: a simulated result says nothing about any machine"
+NO_GUARANTEE = f"A statement about all units of this model takes {FEWEST_UNITS} verified units and a budget of time, energy or memory."
 _MARK = "SIMULATED: "
 # trtexec's name -> metric; None where it cannot be a budget.
 _STATISTICS = (
@@ -84,12 +85,14 @@ def verified_summary(
     file: str,
     predicted_energy: PredictedEnergy | None = None,
     guarantees: tuple[FleetGuarantee, ...] = (),
+    no_guarantee: str = NO_GUARANTEE,
 ) -> SummaryReport:
     """Args:
     where: the machine and the runtime, in words.
     warnings: how many the report lists.
     file: that was measured.
     guarantees: of all units of the model.
+    no_guarantee: why there is none, a sentence.
     """
     mark = _MARK if record.simulated else ""
     holds = {
@@ -114,7 +117,9 @@ def verified_summary(
             for text in [*_found(record, where), _measured_energy(record.energy, predicted_energy)]
         ),
         holds=clean_text(holds),
-        certainty=tuple(clean_text(text) for text in [*_certainty(record), *_all_units(guarantees), _warned(warnings)]),
+        certainty=tuple(
+            clean_text(text) for text in [*_certainty(record), *_all_units(guarantees, no_guarantee), _warned(warnings)]
+        ),
         next=clean_text(_next(record, rows, file)),
     )
 
@@ -285,10 +290,10 @@ def _found(record: VerificationRecord, where: str) -> list[str]:
     return found
 
 
-def _all_units(guarantees: tuple[FleetGuarantee, ...]) -> list[str]:
+def _all_units(guarantees: tuple[FleetGuarantee, ...], otherwise: str) -> list[str]:
     """What the verified units say about all units of their model, for each budget."""
     return [f"All units of this model: {_MARK if found.simulated else ''}{found.reason}." for found in guarantees] or [
-        f"A statement about all units of this model takes {FEWEST_UNITS} verified units and a budget of time, energy or memory."
+        otherwise
     ]
 
 

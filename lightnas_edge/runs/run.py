@@ -342,12 +342,18 @@ class Run:
 
     @property
     def fleet(self) -> FleetRecord | None:
-        """What verified units say about all units of their model, for the last verification; None: no two units were verified."""
+        """What verified units say about all units of their model, for the last verification; None: they say nothing, or none was verified."""
         path = self.verify_folder / FLEET_RECORD
         if not path.exists():
             return None
         remedy = f"`lightnas-edge verify {self._quoted} --host HOST,HOST,...` measures the network on several units"
         record = FleetRecord.load(path, error=RunError, remedy=remedy)
+        if not record.guarantees:
+            return None
+        if record.model_sha256 is None:
+            raise RunError(
+                f"{path} is of an earlier version and does not say which file its units measured", hint=remedy
+            )
         if not record.is_about(self.verification):
             raise StaleRecordError(f"{path} is about another file or state than the last verification", hint=remedy)
         return record

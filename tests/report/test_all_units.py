@@ -66,6 +66,31 @@ def test_what_units_said_of_another_file_or_state_is_left_out_and_named(run_fold
 
     assert record.guarantees == ()
     assert "another file or state" in record.missing["all units"] and "verify " in record.missing["all units"]
+    assert not any("takes 3 verified units" in text for text in record.summary.certainty)
+
+
+def test_of_a_record_of_an_earlier_version_it_is_not_known_what_its_units_measured(run_folder):
+    write_fleet(run_folder, (0.846, 0.848, 0.845), model_sha256=None, fingerprint=None)
+
+    record, texts = report_of(run_folder)
+
+    assert record.guarantees == ()
+    assert "is of an earlier version and does not say which file its units measured" in record.missing["all units"]
+    assert "another file or state" not in record.missing["all units"]
+    assert any("All units of this model: not available: " in text for text in record.summary.certainty)
+    for text in texts:
+        assert "does not say which file its units measured" in text and "takes 3 verified units" not in text
+
+
+def test_where_no_unit_was_verified_nothing_is_said_of_the_record(run_folder):
+    check = Run.open(run_folder).verification
+    lost = FleetRecord(created=check.created, guarantees=(), lost={"orin1": "out of reach", "orin2": "out of reach"})
+    lost.save(run_folder / "verify" / FLEET_RECORD)
+
+    record, _ = report_of(run_folder)
+
+    assert "all units" not in record.missing
+    assert any("takes 3 verified units" in text for text in record.summary.certainty)
 
 
 def test_what_units_said_of_another_budget_is_left_out(run_folder):
@@ -74,3 +99,4 @@ def test_what_units_said_of_another_budget_is_left_out(run_folder):
     record, _ = report_of(run_folder)
 
     assert record.guarantees == () and "all units" not in record.missing
+    assert any("none of these budgets was judged on several units" in text for text in record.summary.certainty)
