@@ -18,8 +18,8 @@ from lightnas_edge.space import ShapedOperator, Space
 
 ENERGY_ROUNDS = 2  # energy of an operator needs two windows of several seconds: docs/energy.md
 _SUFFIXES = {"profile": "", "sample": "-networks"}  # of file names, by the purpose of a job
-
-_LONG_NAME = 100  # characters of the hosts in a file name
+_LONGEST_NAME = 250  # bytes; a file system takes 255, and a file may become `NAME.old` or `NAME.part`
+_SHORTENED = 100  # bytes of the first host in a name that would be longer
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +30,16 @@ def table_path(host: str, space: str, settings: Settings, suffix: str = "") -> P
     Args:
         host: as the user named it, also several with commas.
     """
-    board = _plain(host)
-    if len(board) > _LONG_NAME:  # of many boards; a file system takes 255 bytes
-        first, *others = host.split(",")
-        shortened = f"{first[:_LONG_NAME]}-and-{len(others)}-more" if others else first[:_LONG_NAME]
-        board = _plain(f"{shortened}-{hashlib.sha256(host.encode()).hexdigest()[:8]}")
     engine = f"{settings.precision}-b{settings.batch}-t{settings.threads}{'-graph' if settings.cuda_graph else ''}"
     engine += f"-s{settings.streams}" if settings.streams > 1 else ""
-    return Path(f"{board}-{space}-{engine}{suffix}.lut.jsonl")
+    content = f"{space}-{engine}{suffix}.lut.jsonl"
+    name = f"{_plain(host)}-{content}"
+    if len(name.encode()) > _LONGEST_NAME:  # of many boards
+        first, *others = host.split(",")
+        shortened = _plain(first).encode()[:_SHORTENED].decode(errors="ignore")
+        more = f"-and-{len(others)}-more" if others else ""
+        name = f"{shortened}{more}-{hashlib.sha256(host.encode()).hexdigest()[:8]}-{content}"
+    return Path(name)
 
 
 def _plain(text: str) -> str:
