@@ -26,6 +26,7 @@ from lightnas_edge.predictor.fit import fit_additive
 from lightnas_edge.predictor.frontier import FRONTIER_SHARE, frontier_networks
 from lightnas_edge.predictor.observations import Observations, load_observations
 from lightnas_edge.records.adaptive import AdaptiveSamplingRecord, FitProgress, SamplingGoal
+from lightnas_edge.records.run import Operators
 from lightnas_edge.space import Architecture, Space
 
 _log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def sample_adaptively(
     planned = [Architecture.from_names(space, names) for names in record.planned]
     if not planned and not record.curve:
         planned = _first_round(space, config)
+        record = record.model_copy(update={"tried": record.tried + _names_of(planned)})
     measured = luts.read(table) if record.curve else None
     complete = True
 
@@ -144,13 +146,17 @@ def sample_adaptively(
         planned = [] if stop else _next_round(predictor, observations, record, config, progress.networks)
         if stop is None and not planned:
             stop = "count"  # the space has no further network
-        names = tuple(tuple(operator.name for operator in each.operators) for each in planned)
+        names = _names_of(planned)
         record = record.model_copy(
             update={"curve": curve, "planned": names, "tried": record.tried + names, "stopped": stop}
         )
         record.save(path)
         if stop is not None:
             return AdaptiveSampling(record, complete)
+
+
+def _names_of(networks: Sequence[Architecture]) -> tuple[Operators, ...]:
+    return tuple(tuple(operator.name for operator in each.operators) for each in networks)
 
 
 def _first_round(space: Space, config: AdaptiveSamplingConfig) -> list[Architecture]:
@@ -172,6 +178,10 @@ def _next_round(
     known |= {Architecture.from_names(space, names) for names in record.tried}
     wanted = min(config.round_networks, config.max_networks - measured)
     if config.frontier:
+        random = _first_round(space, config)
+        missing = [network for network in random if network not in known]
+        if missing:  # where --count was smaller before
+            return missing[: config.max_networks - measured]
         return frontier_networks(predictor, wanted, seed=measured, limit=config.around, known=known)
     return choose_batch(predictor, known, wanted, config.around)
 

@@ -1,5 +1,7 @@
 """Adaptive sampling from Python, on a virtual board."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,13 +80,29 @@ def test_for_the_frontier_random_networks_come_first_and_then_those_that_the_pre
     networks = {Architecture.from_indices(SPACE, row) for row in observations.indices}
     random = set(sample_architectures(SPACE, 12, seed=0))
     assert random < networks
-    first = [Architecture.from_names(SPACE, names) for names in sampling.record.tried[:4]]
+    first = [Architecture.from_names(SPACE, names) for names in sampling.record.tried[12:16]]
     rows = [
         row for row, indices in enumerate(observations.indices) if Architecture.from_indices(SPACE, indices) in random
     ]
     predictor = fit_additive(SPACE, None, observations.take(np.array(rows)))
     assert set(first) == set(frontier_networks(predictor, 4, seed=12, known=random))
     assert sampling.record.goal.frontier
+
+
+def test_a_larger_count_measures_the_missing_random_networks_before_further_ones_of_the_frontier(board, tmp_path):
+    table = tmp_path / "nets.lut.jsonl"
+    smaller = AdaptiveSamplingConfig(until=1e-6, max_networks=10, round_networks=4, frontier=True)
+    sample_adaptively(board, SPACE, settings(board), table, smaller)
+
+    sampling = sample_adaptively(board, SPACE, settings(board), table, replace(smaller, max_networks=15))
+
+    assert [progress.networks for progress in sampling.record.curve] == [6, 10, 13, 15]
+    networks = {
+        Architecture.from_names(SPACE, entry.subject["operators"]) for entry in luts.read(table).networks.values()
+    }
+    assert len(networks) == 15 and networks & set(sample_architectures(SPACE, 15, seed=0)) == set(
+        sample_architectures(SPACE, 9, seed=0)
+    )
 
 
 def test_it_ends_where_the_frontier_has_no_further_network_and_can_be_repeated(board, tmp_path):
