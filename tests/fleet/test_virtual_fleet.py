@@ -132,8 +132,8 @@ def test_units_that_differ_are_not_pooled_and_both_ways_out_continue_from_what_i
     before = visits_of(*unit_tables().values())
     pooled = profile(1, 2, pool=True)
     assert pooled.code == 0 and Path("pooled.lut.jsonl").exists()
-    (sample,) = (line for line in pooled.out.splitlines() if line.startswith("  lightnas-edge sample "))
-    assert "--pool" in shlex.split(sample)
+    samples = [line for line in pooled.out.splitlines() if line.startswith("  lightnas-edge sample ")]
+    assert len(samples) == 2 and all("--pool" in shlex.split(line) for line in samples), "random, and with --frontier"
     assert visits_of(luts.read("pooled.lut.jsonl")) == before
     each = profile(1, 2, per_unit=True)
     assert each.code == 0, each.err
