@@ -73,7 +73,7 @@ def read_journal(path: Path, *, host: str | None = None) -> Journal:
 
 
 class GrowingJournal:
-    """A journal that is appended to while it is used: each reading takes the lines that are new, and one that was replaced is read anew."""
+    """A journal that is appended to while it is used: each reading takes the lines that are new; one that was replaced is read from its beginning."""
 
     def __init__(self, path: Path, *, host: str | None = None) -> None:
         self._path, self._host = path, host
