@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -64,7 +64,7 @@ def shortlist(
     """Networks that may be the best within the budget; first the one with the highest posterior mean score.
 
     The others are exact optima of scores drawn from the posterior: they differ more where the posterior is wide. Those that were
-    measured and keep the budget come last, in addition to `count`.
+    measured and keep the budget come last, in addition to `count`. The `score` of all is the posterior mean.
 
     Raises:
         InfeasibleBudgetError: no network keeps the budget.
@@ -136,7 +136,7 @@ def _selections(
             break
         other = choose(scores=posterior.sample(generator))
         if all(other.architecture != known.architecture for known in found):
-            found.append(other)
+            found.append(replace(other, score=posterior.score(other.architecture.indices(space))))
     return found
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from lightnas_edge.search.candidates import Candidate, estimated_losses, images_of_candidate
+from lightnas_edge.search.candidates import Candidate, estimated_losses, images_of_candidate, shortlist
 from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.selection import Selection
 from lightnas_edge.space import Architecture
-from tests.search.problems import SPACE, data
+from tests.search.problems import CONFIG, SPACE, budget, data
 
 
 def candidate(indices, loss):
@@ -40,3 +40,15 @@ def test_comparing_a_candidate_costs_its_calibration_and_its_held_out_images():
     """64 training and 32 validation images; of larger sets 512 and 2,000."""
     assert images_of_candidate(data(train=64, validation=32)) == 96
     assert images_of_candidate(data(train=600, validation=2100)) == 2512
+
+
+def test_every_network_of_the_shortlist_has_the_score_of_the_posterior_mean():
+    """Also those that were drawn: by the drawn scores, one of them would always look like the best."""
+    generator = np.random.default_rng(0)
+    posterior = OperatorPosterior(generator.normal(size=(4, 3)), generator.normal(size=(12, 12)))
+
+    found = shortlist(SPACE, posterior, budget(9.0), CONFIG, 6)
+
+    assert len(found) > 3
+    assert [each.score for each in found] == [posterior.score(each.architecture.indices(SPACE)) for each in found]
+    assert found[0].score == max(each.score for each in found)
