@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightnas_edge.nn.convolution import Conv2d
 from lightnas_edge.space import SE_REDUCTION, Activation, Operator, ShapedOperator
 
 
@@ -45,8 +46,8 @@ AFFINE_SUPERNET = Norms(affine=True, running_statistics=False, eps=1e-3, after_f
 SUPERNET = Norms(affine=False, running_statistics=False, eps=1e-5, after_features=False, residual_start=0.2)
 
 
-def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> Conv2d:
+    return Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def relu6(x: Tensor) -> Tensor:

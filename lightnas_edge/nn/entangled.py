@@ -12,10 +12,11 @@ from typing import cast
 from torch import Tensor, nn
 
 from lightnas_edge.nn.blocks import SUPERNET, MBConv, build_block
+from lightnas_edge.nn.convolution import Conv2d
 from lightnas_edge.space import Operator, Space
 
 
-class CutConv2d(nn.Conv2d):
+class CutConv2d(Conv2d):
     """A convolution without weights of its own: a part of those of another, with at least as many channels and as large a kernel."""
 
     _whole: tuple[nn.Conv2d]  # in a tuple, so that it is registered in one place only: where it belongs
