@@ -20,7 +20,7 @@ class Conv2d(nn.Conv2d):
         if depthwise and self.kernel_size[0] > min(x.shape[2:]) and x.device.type == "cpu" and weight.requires_grad:
             result = _Depthwise.apply(x, weight, self.stride[0])  # type: ignore[no-untyped-call]  # torch has no type for it
             return cast(Tensor, result)
-        return super()._conv_forward(x, weight, bias)
+        return cast(Tensor, super()._conv_forward(x, weight, bias))
 
 
 class _Depthwise(torch.autograd.Function):
