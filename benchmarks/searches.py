@@ -45,7 +45,7 @@ from lightnas_edge.files import write_json
 from lightnas_edge.predictor import AdditivePredictor, Observations
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.search.config import LOSSES
-from lightnas_edge.search.posterior import OperatorPosterior, arithmetic_of
+from lightnas_edge.search.posterior import OperatorPosterior, arithmetic_of, arithmetic_weight
 from lightnas_edge.space import Architecture, Space
 
 CONFIDENCE = 0.95
@@ -137,11 +137,15 @@ class Truth(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Searched:
-    """By method: networks, and passes for all budgets together. `scores`: (L, K) what the losses say, None without a posterior."""
+    """By method: networks, and passes for all budgets together.
+
+    `scores`: (L, K) what the losses say, and `arithmetic_weight` how many times as much arithmetic counts; None without a posterior.
+    """
 
     found: dict[str, Found]
     passes: dict[str, float]
     scores: Array | None = None
+    arithmetic_weight: float | None = None
 
 
 def search(truth: Truth, group: str, seed: int, keep: Path, evolution: bool) -> Searched:
@@ -165,17 +169,21 @@ def search(truth: Truth, group: str, seed: int, keep: Path, evolution: bool) -> 
             found["lightnas, exact"][number] = _network(result.architecture, space)
         return Searched(found, dict.fromkeys(found, passes * len(found["lightnas"])))
     results = run_search(keep / "run", space, data, budgets, config)
-    learned = posterior_of(keep / "run", space)
+    learned, accuracy = posterior_of(keep / "run", space), results[0].sampled_paths
+    assert accuracy is not None, "a search has steps on held-out images"
+    weight = arithmetic_weight(accuracy.accuracy, accuracy.chance)
     name = group.replace("-", ", ")
     found = {
         name: {number: _network(result.architecture, space) for number, result in enumerate(results)},
-        f"{name}, {MEASURED} measured": with_measured_finalists(truth, learned.with_capacity(arithmetic_of(space))),
+        f"{name}, {MEASURED} measured": with_measured_finalists(
+            truth, learned.with_capacity(arithmetic_of(space), weight)
+        ),
     }
     cost = dict.fromkeys(found, passes)
     if evolution and group in EVOLVED:
         found[EVOLVED[group]], count = _evolved(truth, data, config, keep / "run")
         cost[EVOLVED[group]] = passes + compared_images(data) * count
-    return Searched(found, cost, learned.mean)
+    return Searched(found, cost, learned.mean, weight)
 
 
 def posterior_of(run: Path, space: Space) -> OperatorPosterior:
@@ -303,6 +311,7 @@ def run_once(truth: Truth, group: str, seed: int, *, evolution: bool) -> dict[st
         "seconds": round(time.monotonic() - begun_s, 1), "cpu_seconds": round(time.process_time() - begun_cpu_s, 1),
         "passes": {name: round(count) for name, count in searched.passes.items()},
         "scores": None if searched.scores is None else np.round(searched.scores, 6).tolist(),
+        "arithmetic_weight": None if searched.arithmetic_weight is None else round(searched.arithmetic_weight, 6),
         "budgets_ms": [round(float(limit), 6) for limit in truth.budgets_ms],
         "found": {name: {str(number): _digits(each) for number, each in networks.items()} for name, networks in searched.found.items()},
     }  # fmt: skip

@@ -6,7 +6,7 @@ maximisation (scikit-learn's BayesianRidge). With little or noisy evidence, arit
 each operator has its own estimate.
 
 What losses cannot tell: weights that were trained for a short time, and shared, undervalue large networks, by more than the noise of the
-losses shows. So arithmetic has a say that no amount of evidence removes (`with_capacity`).
+losses shows. So arithmetic has a say that no amount of evidence removes (`with_capacity`), the more, the less the supernet has learned.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ Array = NDArray[np.float64]
 _ARITHMETIC_COEFFICIENT, _ARITHMETIC_WEIGHT = -0.3, 10.0
 
 
-# Deviation of what arithmetic adds to the scores, relative to that of the scores: both count alike. The digits benchmark cannot tell 0 from
-# 1 and is worse with 2 and 4 (docs/search.md).
-CAPACITY_SHARE = 1.0
+_LEAST_LEARNED = 0.1  # a supernet near chance tells nothing: arithmetic counts nine times
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,15 @@ class OperatorPosterior:
     root: Array  # (L * K, R): the covariance is root @ root.T
     capacity: Array | None = None  # (L, K) the part of the mean that arithmetic added
 
-    def with_capacity(self, arithmetic: Array) -> OperatorPosterior:
-        """Scores to which arithmetic adds as much as the losses: see above.
+    def with_capacity(self, arithmetic: Array, weight: float) -> OperatorPosterior:
+        """Scores to which arithmetic adds so many times what the losses say: see above.
 
         Args:
             arithmetic: (L, K), see `arithmetic_of`.
+            weight: see `arithmetic_weight`.
         """
         of_paths = float(np.sqrt(self.mean.var(axis=1).sum()))  # deviation of the scores of random paths
-        capacity = CAPACITY_SHARE * of_paths * arithmetic
+        capacity = weight * of_paths * arithmetic
         return replace(self, mean=self.mean + capacity, capacity=capacity)
 
     def score(self, indices: NDArray[np.integer]) -> float:
@@ -93,6 +92,20 @@ def arithmetic_of(space: Space) -> Array:
     logs -= logs.mean(axis=1, keepdims=True)
     found: Array = logs / max(float(np.sqrt(logs.var(axis=1).sum())), 1e-300)
     return found
+
+
+def arithmetic_weight(accuracy: float, chance: float) -> float:
+    """How many times what the losses say arithmetic counts: what the supernet still has to learn, relative to what it has learned.
+
+    Searches of 2 to 20 epochs on the digits benchmark choose better with it than with any one weight (docs/search.md).
+
+    Args:
+        accuracy: of the paths that gave the losses, on held-out images.
+        chance: accuracy there of always answering the most frequent class.
+    """
+    learned = (accuracy - chance) / max(1.0 - chance, 1e-12)
+    learned = min(max(learned, _LEAST_LEARNED), 1.0)
+    return (1.0 - learned) / learned
 
 
 def prior_scores(arithmetic: Array) -> OperatorPosterior:

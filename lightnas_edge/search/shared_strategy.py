@@ -12,7 +12,7 @@ from lightnas_edge.nn import Supernet
 from lightnas_edge.search.constraints import Budget
 from lightnas_edge.search.distribution import LinearCost, PathDistribution, nearest_within
 from lightnas_edge.search.evidence import begin_evidence, uniform_path
-from lightnas_edge.search.posterior import OperatorPosterior, arithmetic_of
+from lightnas_edge.search.posterior import OperatorPosterior, arithmetic_of, arithmetic_weight
 from lightnas_edge.search.steps import Outcome, Path
 from lightnas_edge.search.strategy import Array, SearchContext, SearchStrategy
 
@@ -37,6 +37,7 @@ class SharedStrategy(SearchStrategy):
         self._costs = [[LinearCost.of(constraint) for constraint in budget.constraints] for budget in budgets]
         self._pending: list[tuple[list[Path], Tensor, int]] = []
         self._arithmetic = arithmetic_of(context.space)
+        self._accuracy: float | None = None  # of the paths of the last epoch, on validation images
         self._posterior = self._fitted()
         self._distributions = self._solve(0.0)
 
@@ -52,7 +53,8 @@ class SharedStrategy(SearchStrategy):
         with self.context.abandonable():
             values, outcome = self.evidence.measure(supernet, images, labels, drawn, self.context.execution)
         # Read at the end of the epoch, so that no step waits for the device.
-        self._pending.append((drawn, values, epoch))
+        accuracy = outcome.correct / outcome.images
+        self._pending.append((drawn, torch.cat([values, accuracy.to(values).reshape(1)]), epoch))
         return outcome, drawn
 
     def end_epoch(self, epoch: int) -> None:
@@ -60,8 +62,9 @@ class SharedStrategy(SearchStrategy):
             return
         values = torch.stack([each.cpu() for _, each, _ in self._pending])
         self.context.ranks.average([values])
-        for (drawn, _, when), row in zip(self._pending, values.double().tolist(), strict=True):
+        for (drawn, _, when), row in zip(self._pending, values[:, :-1].double().tolist(), strict=True):
             self.evidence.add(drawn, row, when)
+        self._accuracy = float(values[:, -1].double().mean())
         self._pending = []
         self._posterior = self._fitted()
         schedule = self.context.schedule
@@ -70,7 +73,8 @@ class SharedStrategy(SearchStrategy):
         )
 
     def _fitted(self) -> OperatorPosterior:
-        return self.evidence.posterior().with_capacity(self._arithmetic)
+        weight = 1.0 if self._accuracy is None else arithmetic_weight(self._accuracy, self.context.chance)
+        return self.evidence.posterior().with_capacity(self._arithmetic, weight)
 
     def _solve(self, progress: float) -> list[PathDistribution]:
         score_std = self._posterior.score_std
@@ -96,6 +100,7 @@ class SharedStrategy(SearchStrategy):
     def state(self) -> dict[str, Any]:
         return {
             "evidence": self.evidence.state(),
+            "accuracy": self._accuracy,
             "pending": [(drawn, values.cpu(), when) for drawn, values, when in self._pending],
             "distributions": [
                 (torch.from_numpy(each.probabilities.copy()), list(each.multipliers), list(each.expected))
@@ -105,6 +110,7 @@ class SharedStrategy(SearchStrategy):
 
     def restore(self, state: dict[str, Any]) -> None:
         self.evidence.restore(state["evidence"])
+        self._accuracy = state["accuracy"]
         self._posterior = self._fitted()
         self._pending = [(drawn, values, when) for drawn, values, when in state["pending"]]
         self._distributions = [
@@ -114,5 +120,6 @@ class SharedStrategy(SearchStrategy):
 
     def load_finished(self, state: dict[str, Any]) -> None:
         self.evidence.restore(state["evidence"])
+        self._accuracy = state["accuracy"]
         self._posterior = self._fitted()
         self._distributions = self._solve(1.0)

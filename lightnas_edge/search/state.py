@@ -27,7 +27,7 @@ from lightnas_edge.search.strategy import SearchContext, SearchStrategy
 from lightnas_edge.search.teacher import Teacher, teach
 from lightnas_edge.space import Space
 
-SCHEMA = 4
+SCHEMA = 5
 _STRATEGIES: dict[str, type[SearchStrategy]] = {
     SHARED: SharedStrategy,
     ENTANGLED: EntangledStrategy,
@@ -69,13 +69,15 @@ class SearchState:
             weight_decay=PUBLISHED.weight_decay,
             foreach=True,  # not fused: that one fails when candidates meet their first gradient at different steps
         )
+        self.validation_labels = data.validation.labels
         schedule = Schedule.of(config, len(self.architecture_batches))
-        self.context = SearchContext(space, config, schedule, torch.Generator().manual_seed(config.seed), ranks)
+        self.context = SearchContext(
+            space, config, schedule, torch.Generator().manual_seed(config.seed), ranks, self.chance
+        )
         if teacher is not None:
             self.context.teacher = [int(index) for index in teacher.architecture.indices(space)]
         self.strategy = kind(self.context, budgets)
         self.epoch, self.phase, self.step = 0, "warmup", 0  # what comes next
-        self.validation_labels = data.validation.labels
         self.sampled_paths: SampledPaths | None = None  # of the last epoch with steps on validation images
         self.identity = _identity(space, data, budgets, config, ranks)
 

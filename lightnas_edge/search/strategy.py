@@ -33,6 +33,7 @@ class SearchContext:
     schedule: Schedule
     generator: torch.Generator  # the same numbers on every rank
     ranks: Ranks
+    chance: float  # accuracy on the validation images of always answering their most frequent class
     execution: Execution = field(default_factory=Execution)
     teacher: Path | None = None  # of a trained network that the supernet holds
     abandonable: Callable[[], AbstractContextManager[None]] = nullcontext  # for passes that Ctrl-C may stop anywhere

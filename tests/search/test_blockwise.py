@@ -19,7 +19,7 @@ BLOCKWISE = dataclasses.replace(CONFIG, method="blockwise")
 
 
 def strategy():
-    context = SearchContext(SPACE, BLOCKWISE, Schedule.of(BLOCKWISE, 4), torch.Generator().manual_seed(0), Ranks())
+    context = SearchContext(SPACE, BLOCKWISE, Schedule.of(BLOCKWISE, 4), torch.Generator().manual_seed(0), Ranks(), 0.5)
     return BlockwiseStrategy(context, [budget(9.0)])
 
 

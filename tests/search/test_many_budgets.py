@@ -19,7 +19,7 @@ from lightnas_edge.runs import Run
 from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
 from lightnas_edge.search.comparison import Comparison
 from lightnas_edge.search.evidence import PathLosses
-from lightnas_edge.search.posterior import arithmetic_of
+from lightnas_edge.search.posterior import arithmetic_of, arithmetic_weight
 from lightnas_edge.search.selection import Selection, select
 from lightnas_edge.search.state import SCHEMA
 from lightnas_edge.space import Architecture
@@ -163,7 +163,9 @@ def test_the_posterior_maximised_is_the_one_that_was_saved(run):
     folder, results = run
     losses = PathLosses(SPACE)
     losses.restore(load_checkpoint(folder / "search" / "checkpoint.pt", schema=SCHEMA)["strategy"]["evidence"])
-    scores = losses.posterior().with_capacity(arithmetic_of(SPACE)).mean
+    paths = results[0].sampled_paths
+    weight = arithmetic_weight(paths.accuracy, paths.chance)
+    scores = losses.posterior().with_capacity(arithmetic_of(SPACE), weight).mean
     for result in results:
         best = select(SPACE, scores, result.budget.constraints).architecture
         assert result.top_scored == best

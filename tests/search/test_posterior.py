@@ -10,7 +10,7 @@ from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.search.constraints import Constraint
 from lightnas_edge.search.distribution import LinearCost, nearest_within
 from lightnas_edge.search.evidence import PathLosses
-from lightnas_edge.search.posterior import arithmetic_of
+from lightnas_edge.search.posterior import arithmetic_of, arithmetic_weight
 from tests.search.problems import SPACE, predictor
 
 EVERY = np.array(list(itertools.product(range(3), repeat=4)))
@@ -68,15 +68,24 @@ def test_before_there_are_losses_scores_follow_from_arithmetic_alone():
     assert (posterior.sample(np.random.default_rng(0)) == posterior.mean).all()
 
 
-def test_arithmetic_counts_as_much_as_the_losses_however_many_there_are():
+def test_arithmetic_counts_for_what_the_supernet_has_not_learned():
+    """From chance to all correct: half of the way, both count alike. At chance, the losses tell nothing."""
+    assert arithmetic_weight(0.55, 0.1) == pytest.approx(1)
+    assert arithmetic_weight(0.4, 0.1) == pytest.approx(2)
+    assert arithmetic_weight(1.0, 0.1) == 0
+    assert arithmetic_weight(0.1, 0.1) == arithmetic_weight(0.05, 0.1) == pytest.approx(9)
+    assert arithmetic_weight(1.0, 1.0) == pytest.approx(9), "one class: nothing to learn"
+
+
+def test_arithmetic_counts_however_many_losses_there_are():
     """A short training undervalues large operators; more paths of it do not tell otherwise."""
     arithmetic = arithmetic_of(SPACE)
     pure = losses_of(np.tile([0.1, 0.0, -0.1], (4, 1)), 400).posterior()
 
-    scores = pure.with_capacity(arithmetic)
+    scores = pure.with_capacity(arithmetic, 2.0)
 
     assert scores.mean - pure.mean == pytest.approx(scores.capacity)
-    assert scores.capacity.var(axis=1).sum() == pytest.approx(pure.mean.var(axis=1).sum())
+    assert scores.capacity.var(axis=1).sum() == pytest.approx(4 * pure.mean.var(axis=1).sum())
     assert np.corrcoef(scores.capacity.ravel(), arithmetic.ravel())[0, 1] == pytest.approx(1)
     chosen = np.array([0, 1, 2, 0])
     assert scores.score(chosen) - pure.score(chosen) == pytest.approx(scores.capacity_of(chosen))

@@ -14,7 +14,7 @@ from tests.search.problems import CONFIG, SPACE, budget
 
 
 def shared(*targets_ms):
-    context = SearchContext(SPACE, CONFIG, Schedule.of(CONFIG, 4), torch.Generator().manual_seed(0), Ranks())
+    context = SearchContext(SPACE, CONFIG, Schedule.of(CONFIG, 4), torch.Generator().manual_seed(0), Ranks(), 0.5)
     return SharedStrategy(context, [budget(target_ms, f"{target_ms} ms") for target_ms in targets_ms])
 
 
@@ -38,7 +38,7 @@ def test_one_more_budget_changes_no_path():
 
 def entangled(target_ms):
     config = dataclasses.replace(CONFIG, method="entangled")
-    context = SearchContext(SPACE, config, Schedule.of(config, 4), torch.Generator().manual_seed(0), Ranks())
+    context = SearchContext(SPACE, config, Schedule.of(config, 4), torch.Generator().manual_seed(0), Ranks(), 0.5)
     return EntangledStrategy(context, [budget(target_ms)])
 
 
