@@ -148,14 +148,15 @@ class Searched:
     arithmetic_weight: float | None = None
 
 
-def search(truth: Truth, group: str, seed: int, keep: Path, evolution: bool) -> Searched:
+def search(truth: Truth, group: str, seed: int, keep: Path, evolution: bool, *, epochs: int | None = None) -> Searched:
+    """One search; `epochs` instead of those of the group."""
     from benchmarks.measured_finalists import MEASURED, with_measured_finalists
     from lightnas_edge.search import Budget, Constraint, SearchConfig, run_search
 
     space = truth.space
     data = truth.images(keep / "images", seed)
     config = SearchConfig(
-        **{"epochs": EPOCHS, **GROUPS[group]}, batch=BATCH, architecture_batch=ARCHITECTURE_BATCH, seed=seed, device="cpu",
+        **{"epochs": EPOCHS, **GROUPS[group], **({"epochs": epochs} if epochs else {})}, batch=BATCH, architecture_batch=ARCHITECTURE_BATCH, seed=seed, device="cpu",
         confidence=CONFIDENCE,
     )  # fmt: skip
     budgets = [Budget(f"{limit:.6f}ms", (Constraint(truth.predictor, float(limit)),)) for limit in truth.budgets_ms]

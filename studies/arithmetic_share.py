@@ -1,15 +1,17 @@
-"""How much arithmetic should count in operator scores: regret of the highest score on the digits truth, by its weight.
+"""How much should arithmetic count in operator scores? Regret on the digits truth, by its weight, for searches of several lengths.
 
-    python -m studies.arithmetic_share             five searches of each of four methods; 15 minutes of one core
+    python -m studies.arithmetic_share             three searches of each length and method; an hour and a half of one core
     python -m studies.arithmetic_share 0           the seeds that are named
 
-The searches are those of `benchmarks.bench_search`. A search does not depend on the weight, only the choice that follows does.
+The searches are those of `benchmarks.bench_search`, except for their epochs. A search does not depend on the weight, only the choice that
+follows does. The rule is `arithmetic_weight`, by the accuracy of the sampled paths.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +22,44 @@ from benchmarks.searches import Found, Regret, search
 from lightnas_edge.cli._console import print_table
 from lightnas_edge.search.posterior import arithmetic_of
 
-GROUPS = ("shared", "shared-gradients", "entangled", "blockwise")
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-SEEDS = (0, 1, 2, 3, 4)
+EPOCHS = {"shared": (2, 3, 5, 9, 20), "entangled": (2, 3, 6, 14), "blockwise": (2, 3, 5, 9, 20)}
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+RULE = "the rule"
+SEEDS = (0, 1, 2)
 
 
 def main(seeds: list[int]) -> int:
     truth = load()
     arithmetic = arithmetic_of(truth.space)
     layers = np.arange(len(truth.space.layers))
-    found: dict[tuple[float, str], list[Found]] = {}
-    for group in GROUPS:
+    rows, differences = [], defaultdict[float, list[float]](list)
+    for group, epochs in ((group, epochs) for group, lengths in EPOCHS.items() for epochs in lengths):
+        found, rule = defaultdict[float | str, list[Found]](list), []
         for seed in seeds or SEEDS:
-            note(f"{group} {seed}")
+            note(f"{group}, {epochs} epochs, seed {seed}")
             with tempfile.TemporaryDirectory() as folder:
-                mean = search(truth, group, seed, Path(folder), False).scores
-            assert mean is not None
-            deviation = np.sqrt(mean.var(axis=1).sum())
-            for weight in WEIGHTS:
-                scores = mean + weight * deviation * arithmetic
-                chosen = truth.best_by(scores[layers, truth.indices].sum(axis=1))
-                found.setdefault((weight, group), []).append(chosen)
-    alone = Regret.of(truth, [truth.best_by(arithmetic[layers, truth.indices].sum(axis=1))]).text
-    rows = [[f"{weight:g}", *(Regret.of(truth, found[weight, group]).text for group in GROUPS)] for weight in WEIGHTS]
-    print_table(["weight of arithmetic", *GROUPS], [*rows, ["alone", *[alone] * len(GROUPS)]])
+                searched = search(truth, group, seed, Path(folder), False, epochs=epochs)
+            assert searched.scores is not None and searched.arithmetic_weight is not None
+            rule.append(searched.arithmetic_weight)
+            deviation = np.sqrt(searched.scores.var(axis=1).sum())
+            for name, weight in {RULE: rule[-1], **{weight: weight for weight in WEIGHTS}}.items():
+                scores = searched.scores + weight * deviation * arithmetic
+                found[name].append(truth.best_by(scores[layers, truth.indices].sum(axis=1)))
+        for weight in WEIGHTS:
+            for ours, other in zip(found[RULE], found[weight], strict=True):
+                differences[weight].append(Regret.of(truth, [ours]).mean - Regret.of(truth, [other]).mean)
+        regrets = [f"{Regret.of(truth, found[weight]).mean:.2f}" for weight in (*WEIGHTS, RULE)]
+        rows.append([f"{group}, {epochs} epochs", f"{np.mean(rule):.2f}", *regrets])
+    alone = Regret.of(truth, [truth.best_by(arithmetic[layers, truth.indices].sum(axis=1))]).mean
+    print_table(["regret, by the weight of arithmetic", "the rule gives", *map(str, WEIGHTS), RULE], rows)
+    paired = [
+        [f"{weight:g}", f"{np.mean(each):+.3f} ± {np.std(each, ddof=1) / np.sqrt(len(each)):.3f}"]
+        for weight, each in differences.items()
+    ]
+    print_table(
+        ["weight", "regret with the rule less that with this weight"],
+        [*paired, ["arithmetic alone", f"regret {alone:.2f}"]],
+    )
     return 0
 
 
