@@ -17,7 +17,8 @@ class Conv2d(nn.Conv2d):
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         depthwise = self.groups == self.in_channels == self.out_channels
-        if depthwise and self.kernel_size[0] > min(x.shape[2:]) and x.device.type == "cpu" and weight.requires_grad:
+        single = x.device.type == "cpu" and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu")
+        if depthwise and single and weight.requires_grad and self.kernel_size[0] > min(x.shape[2:]):
             result = _Depthwise.apply(x, weight, self.stride[0])  # type: ignore[no-untyped-call]  # torch has no type for it
             return cast(Tensor, result)
         return cast(Tensor, super()._conv_forward(x, weight, bias))

@@ -44,6 +44,15 @@ def test_the_input_may_have_no_gradient():
     assert conv.weight.grad is not None
 
 
+def test_with_autocast_pytorch_computes_it():
+    conv = Conv2d(4, 4, 5, 1, 2, groups=4, bias=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = conv(torch.randn(2, 4, 3, 3, requires_grad=True))
+    result.float().sum().backward()
+
+    assert result.dtype == torch.bfloat16 and conv.weight.grad is not None and conv.weight.grad.dtype == torch.float32
+
+
 @pytest.mark.parametrize("channels, groups, side", [(4, 4, 8), (4, 1, 2), (4, 2, 2)])
 def test_other_convolutions_are_those_of_pytorch(channels, groups, side):
     conv = Conv2d(channels, channels, 5, 1, 2, groups=groups, bias=False)
