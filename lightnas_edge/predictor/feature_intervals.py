@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import optimize, special
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
@@ -23,6 +23,8 @@ _ISOLATED = 0.01  # share of measured rows, at least one, that may be far from a
 _ANY_SHIFT = (
     0.05  # what a held-out row says about one that differs in other ways, relative to one that differs in the same way
 )
+_OTHER_SHIFT = 1e-3  # the same, where one of both has layers that were not measured and the other has none
+_LAYERS_APART = 3.0  # spreads of the traits: as far away is a row of which no layer was measured
 _BLOCK = 500  # rows in one matrix of shares
 _NEAR = 0.02  # distance, in spreads of the traits, below which two rows count as equally near
 _SLOPE = 0.3  # one standard deviation of the prior of the slopes, per spread of the evidence
@@ -51,12 +53,13 @@ class Domain:
         self._variants = None if seen.layers is None else frozenset(_variants(seen.layers))
 
     def novelty(self, features: Features) -> Array:
-        """(n, 3) logarithms of distances: to the nearest row, to the nearest value of every trait alone, to their extremes."""
+        """(n, 4) logarithms of distances: to the nearest row, to the nearest value of every trait alone, to their extremes; of new layers."""
         places = features.traits / self._spread
         beyond = np.maximum(np.maximum(self._low / self._spread - places, places - self._high / self._spread), 0)
         distance, _ = self._near.kneighbors(places, n_neighbors=1)
         gap = np.linalg.norm(self._gaps(places), axis=1)
-        return np.log(np.column_stack([distance[:, 0], gap, np.linalg.norm(beyond, axis=1)]) + _NEAR)
+        apart = np.log(np.column_stack([distance[:, 0], gap, np.linalg.norm(beyond, axis=1)]) + _NEAR)
+        return np.column_stack([apart, np.log1p(self.new_layers(features) / _NEAR)])
 
     def _gaps(self, places: Array) -> Array:
         """(n, D) distance to the nearest value of every trait alone."""
@@ -68,12 +71,12 @@ class Domain:
         return found
 
     def shift(self, features: Features) -> Array:
-        """(n, 3 D) in spreads: below the least of every trait, above the largest, and from the nearest value in between."""
+        """(n, 3 D + 1) in spreads: below the least of every trait, above the largest, from the nearest value in between; new layers."""
         places = features.traits / self._spread
         below = np.maximum(self._low / self._spread - places, 0)
         above = np.maximum(places - self._high / self._spread, 0)
         gaps = np.maximum(self._gaps(places) - _NEAR, 0) * (below + above == 0)
-        return np.concatenate([below, above, gaps], axis=1)
+        return np.concatenate([below, above, gaps, _LAYERS_APART * self.new_layers(features)[:, None]], axis=1)
 
     def extrapolated(self, features: Features) -> NDArray[np.bool_]:
         slack = 1e-9 * (1 + np.abs(self._high))
@@ -81,15 +84,16 @@ class Domain:
         more = features.work > self._most * (1 + 1e-9)
         distance, _ = self._near.kneighbors(features.traits / self._spread, n_neighbors=1)
         found: NDArray[np.bool_] = beyond.any(axis=1) | more.any(axis=1) | (distance[:, 0] > self._apart + 1e-9)
-        found |= self._new_layers(features)
+        found |= self.new_layers(features) > 0
         return found
 
-    def _new_layers(self, features: Features) -> NDArray[np.bool_]:
-        """(n,): True of rows with a layer of a kind and kernel that no measured row has."""
+    def new_layers(self, features: Features) -> Array:
+        """(n,) share of the layers of each row whose kind and kernel no measured row has."""
         if self._variants is None or features.layers is None:
-            return np.zeros(len(features), dtype=bool)
+            return np.zeros(len(features))
+        counts = features.layers.of_variants()
         new = np.array([variant not in self._variants for variant in features.layers.shapes.variants], dtype=bool)
-        found: NDArray[np.bool_] = (features.layers.variants() & new).any(axis=1)
+        found: Array = counts[:, new].sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
         return found
 
 
@@ -118,26 +122,32 @@ class Alike:
     """What rows that were held out in groups say about others: more where both differ in the same way from the measured rows.
 
     Args:
-        shift: (k, 3 D) of `Domain.shift`.
+        shift: (k, 3 D + 1) of `Domain.shift`.
         group: (k,) in which each was held out.
     """
 
     def __init__(self, shift: Array, group: NDArray[np.int64]) -> None:
         self._direction, self._size, self._group = _unit(shift), np.linalg.norm(shift, axis=1), group
+        self._new_layers = shift[:, -1] > 0
+        self._in_group = (group[:, None] == np.unique(group)).astype(np.float64)
 
     def mean(self, values: Array, shift: Array, group: NDArray[np.int64] | None = None) -> Array:
-        """(k, C) -> (n, C) for rows of this shift (n, 3 D); rows of their own `group` (n,) do not count."""
+        """(k, C) -> (n, C) for rows of this shift (n, 3 D + 1); rows of their own `group` (n,) do not count."""
         return np.concatenate([share @ values for share in self._shares(shift, group)])
 
     def quantile(self, values: Array, level: float, shift: Array) -> Array:
-        """(k,) -> (n,)"""
+        """(k,) -> (n,), larger where few groups count: the errors of one group have a common part.
+
+        The factor is that of Student's t for as many degrees of freedom, which is right where a group has one error.
+        """
         order = np.argsort(values)
+        upper = (1 + level) / 2
         found = []
         for share in self._shares(shift, None):
-            effective = 1 / (share**2).sum(axis=1)
-            reached = np.cumsum(share[:, order], axis=1)
-            place = (reached < np.minimum(level * (1 + 1 / effective), 1.0)[:, None]).sum(axis=1)
-            found.append(values[order[np.minimum(place, len(order) - 1)]])
+            groups = 1 / ((share @ self._in_group) ** 2).sum(axis=1)
+            place = (np.cumsum(share[:, order], axis=1) < level).sum(axis=1)
+            quantile = values[order[np.minimum(place, len(order) - 1)]]
+            found.append(quantile * special.stdtrit(groups, upper) / special.ndtri(upper))
         return np.concatenate(found)
 
     def _shares(self, shift: Array, group: NDArray[np.int64] | None) -> Iterator[Array]:
@@ -148,6 +158,7 @@ class Alike:
             depth = 2 * size * self._size / np.maximum(size**2 + self._size**2, 1e-300)
             depth /= np.maximum(depth.max(axis=1, keepdims=True), 1e-300)
             found = depth * np.maximum(_unit(asked) @ self._direction.T, 0.0) ** 2 + _ANY_SHIFT
+            found *= np.where((asked[:, -1:] > 0) == self._new_layers, 1.0, _OTHER_SHIFT)
             if group is not None:
                 found *= group[start : start + _BLOCK, None] != self._group
             yield found / np.maximum(found.sum(axis=1, keepdims=True), 1e-300)
@@ -165,9 +176,9 @@ class Evidence:
     Args:
         centre: (n,) predictions.
         disagreement: (n,) standard deviation of the models' predictions.
-        novelty: (n, 3) of `Domain.novelty`.
+        novelty: (n, 4) of `Domain.novelty`.
         new: (n,) of `Novelty.probability`.
-        shift: (n, 3 D) of `Domain.shift`.
+        shift: (n, 3 D + 1) of `Domain.shift`.
     """
 
     centre: Array
@@ -207,7 +218,8 @@ class ErrorScale:
             value = share @ (level + ratio) + 0.5 * prior @ slopes[1:]
             return float(value), design.T @ (share * (1 - ratio)) + np.concatenate([[0.0], prior])
 
-        bounds = [(None, None), *([(0.0, None)] * 4), *([(None, None)] * (design.shape[1] - 5))]
+        growing = evidence.novelty.shape[1] + 1
+        bounds = [(None, None), *([(0.0, None)] * growing), *([(None, None)] * (design.shape[1] - 1 - growing))]
         self._slopes = optimize.minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
         ratio = error / self.expected(evidence)
         self._near = np.sort(ratio[~grouped])

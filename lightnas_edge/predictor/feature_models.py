@@ -8,12 +8,13 @@ trees              randomised trees (scikit-learn's ExtraTreesRegressor); consta
 corrected trees    the first, and randomised trees for the rest; in proportion to the work beyond the measured rows
 boosting           the first, and gradient boosting for the rest (HistGradientBoostingRegressor); many rows
 
-Where the layers of the rows are known, and errors are relative:
+Where the layers of the rows are known, and errors are relative, they have models of their own:
 
 priced layers      one price per kind of work of every kind of layer, in whole tiles, none negative (layer_prices.py)
 gaussian process of layers      these, and a Gaussian process for what is particular to layers (layer_process.py)
-
-Then trees correct what that process predicts of rows that it has not seen, and boosting corrects the priced layers.
+corrected trees    this process, and randomised trees for what it leaves of rows that it has not seen
+boosting           the priced layers, and gradient boosting for the rest; many rows
+gaussian process   as above; few rows
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ CORRECTED, BOOSTING, POWER = "corrected trees", "boosting", "power law"
 LAYER_PRICES, LAYERS = "priced layers", "gaussian process of layers"
 _GAUSSIAN_ROWS = 600  # beyond, its cost grows with the cube of the rows
 _MANY_ROWS = 300  # below, boosting has too little to split; beyond, trees alone are worse than those that correct
+_FEW_ROWS = 100  # below, they tell prices of sums better than of every kind of layer
 _LENGTHS = (0.5, 1.5, 4.0)  # of the smooth parts, in units of the spread of all traits together
 
 
@@ -90,6 +92,8 @@ Maker = Callable[[int], Model]  # with how many random trees; makes one that is 
 
 def models_of(features: Features, value: Array, relative: bool, seed: int) -> dict[str, Maker]:
     """The models that these rows can carry, by name."""
+    if relative and features.layers is not None:
+        return _models_of_layers(features, value, seed)
     first: Callable[[], Model] = Priced if relative else Additive
     found: dict[str, Maker] = {PRICED if relative else ADDITIVE: lambda trees: first()}
     if relative:
@@ -99,18 +103,26 @@ def models_of(features: Features, value: Array, relative: bool, seed: int) -> di
         found[GAUSSIAN] = lambda trees: _Rest(first(), relative, _Smooth(scales))
     if len(value) < _MANY_ROWS:
         found[TREES] = lambda trees: _Rest(_Nothing(), relative, _trees(trees, seed))
-    layered = relative and features.layers is not None
-    if layered:
-        found[LAYER_PRICES] = lambda trees: _LayerPrices()
-        of_layers = fit_layer_scales(_layers(features), value)
-        process = _Once(lambda: LayerProcess(of_layers))
-        found[LAYERS] = lambda trees: _LayerProcess(process)
-        found[CORRECTED] = lambda trees: _Rest(_LayerProcess(process), relative, _trees(trees, seed))
-    else:
-        found[CORRECTED] = lambda trees: _Rest(first(), relative, _trees(trees, seed))
+    found[CORRECTED] = lambda trees: _Rest(first(), relative, _trees(trees, seed))
     if len(value) >= _MANY_ROWS:
-        corrected: Callable[[], Model] = _LayerPrices if layered else first
-        found[BOOSTING] = lambda trees: _Rest(corrected(), relative, _boosting(seed))
+        found[BOOSTING] = lambda trees: _Rest(first(), relative, _boosting(seed))
+    return found
+
+
+def _models_of_layers(features: Features, value: Array, seed: int) -> dict[str, Maker]:
+    """Models of sums know nothing of a kind and kernel of layer that was not measured: none but where rows are few."""
+    scales = fit_layer_scales(_layers(features), value)
+    process = _Once(lambda: LayerProcess(scales))
+    found: dict[str, Maker] = {
+        LAYER_PRICES: lambda trees: _LayerPrices(),
+        LAYERS: lambda trees: _LayerProcess(process),
+        CORRECTED: lambda trees: _Rest(_LayerProcess(process), True, _trees(trees, seed)),
+    }
+    if len(value) < _FEW_ROWS:
+        of_sums = _scales_of(Priced(), features, value, True)
+        found[GAUSSIAN] = lambda trees: _Rest(Priced(), True, _Smooth(of_sums))
+    if len(value) >= _MANY_ROWS:
+        found[BOOSTING] = lambda trees: _Rest(_LayerPrices(), True, _boosting(seed))
     return found
 
 

@@ -5,7 +5,7 @@ A row has amounts of *work* (multiplications, bytes, how often an operator occur
 (layers.py). The prediction is an average of several models (feature_models.py). Its weights and its intervals come from rows held out in two ways:
 
     at random    rows like the measured ones
-    in groups    all rows of some values of a feature, as when a width, a kernel or a size is new
+    in groups    all rows of some values of a feature, as when a width or a size is new, or with a kind and kernel of layer
 
 How much a row resembles the one kind or the other decides between two sets of weights, and with the disagreement of the models
 and the size of the prediction how wide its interval is (feature_intervals.py). The second set is of each row: groups that were new
@@ -37,6 +37,7 @@ _LARGEST_FACTOR = 1e6  # beyond all measured values; an interval that ends there
 _SLABS = 8  # of the rows by one trait; a group is the lowest or the highest two, or the two in the middle
 _COLUMNS = 5  # traits by which groups are held out: those least alike
 _CLUSTERS = 8
+_VARIANTS = 16  # kinds and kernels of layers that are held out, those of the most rows
 _GROUP_SEEN, _GROUP_HELD_OUT = 1000, 200  # rows at most, for the time that a fit takes
 _TREES, _TREES_HELD_OUT = 100, 30  # of each model with random trees; a mean of fewer differs little
 _MANY_ROWS = 1000  # beyond, some of the folds and groups tell as much
@@ -116,8 +117,8 @@ class _HeldOut:
     Args:
         centres: (k, M)
         target: (k,) logarithms of the values where errors are relative.
-        novelty: (k, 3), relative to the rows that the models saw.
-        shift: (k, 3 D), as novelty.
+        novelty: (k, 4), relative to the rows that the models saw.
+        shift: (k, 3 D + 1), as novelty.
         group: (k,) in which each was held out; -1 at random.
     """
 
@@ -208,6 +209,10 @@ def _splits(features: Features, value: Array, seed: int, folds: int) -> Iterator
         groups += [
             np.isin(cluster_of, pair) for pair in generator.permutation(_CLUSTERS).reshape(-1, 2)[: 1 if many else 2]
         ]
+    if features.layers is not None:
+        has = features.layers.variants()
+        has = has[:, has.sum(axis=0) <= count // 2]
+        groups += list(has.T[np.argsort(-has.sum(axis=0), kind="stable")[:_VARIANTS]])
     for number, group in enumerate(groups):
         if 0 < group.sum() <= count // 2:
             yield np.flatnonzero(group), number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from lightnas_edge.predictor.base import Array
@@ -17,18 +18,14 @@ class LayerPrices:
 
     def fit(self, layers: Layers, value: Array) -> LayerPrices:
         """value: (n,), above 0."""
-        shapes = layers.shapes
         seen = np.flatnonzero(layers.variants().any(axis=0))
-        columns = [np.ones((len(layers), 1))]
-        for variant in seen:
-            of = np.flatnonzero(shapes.variant == variant)
-            columns.append(layers.counts[:, of] @ shapes.amounts[of])
-        price = fit_prices(np.concatenate(columns, axis=1), value)
-        self._fixed = float(price[0])
-        parts = price[1:].reshape(len(seen), -1)
-        self._price: dict[Variant, Array] = {
-            shapes.variants[variant]: part for variant, part in zip(seen, parts, strict=True)
-        }
+        variants = [layers.shapes.variants[number] for number in seen]
+        kinds = sorted({kind for kind, _ in variants})
+        of_kind = np.array([kinds.index(kind) if kind in kinds else -1 for kind, _ in layers.shapes.variants])
+        self._fixed, each = _priced(layers, seen, layers.shapes.variant, value)
+        self._price: dict[Variant, Array] = dict(zip(variants, each, strict=True))
+        _, each = _priced(layers, np.arange(len(kinds)), of_kind[layers.shapes.variant], value)
+        self._of_kind = dict(zip(kinds, each, strict=True))
         self._least = _LEAST * float(value.min())
         return self
 
@@ -37,7 +34,7 @@ class LayerPrices:
         found = np.empty(len(shapes))
         for number, variant in enumerate(shapes.variants):
             of = shapes.variant == number
-            found[of] = shapes.amounts[of] @ self._price_of(variant)
+            found[of] = self._cost(variant, of, shapes)
         return np.maximum(found, self._least)
 
     def shares(self, layers: Layers) -> tuple[sparse.csr_array, Array]:
@@ -46,16 +43,37 @@ class LayerPrices:
         value = layers.counts @ costs + max(self._fixed, self._least)
         return sparse.csr_array(layers.counts.multiply(costs).multiply(1 / value[:, None])), value
 
-    def _price_of(self, variant: Variant) -> Array:
-        """Where the variant was not measured, between those of its kind with the nearest kernels."""
+    def _cost(self, variant: Variant, of: NDArray[np.bool_], shapes: LayerShapes) -> Array:
+        """Where the variant was not measured, by the prices of its kind.
+
+        The prices of one variant do not tell what grows with the kernel: the multiplications of a first layer are in proportion to
+        what it moves. Those of all kernels of the kind do. Times the ratio of both for the nearest kernels.
+        """
+        amounts = shapes.amounts[of]
         if variant in self._price:
-            return self._price[variant]
+            measured: Array = amounts @ self._price[variant]
+            return measured
         kind, kernel = variant
         kernels = sorted(each for other, each in self._price if other == kind)
         if not kernels:
-            everything: Array = np.mean(list(self._price.values()), axis=0)
-            return everything
+            of_any: Array = amounts @ np.mean(list(self._price.values()), axis=0)
+            return of_any
         near = [each for each in kernels if each < kernel][-1:] + [each for each in kernels if each > kernel][:1]
-        distance = np.abs(np.log(np.array(near) / kernel))
-        found: Array = np.average([self._price[kind, each] for each in near], axis=0, weights=1 / distance)
+        ratios = []
+        for other in near:
+            there = shapes.amounts_with(other)[of]
+            known, of_kind = (there @ price for price in (self._price[kind, other], self._of_kind[kind]))
+            ratios.append(np.log(np.maximum(known, self._least) / np.maximum(of_kind, self._least)))
+        ratio = np.average(ratios, axis=0, weights=1 / np.abs(np.log(np.array(near) / kernel)))
+        found: Array = np.maximum(amounts @ self._of_kind[kind], self._least) * np.exp(ratio)
         return found
+
+
+def _priced(layers: Layers, groups: NDArray[np.int64], of: NDArray[np.int64], value: Array) -> tuple[float, Array]:
+    """Fixed cost, and (G, T) prices of the layers whose number in `of` is each of `groups`."""
+    columns = [np.ones((len(layers), 1))]
+    for group in groups:
+        members = np.flatnonzero(of == group)
+        columns.append(layers.counts[:, members] @ layers.shapes.amounts[members])
+    price = fit_prices(np.concatenate(columns, axis=1), value)
+    return float(price[0]), price[1:].reshape(len(groups), -1)

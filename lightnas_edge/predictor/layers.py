@@ -22,6 +22,7 @@ Variant = tuple[str, int]  # kind, kernel
 _TILES = (2, 4, 8, 16, 32)  # rows and columns of an output that a GPU may compute together
 _CHANNELS = (64, 128)  # output channels
 _PIXELS = (64, 128)
+_KERNEL = 2  # row of the sizes
 
 
 class Layer(NamedTuple):
@@ -60,16 +61,13 @@ class LayerShapes:
 
         A GPU computes whole tiles, so that 17 columns may take as long as 32 do.
         """
-        entering, leaving, kernel, before, after, groups = self._sizes
-        each, pixels = kernel**2 * entering / groups, after**2
-        tiled = [each * leaving * pixels, *(each * leaving * _whole(after, tile) ** 2 for tile in _TILES)]
-        tiled += [each * leaving * _whole(pixels, some) for some in _PIXELS]
-        for channels in _CHANNELS:
-            joined = each * _whole(leaving, channels)
-            tiled += [joined * pixels, *(joined * _whole(pixels, some) for some in _PIXELS)]
-        moved = entering * before**2 + leaving * pixels
-        # The longest chain of additions takes its time even where no other work is left.
-        return np.column_stack([*tiled, each, moved, each * leaving, np.ones(len(each))])
+        return _amounts(self._sizes)
+
+    def amounts_with(self, kernel: int) -> Array:
+        """(m, T) of the same layers with another kernel."""
+        sizes = self._sizes.copy()
+        sizes[_KERNEL] = kernel
+        return _amounts(sizes)
 
     @cached_property
     def places(self) -> Array:
@@ -112,14 +110,31 @@ class Layers:
     def take(self, rows: NDArray[np.integer]) -> Layers:
         return Layers(self.shapes, self.counts[rows])
 
-    def variants(self) -> NDArray[np.bool_]:
-        """(n, V) which of the variants of `shapes` each row runs."""
+    def of_variants(self) -> Array:
+        """(n, V) how many layers of each of the variants of `shapes` each row runs."""
         of_layer = sparse.csr_array(
             (np.ones(len(self.shapes)), (np.arange(len(self.shapes)), self.shapes.variant)),
             shape=(len(self.shapes), len(self.shapes.variants)),
         )
-        found: NDArray[np.bool_] = (self.counts @ of_layer).toarray() > 0
+        found: Array = (self.counts @ of_layer).toarray()
         return found
+
+    def variants(self) -> NDArray[np.bool_]:
+        """(n, V) which of the variants of `shapes` each row runs."""
+        return self.of_variants() > 0
+
+
+def _amounts(sizes: Array) -> Array:
+    entering, leaving, kernel, before, after, groups = sizes
+    each, pixels = kernel**2 * entering / groups, after**2
+    tiled = [each * leaving * pixels, *(each * leaving * _whole(after, tile) ** 2 for tile in _TILES)]
+    tiled += [each * leaving * _whole(pixels, some) for some in _PIXELS]
+    for channels in _CHANNELS:
+        joined = each * _whole(leaving, channels)
+        tiled += [joined * pixels, *(joined * _whole(pixels, some) for some in _PIXELS)]
+    moved = entering * before**2 + leaving * pixels
+    # The longest chain of additions takes its time even where no other work is left.
+    return np.column_stack([*tiled, each, moved, each * leaving, np.ones(len(each))])
 
 
 def _whole(amount: Array, tile: int) -> Array:

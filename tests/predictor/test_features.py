@@ -214,10 +214,29 @@ def test_best_weights_are_not_negative_and_follow_the_errors():
 
 
 def test_held_out_rows_count_by_the_direction_of_their_shift():
-    """Two groups, one beyond each of two traits; a row's own group does not count for it."""
-    alike = Alike(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1]))
+    """Two groups, one beyond each of two traits, no new layers; a row's own group does not count for it."""
+    alike = Alike(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), np.array([0, 1]))
     values = np.array([[10.0], [20.0]])
-    asked = np.array([[2.0, 0.0], [0.0, 0.5], [0.0, 0.0]])
+    asked = np.array([[2.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
 
     assert alike.mean(values, asked)[:, 0] == pytest.approx([10, 20, 15], abs=1)
     assert alike.mean(values, asked[:2], np.array([0, 1]))[:, 0] == pytest.approx([20, 10])
+
+
+def test_rows_with_new_layers_follow_groups_with_new_layers():
+    """Even where a group without them differs in the same trait."""
+    alike = Alike(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1]))
+    values = np.array([[10.0], [20.0]])
+
+    assert alike.mean(values, np.array([[1.0, 0.1], [1.0, 0.0]]))[:, 0] == pytest.approx([20, 10], abs=0.2)
+
+
+def test_few_groups_tell_little_of_the_next_one():
+    """By hand: t with 2 degrees of freedom is 2.92 where the normal distribution is 1.645; more rows of the groups change nothing."""
+    for rows in (1, 50):
+        shift, group = np.ones((2 * rows, 2)), np.repeat([0, 1], rows)
+        alike = Alike(shift, group)
+
+        found = alike.quantile(np.ones(2 * rows), 0.9, np.ones((1, 2)))
+
+        assert found == pytest.approx([2.920 / 1.645], rel=1e-3)

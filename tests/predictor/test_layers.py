@@ -84,6 +84,33 @@ def test_an_unmeasured_kernel_has_the_prices_of_its_neighbours():
     assert mape(predicted, times_ms(others)) < 0.02
 
 
+def moved_ms(layer):
+    """As a first layer: what it moves decides, and the kernel only how fast; one kernel alone cannot tell."""
+    return 1e-6 * layer.out_channels * layer.out_side**2 * (1 + 0.1 * layer.kernel)
+
+
+def test_kernels_of_one_kind_tell_what_grows_with_the_kernel():
+    """Multiplications of 5 x 5 are 25 times those of 1 x 1, and the time only 1.4 times: at 3 x 3 it is between both."""
+
+    def firsts(kernel, seed):
+        sizes = np.random.default_rng(seed).choice(SIDES, 60)
+        return [[Layer("first", 3, int(64 + side), kernel, int(side), int(side))] for side in sizes]
+
+    rows, others = [*firsts(1, 0), *firsts(2, 1), *firsts(5, 2)], firsts(3, 3)
+
+    _, predicted = LayerPrices().fit(Layers.of(rows), times_ms(rows, moved_ms)).shares(Layers.of(others))
+
+    assert mape(predicted, times_ms(others, moved_ms)) < 0.05
+
+
+def test_amounts_with_another_kernel_are_those_of_such_layers():
+    shapes = Layers.of([[conv(32, 9, 3)], [conv(64, 7, 5)]]).shapes
+    same = Layers.of([[conv(32, 9, 2)], [conv(64, 7, 2)]]).shapes
+
+    assert (shapes.amounts_with(2) == same.amounts).all()
+    assert (shapes.amounts != same.amounts).any()
+
+
 def test_prices_are_those_of_equal_columns_together():
     work = np.array([[1.0, 1.0, 0.0], [2.0, 2.0, 1.0]])
 
@@ -173,3 +200,23 @@ def test_an_unmeasured_kernel_is_extrapolated():
     predictor = fit_features(featured(rows), times_ms(rows), method=LAYER_PRICES)
 
     assert predictor.extrapolated(featured(networks(10, seed=1, kernels=(3,)))).all()
+
+
+def test_intervals_hold_for_a_kernel_that_was_not_measured():
+    """Each kernel has a speed of its own that nothing else tells: those that were held out show how much they differ."""
+    speed = dict(zip(range(1, 9), np.random.default_rng(3).normal(0, 0.15, size=8), strict=True))
+
+    def of_kernel(layer):
+        return tiled_ms(layer) * np.exp(speed[layer.kernel])
+
+    kernels = (1, 2, 3, 5, 6, 7, 8)
+    rows, alike, new = (networks(240, s, k) for s, k in enumerate((kernels, kernels, (4,))))
+    predictor = fit_features(featured(rows), times_ms(rows, of_kernel, noise=0.01))
+
+    ratio = {}
+    for name, asked in (("alike", alike), ("new", new)):
+        low, high = predictor.interval(featured(asked), 0.9)
+        truth = times_ms(asked, of_kernel)
+        assert np.mean((low <= truth) & (truth <= high)) > 0.85
+        ratio[name] = np.median(np.log(high / low))
+    assert ratio["new"] > 4 * ratio["alike"]
