@@ -4,10 +4,11 @@ What `benchmarks.bench_search` (digits) and `benchmarks.macro_search` (NAS-Bench
 command and stored in one file; the same command with --check runs it again and compares the networks.
 
 Methods, all with the same predictor, the same images and 95 % confidence:
-    shared                one supernet for all budgets; operator scores from losses of whole paths
-    shared, gradients     the same supernet; scores from gradients of the difference between two operators of every layer
-    entangled             operators are cuts of the largest, which teaches them; as many passes as `shared`
-    entangled, gradients
+    entangled             one supernet for all budgets, operators are cuts of the largest, which teaches them; operator scores from
+                          losses of whole paths
+    entangled, gradients  the same supernet; scores from gradients of the difference between two operators of every layer
+    shared                every operator has weights of its own; as many passes as `entangled`
+    shared, gradients
     blockwise             the largest network is trained, and every other operator learns to do what it does; operator scores from
                           networks that differ from it in one layer; fewer passes than `shared`
     ..., 8 measured       the same scores, and up to 8 finalists of a budget measured (`search --confirm 8`)
@@ -353,7 +354,7 @@ def _digits(network: Sequence[int]) -> str:
 
 # -- the table ------------------------------------------------------------------------------------------------------
 
-DEFAULT = "shared"
+DEFAULT = "entangled"
 COLUMNS = (
     "method", "regret, points", "the default there", "budgets kept", "repetitions", "budgets", "networks", "M passes a budget",
 )  # fmt: skip

@@ -70,7 +70,7 @@ class _Demo:
         budget_ms = _budget_ms(predictor)
         self._run(
             "search", "--predictor", predictor, "--latency-ms", f"{budget_ms:g}", "--data", "digits", "--out", run,
-            "--fresh", "--epochs", "13", "--batch-size", "64", "--confidence", "0.95",
+            "--fresh", "--epochs", "9", "--batch-size", "64", "--confidence", "0.95",
         )  # fmt: skip
         self._run("train", run, "--epochs", "10", "--batch-size", "64")
         self._run("export", run)

@@ -102,10 +102,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "search", "the defaults are the published values where docs/search.md does not say otherwise"
     )
     group.add_argument(
-        "--method", default="shared", choices=("shared", "entangled", "blockwise", "lightnas"),
-        help="entangled: as shared, and operators are cuts of the largest, which teaches the others; blockwise: every operator "
+        "--method", default="entangled", choices=("entangled", "shared", "blockwise", "lightnas"),
+        help="entangled: one supernet for any number of budgets, operators are cuts of the largest, which teaches the others; shared: the "
+        "same with weights of its own for every operator; blockwise: every operator "
         "learns to do what the largest one of its layer does; lightnas: the published loop, one "
-        "budget (default: shared, one supernet for any number)",
+        "budget (default: entangled)",
     )  # fmt: skip
     group.add_argument(
         "--evidence", default="losses", choices=("losses", "gradients"),

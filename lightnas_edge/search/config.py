@@ -49,9 +49,9 @@ class SearchConfig:
     """What a user may set; everything else is `PUBLISHED`.
 
     Args:
-        method: `shared`: one supernet for any number of budgets, operator scores fitted to the losses of whole paths,
-            the network of the highest scores within each budget. `entangled`: the same with candidates that are cuts of the
-            largest, and paths that learn from the largest network. `blockwise`: the largest network is trained first; then every
+        method: `entangled`: one supernet for any number of budgets, whose candidates are cuts of the largest and learn from the largest
+            network; operator scores fitted to the losses of whole paths; the network of the highest scores within each budget.
+            `shared`: the same with weights of its own for every candidate. `blockwise`: the largest network is trained first; then every
             other operator learns to do what the largest one of its layer does. `lightnas`: as published, one budget.
         evidence: what operator scores are fitted to (`shared` and `entangled`): `losses` of whole paths, or `gradients` of the
             difference between two operators of every layer.
@@ -83,7 +83,7 @@ class SearchConfig:
         confidence: of the upper bound that must keep the budget; None: the prediction itself must keep it.
     """
 
-    method: str = SHARED
+    method: str = ENTANGLED
     evidence: str = LOSSES
     epochs: int = PUBLISHED.epochs
     batch: int = PUBLISHED.batch

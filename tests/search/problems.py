@@ -25,7 +25,7 @@ SPACE = Space.from_json(
     }
 )  # fmt: skip
 COST_MS = {"mbconv_k3_e2": 2.0, "mbconv_k5_e3": 4.0, "skip": 0.0}  # in every layer; 1 ms for the rest
-CONFIG = SearchConfig(epochs=4, batch=16, architecture_batch=8, weight_lr=0.05, checkpoint_s=1e9)
+CONFIG = SearchConfig(method="shared", epochs=4, batch=16, architecture_batch=8, weight_lr=0.05, checkpoint_s=1e9)
 
 
 def predictor():

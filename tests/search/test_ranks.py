@@ -75,7 +75,7 @@ def states(folder):
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("method", ["shared", "lightnas"])
+@pytest.mark.parametrize("method", ["entangled", "shared", "lightnas"])
 def test_two_ranks_agree_bit_for_bit_and_a_killed_run_ends_as_if_it_had_not_been(tmp_path, method):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ran = torchrun(whole, method)
