@@ -265,8 +265,8 @@ class SampledPaths(Record):
         return (
             f"the supernet is at chance: its top-1 accuracy on {self.images} held-out images is {100 * self.accuracy:.1f} %, mean of "
             f"the sampled paths; always answering the most frequent class has {100 * self.chance:.1f} %. It cannot rank networks yet: "
-            "a network found now keeps the budget and is otherwise arbitrary. More epochs, a smaller weight step (--weight-lr) or a "
-            "larger batch (--batch-size) help; so do more images"
+            "a network found now keeps the budget; how much its operators compute, or chance, decides the rest. More epochs, a smaller "
+            "weight step (--weight-lr) or a larger batch (--batch-size) help; so do more images"
         )
 
 
