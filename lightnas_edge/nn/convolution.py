@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`; depthwise ones are without a bias."""
+    """`nn.Conv2d`. Depthwise ones are as `blocks.conv` makes them: square, padded by half of the kernel, without a bias."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         depthwise = self.groups == self.in_channels == self.out_channels
@@ -47,10 +47,8 @@ class _Depthwise(torch.autograd.Function):
 
 def _of_kernel(x: Tensor, gradient: Tensor, kernel: int, stride: int) -> Tensor:
     """(C, 1, K, K): of each position of the kernel, the sum over images and pixels of what it was multiplied with."""
-    inputs, outputs = (
-        x.permute(0, 2, 3, 1),
-        gradient.permute(0, 2, 3, 1),
-    )  # (N, H, W, C): without a copy in channels last
+    # (N, H, W, C), without a copy in channels last
+    inputs, outputs = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
     found = x.new_zeros(kernel, kernel, x.shape[1])
     for row, (seen_rows, rows) in enumerate(_overlaps(kernel, stride, inputs.shape[1], outputs.shape[1])):
         for column, (seen, columns) in enumerate(_overlaps(kernel, stride, inputs.shape[2], outputs.shape[2])):
