@@ -156,8 +156,9 @@ def search(truth: Truth, group: str, seed: int, keep: Path, evolution: bool, *, 
 
     space = truth.space
     data = truth.images(keep / "images", seed)
+    settings = {"epochs": EPOCHS, **GROUPS[group]}
     config = SearchConfig(
-        **{"epochs": EPOCHS, **GROUPS[group], **({"epochs": epochs} if epochs else {})}, batch=BATCH, architecture_batch=ARCHITECTURE_BATCH, seed=seed, device="cpu",
+        **settings | {"epochs": epochs or settings["epochs"]}, batch=BATCH, architecture_batch=ARCHITECTURE_BATCH, seed=seed, device="cpu",
         confidence=CONFIDENCE,
     )  # fmt: skip
     budgets = [Budget(f"{limit:.6f}ms", (Constraint(truth.predictor, float(limit)),)) for limit in truth.budgets_ms]

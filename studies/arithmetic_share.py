@@ -20,7 +20,7 @@ from benchmarks.bench_search import load
 from benchmarks.notes import note
 from benchmarks.searches import Found, Regret, search
 from lightnas_edge.cli._console import print_table
-from lightnas_edge.search.posterior import arithmetic_of
+from lightnas_edge.search.posterior import OperatorPosterior, arithmetic_of
 
 EPOCHS = {"shared": (2, 3, 5, 9, 20), "entangled": (2, 3, 6, 14), "blockwise": (2, 3, 5, 9, 20)}
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -41,9 +41,9 @@ def main(seeds: list[int]) -> int:
                 searched = search(truth, group, seed, Path(folder), False, epochs=epochs)
             assert searched.scores is not None and searched.arithmetic_weight is not None
             rule.append(searched.arithmetic_weight)
-            deviation = np.sqrt(searched.scores.var(axis=1).sum())
+            learned = OperatorPosterior(searched.scores, np.zeros((searched.scores.size, 1)))
             for name, weight in {RULE: rule[-1], **{weight: weight for weight in WEIGHTS}}.items():
-                scores = searched.scores + weight * deviation * arithmetic
+                scores = learned.with_capacity(arithmetic, weight).mean
                 found[name].append(truth.best_by(scores[layers, truth.indices].sum(axis=1)))
         for weight in WEIGHTS:
             for ours, other in zip(found[RULE], found[weight], strict=True):

@@ -53,6 +53,7 @@ class SharedStrategy(SearchStrategy):
         with self.context.abandonable():
             values, outcome = self.evidence.measure(supernet, images, labels, drawn, self.context.execution)
         # Read at the end of the epoch, so that no step waits for the device.
+        # With an accuracy of its own: that of the metrics is for display, and after a resume not the same on all ranks.
         accuracy = outcome.correct / outcome.images
         self._pending.append((drawn, torch.cat([values, accuracy.to(values).reshape(1)]), epoch))
         return outcome, drawn
