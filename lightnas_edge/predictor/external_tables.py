@@ -54,6 +54,7 @@ _SPREADS = {"std", "stdev", "stddev", "sd", "var", "variance", "iqr", "ci", "cv"
 _SMALLEST, _LARGEST = 1e-9, 1e12  # of a value; logarithms, sums and squares of such numbers are exact enough
 _FIELDS = re.compile(r"-(input|in_ch|out_ch|mid_ch|expand|kernel|stride|use_se):([0-9_]+)")
 _LARGEST_SIDE = 1_000_000  # of a shape, a kernel or a number of channels
+_MOVED, _WEIGHTS = 2, 3  # of the work of a block, next to each other
 _CELL = re.compile(r"\|?([a-z0-9_]+)~([0-2])")
 _EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (to, from), in the order of NAS-Bench-201's strings
 _OPERATORS = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3", "none")
@@ -115,7 +116,9 @@ def read_external_table(path: str | Path) -> ExternalTable:
         )
     work, traits = (np.array(part) for part in zip(*features.values(), strict=True))
     title = "once-for-all" if form == "key" else "HW-NAS-Bench"
-    return ExternalTable(title, tuple(features), Features(work, traits), values)
+    joined = np.column_stack([work[:, :_MOVED], work[:, _MOVED] + work[:, _WEIGHTS], work[:, _WEIGHTS + 1 :]])
+    described = Features(work, traits, joined=joined if form == "key" else None)
+    return ExternalTable(title, tuple(features), described, values)
 
 
 _Described = dict[str, tuple[list[float], list[float]]]  # name of a block or a cell -> (work, traits)

@@ -28,6 +28,9 @@ _LAYERS_APART = 3.0  # spreads of the traits: as far away is a row of which no l
 _BLOCK = 500  # rows in one matrix of shares
 _NEAR = 0.02  # distance, in spreads of the traits, below which two rows count as equally near
 _SLOPE = 0.3  # one standard deviation of the prior of the slopes, per spread of the evidence
+# That of the disagreement of the models: errors in proportion to it, as centre and one standard deviation of the exponent.
+_OF_DISAGREEMENT = 1.0, 0.5
+_CONSTANT = 1e-9  # a column that varies less, by rounding, is constant
 _KNOTS = (0.1, 0.25, 0.5, 0.75, 0.9)  # quantiles of the predictions where the slope of the error may change
 
 
@@ -192,7 +195,8 @@ class ErrorScale:
     """The expected absolute error of a row, and the quantiles of the ratio of errors to it.
 
     The expectation is log-linear in the evidence, fitted as the mean of exponential variables; both kinds of held-out rows
-    have equal weight in it. It grows with novelty and disagreement, never falls.
+    have equal weight in it. It grows with novelty and disagreement, never falls. Few held-out rows disagree as much as rows far outside,
+    so that the prior decides there.
     """
 
     def __init__(self, evidence: Evidence, error: Array, grouped: NDArray[np.bool_], alike: Alike) -> None:
@@ -204,21 +208,23 @@ class ErrorScale:
         self._spread = float(evidence.centre.std()) or 1.0
         columns = self._columns(evidence)
         self._mean = columns.mean(axis=0)
-        self._size = np.where(columns.std(axis=0) > 0, columns.std(axis=0), 1.0)
+        self._size = np.where(columns.std(axis=0) > _CONSTANT, columns.std(axis=0), 1.0)
         design = np.column_stack([np.ones(len(error)), (columns - self._mean) / self._size])
         scaled = (error + self._least) / self._unit
         share = np.where(grouped, 0.5 / max(grouped.sum(), 1), 0.5 / max((~grouped).sum(), 1))
         share /= share.sum()
         rows = min(max((~grouped).sum(), 1), 1000)  # rows of one group are alike: more of them tell little more
+        growing = evidence.novelty.shape[1] + 1
+        usual, spread = np.zeros(design.shape[1] - 1), np.full(design.shape[1] - 1, _SLOPE)
+        usual[growing - 1], spread[growing - 1] = np.multiply(_OF_DISAGREEMENT, self._size[growing - 1])
 
         def loss(slopes: Array) -> tuple[float, Array]:
             level = design @ slopes
             ratio = scaled * np.exp(-np.clip(level, -30, 30))
-            prior = slopes[1:] / _SLOPE**2 / rows
-            value = share @ (level + ratio) + 0.5 * prior @ slopes[1:]
+            prior = (slopes[1:] - usual) / spread**2 / rows
+            value = share @ (level + ratio) + 0.5 * prior @ (slopes[1:] - usual)
             return float(value), design.T @ (share * (1 - ratio)) + np.concatenate([[0.0], prior])
 
-        growing = evidence.novelty.shape[1] + 1
         bounds = [(None, None), *([(0.0, None)] * growing), *([(None, None)] * (design.shape[1] - 1 - growing))]
         self._slopes = optimize.minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
         ratio = error / self.expected(evidence)

@@ -8,6 +8,10 @@ trees              randomised trees (scikit-learn's ExtraTreesRegressor); consta
 corrected trees    the first, and randomised trees for the rest; in proportion to the work beyond the measured rows
 boosting           the first, and gradient boosting for the rest (HistGradientBoostingRegressor); many rows
 
+Where the work is known in fewer kinds too (`Features.joined`), these models take those, and there is a further one:
+
+corrected trees of separate work        the priced work in all kinds, and randomised trees for the rest
+
 Where the layers of the rows are known, and errors are relative, they have models of their own:
 
 priced layers      one price per kind of work of every kind of layer, in whole tiles, none negative (layer_prices.py)
@@ -41,6 +45,7 @@ from lightnas_edge.predictor.prices import fit_prices
 
 ADDITIVE, PRICED, GAUSSIAN, TREES = "additive", "priced work", "gaussian process", "trees"
 CORRECTED, BOOSTING, POWER = "corrected trees", "boosting", "power law"
+SEPARATE = "corrected trees of separate work"
 LAYER_PRICES, LAYERS = "priced layers", "gaussian process of layers"
 _GAUSSIAN_ROWS = 600  # beyond, its cost grows with the cube of the rows
 _MANY_ROWS = 300  # below, boosting has too little to split; beyond, trees alone are worse than those that correct
@@ -56,11 +61,14 @@ class Features:
         work: (n, W) amounts, none negative.
         traits: (n, D) numbers; sizes as their logarithms.
         layers: of n rows, where they are known; predictions of times and energies are better with them.
+        joined: (n, C) the same work in fewer kinds, such as all that is moved, weights or not. Large blocks have few weights, and do not
+            tell what these cost: a price of their own may be far off where there are many.
     """
 
     work: Array
     traits: Array
     layers: Layers | None = None
+    joined: Array | None = None
 
     def __post_init__(self) -> None:
         if self.work.ndim != 2 or self.traits.ndim != 2 or len(self.work) != len(self.traits):
@@ -69,6 +77,8 @@ class Features:
             raise PredictorError("a feature is not a finite number")
         if (self.work < 0).any():
             raise PredictorError("an amount of work is negative")
+        if self.joined is not None:
+            Features(self.joined, self.traits)
         if self.layers is not None and len(self.layers) != len(self.work):
             raise PredictorError(f"the layers are of {len(self.layers)} rows, not of {len(self.work)}")
 
@@ -77,7 +87,14 @@ class Features:
 
     def take(self, rows: NDArray[np.integer]) -> Features:
         layers = None if self.layers is None else self.layers.take(rows)
-        return Features(self.work[rows], self.traits[rows], layers)
+        joined = None if self.joined is None else self.joined[rows]
+        return Features(self.work[rows], self.traits[rows], layers, joined)
+
+    def of_joined_work(self) -> Features:
+        """Raises PredictorError where it is not known."""
+        if self.joined is None:
+            raise PredictorError("this predictor was fitted to rows with joined work, and these have none")
+        return Features(self.joined, self.traits)
 
 
 class Model(Protocol):
@@ -92,10 +109,15 @@ Maker = Callable[[int], Model]  # with how many random trees; makes one that is 
 
 def models_of(features: Features, value: Array, relative: bool, seed: int) -> dict[str, Maker]:
     """The models that these rows can carry, by name."""
+    found: dict[str, Maker]
     if relative and features.layers is not None:
         return _models_of_layers(features, value, seed)
+    if relative and features.joined is not None:
+        joined = models_of(features.of_joined_work(), value, relative, seed)
+        found = {name: _of_joined_work(make) for name, make in joined.items()}
+        return found | {SEPARATE: lambda trees: _Rest(Priced(), True, _trees(trees, seed))}
     first: Callable[[], Model] = Priced if relative else Additive
-    found: dict[str, Maker] = {PRICED if relative else ADDITIVE: lambda trees: first()}
+    found = {PRICED if relative else ADDITIVE: lambda trees: first()}
     if relative:
         found[POWER] = lambda trees: PowerLaw()
     if len(value) <= _GAUSSIAN_ROWS:
@@ -146,6 +168,22 @@ def _layers(features: Features) -> Layers:
     if features.layers is None:
         raise PredictorError("this predictor was fitted to rows with layers, and these have none")
     return features.layers
+
+
+def _of_joined_work(make: Maker) -> Maker:
+    return lambda trees: _OfJoinedWork(make(trees))
+
+
+class _OfJoinedWork:
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def fit(self, features: Features, value: Array) -> _OfJoinedWork:
+        self._model.fit(features.of_joined_work(), value)
+        return self
+
+    def predict(self, features: Features) -> Array:
+        return self._model.predict(features.of_joined_work())
 
 
 class _LayerPrices:

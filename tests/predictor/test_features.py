@@ -6,8 +6,8 @@ import pytest
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor._evidence import cholesky
 from lightnas_edge.predictor.external_tables import read_external_table
-from lightnas_edge.predictor.feature_intervals import Alike
-from lightnas_edge.predictor.feature_models import ADDITIVE, CORRECTED, GAUSSIAN, POWER, PRICED, TREES
+from lightnas_edge.predictor.feature_intervals import Alike, ErrorScale, Evidence
+from lightnas_edge.predictor.feature_models import ADDITIVE, CORRECTED, GAUSSIAN, POWER, PRICED, SEPARATE, TREES
 from lightnas_edge.predictor.features import AVERAGE, Features, _weights, fit_features
 
 
@@ -240,3 +240,57 @@ def test_few_groups_tell_little_of_the_next_one():
         found = alike.quantile(np.ones(2 * rows), 0.9, np.ones((1, 2)))
 
         assert found == pytest.approx([2.920 / 1.645], rel=1e-3)
+
+
+def with_weights(count, weights, seed=0):
+    """Blocks whose weights cost as much as other values moved, and how many they have: logarithms from `weights[0]` to `weights[1]`."""
+    generator = np.random.default_rng(seed)
+    moved, held = (np.exp(generator.uniform(*ends, size=count)) for ends in ((3, 6), weights))
+    products = moved * np.exp(generator.uniform(1, 3, size=count))
+    time_ms = (0.2 * products + moved + held) * np.exp(0.05 * generator.normal(size=count))
+    work = np.column_stack([products, moved, held])
+    return Features(work, np.log(work), joined=np.column_stack([products, moved + held])), time_ms
+
+
+def test_what_few_weights_cannot_tell_follows_from_all_that_is_moved():
+    features, value = with_weights(60, (-2, 0))
+    others, truth = with_weights(200, (6, 8), seed=10)
+
+    joined = fit_features(features, value, method=PRICED)
+    average = fit_features(features, value)
+    separate = fit_features(Features(features.work, features.traits), value)
+
+    assert mape(joined.predict(others), truth) < 0.1
+    assert mape(average.predict(others), truth) < 0.5 * mape(separate.predict(others), truth)
+    assert set(average.weights) == {PRICED, POWER, GAUSSIAN, TREES, CORRECTED, SEPARATE}
+
+
+def test_rows_without_joined_work_are_refused_where_it_was_fitted():
+    features, value = with_weights(30, (0, 1))
+    predictor = fit_features(features, value)
+
+    with pytest.raises(PredictorError, match="joined"):
+        predictor.predict(Features(features.work, features.traits))
+
+
+def test_joined_work_is_checked_as_work_is():
+    with pytest.raises(PredictorError, match="negative"):
+        Features(np.ones((3, 2)), np.ones((3, 1)), joined=-np.ones((3, 1)))
+
+
+def test_far_outside_errors_grow_with_the_disagreement_of_the_models():
+    """Held-out rows with nearly one disagreement tell nothing of ten times as much."""
+    generator = np.random.default_rng(0)
+    grouped = np.arange(200) < 100
+
+    def evidence(disagreement):
+        count = len(disagreement)
+        return Evidence(np.zeros(count), disagreement, np.zeros((count, 4)), np.ones(count), np.ones((count, 3)))
+
+    known = evidence(0.1 * np.exp(0.02 * generator.normal(size=200)))
+    alike = Alike(known.shift[grouped], np.arange(200)[grouped] % 10)
+    scale = ErrorScale(known, np.abs(0.1 * generator.normal(size=200)), grouped, alike)
+
+    usual, far = scale.expected(evidence(np.array([0.1, 1.0])))
+    assert usual == pytest.approx(0.08, rel=0.2)
+    assert 5 < far / usual < 12
