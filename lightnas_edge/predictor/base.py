@@ -170,8 +170,7 @@ class Predictor(ABC):
         The deviation was learned from the measured networks. With few of them it may be too small: Student's t accounts
         for that, with the degrees of freedom of the calibration. Without networks the distribution is normal.
         """
-        if not 0 < probability < 1:
-            raise PredictorError(f"a confidence lies between 0 and 1, found {probability}")
+        require_probability(probability)
         calibration = self.fit.calibration
         if calibration is None:
             return NormalDist().inv_cdf(probability)
@@ -285,6 +284,12 @@ def neighbours(space: Space, indices: NDArray[np.integer[Any]]) -> NDArray[np.in
     step = np.tile(np.arange(1, operators), layers)
     found[np.arange(len(found)), layer] = (found[np.arange(len(found)), layer] + step) % operators
     return found
+
+
+def require_probability(confidence: float) -> None:
+    """Raises PredictorError where a confidence is none."""
+    if not 0 < confidence < 1:
+        raise PredictorError(f"a confidence lies between 0 and 1, found {confidence}")
 
 
 def one_hot_of(space: Space, indices: NDArray[np.integer[Any]]) -> Array:

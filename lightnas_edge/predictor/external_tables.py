@@ -52,10 +52,11 @@ _BOARDS_WITHOUT_UNIT = {"edgegpu", "edgetpu", "eyeriss", "fpga", "pixel3", "rasp
 _CENTRES = {"avg", "average", "mean", "median", "p50"}  # one of them is the latency
 _SPREADS = {"std", "stdev", "stddev", "sd", "var", "variance", "iqr", "ci", "cv", "error"}
 _SMALLEST, _LARGEST = 1e-9, 1e12  # of a value; logarithms, sums and squares of such numbers are exact enough
-_FIELDS = re.compile(r"-(input|in_ch|out_ch|mid_ch|expand|kernel|stride|use_se):([0-9_]+)")
+_FIELDS = re.compile(r"-(input|in_ch|out_ch|mid_ch|expand|kernel|stride|use_se):([^-]*)")
+_KINDS = ("MBConvLayer", "ConvLayer", "LinearLayer")
 _LARGEST_SIDE = 1_000_000  # of a shape, a kernel or a number of channels
 _MOVED, _WEIGHTS = 2, 3  # of the work of a block, next to each other
-_CELL = re.compile(r"\|?([a-z0-9_]+)~([0-2])")
+_CELL = re.compile(r"\|?([a-z0-9_]+)~([0-9]+)")
 _EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (to, from), in the order of NAS-Bench-201's strings
 _OPERATORS = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3", "none")
 
@@ -206,7 +207,7 @@ def _values(faults: list[str], table: CsvTable, form: str, features: _Described)
             elif earlier != value:
                 faults.append(
                     f"line {line}: {column.shown} is {row[column.name]} and differs from line {first} for the same {form} "
-                    f"on {board}; keep one measurement for each"
+                    f"on {board}; keep one measurement for each, and name boards in a column `board`"
                 )
     return found
 
@@ -220,30 +221,36 @@ def _block(key: str) -> tuple[list[float], list[float]]:
     fields = dict(_FIELDS.findall(key))
     if not {"input", "in_ch", "out_ch"} <= set(fields):
         raise ValueError("does not name a block as once-for-all does")
+    if kind not in _KINDS:
+        raise ValueError(f"is of the unknown kind {kind[:20]!r}, expected one of {', '.join(_KINDS)}")
 
     def number(text: str, least: int) -> int:
-        if not (text.isdigit() and len(text) <= 7 and least <= int(text) <= _LARGEST_SIDE):
+        if not (text.isdecimal() and text.isascii() and len(text) <= 7 and least <= int(text) <= _LARGEST_SIDE):
             raise ValueError(f"holds {text[:20]!r}, expected a whole number of {least} to {_LARGEST_SIDE}")
         return int(text)
 
     shape = [number(side, 1) for side in fields["input"].split("_")]
     entering, leaving = number(fields["in_ch"], 1), number(fields["out_ch"], 1)
-    kernel, stride = (number(fields.get(name, "1"), 0) or 1 for name in ("kernel", "stride"))
+    flat = kind == "LinearLayer" and len(shape) <= 2
+    if not flat and (len(shape) != 4 or shape[:2] != [1, entering]):
+        raise ValueError(
+            f"has the input {fields['input'][:40]!r}, expected 1_{entering}_ROWS_COLUMNS: batch 1 and its in_ch"
+        )
+    kernel, stride = (number(fields.get(name, "0"), 0) or 1 for name in ("kernel", "stride"))
     expand, squeeze = (number(fields.get(name, "0"), 0) for name in ("expand", "use_se"))
-    side = shape[-1] if len(shape) == 4 else 1
-    after = -(-side // stride)
+    pixels, after = (1 if flat else math.prod(-(-side // step) for side in shape[2:]) for step in (1, stride))
     inverted = kind == "MBConvLayer"
     middle = number(fields.get("mid_ch", "0"), 0) or entering * max(expand, 1)
     if inverted:
-        expanding = entering * middle * side**2 if middle != entering else 0
-        pointwise = expanding + middle * leaving * after**2
-        depthwise = kernel**2 * middle * after**2
-        moved = entering * side**2 + middle * (side**2 + 3 * after**2) + leaving * after**2
+        expanding = entering * middle * pixels if middle != entering else 0
+        pointwise = expanding + middle * leaving * after
+        depthwise = kernel**2 * middle * after
+        moved = entering * pixels + middle * (pixels + 3 * after) + leaving * after
         weights = middle * (entering + leaving + kernel**2) + squeeze * middle**2 / 2
         kernels = 2 + (middle != entering) + 4 * squeeze
     else:
-        pointwise, depthwise = kernel**2 * entering * leaving * after**2, 0
-        moved = entering * side**2 + leaving * after**2
+        pointwise, depthwise = kernel**2 * entering * leaving * after, 0
+        moved = entering * pixels + leaving * after
         weights, kernels = kernel**2 * entering * leaving, 1
     work = [float(pointwise), float(depthwise), float(moved), float(weights), float(kernels), float(squeeze)]
     sizes = [math.log(amount) for amount in (pointwise, depthwise + 1e3, moved, weights)]
@@ -257,8 +264,11 @@ def _cell(name: str) -> tuple[list[float], list[float]]:
 
     Raises ValueError saying what is wrong.
     """
-    operators = [operator for operator, _ in _CELL.findall(name)]
-    if len(operators) != len(_EDGES) or not set(operators) <= set(_OPERATORS):
+    found = _CELL.findall(name)
+    operators = [operator for operator, _ in found]
+    if [int(source) for _, source in found] != [source for _, source in _EDGES] or not set(operators) <= set(
+        _OPERATORS
+    ):
         raise ValueError("is no cell of NAS-Bench-201")
     passing = [edge for edge, operator in zip(_EDGES, operators, strict=True) if operator != "none"]
     reaching = {3}

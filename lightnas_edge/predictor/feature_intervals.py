@@ -15,7 +15,7 @@ from scipy import optimize, special
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
-from lightnas_edge.predictor.base import Array
+from lightnas_edge.predictor.base import Array, require_probability
 from lightnas_edge.predictor.feature_models import Features
 from lightnas_edge.predictor.layers import Layers, Variant
 
@@ -30,7 +30,7 @@ _NEAR = 0.02  # distance, in spreads of the traits, below which two rows count a
 _SLOPE = 0.3  # one standard deviation of the prior of the slopes, per spread of the evidence
 # That of the disagreement of the models: errors in proportion to it, as centre and one standard deviation of the exponent.
 _OF_DISAGREEMENT = 1.0, 0.5
-_CONSTANT = 1e-9  # a column that varies less, by rounding, is constant
+_CONSTANT = 1e-4  # a column that varies less tells nothing
 _KNOTS = (0.1, 0.25, 0.5, 0.75, 0.9)  # quantiles of the predictions where the slope of the error may change
 
 
@@ -127,11 +127,15 @@ class Alike:
     Args:
         shift: (k, 3 D + 1) of `Domain.shift`.
         group: (k,) in which each was held out.
+
+    Attributes:
+        columns: 3 D + 1.
     """
 
     def __init__(self, shift: Array, group: NDArray[np.int64]) -> None:
         self._direction, self._size, self._group = _unit(shift), np.linalg.norm(shift, axis=1), group
         self._new_layers = shift[:, -1] > 0
+        self.columns = shift.shape[1]
         self._in_group = (group[:, None] == np.unique(group)).astype(np.float64)
 
     def mean(self, values: Array, shift: Array, group: NDArray[np.int64] | None = None) -> Array:
@@ -155,7 +159,7 @@ class Alike:
 
     def _shares(self, shift: Array, group: NDArray[np.int64] | None) -> Iterator[Array]:
         """(some of n, k), 1 together in each row."""
-        for start in range(0, len(shift), _BLOCK):
+        for start in range(0, max(len(shift), 1), _BLOCK):
             asked = shift[start : start + _BLOCK]
             size = np.linalg.norm(asked, axis=1, keepdims=True)
             depth = 2 * size * self._size / np.maximum(size**2 + self._size**2, 1e-300)
@@ -195,7 +199,7 @@ class ErrorScale:
     """The expected absolute error of a row, and the quantiles of the ratio of errors to it.
 
     The expectation is log-linear in the evidence, fitted as the mean of exponential variables; both kinds of held-out rows
-    have equal weight in it. It grows with novelty and disagreement, never falls. Few held-out rows disagree as much as rows far outside,
+    have equal weight in it. With the same probability of being new it grows with novelty and disagreement, never falls. Few held-out rows disagree as much as rows far outside,
     so that the prior decides there.
     """
 
@@ -238,7 +242,11 @@ class ErrorScale:
         return found
 
     def half_width(self, evidence: Evidence, confidence: float) -> Array:
-        """(n,) of the interval that contains the value with this probability."""
+        """(n,) of the interval that contains the value with this probability.
+
+        Raises PredictorError where it is none.
+        """
+        require_probability(confidence)
         near = _conformal(self._near, confidence)
         quantile = np.full(len(evidence.new), near)
         if len(self._far):

@@ -50,6 +50,7 @@ LAYER_PRICES, LAYERS = "priced layers", "gaussian process of layers"
 _GAUSSIAN_ROWS = 600  # beyond, its cost grows with the cube of the rows
 _MANY_ROWS = 300  # below, boosting has too little to split; beyond, trees alone are worse than those that correct
 _FEW_ROWS = 100  # below, they tell prices of sums better than of every kind of layer
+_LARGEST_TRAIT = 1e30  # trees compute in single precision
 _LENGTHS = (0.5, 1.5, 4.0)  # of the smooth parts, in units of the spread of all traits together
 
 
@@ -62,7 +63,7 @@ class Features:
         traits: (n, D) numbers; sizes as their logarithms.
         layers: of n rows, where they are known; predictions of times and energies are better with them.
         joined: (n, C) the same work in fewer kinds, such as all that is moved, weights or not. Large blocks have few weights, and do not
-            tell what these cost: a price of their own may be far off where there are many.
+            tell what these cost: a price of their own may be far off where there are many. For relative errors without layers only.
     """
 
     work: Array
@@ -73,14 +74,27 @@ class Features:
     def __post_init__(self) -> None:
         if self.work.ndim != 2 or self.traits.ndim != 2 or len(self.work) != len(self.traits):
             raise PredictorError(f"work and traits need equal rows, found {self.work.shape} and {self.traits.shape}")
-        if not (np.isfinite(self.work).all() and np.isfinite(self.traits).all()):
-            raise PredictorError("a feature is not a finite number")
-        if (self.work < 0).any():
-            raise PredictorError("an amount of work is negative")
-        if self.joined is not None:
-            Features(self.joined, self.traits)
+        if self.traits.shape[1] == 0:
+            raise PredictorError("at least one trait is needed: what rows are alike follows from them")
+        if not (np.abs(self.traits) < _LARGEST_TRAIT).all():
+            raise PredictorError(
+                f"a trait is not a number below {_LARGEST_TRAIT:g}; sizes are wanted as their logarithms"
+            )
+        for name, amounts in {"work": self.work, "joined work": self.joined}.items():
+            if amounts is not None and (amounts.ndim != 2 or len(amounts) != len(self.traits)):
+                raise PredictorError(f"the {name} has the shape {amounts.shape}, and there are {len(self.traits)} rows")
+            if amounts is not None and not (np.isfinite(amounts) & (amounts >= 0)).all():
+                raise PredictorError(f"an amount of {name} is negative or not a finite number")
         if self.layers is not None and len(self.layers) != len(self.work):
             raise PredictorError(f"the layers are of {len(self.layers)} rows, not of {len(self.work)}")
+
+    @property
+    def form(self) -> str:
+        """What every row has, in words."""
+        parts = [f"{self.work.shape[1]} kinds of work", f"{self.traits.shape[1]} traits"]
+        parts += ["layers"] * (self.layers is not None)
+        parts += [] if self.joined is None else [f"{self.joined.shape[1]} kinds of joined work"]
+        return ", ".join(parts)
 
     def __len__(self) -> int:
         return len(self.work)

@@ -34,6 +34,7 @@ __all__ = ["AVERAGE", "LEAST_ROWS", "FeaturePredictor", "Features", "fit_feature
 AVERAGE = "average"
 LEAST_ROWS = 20
 _LARGEST_FACTOR = 1e6  # beyond all measured values; an interval that ends there says that nothing is known
+_ROUNDING = 1e-6  # of the values: models that disagree less agree
 _SLABS = 8  # of the rows by one trait; a group is the lowest or the highest two, or the two in the middle
 _COLUMNS = 5  # traits by which groups are held out: those least alike
 _CLUSTERS = 8
@@ -58,6 +59,7 @@ class FeaturePredictor:
         self, models: Mapping[str, Model], held_out: _HeldOut, features: Features, value: Array, relative: bool
     ):
         self._models = list(models.values())
+        self._form = features.form
         self._domain = Domain(features)
         self._range = _range(value) if relative else None
         grouped, target = held_out.group >= 0, held_out.target
@@ -69,7 +71,11 @@ class FeaturePredictor:
         self._new = Novelty(held_out.novelty, grouped)
         evidence = self._evidence(held_out.centres, held_out.novelty, held_out.shift, held_out.group)
         self._scale = ErrorScale(evidence, np.abs(target - evidence.centre), grouped, self._alike)
-        self._agreed = robust_limit(evidence.disagreement[~grouped])
+        measured = self._asked(
+            features
+        ).disagreement  # trees fit the noise of these rows, and so they may disagree more than on others
+        self._agreed = max(robust_limit(evidence.disagreement[~grouped]), robust_limit(measured))
+        self._agreed += _ROUNDING * (1.0 if relative else float(np.abs(value).max()))
         self.method = AVERAGE if len(models) > 1 else next(iter(models))
         self.weights = dict(zip(models, self._near.tolist(), strict=True))
         each = dict(zip([*models, self.method], [*held_out.centres.T, evidence.centre], strict=True))
@@ -83,14 +89,22 @@ class FeaturePredictor:
         """(low (n,), high (n,)): a measurement lies between them with this probability, inside the applicability domain."""
         evidence = self._asked(features)
         half = self._scale.half_width(evidence, confidence)
+        if self._range is not None:  # beyond, nothing is known
+            half[(evidence.centre < self._range[0]) | (evidence.centre > self._range[1])] = np.inf
         return self._value(evidence.centre - half), self._value(evidence.centre + half)
 
     def extrapolated(self, features: Features) -> NDArray[np.bool_]:
-        """(n,): True outside the applicability domain, or where the models disagree more than on held-out rows."""
-        disagree = self._asked(features).disagreement > self._agreed * (1 + 1e-9)
+        """(n,): True outside the applicability domain, or where the models disagree more than on measured and held-out rows."""
+        if len(features) == 0:
+            return np.zeros(0, dtype=np.bool_)
+        disagree = self._asked(features).disagreement > self._agreed
         return self._domain.extrapolated(features) | disagree
 
     def _asked(self, features: Features) -> Evidence:
+        if features.form != self._form:
+            raise PredictorError(f"this predictor was fitted to rows of {self._form}, and these have {features.form}")
+        if len(features) == 0:
+            return Evidence(np.zeros(0), np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros((0, self._alike.columns)))
         centres = np.stack([model.predict(features) for model in self._models], axis=1)
         return self._evidence(centres, self._domain.novelty(features), self._domain.shift(features))
 
@@ -140,17 +154,19 @@ def fit_features(
         method: name of one model; None averages all.
 
     Raises:
-        PredictorError: too few rows, or values at or below 0 with relative errors.
+        PredictorError: too few rows, folds that these rows cannot be dealt to, or values at or below 0 with relative errors.
     """
     value = np.asarray(value, dtype=np.float64)
-    if len(value) != len(features) or not np.isfinite(value).all():
+    if value.shape != (len(features),) or not np.isfinite(value).all():
         raise PredictorError(
-            f"expected {len(features)} finite values, found {np.isfinite(value).sum()} of {len(value)}"
+            f"expected {len(features)} finite values, found {np.isfinite(value).sum()} in an array of shape {value.shape}"
         )
     if len(value) < LEAST_ROWS:
         raise PredictorError(f"at least {LEAST_ROWS} rows are needed, found {len(value)}")
     if relative and (value <= 0).any():
         raise PredictorError("relative errors need values above 0", hint="relative=False judges by absolute errors")
+    if not 2 <= folds <= len(value):
+        raise PredictorError(f"rows are held out in 2 to {len(value)} folds, found {folds}")
     # More threads make such small matrices and tables slower.
     with threadpool_limits(1):
         models = models_of(features, value, relative, seed)

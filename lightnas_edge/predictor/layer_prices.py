@@ -55,6 +55,8 @@ class LayerPrices:
             return measured
         kind, kernel = variant
         kernels = sorted(each for other, each in self._price if other == kind)
+        if not self._price:  # no measured row has any layer
+            return np.zeros(len(amounts))
         if not kernels:
             of_any: Array = amounts @ np.mean(list(self._price.values()), axis=0)
             return of_any
@@ -76,4 +78,4 @@ def _priced(layers: Layers, groups: NDArray[np.int64], of: NDArray[np.int64], va
         members = np.flatnonzero(of == group)
         columns.append(layers.counts[:, members] @ layers.shapes.amounts[members])
     price = fit_prices(np.concatenate(columns, axis=1), value)
-    return float(price[0]), price[1:].reshape(len(groups), -1)
+    return float(price[0]), price[1:].reshape(len(groups), layers.shapes.amounts.shape[1])

@@ -17,7 +17,7 @@ from scipy import stats
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor._evidence import JITTER
-from lightnas_edge.predictor.base import Array
+from lightnas_edge.predictor.base import Array, require_probability
 from lightnas_edge.predictor.feature_models import Features, held_out_logarithm
 from lightnas_edge.predictor.kernels import matern, squared_distances
 
@@ -58,12 +58,18 @@ class Transfer:
         return np.exp(self.centre)
 
     def interval(self, confidence: float = 0.9) -> tuple[Array, Array]:
+        require_probability(confidence)
         half = float(stats.norm.ppf((1 + confidence) / 2)) * self.deviation
         return np.exp(self.centre - half), np.exp(self.centre + half)
 
 
 def first_rows(features: Features, known: Array, count: int) -> list[int]:
-    """Which rows to measure first on a new board: each reduces the variance of all others the most, before any is measured."""
+    """Which rows to measure first on a new board: each reduces the variance of all others the most, before any is measured.
+
+    Raises PredictorError where the known values are not numbers above 0, one for each row.
+    """
+    if np.shape(known) != (len(features),) or not (np.isfinite(known) & (known > 0)).all():
+        raise PredictorError(f"the first rows follow from {len(features)} known values above 0")
     columns = _Columns(features, known)
     everything = np.arange(len(known))
     scales = np.array([scale for scale, _ in _DIFFERENCE.values()])
@@ -94,6 +100,10 @@ def fit_transfer(features: Features, known: Array, rows: Sequence[int], value: A
     usable = np.isfinite(known).all() and np.isfinite(value).all() and (known > 0).all() and (value > 0).all()
     if len(places) == 0 or len(places) != len(value) or len(known) != len(features) or not usable:
         raise PredictorError("a transfer needs measured rows, and values above 0 on both boards")
+    if not ((places >= 0) & (places < len(known))).all():
+        raise PredictorError(
+            f"the measured rows are positions among {len(known)} rows, found {places.min()} to {places.max()}"
+        )
     some = np.linspace(0, len(places) - 1, min(len(places), _MOST_ROWS)).astype(np.int64)
     places, value = places[some], value[some]
     difference = np.log(value) - np.log(known[places])

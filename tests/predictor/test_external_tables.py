@@ -24,11 +24,53 @@ def test_a_block_is_read_from_its_key(tmp_path):
 
     pointwise = 24 * 144 * 112**2 + 144 * 32 * 56**2
     assert table.form == "once-for-all"
-    assert table.features.work[0, :2].tolist() == [pointwise, 49 * 144 * 56**2]
+    weights = 144 * (24 + 32 + 49)
+    moved = 24 * 112**2 + 144 * (112**2 + 3 * 56**2) + 32 * 56**2
+    assert table.features.work[0].tolist() == [pointwise, 49 * 144 * 56**2, moved, weights, 3, 0]
+    assert table.features.joined is not None
+    assert table.features.joined[0].tolist() == [pointwise, 49 * 144 * 56**2, moved + weights, 3, 0]
     assert table.values["TX2", "latency_ms"].tolist() == [5.1]
     assert np.isnan(table.values["AGX Xavier", "energy_mj"][0])
     assert table.known(("AGX Xavier", "latency_ms"), ("TX2", "latency_ms")).tolist() == [0]
     assert table.known(("AGX Xavier", "energy_mj")).tolist() == []
+
+
+def test_images_need_not_be_square_and_linear_layers_have_one_pixel(tmp_path):
+    keys = [BLOCK.replace("112_112", "112_57"), "LinearLayer-input:1536-in_ch:1536-out_ch:23"]
+
+    table = read_external_table(written(tmp_path, "key,latency_ms\n" + "".join(f"{key},1\n" for key in keys)))
+
+    assert table.features.work[:, 0].tolist() == [24 * 144 * 112 * 57 + 144 * 32 * 56 * 29, 1536 * 23]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("input:1_24_112_112", "input:8_24_112_112", "has the input '8_24_112_112', expected 1_24_ROWS_COLUMNS"),
+        ("input:1_24_112_112", "input:1_99_112_112", "has the input '1_99_112_112'"),
+        ("input:1_24_112_112", "input:112_112", "has the input '112_112'"),
+        ("use_se:0", "use_se:True", "holds 'True', expected a whole number"),
+        ("kernel:7", "kernel:7x7", "holds '7x7', expected a whole number"),
+        ("in_ch:24", "in_ch:24.7", "holds '24.7', expected a whole number"),
+        (
+            "MBConvLayer",
+            "MBInvertedConvLayer",
+            "is of the unknown kind 'MBInvertedConvLayer', expected one of MBConvLayer",
+        ),
+    ],
+)
+def test_a_key_that_is_not_understood_is_refused(tmp_path, old, new, message):
+    with pytest.raises(PredictorError) as caught:
+        read_external_table(written(tmp_path, f"key,latency_ms\n{BLOCK.replace(old, new)},1\n"))
+
+    assert message in str(caught.value)
+
+
+def test_a_cell_with_its_edges_in_another_order_is_refused(tmp_path):
+    cell = CELL.replace("|none~0|+", "|none~2|+", 1)
+
+    with pytest.raises(PredictorError, match="is no cell of NAS-Bench-201"):
+        read_external_table(written(tmp_path, f"arch_str,latency_ms\n{cell},1\n"))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +88,7 @@ def test_edges_that_never_reach_the_output_cost_nothing(tmp_path, cell, counted)
     table = read_external_table(written(tmp_path, f"arch_str,latency_ms_cifar10\n{cell},3.2\n"))
 
     assert table.form == "HW-NAS-Bench"
+    assert table.features.joined is None
     assert table.features.traits[0, :5].tolist() == counted  # skip, 1x1, 3x3, pool, none
     assert table.features.work[0, -1] == (sum(counted) == 0)
     assert table.values["cifar10", "latency_ms"].tolist() == [3.2]

@@ -260,22 +260,84 @@ def test_what_few_weights_cannot_tell_follows_from_all_that_is_moved():
     average = fit_features(features, value)
     separate = fit_features(Features(features.work, features.traits), value)
 
+    of_separate = separate.predict(Features(others.work, others.traits))
     assert mape(joined.predict(others), truth) < 0.1
-    assert mape(average.predict(others), truth) < 0.5 * mape(separate.predict(others), truth)
+    assert mape(average.predict(others), truth) < 0.5 * mape(of_separate, truth)
     assert set(average.weights) == {PRICED, POWER, GAUSSIAN, TREES, CORRECTED, SEPARATE}
 
 
-def test_rows_without_joined_work_are_refused_where_it_was_fitted():
+@pytest.mark.parametrize("method", [None, PRICED])
+def test_rows_of_another_form_are_refused(method):
     features, value = with_weights(30, (0, 1))
-    predictor = fit_features(features, value)
+    predictor = fit_features(features, value, method=method)
 
-    with pytest.raises(PredictorError, match="joined"):
-        predictor.predict(Features(features.work, features.traits))
+    for other in (
+        Features(features.work, features.traits),
+        Features(features.work, features.traits[:, :1], joined=features.joined),
+        Features(features.work[:, :2], features.traits, joined=features.joined),
+    ):
+        with pytest.raises(
+            PredictorError, match="fitted to rows of 3 kinds of work, 3 traits, 2 kinds of joined work, and"
+        ):
+            predictor.predict(other)
 
 
-def test_joined_work_is_checked_as_work_is():
-    with pytest.raises(PredictorError, match="negative"):
-        Features(np.ones((3, 2)), np.ones((3, 1)), joined=-np.ones((3, 1)))
+def test_no_rows_have_no_predictions():
+    features, value = with_weights(30, (0, 1))
+    predictor, none = fit_features(features, value), features.take(np.zeros(0, dtype=np.int64))
+
+    assert predictor.predict(none).shape == predictor.extrapolated(none).shape == (0,)
+    assert [end.shape for end in predictor.interval(none)] == [(0,), (0,)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"joined": -np.ones((3, 1))}, "an amount of joined work is negative"),
+        ({"joined": np.ones((2, 1))}, r"the joined work has the shape \(2, 1\), and there are 3 rows"),
+        ({"work": np.full((3, 2), np.nan)}, "an amount of work is negative or not a finite number"),
+        ({"traits": np.ones((3, 0))}, "at least one trait"),
+        ({"traits": np.full((3, 1), 1e39)}, "logarithms"),
+    ],
+)
+def test_features_that_are_none_are_refused(arguments, message):
+    with pytest.raises(PredictorError, match=message):
+        Features(**{"work": np.ones((3, 2)), "traits": np.ones((3, 1)), **arguments})
+
+
+def test_what_cannot_be_fitted_is_refused():
+    features, value = roofline(30)
+
+    with pytest.raises(PredictorError, match=r"shape \(30, 1\)"):
+        fit_features(features, value[:, None])
+    with pytest.raises(PredictorError, match="2 to 30 folds, found 1"):
+        fit_features(features, value, folds=1)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, 95, float("nan")])
+def test_a_confidence_is_a_probability(confidence):
+    features, value = roofline(30)
+
+    with pytest.raises(PredictorError, match="between 0 and 1"):
+        fit_features(features, value, method=PRICED).interval(features, confidence)
+
+
+def test_equal_values_are_no_disagreement():
+    features, value = roofline(40)
+
+    predictor = fit_features(features, np.full_like(value, 0.02))
+
+    assert not predictor.extrapolated(features).any()
+
+
+def test_beyond_all_numbers_nothing_is_known():
+    size = np.linspace(0, 4, 40)[:, None]
+    features, far = Features(np.exp(size), size), Features(np.exp(5 * size + 20), 5 * size + 20)
+    predictor = fit_features(features, np.exp(2 * size[:, 0]), method=POWER)
+
+    low, high = predictor.interval(far.take(np.array([39])))
+
+    assert high / low > 1e12
 
 
 def test_far_outside_errors_grow_with_the_disagreement_of_the_models():

@@ -180,7 +180,8 @@ def test_features_with_layers_are_predicted_better():
 
     assert {LAYER_PRICES, LAYERS, CORRECTED} <= set(predictor.weights)
     assert LAYERS not in without.weights and PRICED in without.weights
-    assert mape(predictor.predict(asked), truth) < 0.7 * mape(without.predict(asked), truth)
+    of_sums = without.predict(Features(asked.work, asked.traits))
+    assert mape(predictor.predict(asked), truth) < 0.7 * mape(of_sums, truth)
     low, high = predictor.interval(asked, 0.9)
     assert np.mean((low <= truth) & (truth <= high)) > 0.85
 
@@ -191,7 +192,10 @@ def test_layers_of_other_rows_are_refused():
     with pytest.raises(PredictorError, match="the layers are of 30 rows, not of 20"):
         Features(features.work[:20], features.traits[:20], features.layers)
     predictor = fit_features(features, times_ms(networks(30)), method=LAYER_PRICES)
-    with pytest.raises(PredictorError, match="fitted to rows with layers"):
+    with pytest.raises(
+        PredictorError,
+        match="fitted to rows of 3 kinds of work, 3 traits, layers, and these have 3 kinds of work, 3 traits",
+    ):
         predictor.predict(Features(features.work, features.traits))
 
 
@@ -220,3 +224,13 @@ def test_intervals_hold_for_a_kernel_that_was_not_measured():
         assert np.mean((low <= truth) & (truth <= high)) > 0.85
         ratio[name] = np.median(np.log(high / low))
     assert ratio["new"] > 4 * ratio["alike"]
+
+
+def test_rows_without_any_layer_are_no_obstacle():
+    rows = [[Layer("conv", 8 * (number + 1), 16, 3, 14, 14)] for number in range(15)] + [[] for _ in range(15)]
+    size = np.array([[float(len(row) and row[0].in_channels)] for row in rows])
+    value = 1.0 + size[:, 0]
+
+    predictor = fit_features(Features(size, np.log1p(size), Layers.of(rows)), value)
+
+    assert np.isfinite(predictor.predict(Features(size, np.log1p(size), Layers.of(rows)))).all()

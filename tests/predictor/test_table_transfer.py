@@ -72,3 +72,20 @@ def test_values_without_a_logarithm_are_refused(value):
 
     with pytest.raises(PredictorError, match="values above 0 on both boards"):
         fit_transfer(features, np.ones(3), [0][: len(value)], value)
+
+
+def test_rows_that_the_known_board_lacks_are_refused():
+    features = Features(np.ones((3, 1)), np.ones((3, 1)))
+
+    with pytest.raises(PredictorError, match="positions among 3 rows, found 7 to 7"):
+        fit_transfer(features, np.ones(3), [7], [1.0])
+    with pytest.raises(PredictorError, match="3 known values above 0"):
+        first_rows(features, np.array([1.0, np.nan, 2.0]), 2)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95])
+def test_a_confidence_of_a_transfer_is_a_probability(confidence):
+    features, here = roofline(30)
+
+    with pytest.raises(PredictorError, match="between 0 and 1"):
+        fit_transfer(features, here, [0], [1.0]).interval(confidence)
