@@ -1,7 +1,7 @@
 """Feature tables: NAS-Bench-201 cells on a TX2, networks on a Nano, once-for-all blocks on an AGX Xavier and a TX2.
 
 A region is a part of the held-out rows: a size, a width or a kernel that the fitted rows lack. Each has its coverage, that of its rows
-that are not extrapolated, and its width: the mean half-width of the intervals, relative to what would contain 90 % exactly.
+that are not extrapolated, and its width: how many times as wide its intervals are as those that would contain 90 % exactly.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _HeldOut:
         return (self.low <= self.value) & (self.value <= self.high)
 
     def width(self) -> float:
-        """Mean half-width, relative to what contains 90 % of these rows exactly."""
+        """One over the factor by which the half-widths must be multiplied to contain 90 % of these rows exactly."""
         value, low, high = (np.log(each) if self.relative else each for each in (self.value, self.low, self.high))
         half = np.maximum(high - low, 1e-9) / 2
         return float(1 / np.quantile(np.abs(value - (low + high) / 2) / half, 0.9))
@@ -254,8 +254,8 @@ def blocks(drawing: Drawing) -> Section:
         rows.append(reported(f"{what}, five-fold, no other board, MAPE", _mape(found.predicted, value), "{:.1%}"))
         rows += [_compared(f"{what}, five-fold", found), _region(f"{what}, five-fold", found)]
         for name, held in (("input of 14", side[known] == 14), ("input of 28", side[known] == 28),
-                           ("input up to 14", side[known] <= 14)):  # fmt: skip
-            if min(held.sum(), (~held).sum()) < 2 * LEAST_ROWS - 2:
+                           ("input up to 14", side[known] <= 14), ("input from 112", side[known] >= 112)):  # fmt: skip
+            if min(held.sum(), (~held).sum()) < LEAST_ROWS:
                 continue
             apart = _split(features, value, *_without(held), SEEDS[0])
             rows.append(reported(f"{what}, {name}, none measured, MAPE", _mape(apart.predicted, apart.value), "{:.1%}"))

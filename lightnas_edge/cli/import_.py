@@ -122,7 +122,7 @@ def _table(arguments: argparse.Namespace) -> int:
         print_json({"kind": "import", "form": table.form, "rows": len(table.keys), "columns": found})
         return 0
     print_result(f"{table.form}: {len(table.keys)} rows")
-    columns = ["board or condition", "metric", "rows", "lowest", "median", "highest", "best model", "held-out MAPE"]
+    columns = ["board or condition", "metric", "rows", "lowest", "median", "highest", "model", "held-out MAPE"]
     print_table(columns, [
         [
             str(row["board"]), str(row["metric"]), str(row["rows"]),

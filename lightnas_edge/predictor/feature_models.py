@@ -105,9 +105,7 @@ class Features:
         return Features(self.work[rows], self.traits[rows], layers, joined)
 
     def of_joined_work(self) -> Features:
-        """Raises PredictorError where it is not known."""
-        if self.joined is None:
-            raise PredictorError("this predictor was fitted to rows with joined work, and these have none")
+        assert self.joined is not None, "the form of the rows was checked before"
         return Features(self.joined, self.traits)
 
 
@@ -179,8 +177,7 @@ def held_out_logarithm(features: Features, value: Array, folds: int = 5) -> Arra
 
 
 def _layers(features: Features) -> Layers:
-    if features.layers is None:
-        raise PredictorError("this predictor was fitted to rows with layers, and these have none")
+    assert features.layers is not None, "the form of the rows was checked before"
     return features.layers
 
 
