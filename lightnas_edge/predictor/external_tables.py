@@ -117,9 +117,14 @@ def read_external_table(path: str | Path) -> ExternalTable:
         )
     work, traits = (np.array(part) for part in zip(*features.values(), strict=True))
     title = "once-for-all" if form == "key" else "HW-NAS-Bench"
-    joined = np.column_stack([work[:, :_MOVED], work[:, _MOVED] + work[:, _WEIGHTS], work[:, _WEIGHTS + 1 :]])
-    described = Features(work, traits, joined=joined if form == "key" else None)
+    described = Features(work, traits, joined=_joined(work) if form == "key" else None)
     return ExternalTable(title, tuple(features), described, values)
+
+
+def _joined(work: Array) -> Array:
+    """Of blocks, with one amount for weights and all else that is moved."""
+    moved = work[:, _MOVED] + work[:, _WEIGHTS]
+    return np.column_stack([work[:, :_MOVED], moved, work[:, _WEIGHTS + 1 :]])
 
 
 _Described = dict[str, tuple[list[float], list[float]]]  # name of a block or a cell -> (work, traits)
@@ -266,9 +271,8 @@ def _cell(name: str) -> tuple[list[float], list[float]]:
     """
     found = _CELL.findall(name)
     operators = [operator for operator, _ in found]
-    if [int(source) for _, source in found] != [source for _, source in _EDGES] or not set(operators) <= set(
-        _OPERATORS
-    ):
+    in_order = [int(source) for _, source in found] == [source for _, source in _EDGES]
+    if not in_order or not set(operators) <= set(_OPERATORS):
         raise ValueError("is no cell of NAS-Bench-201")
     passing = [edge for edge, operator in zip(_EDGES, operators, strict=True) if operator != "none"]
     reaching = {3}

@@ -71,10 +71,9 @@ class FeaturePredictor:
         self._new = Novelty(held_out.novelty, grouped)
         evidence = self._evidence(held_out.centres, held_out.novelty, held_out.shift, held_out.group)
         self._scale = ErrorScale(evidence, np.abs(target - evidence.centre), grouped, self._alike)
-        measured = self._asked(
-            features
-        ).disagreement  # trees fit the noise of these rows, and so they may disagree more than on others
-        self._agreed = max(robust_limit(evidence.disagreement[~grouped]), robust_limit(measured))
+        # Trees fit the noise of the measured rows, and so the models may disagree more there than on others.
+        known = self._asked(features).disagreement
+        self._agreed = max(robust_limit(evidence.disagreement[~grouped]), robust_limit(known))
         self._agreed += _ROUNDING * (1.0 if relative else float(np.abs(value).max()))
         self.method = AVERAGE if len(models) > 1 else next(iter(models))
         self.weights = dict(zip(models, self._near.tolist(), strict=True))
