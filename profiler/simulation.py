@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import weakref
 from typing import Callable, Dict, List, NamedTuple, Optional
 
 from profiler import clocks, power
@@ -181,6 +182,7 @@ class _File:
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR)
+        weakref.finalize(self, os.close, self._fd)
         self._text = b""
 
     def write(self, value: object) -> None:

@@ -5,6 +5,7 @@ import glob
 import os
 import re
 import time
+import weakref
 from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from profiler import clocks
@@ -106,6 +107,7 @@ class _SystemFile:
     def __init__(self, path: str) -> None:
         try:
             self._file: Optional[int] = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
         except OSError:
             self._file = None
 

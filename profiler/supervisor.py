@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from profiler.messages import (
     name_of,
     request_to_json,
 )
+from profiler.system import readable
 
 Reply = TypeVar("Reply")
 START_LIMIT_S = 180.0  # importing a runtime from a board's slow card takes a while
@@ -231,7 +231,7 @@ class Supervisor:
         while b"\n" not in self._pending:
             left_s = max(0.0, deadline_s - time.monotonic())
             wait_s = left_s if alive is None else min(left_s, ALIVE_INTERVAL_S)
-            ready, _, _ = select.select([process.stdout.fileno(), self._stop.fd], [], [], wait_s)
+            ready = readable([process.stdout.fileno(), self._stop.fd], wait_s)
             if self._stop.requested:
                 self.close()
                 self._stop.check()

@@ -1,5 +1,6 @@
 """Where the machine's files and tools are. The root is a parameter, so a folder of text files can be a board."""
 
+import math
 import os
 import platform
 import select
@@ -13,6 +14,7 @@ TOOL_LIMIT_S = 10.0
 POLL_S = 0.05
 LONGEST_OUTPUT = 1 << 20  # of a tool; the rest is dropped
 _KILL_LIMIT_S = 2.0  # a process that waits for hardware does not end before the hardware answers
+_LONGEST_POLL_MS = 2**31 - 1  # what poll() takes: 24 days
 VIRTUAL_FILE = "virtual.json"  # in the root of a virtual board: what it is made of
 _TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")  # not all of them are on the path of every user
 
@@ -113,12 +115,23 @@ class System(NamedTuple):
             os.close(ours)
 
 
+def readable(files: Sequence[int], limit_s: float) -> bool:
+    """Whether one of these file descriptors has something to read, or has been closed, within this time.
+
+    Unlike `select.select` it takes descriptors above 1023, as a process with many open files has them.
+    """
+    poll = select.poll()
+    for each in files:
+        poll.register(each, select.POLLIN)
+    return bool(poll.poll(min(math.ceil(limit_s * 1000), _LONGEST_POLL_MS)))
+
+
 def _output(process: "subprocess.Popen[bytes]", pipe: int, deadline_s: float) -> bytes:
     """What a process prints until it ends, or until the deadline."""
     output = b""
     while time.monotonic() < deadline_s:
         ended = process.poll() is not None  # looked at first: what it printed last is read below
-        if select.select([pipe], [], [], 0 if ended else POLL_S)[0]:
+        if readable([pipe], 0.0 if ended else POLL_S):
             block = os.read(pipe, 65536)
             output += block[: max(0, LONGEST_OUTPUT - len(output))]
             if not block:

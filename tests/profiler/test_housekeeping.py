@@ -55,9 +55,11 @@ def test_the_latest_agents_stay(home):
 
 def test_an_agent_from_which_a_process_runs_stays_however_old_it_is(home):
     found = agents(home, ARCHIVES + 2)
-    with subprocess.Popen([sys.executable, "-c", "input()", str(found[-1])], stdin=subprocess.PIPE) as guard:
+    command = [sys.executable, "-c", "print(flush=True); input()", str(found[-1])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guard:
+        guard.stdout.readline()  # a process that is starting has no command line yet
         tidy(str(home), JOB, lines.append)
-        guard.stdin.close()
+        guard.stdin.write(b"\n")
 
     assert present(found) == [True] * ARCHIVES + [False, True]
 
