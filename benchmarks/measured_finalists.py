@@ -1,14 +1,16 @@
-"""What `search --confirm` hands over where every network has been measured: its measurements are looked up."""
+"""What `search --confirm` hands over where every measurement can be had at once: looked up, or made by a known board."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-from benchmarks.searches import CONFIDENCE, Found, Network, Truth
+from benchmarks.searches import CONFIDENCE, Found, Truth
+from lightnas_edge.predictor import AdditivePredictor, Observations
 from lightnas_edge.predictor.recalibration import recalibrated
 from lightnas_edge.search import Budget, Constraint, SearchConfig
 from lightnas_edge.search.candidates import Known, promising, shortlist
@@ -18,12 +20,29 @@ from lightnas_edge.space import Architecture, Space, operator_cost
 MEASURED = 8  # finalists of a budget, at most
 
 
+@dataclass(frozen=True)
+class Confirmed:
+    """What `search --confirm` ends with: the network handed over, and the predictor that has learned from the finalists."""
+
+    chosen: Architecture
+    predictor: AdditivePredictor
+    known: Known
+
+
 def with_measured_finalists(truth: Truth, posterior: OperatorPosterior) -> Found:
     """The network of every budget, as `search --confirm 8 --confidence 0.95` chooses by these operator scores.
 
     Budgets do not learn from each other here, and candidates are not compared on held-out images.
     """
-    return {number: _of_budget(truth, posterior, float(target_ms)) for number, target_ms in enumerate(truth.budgets_ms)}
+
+    def observe(architectures: Sequence[Architecture]) -> Observations:
+        return truth.observations.take(truth.rows_of(architectures))
+
+    found = {}
+    for number, target_ms in enumerate(truth.budgets_ms):
+        chosen = confirmed(truth.predictor, observe, posterior, float(target_ms), CONFIDENCE).chosen
+        found[number] = tuple(int(index) for index in chosen.indices(truth.space))
+    return found
 
 
 def arithmetic_alone(space: Space) -> OperatorPosterior:
@@ -33,35 +52,55 @@ def arithmetic_alone(space: Space) -> OperatorPosterior:
     return OperatorPosterior(mean, np.zeros((mean.size, 1)))
 
 
-def _of_budget(truth: Truth, posterior: OperatorPosterior, target_ms: float) -> Network:
-    space, config = truth.space, SearchConfig(confidence=CONFIDENCE)
-    budget, known = Budget("budget", (Constraint(truth.predictor, target_ms),)), Known()
+def confirmed(
+    before: AdditivePredictor,
+    observe: Callable[[Sequence[Architecture]], Observations],
+    posterior: OperatorPosterior,
+    target_ms: float,
+    confidence: float | None = None,
+    allowed: int = MEASURED,
+) -> Confirmed:
+    """One budget of `search --confirm`.
+
+    Args:
+        observe: measures networks; of one that was measured before, the same value.
+        allowed: finalists, at most.
+    """
+    space, config = before.space, SearchConfig(confidence=confidence)
+    predictor, known = before, Known()
     measured: list[Architecture] = []
 
     def score(architecture: Architecture) -> float:
         return posterior.score(architecture.indices(space))
 
     while True:
-        cautious = max((each.architecture for each in shortlist(space, posterior, budget, config, 1, known)), key=score)
-        left = MEASURED - len(measured)
-        reserved = 0 if cautious in measured else 1
-        finalists = promising(space, posterior, budget, config, math.ceil((left - reserved) / 2), known) if left else []
+        budget = Budget("budget", (Constraint(predictor, target_ms),))
+        candidates = [each.architecture for each in shortlist(space, posterior, budget, config, 1, known)]
+        cautious = max(candidates, key=score)
+        left = allowed - len(measured)
+        reserved = 0 if confidence is None or cautious in measured else 1
+        count = math.ceil((left - reserved) / 2)
+        if confidence is None and cautious in measured:
+            break
+        finalists = promising(space, posterior, budget, config, count, known) if left else []
+        if confidence is None:
+            finalists = list(dict.fromkeys([cautious, *finalists]))[:count]
         new = [each for each in finalists or [cautious] if each not in measured]
         if not left or not new:
             break
         measured += new
-        known = _known(truth, measured, target_ms)
-        rows = truth.rows_of(measured)
-        predictor = recalibrated(truth.predictor, truth.observations.take(rows))
-        budget = replace(budget, constraints=(Constraint(predictor, target_ms),))
-    chosen = cautious if cautious in measured or not known.kept else max(known.kept, key=score)
-    return tuple(int(index) for index in chosen.indices(space))
+        observed = observe(measured)
+        known = _known(measured, observed, target_ms, confidence)
+        predictor = recalibrated(before, observed)
+    handed_over = cautious if cautious in measured or not known.kept else max(known.kept, key=score)
+    return Confirmed(handed_over, predictor, known)
 
 
-def _known(truth: Truth, measured: list[Architecture], target_ms: float) -> Known:
+def _known(
+    measured: Sequence[Architecture], observed: Observations, target_ms: float, confidence: float | None
+) -> Known:
     """Judged as `confirm.py` does: what is not shown to keep the budget is not chosen."""
-    rows = truth.rows_of(measured)
-    observed = truth.observations
-    upper_ms = observed.value[rows] + NormalDist().inv_cdf(CONFIDENCE) * observed.standard_error[rows]
+    quantile = 0.0 if confidence is None else NormalDist().inv_cdf(confidence)
+    upper_ms = observed.value + quantile * observed.standard_error
     kept = [each for each, upper in zip(measured, upper_ms, strict=True) if upper <= target_ms]
     return Known(tuple(kept), tuple(each for each in measured if each not in kept))

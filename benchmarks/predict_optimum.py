@@ -5,9 +5,10 @@
     python -m benchmarks.predict_optimum --measure tiny         this machine, measured now
 
 A draw measures networks by each plan, fits a predictor, chooses one network for each of several limits, and measures it. Plans, with the same
-number of networks: all of them random, or some of them as `sample --frontier` chooses them. A search's score is not known when networks are
-measured, so networks are chosen by several: the multiplications, these with a random factor for each operator, the sum over
-layers of their logarithm, and random numbers.
+number of networks: all of them random, or some of them as `sample --frontier` chooses them. On the published predictor one more: all random,
+and then, for each limit, up to eight finalists of the search itself (`search --confirm 8`); the predictor that has learned from them is the
+one whose bound is held against another measurement of the network handed over. A search's score is not known before, so networks are
+chosen by several: the multiplications, these with a random factor for each operator, the sum over layers of their logarithm, and random numbers.
 
 What an interval needs is known after all draws: the half-width that 90 % of the errors lie within. A perfectly calibrated interval of one
 width for all has a ratio of 1.
@@ -26,6 +27,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,7 @@ from benchmarks import recorded
 from benchmarks.figures import Drawing
 from benchmarks.macro import latency_observations
 from benchmarks.macro_latency import TABLE, distinct_networks, latencies, measure
+from benchmarks.measured_finalists import MEASURED, Confirmed, confirmed
 from benchmarks.notes import note
 from benchmarks.verdicts import Row, Section, at_least, reported
 from lightnas_edge.cli._console import print_table
@@ -51,9 +54,10 @@ from lightnas_edge.predictor.frontier import FRONTIER_SHARE, frontier_networks
 from lightnas_edge.search.constraints import Constraint
 from lightnas_edge.search.evidence import PathLosses
 from lightnas_edge.search.local_search import select_by_steps
+from lightnas_edge.search.posterior import OperatorPosterior
 from lightnas_edge.search.problem import Problem
 from lightnas_edge.search.selection import select
-from lightnas_edge.space import Space, load_space
+from lightnas_edge.space import Architecture, Space, load_space
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -62,6 +66,7 @@ DRAWS, NETWORKS, NOISE_MS = 50, 100, 0.03
 HOLDS, WIDTH = 93.0, 1.3  # wanted: of the 95 % bounds, in %; half-width over what is needed
 RANDOM = 200  # networks of each draw that are not chosen, to compare with
 ROUNDS = 4
+CONFIRMED = f"all random, then {MEASURED} finalists"
 LIMITS = (0.1, 0.3, 0.5, 0.7, 0.9)  # quantiles of the predictions of the measured networks
 MACRO_NETWORKS = 60
 LOCAL = {
@@ -119,13 +124,14 @@ class _Plan:
 
     share: float  # of the networks, as `sample --frontier` chooses them
     rounds: int = 1  # in which these are chosen, each by the predictor of all earlier ones
+    finalists: int = 0  # of each limit, measured before one is handed over
     random: _Errors = field(default_factory=_Errors)
     chosen: dict[str, _Errors] = field(default_factory=lambda: defaultdict(_Errors))
     kept: list[bool] = field(default_factory=list)
 
     def rows(self, name: str, percent_of: float | None = None) -> list[Row]:
         return [
-            self.random.row(f"{name}: random networks", False, percent_of),
+            *([] if self.finalists else [self.random.row(f"{name}: random networks", False, percent_of)]),
             *(errors.row(f"{name}: chosen by {by}", True, percent_of) for by, errors in self.chosen.items()),
             _kept(self.kept, f"{name}: "),
         ]
@@ -134,7 +140,12 @@ class _Plan:
 def plans() -> dict[str, _Plan]:
     share = FRONTIER_SHARE
     mixed = f"{100 * (1 - share):.0f} % random, {100 * share:.0f} % frontier"
-    return {"all random": _Plan(0.0), mixed: _Plan(share), f"{mixed} in {ROUNDS} rounds": _Plan(share, ROUNDS)}
+    return {
+        "all random": _Plan(0.0),
+        mixed: _Plan(share),
+        f"{mixed} in {ROUNDS} rounds": _Plan(share, ROUNDS),
+        CONFIRMED: _Plan(0.0, finalists=MEASURED),
+    }
 
 
 def board(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
@@ -153,6 +164,7 @@ def board(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
         for draw, plan in itertools.product(range(draws), found.values()):
             generator = np.random.default_rng([7, draw])
             random = _random(space, NETWORKS, generator)
+            measure = partial(measured, generator=generator)
             everything = Observations(
                 space, random, measured(random, generator), np.full(NETWORKS, NOISE_MS), published.fingerprint, batch=8
             )  # fmt: skip
@@ -167,11 +179,21 @@ def board(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
                 predictor = fit_additive(space, None, seen)
             limits = np.quantile(predictor.predict_indices(random), LIMITS)
             for name, score in scores(space, np.random.default_rng([10, draw])).items():
+                if plan.finalists:
+                    for ended in _each_confirmed(predictor, limits, score, measure):
+                        chosen = ended.chosen.indices(space)[None]
+                        plan.chosen[name].add(ended.predictor, chosen, measured(chosen, generator))
+                    continue
                 optima = best_within_limits(predictor, limits, score)
                 plan.chosen[name].add(predictor, optima, measured(optima, generator))
-            others = _random(space, RANDOM, generator)
-            plan.random.add(predictor, others, measured(others, generator))
-            within, within_ms = _confident(predictor, limits[::2], CountedPredictor(space, "macs_m").cost)
+            macs = CountedPredictor(space, "macs_m").cost
+            if plan.finalists:
+                handed_over = _each_confirmed(predictor, limits[::2], macs, measure, 0.95)
+                within, within_ms = np.stack([each.chosen.indices(space) for each in handed_over]), limits[::2]
+            else:
+                others = _random(space, RANDOM, generator)
+                plan.random.add(predictor, others, measured(others, generator))
+                within, within_ms = _confident(predictor, limits[::2], macs)
             plan.kept += (measured(within, generator) <= within_ms).tolist()
     return Section(title, tuple(row for name, plan in found.items() for row in plan.rows(name)))
 
@@ -186,6 +208,7 @@ def macro(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
     layers = np.arange(len(space.layers))
     macs = CountedPredictor(space, "macs_m").predict_indices(every.indices)
     found = plans()
+    del found[CONFIRMED]  # a network has one measurement there, which cannot confirm it and be predicted
     with threadpool_limits(1):
         for draw, plan in itertools.product(range(draws), found.values()):
             dealt = np.random.default_rng([8, draw]).permutation(len(every))
@@ -279,6 +302,33 @@ def best_within_limits(predictor: AdditivePredictor, limits: Array, score: Array
     return np.stack([
         select(space, score, [Constraint(predictor, limit)]).architecture.indices(space) for limit in limits.tolist()
     ])  # fmt: skip
+
+
+def _each_confirmed(
+    predictor: AdditivePredictor,
+    limits: Array,
+    score: Array,
+    measure: Callable[[Indices], Array],
+    confidence: float | None = None,
+) -> list[Confirmed]:
+    """For each limit, what a search ends with that measures finalists; limits do not learn from each other."""
+    posterior = OperatorPosterior(score, np.zeros((score.size, 1)))
+
+    def ended(limit: float) -> Confirmed:
+        found: dict[Architecture, float] = {}
+
+        def observe(architectures: Sequence[Architecture]) -> Observations:
+            indices = np.stack([each.indices(predictor.space) for each in architectures])
+            new = [row for row, each in enumerate(architectures) if each not in found]
+            found.update(zip([architectures[row] for row in new], measure(indices[new]).tolist(), strict=True))
+            value = np.array([found[each] for each in architectures])
+            return Observations(
+                predictor.space, indices, value, np.full(len(value), NOISE_MS), predictor.fingerprint, batch=8
+            )
+
+        return confirmed(predictor, observe, posterior, limit, confidence)
+
+    return [ended(limit) for limit in limits.tolist()]
 
 
 def _confident(
