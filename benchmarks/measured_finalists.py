@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -90,17 +89,22 @@ def confirmed(
             break
         measured += new
         observed = observe(measured)
-        known = _known(measured, observed, target_ms, confidence)
         predictor = recalibrated(before, observed)
+        known = _known(predictor, measured, observed, target_ms, confidence)
     handed_over = cautious if cautious in measured or not known.kept else max(known.kept, key=score)
     return Confirmed(handed_over, predictor, known)
 
 
 def _known(
-    measured: Sequence[Architecture], observed: Observations, target_ms: float, confidence: float | None
+    predictor: AdditivePredictor,
+    measured: Sequence[Architecture],
+    observed: Observations,
+    target_ms: float,
+    confidence: float | None,
 ) -> Known:
     """Judged as `confirm.py` does: what is not shown to keep the budget is not chosen."""
-    quantile = 0.0 if confidence is None else NormalDist().inv_cdf(confidence)
-    upper_ms = observed.value + quantile * observed.standard_error
-    kept = [each for each, upper in zip(measured, upper_ms, strict=True) if upper <= target_ms]
+    mean, std = predictor.of_measured(observed.one_hot, observed.value, observed.standard_error)
+    upper_ms = mean if confidence is None else mean + predictor.quantile(confidence) * std
+    keeps = np.maximum(upper_ms, observed.value) <= target_ms
+    kept = [each for each, does in zip(measured, keeps, strict=True) if does]
     return Known(tuple(kept), tuple(each for each in measured if each not in kept))

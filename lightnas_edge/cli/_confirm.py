@@ -11,7 +11,7 @@ from lightnas_edge.cli._console import UsageError, info, ms, print_result, print
 from lightnas_edge.cli._options import count
 
 if TYPE_CHECKING:
-    from lightnas_edge.records.run import ConfirmationRecord
+    from lightnas_edge.records.run import ConfirmationRecord, MeasuredMetric
     from lightnas_edge.search import Budget, SearchResult
     from lightnas_edge.search.confirm import Confirming
 
@@ -95,18 +95,24 @@ def print_confirmations(results: Sequence[SearchResult]) -> None:
             rows += [
                 [
                     f"{result.budget.name}, {number}", metric, f"{values.target:g}", ms(values.before),
-                    f"{ms(values.measured)} ± {ms(values.standard_error)}", ms(values.after), ", ".join(remarks),
+                    f"{ms(values.measured)} ± {ms(values.standard_error)}", _estimate(values), ", ".join(remarks),
                 ]
                 for metric, values in network.metrics.items()
             ]  # fmt: skip
     if rows:
         measured = "SIMULATED" if any(result.simulated for result in results) else "measured"
-        print_table(["finalist of", "metric", "budget", "predicted before", measured, "predicted after", ""], rows)
+        print_table(["finalist of", "metric", "budget", "predicted before", measured, "estimate", ""], rows)
     for result in results:
         if result.confirmation is not None:
             print_result(f"{result.budget.name}: {outcome(result.confirmation)}")
     for note in dict.fromkeys(note for result in results if result.confirmation for note in result.confirmation.notes):
         info(note)
+
+
+def _estimate(values: MeasuredMetric) -> str:
+    if values.estimate is None or values.estimate_std is None:
+        return "not available"
+    return f"{ms(values.estimate)} ± {ms(values.estimate_std)}"
 
 
 def warn_unconfirmed(results: Sequence[SearchResult]) -> None:

@@ -197,6 +197,25 @@ class AdditivePredictor(Predictor):
             distant=distant, applicability=applicability, terms=self.terms,
         )  # fmt: skip
 
+    def of_measured(self, one_hot: NDArray[Any], value: Array, standard_error: Array) -> tuple[Array, Array]:
+        """Measured networks themselves, by their own measurements and by what all measurements say of their costs.
+
+        The costs have learned from these networks already (`updated`). Of what is left between a network's measurement and the sum of its
+        costs, the part that the discrepancy explains is the network's own; the rest is the error of its measurement. So of many
+        measured networks, the fastest one is not taken for as fast as it was measured.
+
+        Args:
+            one_hot: (n, L, K). value: (n,) measured, in the reference session. standard_error: (n,) of each.
+
+        Returns:
+            (n,) expected values and (n,) their standard deviations.
+        """
+        own = np.hypot(self.discrepancy, self._distant_std(self._flat(one_hot))) ** 2
+        share = own / np.maximum(own + standard_error**2, 1e-300)
+        predicted = self.predict(one_hot)
+        variance = ((1 - share) * self._model_std(one_hot)) ** 2 + share * standard_error**2
+        return predicted + share * (value - predicted), np.sqrt(variance)
+
     def scaled(self, factor: float, calibration: Calibration) -> AdditivePredictor:
         """The same predictions, with every deviation multiplied by a factor."""
         return AdditivePredictor(

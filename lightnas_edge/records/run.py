@@ -210,10 +210,13 @@ class MeasuredMetric(Record):
     measured: float
     standard_error: NonNegativeFloat  # that of the correction of the session's drift included
     after: float  # predicted with everything that was measured
+    # Of the network itself, by its own measurement and what all of them say of its costs; None: by a version that did not estimate it.
+    estimate: float | None = None
+    estimate_std: NonNegativeFloat | None = None
 
 
 class MeasuredNetwork(Record):
-    """A network that was measured before one was handed over. `keeps`: every limit, by its measurement."""
+    """A network that was measured before one was handed over. `keeps`: every limit, by its measurement and its estimate."""
 
     operators: Operators
     round: Positive

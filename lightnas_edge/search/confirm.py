@@ -10,7 +10,8 @@ be handed over is a cautious choice: its upper bound keeps the budget. Better ne
 measured first, since the measurement decides about them; the last measurement of the allowance is kept for the cautious one.
 
 A measured network is judged by its measurement: one that breaks a limit is not chosen again, and one that keeps all of them stays a
-candidate whatever the predictor says.
+candidate. Of several finalists those whose measurements came out low are the ones that seem to keep a limit; so an estimate that also counts what
+the others say of the network (`AdditivePredictor.of_measured`) must keep it too, and with a confidence its upper bound.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 
@@ -287,15 +287,23 @@ class _Board:
         return Known(kept, broken + tuple(map(self._architecture, sorted(self.failed))))
 
     def _keeps(self, names: Names, budget: Budget, confidence: float | None) -> bool:
-        quantile = 0.0 if confidence is None else NormalDist().inv_cdf(confidence)
         for constraint in budget.constraints:
             if constraint.metric in self.before:
-                value, error = self.measured[names].values[constraint.metric]
-                if value + quantile * error > constraint.target:
+                value, _ = self.measured[names].values[constraint.metric]
+                estimate, std = self._estimate(names, constraint.metric)
+                quantile = 0.0 if confidence is None else self.after[constraint.metric].quantile(confidence)
+                if max(value, estimate + quantile * std) > constraint.target:
                     return False
             elif constraint.predictor.predict_one(self._architecture(names)) > constraint.target:
                 return False
         return True
+
+    def _estimate(self, names: Names, metric: str) -> tuple[float, float]:
+        """Of a measured network itself, and its standard deviation: see `AdditivePredictor.of_measured`."""
+        one_hot = self._architecture(names).one_hot(self.space)[None]
+        value, error = self.measured[names].values[metric]
+        estimate, std = self.after[metric].of_measured(one_hot, np.array([value]), np.array([error]))
+        return float(estimate[0]), float(std[0])
 
     def plan(self, result: SearchResult, choice: Choice) -> bool:
         """Plan a further round for a budget. False where nothing is worth measuring or its allowance is used."""
@@ -385,9 +393,10 @@ class _Board:
         found = {}
         for metric, (value, error) in self.measured[network.operators].values.items():
             before = network.predicted[metric]
+            estimate, std = self._estimate(network.operators, metric)
             found[metric] = MeasuredMetric(
                 target=budget.targets[metric], before=before.value, before_upper=before.upper, measured=value,
-                standard_error=error, after=float(self.after[metric].predict(one_hot)[0]),
+                standard_error=error, after=float(self.after[metric].predict(one_hot)[0]), estimate=estimate, estimate_std=std,
             )  # fmt: skip
         return found
 

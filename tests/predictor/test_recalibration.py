@@ -1,9 +1,11 @@
 """Intervals after networks were measured that a predictor had chosen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lightnas_edge.predictor import fit_additive
+from lightnas_edge.predictor import AdditivePredictor, fit_additive
 from lightnas_edge.predictor.recalibration import predictive_residuals, recalibrated
 from tests.predictor.boards import observed, random_architectures, small_space, sum_ms, table_truth_ms
 
@@ -105,3 +107,38 @@ def test_it_is_saved_and_read_as_any_other(predictor, tmp_path):
     one_hot = np.stack([network.one_hot(SPACE) for network in random_architectures(SPACE, 5, seed=18)])
 
     assert read.upper(one_hot, 0.95) == pytest.approx(after.upper(one_hot, 0.95))
+
+
+def test_the_estimate_of_a_measured_network_is_its_posterior(predictor):
+    """Against the joint normal distribution of costs, what each network deviates, and measurements, solved whole."""
+    plain = AdditivePredictor(
+        SPACE, predictor.origin, predictor.mean, predictor.covariance, predictor.noise, terms=predictor.terms,
+    )  # fmt: skip
+    further = measured(random_architectures(SPACE, 5, seed=7), seed=1, noise_ms=0.03, error_ms=0.02)
+    prior = plain.covariance_of(further.one_hot)  # of the networks themselves
+    gain = prior @ np.linalg.inv(prior + np.diag(further.standard_error**2))
+    expected = plain.predict(further.one_hot)
+    mean, covariance = expected + gain @ (further.value - expected), prior - gain @ prior
+
+    found, std = plain.updated(further).of_measured(further.one_hot, further.value, further.standard_error)
+
+    assert found == pytest.approx(mean) and std == pytest.approx(np.sqrt(np.diag(covariance)))
+
+
+def test_the_network_that_came_out_fastest_is_not_estimated_too_fast(predictor):
+    """Of eight measured ones; measuring errs three times as much as networks differ from the sum of their costs."""
+    measured_bias, estimated_bias = [], []
+    for seed in range(40):
+        networks = random_architectures(SPACE, 8, seed=seed)
+        true = measured(networks, seed=100 + seed)
+        noisy = replace(
+            true, value=true.value + np.random.default_rng(seed).normal(0, 0.03, 8), standard_error=np.full(8, 0.03)
+        )
+        after = recalibrated(predictor, noisy)
+        luckiest = int((noisy.value - after.predict(noisy.one_hot)).argmin())
+        estimate, _ = after.of_measured(noisy.one_hot, noisy.value, noisy.standard_error)
+        measured_bias.append(noisy.value[luckiest] - true.value[luckiest])
+        estimated_bias.append(estimate[luckiest] - true.value[luckiest])
+
+    assert np.mean(measured_bias) < -0.03
+    assert abs(np.mean(estimated_bias)) < 0.2 * abs(np.mean(measured_bias))

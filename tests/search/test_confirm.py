@@ -121,6 +121,26 @@ def test_networks_over_the_budget_are_not_handed_over(surprised):
     assert result.confirmation.changed and result.architecture.names != first.operators
 
 
+def test_a_network_measured_within_the_budget_is_not_handed_over_where_its_estimate_is_over_it(
+    board, tmp_path, monkeypatch
+):
+    """As one whose measurement came out low by chance."""
+    lucky, estimated = [], AdditivePredictor.of_measured
+
+    def of_measured(self, one_hot, value, standard_error):
+        lucky.append(float(value[0]))
+        mean, std = estimated(self, one_hot, value, standard_error)
+        return (mean + 1.0, std) if value[0] == lucky[0] else (mean, std)
+
+    monkeypatch.setattr(AdditivePredictor, "of_measured", of_measured)
+    (result,) = confirmed(tmp_path / "run", [budget_of(board["latency_ms"])], board)
+
+    first = next(each for each in result.confirmation.networks if each.metrics["latency_ms"].measured == lucky[0])
+    values = first.metrics["latency_ms"]
+    assert values.measured <= values.target < values.estimate and not first.keeps
+    assert result.architecture.names != first.operators and result.confirmation.measured
+
+
 def test_the_predictor_moves_towards_what_was_measured(surprised):
     _, _, result = surprised
 
