@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.searches import CONFIDENCE, Found, Truth
 from lightnas_edge.predictor import AdditivePredictor, Observations
@@ -25,7 +26,7 @@ class Confirmed:
 
     chosen: Architecture
     predictor: AdditivePredictor
-    known: Known
+    estimate: tuple[float, float] | None  # of the network, and its standard deviation; None: it was not measured
 
 
 def with_measured_finalists(truth: Truth, posterior: OperatorPosterior) -> Found:
@@ -68,6 +69,7 @@ def confirmed(
     space, config = before.space, SearchConfig(confidence=confidence)
     predictor, known = before, Known()
     measured: list[Architecture] = []
+    estimates: dict[Architecture, tuple[float, float]] = {}
 
     def score(architecture: Architecture) -> float:
         return posterior.score(architecture.indices(space))
@@ -90,21 +92,15 @@ def confirmed(
         measured += new
         observed = observe(measured)
         predictor = recalibrated(before, observed)
-        known = _known(predictor, measured, observed, target_ms, confidence)
+        mean, std = predictor.of_measured(observed.one_hot, observed.value, observed.standard_error)
+        estimates = dict(zip(measured, zip(mean.tolist(), std.tolist(), strict=True), strict=True))
+        upper_ms = mean if confidence is None else mean + predictor.quantile(confidence) * std
+        known = _known(measured, np.maximum(upper_ms, observed.value) <= target_ms)
     handed_over = cautious if cautious in measured or not known.kept else max(known.kept, key=score)
-    return Confirmed(handed_over, predictor, known)
+    return Confirmed(handed_over, predictor, estimates.get(handed_over))
 
 
-def _known(
-    predictor: AdditivePredictor,
-    measured: Sequence[Architecture],
-    observed: Observations,
-    target_ms: float,
-    confidence: float | None,
-) -> Known:
+def _known(measured: Sequence[Architecture], keeps: NDArray[np.bool_]) -> Known:
     """Judged as `confirm.py` does: what is not shown to keep the budget is not chosen."""
-    mean, std = predictor.of_measured(observed.one_hot, observed.value, observed.standard_error)
-    upper_ms = mean if confidence is None else mean + predictor.quantile(confidence) * std
-    keeps = np.maximum(upper_ms, observed.value) <= target_ms
     kept = [each for each, does in zip(measured, keeps, strict=True) if does]
     return Known(tuple(kept), tuple(each for each in measured if each not in kept))

@@ -6,8 +6,8 @@
 
 A draw measures networks by each plan, fits a predictor, chooses one network for each of several limits, and measures it. Plans, with the same
 number of networks: all of them random, or some of them as `sample --frontier` chooses them. On the published predictor one more: all random,
-and then, for each limit, up to eight finalists of the search itself (`search --confirm 8`); the predictor that has learned from them is the
-one whose bound is held against another measurement of the network handed over. A search's score is not known before, so networks are
+and then, for each limit, up to eight finalists of the search itself (`search --confirm 8`); another measurement of the network handed over is
+held against its estimate. A search's score is not known before, so networks are
 chosen by several: the multiplications, these with a random factor for each operator, the sum over layers of their logarithm, and random numbers.
 
 What an interval needs is known after all draws: the half-width that 90 % of the errors lie within. A perfectly calibrated interval of one
@@ -91,6 +91,17 @@ class _Errors:
         self.error += (measured - predicted).tolist()
         self.half += (predictor.upper(one_hot, 0.95) - predicted).tolist()
         self.flagged += predictor.extrapolated(one_hot).tolist()
+
+    def add_confirmed(self, ended: Confirmed, measure: Callable[[Indices], Array]) -> None:
+        """Another measurement of a network that was measured is expected around its estimate."""
+        network = ended.chosen.indices(ended.predictor.space)[None]
+        if ended.estimate is None:
+            self.add(ended.predictor, network, measure(network))
+            return
+        expected, std = ended.estimate
+        self.error += (measure(network) - expected).tolist()
+        self.half.append(ended.predictor.quantile(0.95) * float(np.hypot(std, NOISE_MS)))
+        self.flagged.append(False)
 
     def row(self, what: str, chosen: bool, percent_of: float | None = None) -> Row:
         """One line; the target is that of chosen networks."""
@@ -181,8 +192,7 @@ def board(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
             for name, score in scores(space, np.random.default_rng([10, draw])).items():
                 if plan.finalists:
                     for ended in _each_confirmed(predictor, limits, score, measure):
-                        chosen = ended.chosen.indices(space)[None]
-                        plan.chosen[name].add(ended.predictor, chosen, measured(chosen, generator))
+                        plan.chosen[name].add_confirmed(ended, measure)
                     continue
                 optima = best_within_limits(predictor, limits, score)
                 plan.chosen[name].add(predictor, optima, measured(optima, generator))

@@ -324,6 +324,21 @@ def stored(truth: Truth) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(truth.runs.glob("*.json"))]
 
 
+def finalists_again(truth: Truth, run: Mapping[str, Any], commit: str) -> dict[str, Any]:
+    """A stored search whose measured finalists are those of this version, by the stored operator scores."""
+    from benchmarks.measured_finalists import MEASURED, with_measured_finalists
+
+    name = f"{run['group'].replace('-', ', ')}, {MEASURED} measured"
+    if run.get("scores") is None or name not in run["found"]:
+        return dict(run)
+    scores = np.array(run["scores"])
+    learned = OperatorPosterior(scores, np.zeros((scores.size, 1)))
+    learned = learned.with_capacity(arithmetic_of(truth.space), run["arithmetic_weight"])
+    networks = with_measured_finalists(truth, learned)
+    found = {**run["found"], name: {str(number): _digits(each) for number, each in networks.items()}}
+    return {**run, "finalists_commit": commit, "found": found}
+
+
 def differing(before: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
     """Networks of a stored search that the search run again does not find."""
     return [
@@ -442,6 +457,10 @@ def main(load: Callable[[], Truth], description: str, argv: Sequence[str]) -> in
     parser.add_argument(
         "--without-evolution", action="store_true", help="of --run; it takes longer than the search on large spaces"
     )
+    parser.add_argument(
+        "--finalists", action="store_true",
+        help="choose the measured finalists of all stored searches again, from their scores: after a change of what --confirm does",
+    )  # fmt: skip
     parser.add_argument("--check", metavar="NAME", help="run a stored search again, for example shared-0, and compare")
     arguments = parser.parse_args(argv)
     truth = load()
@@ -451,6 +470,11 @@ def main(load: Callable[[], Truth], description: str, argv: Sequence[str]) -> in
         lines = differing(before, run_once(truth, before["group"], before["seed"], evolution=evolution))
         print_result("\n".join(lines) or f"{arguments.check}: the stored networks")
         return 1 if lines else 0
+    if arguments.finalists:
+        commit = _commit()  # before the files of this one change
+        for path in sorted(truth.runs.glob("*.json")):
+            note(f"finalists of {path.stem}")
+            write_json(path, finalists_again(truth, json.loads(path.read_text(encoding="utf-8")), commit))
     for seed in arguments.seeds if arguments.run else ():
         for group in arguments.run:
             path = truth.runs / f"{group}-{seed}.json"

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import bench_search, searches
 from benchmarks.measured_finalists import arithmetic_alone, with_measured_finalists
-from benchmarks.searches import Regret, differing, evolve
+from benchmarks.searches import Regret, differing, evolve, finalists_again
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,12 @@ def test_a_search_that_finds_another_network_is_reported():
 
     assert differing(before, before) == []
     assert differing(before, {"found": {"shared": {"0": "0123", "1": "3211"}}}) == ["shared, budget 1: 3210, now 3211"]
+
+
+def test_stored_finalists_are_those_that_confirm_chooses_now(truth):
+    for run in searches.stored(truth)[::9]:
+        again = finalists_again(truth, run, "this one")
+        assert differing(run, again) == [], f"{run['group']} {run['seed']}: run the benchmark with --finalists"
 
 
 def test_every_stored_search_says_where_it_came_from_and_what_it_cost(truth):
