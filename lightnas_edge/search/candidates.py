@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Known:
-    """Networks that were measured on the board of a budget: their measurements decide, not the predictor."""
+    """Networks that were measured on the board of a budget: their measurements decide, see confirm.py."""
 
     kept: tuple[Architecture, ...] = ()  # within every limit
     broken: tuple[Architecture, ...] = ()  # over one, or impossible to measure
