@@ -199,12 +199,15 @@ def board(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
             macs = CountedPredictor(space, "macs_m").cost
             if plan.finalists:
                 handed_over = _each_confirmed(predictor, limits[::2], macs, measure, 0.95)
-                within, within_ms = np.stack([each.chosen.indices(space) for each in handed_over]), limits[::2]
+                within = np.stack([each.chosen.indices(space) for each in handed_over])
+                plan.kept += (
+                    published.predict_indices(within) <= limits[::2]
+                ).tolist()  # what a measured network promises
             else:
                 others = _random(space, RANDOM, generator)
                 plan.random.add(predictor, others, measured(others, generator))
                 within, within_ms = _confident(predictor, limits[::2], macs)
-            plan.kept += (measured(within, generator) <= within_ms).tolist()
+                plan.kept += (measured(within, generator) <= within_ms).tolist()
     return Section(title, tuple(row for name, plan in found.items() for row in plan.rows(name)))
 
 
