@@ -7,8 +7,8 @@
 A draw measures networks by each plan, fits a predictor, chooses one network for each of several limits, and measures it. Plans, with the same
 number of networks: all of them random, or some of them as `sample --frontier` chooses them. On the published predictor one more: all random,
 and then, for each limit, up to eight finalists of the search itself (`search --confirm 8`); another measurement of the network handed over is
-held against its estimate. A search's score is not known before, so networks are
-chosen by several: the multiplications, these with a random factor for each operator, the sum over layers of their logarithm, and random numbers.
+held against its estimate. A search's score is not known before, so networks are chosen by several: the multiplications, these with a random factor
+for each operator, the sum over layers of their logarithm, and random numbers.
 
 What an interval needs is known after all draws: the half-width that 90 % of the errors lie within. A perfectly calibrated interval of one
 width for all has a ratio of 1.
@@ -200,9 +200,8 @@ def board(drawing: Drawing | None = None, draws: int = DRAWS) -> Section:
             if plan.finalists:
                 handed_over = _each_confirmed(predictor, limits[::2], macs, measure, 0.95)
                 within = np.stack([each.chosen.indices(space) for each in handed_over])
-                plan.kept += (
-                    published.predict_indices(within) <= limits[::2]
-                ).tolist()  # what a measured network promises
+                # What is promised of a measured network is its own latency, not each measurement of it.
+                plan.kept += (published.predict_indices(within) <= limits[::2]).tolist()
             else:
                 others = _random(space, RANDOM, generator)
                 plan.random.add(predictor, others, measured(others, generator))
