@@ -23,9 +23,13 @@ REQUIRED = {"weight": 2.0, "warm-up": 2.0, "architecture": 4.0}  # on the first 
 MEMORY = 0.75
 
 
-def steps_of(which, space, images, labels):
-    """{kind: step} of one loop, of the kinds in REQUIRED."""
+def steps_of(which, space, images, labels, execution=None):
+    """{kind: step} of one loop, of the kinds in REQUIRED, on the device of the images."""
     import torch
+
+    from lightnas_edge.nn.execution import PLAIN as USUAL
+
+    execution = execution or USUAL
 
     cost = torch.rand(len(space.layers), len(space.operators), generator=torch.Generator().manual_seed(0))
 
@@ -37,7 +41,8 @@ def steps_of(which, space, images, labels):
     if which == PLAIN:
         from benchmarks.published_loop import PublishedLoop
 
-        loop = PublishedLoop(space, Latency(), 5.0)
+        cost = cost.to(images.device)
+        loop = PublishedLoop(space, Latency(), 5.0, images.device)
         return {
             "weight": lambda: loop.weight_step(images, labels),
             "warm-up": lambda: [loop.weight_step(images, labels) for _ in space.operators],
@@ -46,7 +51,7 @@ def steps_of(which, space, images, labels):
     from lightnas_edge.nn import Supernet
     from lightnas_edge.search.steps import architecture_gradient, sample_orderings, sample_path, weight_step
 
-    supernet = Supernet(space).to(memory_format=torch.channels_last)
+    supernet = Supernet(space).to(images.device, memory_format=torch.channels_last)
     images = images.contiguous(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9, weight_decay=3e-5, foreach=True)
     alpha = 1e-3 * torch.randn(len(space.layers), len(space.operators))
@@ -55,11 +60,13 @@ def steps_of(which, space, images, labels):
 
     def weights(paths):
         supernet.requires_grad_(True)
-        return float(weight_step(supernet, optimiser, images, labels, paths).loss)
+        return float(weight_step(supernet, optimiser, images, labels, paths, execution=execution).loss)
 
     def architecture():
         supernet.requires_grad_(False)
-        alpha.grad, _, outcome = architecture_gradient(supernet, alpha, images, labels, [(latency, 0.01, 5.0)], tau=5.0)
+        alpha.grad, _, outcome = architecture_gradient(
+            supernet, alpha, images, labels, [(latency, 0.01, 5.0)], tau=5.0, execution=execution
+        )
         alphas.step()
         return float(outcome.loss)
 

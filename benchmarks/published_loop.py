@@ -49,9 +49,9 @@ def gumbel_softmax(alpha, tau):
 
 
 class PublishedLoop:
-    def __init__(self, space, predictor, target_ms):
-        self.supernet = PublishedSupernet(space).train()
-        self.alpha = (1e-3 * torch.randn(len(space.layers), len(space.operators))).requires_grad_()
+    def __init__(self, space, predictor, target_ms, device="cpu"):
+        self.supernet = PublishedSupernet(space).to(device).train()
+        self.alpha = (1e-3 * torch.randn(len(space.layers), len(space.operators), device=device)).requires_grad_()
         self.weights = torch.optim.SGD(self.supernet.parameters(), lr=0.1, momentum=0.9, weight_decay=3e-5)
         self.alphas = torch.optim.Adam([self.alpha], lr=1e-3, betas=(0.5, 0.999), weight_decay=1e-3)
         self.predictor, self.target_ms, self.tradeoff = predictor, target_ms, 0.0
