@@ -2,6 +2,7 @@
 
     python -m benchmarks search_gpu                                         ten minutes of a GPU or more
     python -m benchmarks.bench_search_gpu --parts memory --out FILE         a part of it, every time of every round
+    python -m benchmarks.bench_search_gpu --show benchmarks/gpu/h100-compiled.json     what is stored
 
 Steps as in bench_search_step, in turn, each between two waits for the GPU; the loops as a user runs them: the plain one in float32, channels
 first, ours in float32 and bfloat16, channels last. cuDNN chooses its algorithms by rule, and then by trial (`cudnn.benchmark`), which the
@@ -271,7 +272,11 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", metavar="NAME", help="cpu: only to try this program")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", metavar="FILE", help="every time of every round, JSON; written as it comes")
+    parser.add_argument("--show", metavar="FILE", help="the table of such a file; nothing is run")
     options = parser.parse_args()
+    if options.show:
+        print_table(["", "measured", ""], [list(row) for row in table(json.loads(Path(options.show).read_text()))])
+        return 0
     out = Path(options.out) if options.out else None
 
     def keep(found) -> None:
