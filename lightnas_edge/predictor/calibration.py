@@ -71,7 +71,9 @@ def calibrate(standardised: Array, fitted: float) -> Calibration:
         )
         likelihood = -float(found.fun) + (_DEFAULT_BONUS if degrees == usual else 0.0)
         if likelihood > most:
-            best, most = Calibration(std_factor=float(np.exp(found.x)), degrees_of_freedom=degrees), likelihood
+            factor, heavy = float(np.exp(found.x)), degrees != usual
+            best = Calibration(std_factor=factor, degrees_of_freedom=degrees, heavy_tails=heavy)
+            most = likelihood
     return best
 
 

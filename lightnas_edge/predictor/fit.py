@@ -150,7 +150,11 @@ def _fit(
             (int(blocks.min()), int(blocks.max())),
             factor * usual_limit(held_out.model_std),
         )
-        calibration = Calibration(std_factor=_rounded(factor), degrees_of_freedom=_rounded(found.degrees_of_freedom))
+        calibration = Calibration(
+            std_factor=_rounded(factor),
+            degrees_of_freedom=_rounded(found.degrees_of_freedom),
+            heavy_tails=found.heavy_tails,
+        )
         leave_one_out_rmse = _rounded(float(np.sqrt(np.mean(held_out.residual**2))))
     source = lut if lut is not None else observations
     assert source is not None

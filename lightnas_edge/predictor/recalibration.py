@@ -136,8 +136,10 @@ def _value(found: optimize.OptimizeResult) -> float:
 
 
 def _scaled(calibration: Calibration, factor: float, networks: int) -> Calibration:
-    """After `networks` more that the deviation was learned from."""
+    """After `networks` more that the deviation was learned from. They leave tails that residuals have shown as they are."""
+    more = 0 if calibration.heavy_tails else networks
     return Calibration(
         std_factor=float(f"{factor * calibration.std_factor:.4g}"),
-        degrees_of_freedom=min(calibration.degrees_of_freedom + networks, 1e9),
+        degrees_of_freedom=min(calibration.degrees_of_freedom + more, 1e9),
+        heavy_tails=calibration.heavy_tails,
     )

@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from lightnas_edge.records.base import (
     Count,
@@ -46,6 +53,17 @@ class Calibration(Record):
 
     std_factor: PositiveFloat
     degrees_of_freedom: Annotated[float, Field(ge=LEAST_DEGREES, le=1e9)]
+    heavy_tails: bool = (
+        False  # the residuals showed them, beyond what few networks demand: more networks do not lighten them
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Heavy tails only where there are any: a predictor without them keeps the hash of its content."""
+        found: dict[str, Any] = serialise(self)
+        if not self.heavy_tails:
+            found.pop("heavy_tails", None)
+        return found
 
 
 class Scores(Record):

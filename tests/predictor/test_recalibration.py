@@ -142,3 +142,21 @@ def test_the_network_that_came_out_fastest_is_not_estimated_too_fast(predictor):
 
     assert np.mean(measured_bias) < -0.03
     assert abs(np.mean(estimated_bias)) < 0.2 * abs(np.mean(measured_bias))
+
+
+def test_tails_that_residuals_have_shown_stay_heavy(predictor):
+    """Few networks demand heavy tails until there are more of them; outliers among many are not undone by a handful without any."""
+    networks = random_architectures(SPACE, 90, seed=5)
+    plain = measured(networks)
+    outliers = np.where(np.arange(90) % 6 == 0, np.random.default_rng(1).normal(0, 0.12, 90), 0.0)
+    scattered = fit_additive(SPACE, None, replace(plain, value=plain.value + outliers))
+    further = measured(random_architectures(SPACE, 8, seed=7), seed=1)
+
+    before, after = scattered.fit.calibration, recalibrated(scattered, further).fit.calibration
+
+    assert before.heavy_tails and after.heavy_tails
+    assert after.degrees_of_freedom == before.degrees_of_freedom
+    light = recalibrated(predictor, further).fit.calibration
+    assert not light.heavy_tails
+    assert light.degrees_of_freedom > predictor.fit.calibration.degrees_of_freedom
+    assert "heavy_tails" in before.to_json() and "heavy_tails" not in light.to_json()
