@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import devices
-from lightnas_edge.cli._console import UsageError, info, ms, print_result, print_table, warn
+from lightnas_edge.cli._console import UsageError, info, ms, print_result, print_table, warn, with_error
 from lightnas_edge.cli._options import count
 
 if TYPE_CHECKING:
-    from lightnas_edge.records.run import ConfirmationRecord, MeasuredMetric
+    from lightnas_edge.records.run import ConfirmationRecord
     from lightnas_edge.search import Budget, SearchResult
     from lightnas_edge.search.confirm import Confirming
 
@@ -95,13 +95,15 @@ def print_confirmations(results: Sequence[SearchResult]) -> None:
             rows += [
                 [
                     f"{result.budget.name}, {number}", metric, f"{values.target:g}", ms(values.before),
-                    f"{ms(values.measured)} ± {ms(values.standard_error)}", _estimate(values), ", ".join(remarks),
+                    with_error(values.measured, values.standard_error), with_error(values.estimate, values.estimate_std),
+                    ", ".join(remarks),
                 ]
                 for metric, values in network.metrics.items()
             ]  # fmt: skip
     if rows:
-        measured = "SIMULATED" if any(result.simulated for result in results) else "measured"
-        print_table(["finalist of", "metric", "budget", "predicted before", measured, "estimate", ""], rows)
+        invented = any(result.simulated for result in results)
+        measured, estimate = ("SIMULATED", "SIMULATED estimate") if invented else ("measured", "estimate")
+        print_table(["finalist of", "metric", "budget", "predicted before", measured, estimate, ""], rows)
     for result in results:
         if result.confirmation is not None:
             print_result(f"{result.budget.name}: {outcome(result.confirmation)}")
@@ -109,19 +111,15 @@ def print_confirmations(results: Sequence[SearchResult]) -> None:
         info(note)
 
 
-def _estimate(values: MeasuredMetric) -> str:
-    if values.estimate is None or values.estimate_std is None:
-        return "not available"
-    return f"{ms(values.estimate)} ± {ms(values.estimate_std)}"
-
-
 def warn_unconfirmed(results: Sequence[SearchResult]) -> None:
     for result in results:
         found = result.confirmation
         if found is not None and not found.measured:
+            of_them = ", and none of them keeps the budget" if found.networks else ""
+            failed = f"; {len(found.failed)} could not be measured" if found.failed else ""
             warn(
                 f"{result.budget.name}: the network handed over was not measured; {len(found.networks)} of {found.allowed} "
-                "were, and none of them keeps the budget\n  allow more: a larger --confirm measures only further networks"
+                f"were{of_them}{failed}\n  allow more: a larger --confirm measures only further networks"
             )
 
 
@@ -132,4 +130,4 @@ def outcome(found: ConfirmationRecord) -> str:
     text += "another network than the first choice is handed over" if found.changed else "the first choice is kept"
     text += ", and it was measured" if found.measured else ", which was not measured"
     factors = [f"{metric} x{factor:.2f}" for metric, factor in found.interval_factor.items()]
-    return f"{text}; width of the intervals: {', '.join(factors)}"
+    return f"{text}; width of the intervals: {', '.join(factors)}" if factors else text

@@ -298,6 +298,16 @@ def ms(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
 
 
+def with_error(value: float | None, error: float | None) -> str:
+    """`0.17609 ± 0.00012`: as many decimals as `ms`, or as two figures of the error need."""
+    if value is None or error is None or math.isnan(value) or math.isnan(error):
+        return "not available"
+    decimals = 3 if abs(value) < 10 else 2
+    if error > 0:
+        decimals = max(decimals, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     return "not available" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
 

@@ -264,7 +264,7 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     earlier = [
         budget.name
         for budget in budgets
-        if found_before(opened, budget, config.confidence, confirmed=arguments.confirm is not None)
+        if found_before(opened, budget, config.confidence, confirmed=arguments.confirm or 0)
     ]
     budgets = [budget for budget in budgets if budget.name not in earlier]
     for name in earlier:
@@ -431,6 +431,10 @@ def _print_one(folder: Path, result: SearchResult, below: bool) -> None:
         kind = "SIMULATED, predicted" if constraint.predictor.simulated else "predicted"
         parts.append(f"{named}{kind} {ms(result.predicted[metric])} {unit}{upper}, target {constraint.target:g} {unit}")
     print_result(f"{'; '.join(parts)}: {_place(folder, result, below) / 'architecture.json'}")
+    if result.confirmation is not None and result.confirmation.measured and result.upper is not None:
+        print_result(
+            "it was measured, which decides: its estimate keeps every limit at that confidence, see the table below"
+        )
     print_result(f"energy of one batch: {_energy(result)}")
     if len(parts) > 1:
         print_result(f"the tightest limit is {result.binding}: {percent(result.used[result.binding])} used")

@@ -244,6 +244,10 @@ class ConfirmationRecord(Record):
     predictor_sha256: dict[Metric, Sha256]  # of the predictors before
     notes: tuple[Text, ...]
 
+    def of(self, operators: Operators) -> MeasuredNetwork | None:
+        """What was measured of a network; None where it is not one of `networks`."""
+        return next((each for each in self.networks if each.operators == operators), None)
+
 
 class SampledPaths(Record):
     """How the supernet answers held-out images at the end of the search: the mean accuracy of the sampled paths.

@@ -238,8 +238,11 @@ def _summary(
         return networks_summary(overview, simulated, shlex.quote(str(snapshot.run.folder)))
     check = snapshot.verification
     if check is None:
-        predicted = snapshot.found.predicted if snapshot.found else None
-        return summary.unverified_summary(rows, simulated, predicted, _why_not_verified(snapshot))
+        found = snapshot.found
+        confirmation = found.choice.confirmation if found and found.choice else None
+        finalist = confirmation.of(found.operators) if found and confirmation else None
+        predicted = found.predicted if found else None
+        return summary.unverified_summary(rows, simulated, predicted, _why_not_verified(snapshot), finalist)
     energy = snapshot.found.predicted.energy if snapshot.found else None
     return summary.verified_summary(
         check,

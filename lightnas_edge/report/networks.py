@@ -70,7 +70,7 @@ def networks_summary(rows: tuple[NetworkRow, ...], simulated: bool, folder: str)
         ),
         found=(f"{mark}{len(rows)} networks of one search: {_counts(rows)}.",),
         holds=clean_text(holds),
-        certainty=reasons or ("Nothing was measured. A prediction is no proof.",),
+        certainty=reasons or ("No network is verified. A prediction is no proof.",),
         next=clean_text("; ".join(steps) or "choose a network by its accuracy and its page below, and deploy it"),
     )
 

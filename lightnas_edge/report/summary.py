@@ -17,7 +17,7 @@ from lightnas_edge.records.deployment import (
 from lightnas_edge.records.fleet import FleetGuarantee
 from lightnas_edge.records.plain_text import clean_text
 from lightnas_edge.records.report import BudgetRow, StatisticRow, SummaryReport
-from lightnas_edge.records.run import PredictedEnergy, PredictedRecord
+from lightnas_edge.records.run import MeasuredNetwork, PredictedEnergy, PredictedRecord
 from lightnas_edge.report import wording
 
 SIMULATED_NEXT = "verify on a real board: a simulated result says nothing about any machine"
@@ -125,21 +125,34 @@ def verified_summary(
 
 
 def unverified_summary(
-    rows: tuple[BudgetRow, ...], simulated: bool, network: PredictedRecord | None, reason: str
+    rows: tuple[BudgetRow, ...],
+    simulated: bool,
+    network: PredictedRecord | None,
+    reason: str,
+    finalist: MeasuredNetwork | None = None,
 ) -> SummaryReport:
-    """`network`: what was predicted of it; None before there is one."""
+    """Args:
+    network: what was predicted of it; None before there is one.
+    finalist: what was measured of it before it was handed over; None where nothing was.
+    """
     mark = _MARK if simulated else ""
     confidence = network.confidence if network else None
     energy = network.energy if network else None
     predicted = [row for row in rows if row.predicted is not None and not (energy and row.metric == "energy_mj")]
     found = [
-        f"{mark}predicted {wording.label(row.metric)} {wording.quantity(row.predicted, row.unit)}; not measured"
+        f"{mark}predicted {wording.label(row.metric)} {wording.quantity(row.predicted, row.unit)}; {_of_finalist(finalist, row)}"
         for row in predicted
     ]
     if network is not None:
         found.append((mark if energy else "") + _predicted_energy(energy))
     certainty = ["A prediction is no proof."]
-    if confidence is not None:
+    if finalist is not None:
+        bound = "" if confidence is None else f", with its upper bound at {wording.percent(confidence, 0)} confidence,"
+        certainty.append(
+            f"The network was measured as a finalist, before it was trained: the measurement and the estimate of it{bound} are within "
+            "the budgets. `verify` measures the file that is deployed."
+        )
+    elif confidence is not None:
         certainty.append(
             f"The search kept the upper bounds at {wording.percent(confidence, 0)} confidence within the budgets."
         )
@@ -151,6 +164,14 @@ def unverified_summary(
         certainty=tuple(certainty),
         next=clean_text(remedy if separator else "run the next step of the pipeline, then `lightnas-edge verify`"),
     )
+
+
+def _of_finalist(finalist: MeasuredNetwork | None, row: BudgetRow) -> str:
+    if finalist is None or row.metric not in finalist.metrics:
+        return "not measured"
+    found = finalist.metrics[row.metric]
+    error = wording.number(found.standard_error)
+    return f"as a finalist of the search measured {wording.quantity(found.measured, row.unit)} ± {error}"
 
 
 def _measured_energy(measured: EnergyRecord | None, predicted: PredictedEnergy | None) -> str:

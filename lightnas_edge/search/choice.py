@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -50,26 +50,18 @@ class Choice:
             if number > 1 or compared
         )
 
-    def networks(
-        self,
-        contested: Sequence[bool],
-        elapsed_s: float,
-        *,
-        budgets: Sequence[Budget] | None = None,
-        known: Mapping[str, Known] | None = None,
-    ) -> list[SearchResult]:
+    def networks(self, contested: Sequence[bool], elapsed_s: float) -> list[SearchResult]:
         """One of every budget.
 
         Args:
             contested: of every budget, whether its network is compared with networks of other precisions: they are compared by
                 their scores, so that even a single candidate needs one.
             elapsed_s: of the search.
-            budgets: the search's own, in their order, under predictors that have learned since.
-            known: by the name of the budget, networks that were measured.
         """
+        budgets = self.state.strategy.budgets
         return [
-            self._network(index, budget, (known or {}).get(budget.name, NOTHING_KNOWN), contested[index], elapsed_s)
-            for index, budget in enumerate(budgets or self.state.strategy.budgets)
+            self.network(index, budget, NOTHING_KNOWN, contested[index], elapsed_s)
+            for index, budget in enumerate(budgets)
         ]
 
     def promising(self, budget: Budget, known: Known, count: int) -> list[Architecture]:
@@ -77,7 +69,18 @@ class Choice:
         context = self.state.context
         return promising(context.space, self.state.strategy.posterior(), budget, context.config, count, known)
 
-    def _network(self, index: int, budget: Budget, known: Known, contested: bool, elapsed_s: float) -> SearchResult:
+    def network(self, index: int, budget: Budget, known: Known, contested: bool, elapsed_s: float) -> SearchResult:
+        """That of one budget.
+
+        Args:
+            index: place of the budget among those of the search.
+            budget: the search's own, or the same under predictors that have learned since.
+            known: networks that were measured.
+            contested, elapsed_s: as of `networks`.
+
+        Raises:
+            InfeasibleBudgetError: as far as is known, no network keeps it.
+        """
         began_s = time.monotonic()
         context, strategy = self.state.context, self.state.strategy
         space, config = context.space, context.config

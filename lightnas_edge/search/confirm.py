@@ -88,6 +88,12 @@ def require_confirmable(budgets: Sequence[Budget], connection: Connection) -> No
                 checked.append(predictor.fingerprint)
 
 
+def require_tables(sources: Sources) -> None:
+    """Read, before anything is trained, the tables that drift is corrected with. Raises LutFormatError."""
+    for table in {table for _, table in sources.values() if table is not None}:
+        luts.read(table)
+
+
 def confirm_choice(
     run: Run,
     choice: Choice,
@@ -96,7 +102,7 @@ def confirm_choice(
     elapsed_s: float,
     sources: Sources,
     how: Confirming,
-) -> list[SearchResult]:
+) -> tuple[list[SearchResult], list[InfeasibleBudgetError]]:
     """The results after measuring: in each the network to be handed over, and the record of what was measured.
 
     Args:
@@ -104,8 +110,10 @@ def confirm_choice(
         contested, elapsed_s: as of `Choice.networks`.
         sources: the tables that show the drift since the predictor's session.
 
+    Returns:
+        The results of the budgets that some network keeps, and an error for each of the others.
+
     Raises:
-        InfeasibleBudgetError: with what was measured, no network keeps a budget.
         DeviceError: the board is busy or unreachable. What was measured is kept; the same command continues.
     """
     budgets = [result.budget for result in results]
@@ -116,20 +124,19 @@ def confirm_choice(
         of[budget.name] = boards.setdefault(board.stem, board)
     first = {result.budget.name: result.architecture for result in results}
     confidence = choice.state.context.config.confidence
+    impossible: list[InfeasibleBudgetError] = []
     while True:
         for board in boards.values():
             board.measure_planned()
         if any(board.measured or board.failed for board in boards.values()):
-            updated = [of[budget.name].updated(budget) for budget in budgets]
-            known = {budget.name: of[budget.name].known(budget, confidence) for budget in budgets}
-            try:
-                results = choice.networks(contested, elapsed_s, budgets=updated, known=known)
-            except InfeasibleBudgetError as error:
-                number = sum(len(board.measured) for board in boards.values())
-                raise InfeasibleBudgetError(
-                    f"after {number} measured networks, all over the budget: {error}",
-                    hint=f"the search is kept: `lightnas-edge search --from {shlex.quote(str(run.folder))}` takes a larger budget",
-                ) from error
+            results, impossible = [], []
+            for index, budget in enumerate(budgets):
+                board = of[budget.name]
+                known = board.known(budget, confidence)
+                try:
+                    results.append(choice.network(index, board.updated(budget), known, contested[index], elapsed_s))
+                except InfeasibleBudgetError as error:
+                    impossible.append(_impossible(run, budget, board, error))
         planned = [of[result.budget.name].plan(result, choice) for result in results]
         if not any(planned):
             break
@@ -141,7 +148,19 @@ def confirm_choice(
         result = board.best_measured(result, board.known(result.budget, confidence))
         record = board.record(result, first[result.budget.name], confidence)
         concluded.append(replace(result, confirmation=record))
-    return concluded
+    return concluded, impossible
+
+
+def _impossible(run: Run, budget: Budget, board: _Board, error: InfeasibleBudgetError) -> InfeasibleBudgetError:
+    number, failed = len(board.measured), len(board.failed)
+    after = f"{number} measured network{'s'[: number != 1]}{', none of which keeps it' if number else ''}"
+    after += f", and {failed} that could not be measured" if failed else ""
+    found = InfeasibleBudgetError(
+        f"{budget.name}, after {after}: {error}",
+        hint=f"the search is kept: `lightnas-edge search --from {shlex.quote(str(run.folder))}` takes a larger budget",
+    )
+    found.__cause__ = error
+    return found
 
 
 @dataclass(frozen=True)
@@ -175,6 +194,8 @@ class _Board:
                     Architecture.from_names(self.space, network.operators)
                 except ValueError as error:
                     raise RunError(f"{self.path}: {error}", hint=remedy) from error
+                if set(network.predicted) != set(hashes):
+                    raise RunError(f"{self.path} has predictions of other metrics than its predictors", hint=remedy)
         self.rounds = [list(each) for each in plan.rounds]
         self._plan = plan
         self._open: list[PlannedNetwork] = []
@@ -199,7 +220,8 @@ class _Board:
         if not self.rounds:
             return
         last = self._journal(len(self.rounds))
-        if not last.exists() or not self._is_complete(luts.read(last)):
+        begun = last.exists() and last.stat().st_size > 0  # a power cut may leave an empty file
+        if not begun or not self._is_complete(luts.read(last)):
             self._measure(last)
         self._learn([luts.read(self._journal(number)) for number in range(1, len(self.rounds) + 1)])
 
@@ -255,8 +277,9 @@ class _Board:
                     values[names][metric] = (float(observed.value[row]), float(errors[row]))
                     rows.append(row)
             self.after[metric] = recalibrated(before, observed.take(np.array(rows))) if rows else before
-        if self.table is None:
-            notes.append("no table to compare with: the drift since the predictor's session is not known")
+        if self._comparable(tables) is None:
+            why = "no table to compare with" if self.table is None else "the table is of another state of the board"
+            notes.append(f"{why}: the drift since the predictor's session is not known")
         self.notes = tuple(dict.fromkeys(notes))
         complete = {names: each for names, each in values.items() if len(each) == len(self.before)}
         self.measured = {names: _Measured(each, round_of[names]) for names, each in complete.items()}
@@ -265,8 +288,12 @@ class _Board:
     def _observations(self, tables: Sequence[luts.Lut], metric: str) -> Observations:
         """Raises FingerprintError: the board is not in the state in which the predictor was measured."""
         self.before[metric].require_same_board(tables[-1].fingerprint, f"the networks in {tables[-1].path}")
+        return load_observations(self.space, tables, self._comparable(tables), metric=metric)
+
+    def _comparable(self, tables: Sequence[luts.Lut]) -> luts.Lut | None:
+        """The table, where it is of the same state of the board."""
         same = self.table is not None and not fingerprint_differences(self.table.fingerprint, tables[-1].fingerprint)
-        return load_observations(self.space, tables, self.table if same else None, metric=metric)
+        return self.table if same else None
 
     # -- what is known then ---------------------------------------------------------------------------------
 

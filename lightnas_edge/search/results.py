@@ -92,7 +92,10 @@ class SearchResult:
 
     @property
     def used(self) -> dict[str, float]:
-        """Metric -> share of the target that the prediction (its upper bound, with a confidence) takes; at most 1."""
+        """Metric -> share of the target that the prediction (its upper bound, with a confidence) takes.
+
+        At most 1, but for a network that was measured before it was handed over: its measurement decides, not this prediction.
+        """
         bounds = self.upper or self.predicted
         return {metric: bounds[metric] / target for metric, target in self.budget.targets.items()}
 
@@ -214,12 +217,13 @@ def write_results(
     results: Sequence[SearchResult],
     *,
     sources: Sources | None = None,
-    added: bool = False,
+    below: bool,
 ) -> list[Run]:
-    """One network goes into the run itself; several, and those added later, each into a run of its own below it.
+    """The only network of a search goes into the run itself; several, and those added later, each into a run of its own below it.
 
     Args:
         sources: predictors and tables that `verify` compares with, beyond the predictors of the budget.
+        below: every network into a run of its own.
 
     Returns:
         The run of every result: what train, export and verify take.
@@ -228,7 +232,7 @@ def write_results(
     runs = []
     with run.writing("search"):
         for result in results:
-            place = run if len(results) == 1 and not added else _network_run(run, result)
+            place = _network_run(run, result) if below else run
             predictors, table = sources.get(result.budget.name, ((), None))
             # Last those that the network was chosen with: they may have learned since.
             keep_predictors(place, [*predictors, *(each.predictor for each in result.budget.constraints)])
@@ -334,11 +338,11 @@ def _why_better(best: FrontNetwork, other: FrontNetwork) -> str:
     return f"{text} (top-1 accuracy on held-out images {100 * known[0]:.1f} % and {100 * known[1]:.1f} %)"
 
 
-def found_before(run: Run, budget: Budget, confidence: float | None, *, confirmed: bool = False) -> bool:
+def found_before(run: Run, budget: Budget, confidence: float | None, *, confirmed: int = 0) -> bool:
     """Whether the network below the run of that name answers the very same question.
 
     Args:
-        confirmed: only one that was chosen again after networks were measured.
+        confirmed: only one before which as many networks might be measured, if there are any.
 
     Raises:
         RunError: it answers another one: other limits, another predictor or another confidence.
@@ -347,7 +351,8 @@ def found_before(run: Run, budget: Budget, confidence: float | None, *, confirme
     if not (place / "architecture.json").exists():
         return False
     below = Run.open(place)
-    predicted, confirmation = below.found.predicted, below.found.choice and below.found.choice.confirmation
+    predicted, choice = below.found.predicted, below.found.choice
+    confirmation = choice.confirmation if choice is not None else None
     learned_from = confirmation.predictor_sha256 if confirmation else {}
     one_hot = below.architecture.one_hot(budget.constraints[0].predictor.space)[None]
     same = all(
@@ -359,7 +364,7 @@ def found_before(run: Run, budget: Budget, confidence: float | None, *, confirme
         for each in budget.constraints
     )
     if same and below.targets == budget.targets and predicted.confidence == confidence:
-        return confirmation is not None or not confirmed
+        return not confirmed or (confirmation is not None and confirmation.allowed >= confirmed)
     limits = " and ".join(f"{metric} {target:g}" for metric, target in below.targets.items())
     raise RunError(
         f"{place} already holds a network, found for {limits} by another predictor or at another confidence",

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from lightnas_edge.data import DataSet
-from lightnas_edge.errors import BudgetError, ConfigError
+from lightnas_edge.errors import BudgetError, ConfigError, InfeasibleBudgetError
 from lightnas_edge.nn import Ranks
 from lightnas_edge.runs import Run
 from lightnas_edge.search.choice import Choice
 from lightnas_edge.search.config import LIGHTNAS, SearchConfig
-from lightnas_edge.search.confirm import Confirming, confirm_choice
+from lightnas_edge.search.confirm import Confirming, confirm_choice, require_tables
 from lightnas_edge.search.constraints import Budget, require_one_space
 from lightnas_edge.search.images import check_images
 from lightnas_edge.search.loop import Event, SearchLoop
@@ -57,7 +57,8 @@ def run_search(
         One result per budget, in their order.
 
     Raises:
-        BudgetError, InfeasibleBudgetError: before any training.
+        BudgetError, InfeasibleBudgetError: before any training. With `confirm` also in the end, when what was measured leaves
+            a budget without a network; the networks of the others are written.
         DivergedError: the loss left the finite numbers.
         DataError: before any training: too few images, or one class. Later: an image cannot be read.
         RunError: the directory holds another search, or cannot be written.
@@ -66,6 +67,8 @@ def run_search(
     budgets = [budgets] if isinstance(budgets, Budget) else list(budgets)
     check_budgets(space, budgets, config)
     check_images(data, config)
+    if confirm is not None:
+        require_tables(sources or {})
     if config.teacher != (None if teacher is None else teacher.sha256):
         raise ConfigError("teacher: the configuration names other weights than those that are given")
     space = space.with_classes(len(data.classes))
@@ -113,6 +116,8 @@ def add_budgets(
             hint="search with --method shared, the default, to add budgets later; or search again for this one",
         )
     check_budgets(space, budgets, config)
+    if confirm is not None:
+        require_tables(sources or {})
     space = space.with_classes(len(data.classes))
     with torch.random.fork_rng():
         run = Run.open(run_dir)
@@ -175,15 +180,26 @@ def _conclude(
 
     Args:
         found: the questions that the run has answered before.
+
+    Raises:
+        InfeasibleBudgetError: measured networks show that a budget cannot be kept. Those of the others are written.
     """
     contested = _contested(budgets, found)
     results = choice.networks(contested, elapsed_s)
+    impossible: list[InfeasibleBudgetError] = []
     if confirm is not None:
-        results = confirm_choice(run, choice, results, contested, elapsed_s, sources or {}, confirm)
+        results, impossible = confirm_choice(run, choice, results, contested, elapsed_s, sources or {}, confirm)
     ranks = Ranks()
-    if ranks.first:
-        write_results(run, results, sources=sources, added=added)
+    if ranks.first and results:
+        write_results(run, results, sources=sources, below=added or len(budgets) > 1)
     ranks.wait()
+    if impossible:
+        raise InfeasibleBudgetError(
+            "; ".join(map(str, impossible)),
+            hint=f"{len(results)} of {len(budgets)} budgets have a network, see {run.folder / 'front.json'}; {impossible[0].hint}"
+            if results
+            else impossible[0].hint,
+        )
     return results
 
 

@@ -1,6 +1,7 @@
 """`search --confirm`: finalists are measured on a board before one is handed over. The board is virtual, so nothing depends on luck."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +33,7 @@ from lightnas_edge.search import (
 )
 from lightnas_edge.search.confirm import Confirming, require_confirmable
 from lightnas_edge.space import Architecture
+from tests.luts.journals import seal
 from tests.predictor.boards import observed, random_architectures
 from tests.search.problems import CONFIG, SPACE, data, predictor
 
@@ -299,7 +301,7 @@ def test_a_budget_that_no_network_keeps_once_some_were_measured_is_refused_and_n
     impossible, possible = budget_of(low), budget_of(board["latency_ms"], "larger")
 
     with pytest.raises(
-        InfeasibleBudgetError, match=r"after \d measured networks, all over the budget: no network"
+        InfeasibleBudgetError, match=r"budget, after \d measured networks?, none of which keeps it: no network"
     ) as raised:
         confirmed(tmp_path / "run", [impossible], board)
 
@@ -307,6 +309,20 @@ def test_a_budget_that_no_network_keeps_once_some_were_measured_is_refused_and_n
     assert len(list((tmp_path / "run" / "confirm").iterdir())) == 2, "the plan and the measurements"
     (result,) = add_budgets(tmp_path / "run", SPACE, data(), [possible], CONFIG)
     assert result.predicted["latency_ms"] <= possible.targets["latency_ms"]
+
+
+def test_a_budget_that_turns_out_impossible_takes_no_other_with_it(board, tmp_path):
+    low = optimistic(board["latency_ms"], 0.7)
+    budgets = [budget_of(low, "small", 0.02), budget_of(low, "large", 0.9)]
+
+    for _ in range(2):  # the same command again ends alike
+        with pytest.raises(InfeasibleBudgetError, match=r"^small, after \d measured networks") as raised:
+            confirmed(tmp_path / "run", budgets, board, networks=3)
+
+        assert "large" not in str(raised.value)
+        assert raised.value.hint.startswith("1 of 2 budgets have a network")
+        (network,) = read_front(Run.open(tmp_path / "run")).networks
+        assert network.name == "large" and network.confirmation.measured
 
 
 def test_budgets_of_one_board_are_measured_together_and_teach_each_other(board, tmp_path):
@@ -353,23 +369,66 @@ def test_a_network_of_a_finished_search_is_confirmed_afterwards(board, tmp_path)
     run = Run.open(tmp_path / "run")
     (unconfirmed,) = add_budgets(tmp_path / "run", SPACE, data(), [budget], CONFIG)
     assert unconfirmed.confirmation is None
-    assert found_before(run, budget, None) and not found_before(run, budget, None, confirmed=True)
+    assert found_before(run, budget, None) and not found_before(run, budget, None, confirmed=1)
 
     how = Confirming(devices.connect(HOST), 4, rounds=ROUNDS)
     sources = {"later": ([], board["table"])}
     (result,) = add_budgets(tmp_path / "run", SPACE, data(), [budget], CONFIG, sources=sources, confirm=how)
 
     assert result.confirmation.first == unconfirmed.architecture.names
-    assert found_before(run, budget, None, confirmed=True), "the predictor before is that of the budget"
+    assert found_before(run, budget, None, confirmed=4), "the predictor before is that of the budget"
+    assert not found_before(run, budget, None, confirmed=5), "one more network may be measured"
     learned = load_predictor(Run.open(run.folder / "networks" / "later").predictors["latency_ms"], SPACE)
     assert found_before(run, Budget("later", (Constraint(learned, budget.targets["latency_ms"]),)), None)
+
+
+def test_a_table_of_another_state_leaves_the_drift_unknown(board, tmp_path, surprised):
+    _, budget, _ = surprised
+    header, *lines = board["table"].read_text().splitlines(keepends=True)
+    other = json.loads(header)
+    del other["crc32"]
+    other["fingerprint"]["power_mode"] = "15W"
+    (tmp_path / "other.lut.jsonl").write_text("".join([seal(other).decode(), *lines]))
+
+    (result,) = confirmed(tmp_path / "run", [budget], {**board, "table": tmp_path / "other.lut.jsonl"}, networks=1)
+
+    assert any("the table is of another state of the board" in note for note in result.confirmation.notes)
+
+
+def test_a_table_that_cannot_be_read_is_refused_before_anything_is_trained(board, tmp_path):
+    (tmp_path / "damaged.lut.jsonl").write_text("no table")
+
+    with pytest.raises(luts.LutFormatError):
+        confirmed(
+            tmp_path / "run", [budget_of(board["latency_ms"])], {**board, "table": tmp_path / "damaged.lut.jsonl"}
+        )
+
+    assert not list((tmp_path / "run").rglob("checkpoint.pt"))
+
+
+def test_an_empty_journal_is_measured_again(board, tmp_path, surprised):
+    folder, budget, before = surprised
+    shutil.copytree(folder, tmp_path / "run")
+    last = tmp_path / "run" / before.confirmation.tables[-1]
+    last.write_bytes(b"")
+
+    (result,) = confirmed(tmp_path / "run", [budget], board)
+
+    assert last.stat().st_size > 0
+    assert {each.operators for each in before.confirmation.networks} <= {
+        each.operators for each in result.confirmation.networks
+    }
 
 
 def test_a_damaged_plan_is_an_error_with_a_way_out(board, tmp_path, surprised):
     folder, budget, _ = surprised
     begin_run(tmp_path / "run", SPACE, data(), [budget], CONFIG)
     (plan,) = (folder / "confirm").glob("*.json")
-    for content in ("{", '{"kind": "confirm-plan"}', plan.read_text().replace("mbconv_k3_e2", "mbconv_k9_e9")):
+    record = json.loads(plan.read_text())
+    for network in (network for each in record["rounds"] for network in each):
+        network["predicted"] = {"p95_ms": network["predicted"]["latency_ms"]}
+    operators = plan.read_text().replace("mbconv_k3_e2", "mbconv_k9_e9")
+    for content in ("{", '{"kind": "confirm-plan"}', operators, json.dumps(record)):
         (tmp_path / "run" / "confirm").mkdir(exist_ok=True)
         (tmp_path / "run" / "confirm" / plan.name).write_text(content)
         with pytest.raises(RunError) as raised:
