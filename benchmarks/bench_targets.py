@@ -34,7 +34,7 @@ def rows() -> list[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data = load_data(_few(folder / "images"), space=predictor.space, seed=0)
-        config = SearchConfig(epochs=EPOCHS, batch=BATCH, two_sided=True)
+        config = SearchConfig(method="shared", epochs=EPOCHS, batch=BATCH, two_sided=True)
         started_s = time.process_time()
         together = run_search(folder / "shared", predictor.space, data, _budgets(predictor, TARGETS_MS), config)
         shared_s = time.process_time() - started_s

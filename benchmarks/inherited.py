@@ -73,7 +73,7 @@ def searched(folder: Path, space: Space, data: DataSet, seed: int) -> Run:
         target = SHARE * float(counted.constant + counted.cost.max(axis=1).sum())
         budget = Budget("half", (Constraint(counted, target),))
         config = SearchConfig(
-            epochs=SEARCH_EPOCHS, batch=BATCH, architecture_batch=200, paths=2, candidates=2, seed=seed
+            method="shared", epochs=SEARCH_EPOCHS, batch=BATCH, architecture_batch=200, paths=2, candidates=2, seed=seed
         )
         run_search(folder, space, data, budget, config)
     return Run.open(folder)

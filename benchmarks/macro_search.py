@@ -1,7 +1,7 @@
 """Searches of nasbench-macro on CIFAR-10: what the networks that they choose for 50 budgets lose against the best ones.
 
     python -m benchmarks.macro_search                              the table, from the searches stored in benchmarks/macro/runs
-    python -m benchmarks.macro_search --run shared --seeds 0 1     searches that are not stored yet; ten minutes of one core each
+    python -m benchmarks.macro_search --run shared --seeds 0 1     searches that are not stored yet; half an hour of one core each
     python -m benchmarks.macro_search --check shared-0             that search again: does it give the stored networks?
 
 Budgets, regret, floors: benchmarks/macro.py. The predictor was fitted to 100 networks (`fit_predictor`) and is stored, so that a stored search

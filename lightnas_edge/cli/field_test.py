@@ -38,7 +38,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--quick", action="store_true", help="some minutes: the default engine only, few rounds")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="STEP", help="this step and what it needs; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        metavar="STEP",
+        help="this step, with probe and snapshot; may be repeated: fit needs table and networks",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the archive (default: field-test-DATE-TIME.tar.gz in this folder)"

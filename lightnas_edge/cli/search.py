@@ -119,7 +119,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "weights.safetensors; without one, half of the epochs train the largest network",
     )  # fmt: skip
     group.add_argument("--epochs", type=count, default=90, metavar="N", help="default: 90")
-    group.add_argument("--warmup-epochs", type=count, metavar="N", help="weights only (default: a ninth of the epochs)")
+    group.add_argument(
+        "--warmup-epochs",
+        type=count,
+        metavar="N",
+        help="weights only (default: a ninth of the epochs; half with blockwise, none with --teacher)",
+    )
     group.add_argument(
         "--batch-size", type=count, default=128, metavar="N", help="batch size of weight updates (default: 128)"
     )
