@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lightnas_edge.cli._console import info, print_result, print_table
+from lightnas_edge.deploy.judge import COUNTED, computes_otherwise
 from lightnas_edge.fleet.tolerance import guarantee
 from lightnas_edge.records.deployment import BudgetVerdict, VerificationRecord
 from lightnas_edge.records.differences import UNIT, require_equal_fingerprints
@@ -34,7 +35,7 @@ def show_guarantees(
     metrics = dict.fromkeys(budget.metric for record in records for budget in record.budgets if _is_measured(budget))
     record = FleetRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        guarantees=tuple(_guarantee(metric, records) for metric in metrics),
+        guarantees=tuple(_guarantee(metric, records, lost) for metric in metrics),
         lost=dict(lost),
         model_sha256=records[0].model_sha256 if records else None,
         fingerprint={**records[0].fingerprint, UNIT: None} if records else None,
@@ -56,24 +57,30 @@ def show_guarantees(
     return record
 
 
-def _guarantee(metric: str, records: Sequence[VerificationRecord]) -> FleetGuarantee:
-    values, first = [], None
+def _guarantee(metric: str, records: Sequence[VerificationRecord], lost: Mapping[str, str]) -> FleetGuarantee:
+    values, doubts, first = [], [], None
     for record in records:
         budget = record.budget(metric)
         if budget is not None and _is_measured(budget) and budget.value is not None:
             first = first or budget
+            otherwise = computes_otherwise(record)
+            if otherwise:
+                doubts.append(f"{record.host}: {record.reason}")
+            elif budget.interval is None and metric not in COUNTED:
+                doubts.append(f"{record.host}: {budget.reason}")
             unit = record.fingerprint.get(UNIT)
             values.append(
                 UnitValue(
                     host=record.host,
                     unit=unit if isinstance(unit, str) else None,
                     value=budget.value,
-                    verdict=budget.verdict,
+                    verdict="inconclusive" if otherwise else budget.verdict,
                 )
             )
     assert first is not None  # the metric comes from one of the records
     simulated = any(record.simulated for record in records)
-    return guarantee(metric, first.unit, first.target, values, simulated=simulated)
+    found = guarantee(metric, first.unit, first.target, values, simulated=simulated, doubts=doubts)
+    return found.model_copy(update={"reason": f"{found.reason}; not verified: {', '.join(lost)}"}) if lost else found
 
 
 def _is_measured(budget: BudgetVerdict) -> bool:

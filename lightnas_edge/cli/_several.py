@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from lightnas_edge.cli._console import info, print_json, report_error
 from lightnas_edge.errors import LightnasEdgeError
+from lightnas_edge.fleet.campaign import first_line
 from lightnas_edge.records.base import Record
 from lightnas_edge.runs import Run
 
@@ -47,16 +48,24 @@ def best_runs(run: Run) -> list[Run]:
     return [Run.open(run.folder / best.folder) for best in run.front.best]
 
 
-def for_each(runs: list[Run], act: Callable[[Run], Result]) -> tuple[list[Result], int]:
+def for_each(
+    runs: list[Run], act: Callable[[Run], Result], failed: dict[str, str] | None = None
+) -> tuple[list[Result], int]:
     """The results of every run, and 0, or the highest exit code of those that failed.
 
     One network alone raises its own error. Of several, one that fails is named and the others follow.
+
+    Args:
+        failed: gets the error of each folder that failed.
     """
-    return for_each_of(runs, lambda run: str(run.folder), act)
+    return for_each_of(runs, lambda run: str(run.folder), act, failed)
 
 
 def for_each_of(
-    items: Sequence[Item], name: Callable[[Item], str], act: Callable[[Item], Result]
+    items: Sequence[Item],
+    name: Callable[[Item], str],
+    act: Callable[[Item], Result],
+    failed: dict[str, str] | None = None,
 ) -> tuple[list[Result], int]:
     """As `for_each`, of anything that has a name."""
     if len(items) == 1:
@@ -71,6 +80,8 @@ def for_each_of(
                 "\n".join([f"{name(item)}: {error}", *(f"  {line}" for line in error.hint.splitlines())]), error
             )
             worst = max(worst, error.exit_code)
+            if failed is not None:
+                failed[name(item)] = first_line(error)
     return results, worst
 
 

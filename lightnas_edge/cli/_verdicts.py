@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lightnas_edge.cli._budgets import LIMITS
@@ -45,6 +45,19 @@ def asked_budgets(arguments: argparse.Namespace) -> dict[str, float]:
     return {metric: target for metric, target in given.items() if target is not None}
 
 
+def budget_words(arguments: argparse.Namespace) -> list[str]:
+    """The options of the budgets that were given, to be repeated in a command."""
+    found = [(option, getattr(arguments, option[2:].replace("-", "_"))) for option, *_ in LIMITS]
+    found += [("--min-throughput", arguments.min_throughput)]
+    words = [word for option, value in found if value is not None for word in (option, f"{value:.12g}")]
+    for option, share in (
+        ("--min-accuracy", arguments.min_accuracy),
+        ("--max-accuracy-drop", arguments.max_accuracy_drop),
+    ):
+        words += [] if share is None else [option, f"{100 * share:.12g}"]
+    return words
+
+
 def add_files_for_ci(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the verdicts as JUnit XML, for a CI system")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write them as Markdown, for a pull request")
@@ -57,18 +70,38 @@ def add_sustained(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def write_files_for_ci(arguments: argparse.Namespace, records: Sequence[VerificationRecord]) -> None:
+def remove_files_for_ci(arguments: argparse.Namespace) -> None:
+    """Those of an earlier command: a verification that fails must not leave its verdicts behind."""
+    for path in (arguments.junit, arguments.markdown):
+        if path is not None and path.is_file():
+            try:
+                path.unlink()
+            except OSError as error:
+                raise _unwritable(path, error) from error
+
+
+def write_files_for_ci(
+    arguments: argparse.Namespace, records: Sequence[VerificationRecord], failed: Mapping[str, str] | None = None
+) -> None:
     """`--junit` and `--markdown`.
+
+    Args:
+        failed: boards or networks without a verification, and why.
 
     Raises:
         LightnasEdgeError: a file cannot be written.
     """
     from lightnas_edge.report.junit import junit_xml
-    from lightnas_edge.report.pull_request import pull_request_markdown
+    from lightnas_edge.report.pull_request import not_verified, pull_request_markdown
 
     wanted: list[tuple[Path | None, Callable[[], str]]] = [
-        (arguments.junit, lambda: junit_xml(*records)),
-        (arguments.markdown, lambda: "\n".join(map(pull_request_markdown, records))),
+        (arguments.junit, lambda: junit_xml(*records, failed=failed)),
+        (
+            arguments.markdown,
+            lambda: "\n".join(
+                [*(not_verified(*each) for each in (failed or {}).items()), *map(pull_request_markdown, records)]
+            ),
+        ),
     ]
     for path, content in wanted:
         if path is None:
@@ -76,9 +109,13 @@ def write_files_for_ci(arguments: argparse.Namespace, records: Sequence[Verifica
         try:
             write_atomic(path, content())
         except OSError as error:
-            raise LightnasEdgeError(
-                f"cannot write {path}: {error.strerror or error}", hint="name a file in a folder that can be written to"
-            ) from error
+            raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> LightnasEdgeError:
+    return LightnasEdgeError(
+        f"cannot write {path}: {error.strerror or error}", hint="name a file in a folder that can be written to"
+    )
 
 
 def show(record: VerificationRecord, line: str) -> None:

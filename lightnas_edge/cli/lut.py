@@ -113,7 +113,7 @@ def _show(arguments: argparse.Namespace) -> int:
             entry.key, ms(entry.latency_ms), f"± {ms(entry.standard_error_ms)}",
             *((ms(entry.mean_ms), ms(entry.p95_ms), ms(entry.p99_ms)) if entry.is_network else ("", "", "")),
             percent(entry.spread), str(len(entry.samples_ms)), str(entry.repeats), str(entry.energy_mj or ""),
-            "" if entry.engine_bytes is None else f"{entry.engine_bytes / 2**20:.2f}", luts.counted(entry.ran_in or {}),
+            "" if entry.engine_bytes is None else f"{entry.engine_bytes / 1e6:.2f}", luts.counted(entry.ran_in or {}),
             ", ".join(filter(None, ("fell back" if entry.fell_back else "", "unstable" if entry.unstable else ""))),
         ]
         for entry in entries

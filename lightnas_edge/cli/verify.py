@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from lightnas_edge.cli._verdicts import (
     add_files_for_ci,
     add_sustained,
     asked_budgets,
+    budget_words,
+    remove_files_for_ci,
     show,
     write_files_for_ci,
 )
@@ -95,17 +98,19 @@ def _run(arguments: argparse.Namespace) -> int:
     if (arguments.run_folder is None) == (arguments.model is None):
         raise UsageError("verify takes a run directory, or an ONNX file with --model")
     hosts = [] if arguments.host is None else chosen_hosts(arguments.host)
+    remove_files_for_ci(arguments)
     if arguments.power_modes is not None:
         return _run_in_modes(arguments, hosts)
     if len(hosts) > 1:
         return _run_on_units(arguments)
     arguments.host = hosts[0] if hosts else None
+    failed: dict[str, str] = {}
     if arguments.model is not None:
         found, code = [_verified_model(arguments)], 0
     else:
-        found, code = for_each(chosen_runs(arguments), lambda run: _verified_run(run, arguments))
+        found, code = for_each(chosen_runs(arguments), lambda run: _verified_run(run, arguments), failed)
     records = [each.record for each in found]
-    write_files_for_ci(arguments, records)
+    write_files_for_ci(arguments, records, failed)
     print_records(arguments, records)
     return max([code, *(EXIT[record.verdict] for record in records)])
 
@@ -117,7 +122,7 @@ def _run_on_units(arguments: argparse.Namespace) -> int:
     if found.records:
         last = worst(found.records)
         subject.keep(last, unit_folder(subject.folder, last.host), found.about)
-        write_files_for_ci(arguments, found.records)
+    write_files_for_ci(arguments, found.records, found.about.lost)
     if arguments.json:
         print_json({
             "kind": "fleet-verification", "fleet": found.about.to_json(), "verifications": [record.to_json() for record in found.records],
@@ -201,6 +206,7 @@ def _verified_run(
         found = verify_network(
             run, connection or devices.connect(host), targets=asked,
             settings=settings, data=arguments.data, on_progress=bars.measuring, sudo_password=password,
+            command=_command(arguments, [str(run.folder)], host, settings),
         )  # fmt: skip
     if not arguments.json:
         show(found.record, found.line)
@@ -211,7 +217,7 @@ def _verified_model(arguments: argparse.Namespace, connection: devices.Connectio
     """`connection`: to the board, where it is open."""
     from lightnas_edge.deploy.judge import check_targets
     from lightnas_edge.deploy.verify import energy_rounds_for, rounds_for
-    from lightnas_edge.deploy.verify_model import command_for, verify_model
+    from lightnas_edge.deploy.verify_model import verify_model
     from lightnas_edge.report import build_verification_report
 
     asked = asked_budgets(arguments)
@@ -233,7 +239,7 @@ def _verified_model(arguments: argparse.Namespace, connection: devices.Connectio
         found = verify_model(
             model, connection, folder, asked, _measured_so(settings, arguments), reference,
             on_progress=bars.measuring, sudo_password=password,
-            command=command_for(model, arguments.host, dict(arguments.shape), settings.streams),
+            command=_command(arguments, ["--model", str(model.path)], arguments.host, settings),
         )  # fmt: skip
     report = build_verification_report(found.record, folder, found.profile)
     if not arguments.json:
@@ -241,6 +247,25 @@ def _verified_model(arguments: argparse.Namespace, connection: devices.Connectio
         show_changes(found.record.model)
         info(f"report: {report.html}")
     return found
+
+
+_REPEATED = (
+    "--precision", "--backend", "--threads", "--data", "--reference", "--against", "--out", "--power-mode",
+)  # fmt: skip  # options with a value
+
+
+def _command(arguments: argparse.Namespace, subject: Sequence[str], host: str, settings: Settings) -> str:
+    """That verifies the same thing in the same way, without the number of rounds: what a remedy repeats."""
+    words = ["lightnas-edge", "verify", *subject, "--host", host]
+    words += [word for name, sides in arguments.shape for word in ("--shape", f"{name}:{sides}")]
+    words += ["--streams", str(settings.streams)] if settings.streams > 1 else []
+    for option in _REPEATED:
+        value = getattr(arguments, option[2:].replace("-", "_"))
+        words += [] if value is None else [option, str(value)]
+    words += ["--sustained", f"{arguments.sustained:g}s"] if arguments.sustained else []
+    for option in ("--cuda-graph", "--lock-clocks", "--energy", "--ask-sudo-password"):
+        words += [option] if getattr(arguments, option[2:].replace("-", "_")) else []
+    return shlex.join([*words, *budget_words(arguments)])
 
 
 def _reference(arguments: argparse.Namespace, model: Model) -> Reference:

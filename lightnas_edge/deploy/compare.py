@@ -11,15 +11,18 @@ def compare_outputs(reference: np.ndarray, outputs: np.ndarray) -> Agreement:
     """Compare logits, or other outputs, row by row.
 
     Args:
-        reference: (N, classes).
-        outputs: (N, classes) of the engine. A number that is not finite makes the agreement as bad as it can be.
+        reference: (N, classes). Where it is not finite, the engine must be the same.
+        outputs: (N, classes) of the engine. Another number that is not finite makes the agreement as bad as it can be.
     """
     if reference.shape != outputs.shape or not len(reference):
         raise ValueError(
             f"outputs of the reference {reference.shape} and of the engine {outputs.shape} cannot be compared"
         )
-    finite = np.isfinite(outputs).all(axis=1)
-    ours, theirs = reference.astype(np.float64), np.where(finite[:, None], outputs, 0.0).astype(np.float64)
+    known = np.isfinite(reference)
+    alike = np.isfinite(outputs) & known | ~known & ((reference == outputs) | np.isnan(reference) & np.isnan(outputs))
+    finite = alike.all(axis=1)  # rows that can be compared
+    ours = np.where(known, reference, 0.0).astype(np.float64)
+    theirs = np.where(known & finite[:, None], outputs, 0.0).astype(np.float64)
     difference = float(np.abs(ours - theirs).max()) if finite.all() else float(np.finfo(np.float32).max)
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)

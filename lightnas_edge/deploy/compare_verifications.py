@@ -120,6 +120,9 @@ def _differences(old: VerificationRecord, new: VerificationRecord) -> tuple[str,
         was, now = getattr(old, name), getattr(new, name)
         if was != now and name not in {*old.fingerprint, *new.fingerprint}:
             found.append(f"{name} {was!r} and {now!r}")
+    loads = [0.0 if each.sustained is None else each.sustained.asked_s for each in (old, new)]
+    if loads[0] != loads[1]:
+        found.append(f"load before it {loads[0]:g} s and {loads[1]:g} s")
     return tuple(clean_text(text) for text in found)
 
 
@@ -146,6 +149,8 @@ def _changes(old: VerificationRecord, new: VerificationRecord) -> tuple[tuple[Me
             changes.append(_accuracy(old, new))
     elif old.accuracy or new.accuracy:
         not_compared.append("top-1 accuracy: only one verification has it")
+    if len(old.measured.streams) > 1 or len(new.measured.streams) > 1:
+        not_compared.append("throughput and numbers of single streams")
     return tuple(changes), not_compared
 
 

@@ -46,7 +46,8 @@ def measured_latency(entry: luts.Entry, confidence: float = CONFIDENCE, *, batch
     """
     rounds = [np.asarray(visit.samples_ms, dtype=float) for visit in entry.visits]
     samples = np.concatenate(rounds)
-    streams = [_latencies(stream, confidence) for stream in _by_stream(entry, rounds)]
+    by_stream = _by_stream(entry, rounds)
+    streams = [_latencies(stream, confidence) for stream in by_stream]
     slowest = {
         field: max((stream[field] for stream in streams), key=lambda each: each.latency_ms)
         for field in LATENCY_FIELDS.values()
@@ -58,7 +59,7 @@ def measured_latency(entry: luts.Entry, confidence: float = CONFIDENCE, *, batch
         throughput=_throughput(entry, rounds, batch or 1, confidence),
         streams=tuple(
             StreamLatency(n=sum(map(len, rounds_of)), **stream)
-            for rounds_of, stream in zip(_by_stream(entry, rounds), streams, strict=True)
+            for rounds_of, stream in zip(by_stream, streams, strict=True)
         )
         if len(streams) > 1
         else (),
@@ -66,7 +67,7 @@ def measured_latency(entry: luts.Entry, confidence: float = CONFIDENCE, *, batch
         rounds=len(rounds),
         inferences_per_sample=max((visit.repeats or 1) for visit in entry.visits),
         spread=finite(entry.spread),
-        noise=max(0.0, noise(rounds)),
+        noise=max(0.0, noise(max(by_stream, key=lambda each: float(np.median(np.concatenate(each)))))),
         samples_ms=tuple(tuple(float(value) for value in samples) for samples in rounds),
         enqueue_ms=entry.enqueue_ms,
         gpu_ms=entry.gpu_ms,
@@ -162,7 +163,7 @@ def accuracy(
         labels: (N,). outputs, reference: (N, classes).
         inputs: the images; with them, later verifications on the same ones can be compared image by image.
     """
-    ours = outputs.argmax(axis=1) == labels
+    ours = (outputs.argmax(axis=1) == labels) & np.isfinite(outputs).all(axis=1)  # numbers that are none answer nothing
     theirs = reference.argmax(axis=1) == labels
     count, z = len(labels), NormalDist().inv_cdf((1 + confidence) / 2)
     lost, gained = int(np.sum(theirs & ~ours)), int(np.sum(ours & ~theirs))
@@ -230,6 +231,14 @@ def one_of_each_kind(warnings: Sequence[str]) -> list[str]:
     for warning in warnings:
         kinds.setdefault(re.sub(r"[0-9.]+", "#", warning), []).append(warning)
     return [f"{alike[0]}{f' (and {len(alike) - 1} times more)' if len(alike) > 1 else ''}" for alike in kinds.values()]
+
+
+def failed_visits(entry: luts.Entry) -> str:
+    """`2 of 14 visits failed: crash: ...`; empty where none did."""
+    if not entry.failures:
+        return ""
+    total = len(entry.failures) + len(entry.visits)
+    return f"{len(entry.failures)} of {total} visits failed: {entry.failures[-1]}"
 
 
 def about_fallbacks(nodes: Sequence[str], precision: str) -> list[str]:

@@ -70,6 +70,7 @@ class Evidence:
     macs_m: float | None = None  # millions, of one image
     predicted: Mapping[str, Predicted] = field(default_factory=dict)
     why_not: Mapping[str, str] = field(default_factory=dict)  # metric -> reason
+    failed: str = ""  # what became of visits that failed, with their number; empty: none did
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def judge(
 
     A latency is judged by the interval of its own statistic, as the machine was: met when the upper end is within the
     target, missed when the lower end is above it. A network that computes something else keeps no budget, however
-    fast it is.
+    fast it is, and one that crashed or hung in a visit keeps no budget of time.
 
     Args:
         asked: metric -> target, at least one; `accuracy` at least, everything else at most.
@@ -156,9 +157,16 @@ def result_line(record: VerificationRecord) -> str:
     verb = "SIMULATED" if record.simulated else "measured"
     line = f"{verb} {', '.join(parts)} (n={measured.n} {what}); "
     line += "; ".join(budget_line(each) for each in record.budgets)
-    if record.verdict == "inconclusive":
-        line += f": {record.verdict} ({record.reason})" if all(each.verdict == "met" for each in record.budgets) else ""
+    if record.verdict == "inconclusive" and (
+        computes_otherwise(record) or all(each.verdict == "met" for each in record.budgets)
+    ):
+        line += f"; {record.verdict}: {record.reason}"
     return line
+
+
+def computes_otherwise(record: VerificationRecord) -> bool:
+    """The engine does not compute what the reference does, so that no budget is kept."""
+    return record.outputs is not None and record.outputs.cosine < MIN_COSINE
 
 
 def budget_line(budget: BudgetVerdict) -> str:
@@ -246,7 +254,7 @@ def _decide(
         )
     bound = "least" if metric in AT_LEAST else "most"
     known = [each for each in (target, value, *(interval or ())) if each is not None]
-    digits = _digits_apart(known, metric)
+    digits = digits_apart(known, metric)
     asked = f"at {bound} {_shown(target, metric, digits)}{f' {UNITS[metric]}' if UNITS[metric] else ''}"
     if metric in COUNTED:
         if value <= target:
@@ -260,6 +268,12 @@ def _decide(
     limit = target if metric not in AT_LEAST else -target
     shown = f"interval {_shown(interval[0], metric, digits)} to {_shown(interval[1], metric, digits)}"
     if high <= limit:
+        if evidence.failed and metric in TIMED:
+            return (
+                "inconclusive",
+                f"{evidence.failed}; a visit that failed keeps no budget, though the whole {shown} of the others is {asked}",
+                f"remove the cause, then verify again: `{command}`",
+            )
         return "met", f"the whole {shown} is {asked}", ""
     if low > limit:
         measured = evidence.measured
@@ -333,7 +347,7 @@ def _shown(value: float, metric: str, digits: int | None = None) -> str:
     return f"{100 * value:.{1 if digits is None else digits}f} %"
 
 
-def _digits_apart(values: Sequence[float], metric: str) -> int:
+def digits_apart(values: Sequence[float], metric: str) -> int:
     """Decimals with which different values look different, where six are enough for it."""
     digits = max(map(decimals, values)) if UNITS[metric] else 1
     while digits < 6 and len({_shown(value, metric, digits) for value in values}) < len(set(values)):
@@ -358,7 +372,9 @@ __all__ = [
     "Predicted",
     "budget_line",
     "check_targets",
+    "computes_otherwise",
     "decimals",
+    "digits_apart",
     "judge",
     "overall",
     "result_line",

@@ -67,7 +67,7 @@ def profile_model(
     memory = entry.quantity("peak_memory_mb")
     record = profile_record(
         layers,
-        evidence.measured_latency(entry),
+        evidence.measured_latency(entry, batch=model.facts.batch),
         model=model.facts,
         host=connection.name,
         source="simulated" if table.simulated else settings.backend,

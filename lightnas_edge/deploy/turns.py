@@ -149,13 +149,15 @@ def unfinished_journal(folder: Path, sha256: str, host: str, settings: Settings 
     """Of an interrupted measurement of this file on this board; those of other files are removed.
 
     One board does not continue what another one measured: two units would stand in one verdict. Nor does one in other
-    streams, or in another power mode.
+    streams, in another power mode, or after another load.
     """
     of_file = f"unfinished-{sha256[:12]}-"
     for path in folder.glob("unfinished-*.jsonl"):
         if not path.name.startswith(of_file):
             path.unlink()
     state = ""
-    if settings is not None and (settings.streams > 1 or settings.board_setup is not None):
-        state = f"-{sha256_of(repr((settings.streams, settings.lock_clocks, settings.power_mode)).encode())[:8]}"
+    load_s = 0.0 if settings is None else settings.protocol.sustained_s
+    if settings is not None and (settings.streams > 1 or settings.board_setup is not None or load_s):
+        of_state = (settings.streams, settings.lock_clocks, settings.power_mode, *([load_s] if load_s else []))
+        state = f"-{sha256_of(repr(of_state).encode())[:8]}"
     return folder / f"{of_file}{sha256_of(host.encode())[:8]}{state}.jsonl"

@@ -128,6 +128,7 @@ def verify_network(
     confidence: float = CONFIDENCE,
     on_progress: Callable[[Status], None] | None = None,
     sudo_password: str | None = None,
+    command: str | None = None,
 ) -> Verification:
     """Measure the exported network on the board of the connection and judge it; writes `verify/`.
 
@@ -140,6 +141,7 @@ def verify_network(
         data: where the training's images are now, if they have moved.
         sudo_password: where the settings change the board and its sudo asks for one.
         images: how many validation images are scored on the board, at most.
+        command: that verifies it so, without its number of rounds; remedies repeat it. None: one with the host alone.
 
     Raises:
         BudgetError: no budget, or one that is no positive number.
@@ -169,7 +171,7 @@ def verify_network(
         )  # fmt: skip
         judgement, record = judge_export(
             run, export.record, export.content, measured, scored, predicted, asked, settings, connection.name,
-            confidence=confidence,
+            confidence=confidence, command=command,
         )  # fmt: skip
         return Verification(judgement, record, run.save_verification(record, journal))
 

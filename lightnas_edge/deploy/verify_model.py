@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -159,6 +158,7 @@ def judge_model(
             "macs_m": model.facts.macs_unknown or "they cannot be counted",
             "params_m": "the parameters of the model cannot be counted",
         },
+        failed=parts.failed_visits(entry),
     )
     judgement = judge(
         targets, evidence, agreement=agreement, command=command,
@@ -200,13 +200,6 @@ def judge_model(
         warnings=tuple(warnings),
     )
     return judgement, record
-
-
-def command_for(model: Model, host: str, shapes: Mapping[str, object], streams: int = 1) -> str:
-    """That verifies this model, without budgets and rounds."""
-    named = [f"--shape {shlex.quote(f'{name}:{shape}')}" for name, shape in shapes.items()]
-    command = f"lightnas-edge verify --model {shlex.quote(str(model.path))} --host {shlex.quote(host)}"
-    return " ".join([command, *named, *([f"--streams {streams}"] if streams > 1 else [])])
 
 
 def _layers(outputs: Path, key: str) -> tuple[LayerProfileFile | None, str]:

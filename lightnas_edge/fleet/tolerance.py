@@ -41,12 +41,14 @@ def guarantee(
     share: float = SHARE,
     confidence: float = CONFIDENCE,
     simulated: bool = False,
+    doubts: Sequence[str] = (),
 ) -> FleetGuarantee:
     """Whether `share` of all units keeps a target from above.
 
     Args:
         unit: of the metric: "ms".
         values: of different units; several of one unit count as their mean.
+        doubts: why the value of a unit cannot be used; with one, nothing is said about all units, since the others are no random sample.
     """
     each = _by_unit(values)
     logs = [math.log(value) for value in each]
@@ -57,6 +59,11 @@ def guarantee(
         "metric": metric, "unit": unit, "target": target, "share": share, "confidence": confidence,
         "units": tuple(values), "assumption": ASSUMPTION, "simulated": simulated,
     }  # fmt: skip
+    if doubts:
+        return FleetGuarantee(
+            **found, median=math.exp(mean) if count else None, deviation=None, factor=None, bound=None,
+            verdict="not available", more_units=None, reason=f"not available: {'; '.join(doubts)}",
+        )  # fmt: skip
     if count < FEWEST_UNITS:
         return FleetGuarantee(
             **found, median=math.exp(mean) if count else None, deviation=None, factor=None, bound=None,

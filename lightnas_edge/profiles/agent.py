@@ -70,7 +70,7 @@ def profile_record(
         precision=precision,
         measured=measured,
         reported={},
-        throughput_per_s=1000 / measured.mean.latency_ms,
+        throughput_per_s=1000 / measured.mean.latency_ms if measured.throughput is None else measured.throughput.per_s,
         energy=energy,
         peak_memory_mb=peak_memory_mb,
         build_s=build_s,

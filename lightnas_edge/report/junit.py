@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from xml.etree import ElementTree as Xml
 
-from lightnas_edge.deploy.judge import LABELS, MIN_COSINE, budget_line, result_line
+from lightnas_edge.deploy.judge import LABELS, budget_line, computes_otherwise, result_line
 from lightnas_edge.records.deployment import BudgetVerdict, VerificationRecord
 from lightnas_edge.records.plain_text import clean_text
 
 
-def junit_xml(*records: VerificationRecord) -> str:
-    """A missed budget is a failure. One that is inconclusive or not judged is an error: it does not pass either."""
+def junit_xml(*records: VerificationRecord, failed: Mapping[str, str] | None = None) -> str:
+    """A missed budget is a failure. One that is inconclusive or not judged is an error: it does not pass either.
+
+    Args:
+        failed: boards or networks without a verification, and why; each is an error.
+    """
     root = Xml.Element("testsuites")
     for index, record in enumerate(records):
         root.append(_suite(record, index))
+    for index, (name, error) in enumerate((failed or {}).items(), start=len(records)):
+        root.append(_failed_suite(name, error, index))
     for name in ("tests", "failures", "errors"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     Xml.indent(root)
@@ -50,6 +57,20 @@ def _suite(record: VerificationRecord, index: int) -> Xml.Element:
     return suite
 
 
+def _failed_suite(name: str, error: str, index: int) -> Xml.Element:
+    name = clean_text(name, 100)
+    suite = Xml.Element("testsuite", name=name, id=str(index), package="lightnas-edge", hostname=name, time="0")
+    suite.set("timestamp", _timestamp(datetime.now(UTC).isoformat()))
+    Xml.SubElement(suite, "properties")
+    case = Xml.SubElement(suite, "testcase", classname=name, name="verification", time="0")
+    _explain(case, "not verified", error)
+    for count, value in (("tests", "1"), ("failures", "0"), ("errors", "1")):
+        suite.set(count, value)
+    Xml.SubElement(suite, "system-out")
+    Xml.SubElement(suite, "system-err")
+    return suite
+
+
 def _case(suite: Xml.Element, classname: str, name: str, budget: BudgetVerdict) -> None:
     case = Xml.SubElement(suite, "testcase", classname=classname, name=name, time="0")
     if budget.verdict != "met":
@@ -66,8 +87,9 @@ def _explain(case: Xml.Element, verdict: str, *texts: str) -> None:
 
 def _fails_as_a_whole(record: VerificationRecord) -> bool:
     """The network computes something else, which no budget says."""
-    differs = record.outputs is not None and record.outputs.cosine < MIN_COSINE
-    return record.verdict != "met" and (differs or all(budget.verdict == "met" for budget in record.budgets))
+    return record.verdict != "met" and (
+        computes_otherwise(record) or all(budget.verdict == "met" for budget in record.budgets)
+    )
 
 
 def _properties(record: VerificationRecord) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightnas_edge.deploy.compare_verifications import compare_verifications, headroom
-from lightnas_edge.deploy.judge import AT_LEAST, LABELS, UNITS, decimals
+from lightnas_edge.deploy.judge import AT_LEAST, LABELS, UNITS, decimals, digits_apart
 from lightnas_edge.records.deployment import LATENCY_FIELDS, BudgetVerdict, Interval, VerificationRecord
 from lightnas_edge.report.junit import network_name
 from lightnas_edge.report.rendering import markdown_message, markdown_text
@@ -44,11 +44,17 @@ def pull_request_markdown(record: VerificationRecord, before: VerificationRecord
     return "\n".join(lines) + "\n"
 
 
+def not_verified(name: str, error: str) -> str:
+    """A board or a network without a verification."""
+    return f"### not verified: {markdown_text(name)}\n\n{markdown_message(error)}.\n"
+
+
 def _budget_row(budget: BudgetVerdict) -> str:
     unit = UNITS[budget.metric]
     factor = 1.0 if unit else 100.0
     shown = unit or "%"
-    digits = decimals(factor * budget.target)
+    known = [each for each in (budget.target, budget.value, *(budget.interval or ())) if each is not None]
+    digits = digits_apart(known, budget.metric)
     value = "–" if budget.value is None else f"{factor * budget.value:.{digits}f} {shown}"
     ends = budget.interval
     interval = "–" if ends is None else _interval((factor * ends[0], factor * ends[1]), digits)

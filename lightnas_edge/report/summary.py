@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from lightnas_edge.deploy.judge import NOISE_LIMIT
+from lightnas_edge.deploy.judge import NOISE_LIMIT, computes_otherwise
 from lightnas_edge.fleet.tolerance import FEWEST_UNITS
 from lightnas_edge.records.base import Fingerprint
 from lightnas_edge.records.deployment import (
@@ -102,7 +102,7 @@ def verified_summary(
     }[record.verdict]
     missed = [row for row in rows if row.verdict == "missed"]
     undecided = [row for row in rows if row.verdict in ("inconclusive", "not judged", "not verified")]
-    if record.verdict == "inconclusive" and not undecided:
+    if record.verdict == "inconclusive" and (computes_otherwise(record) or not undecided):
         undecided_text = record.reason
     else:
         undecided_text = "; ".join(f"{wording.label(row.metric)} is {row.verdict}" for row in undecided)

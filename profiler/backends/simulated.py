@@ -138,7 +138,7 @@ class SimulatedEngine(Engine):
         self._precision = precision
         self.kernels = kernels.kernels
         self.precisions = [_precision_of(kernel, precision, machine) for kernel in self.kernels]
-        self._peak_mb = kernels.peak_values * VALUE_BYTES[precision] / 2**20
+        self._peak_mb = kernels.peak_values * VALUE_BYTES[precision] / 1e6
         self._session: Any = None
         spec = machine.spec
         self._sync_s = spec.sync_us * 1e-6

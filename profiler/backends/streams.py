@@ -96,7 +96,7 @@ class Streams(Engine):
 
     def peak_memory_mb(self) -> Optional[float]:
         size = self.memory_bytes()
-        return None if size is None else round(size / 2**20, 6)
+        return None if size is None else round(size / 1e6, 6)
 
     def ran_in(self, model: bytes) -> Optional[RanIn]:
         return self._first.ran_in(model)

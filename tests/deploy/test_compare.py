@@ -39,3 +39,15 @@ def test_a_number_that_is_not_finite_never_passes():
 def test_logits_of_different_shape_cannot_be_compared():
     with pytest.raises(ValueError, match="cannot be compared"):
         compare_outputs(LOGITS, LOGITS[:, :1])
+
+
+def test_numbers_that_are_none_must_be_none_in_both():
+    reference = np.array([[2.0, np.nan], [np.inf, 4.0]], np.float32)
+
+    alike = compare_outputs(reference, reference.copy())
+    other = compare_outputs(reference, np.array([[2.0, 1.0], [np.inf, 4.0]], np.float32))
+    infinite = compare_outputs(reference, np.array([[2.0, np.nan], [-np.inf, 4.0]], np.float32))
+
+    assert (alike.cosine, alike.max_abs_difference, alike.top1_agreement) == (1.0, 0.0, 1.0)
+    assert other.cosine == 0.0 and infinite.cosine == 0.0
+    assert np.isfinite(list(other.to_json().values())).all()

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lightnas_edge.deploy.evidence import paired_interval, wilson_interval
-from lightnas_edge.deploy.judge import Evidence, Predicted, judge, result_line
+from lightnas_edge.deploy.judge import Evidence, Predicted, computes_otherwise, judge, result_line
 from lightnas_edge.errors import BudgetError
 from lightnas_edge.records.deployment import AccuracyRecord, Agreement, EnergyRecord, ThroughputEstimate
 from tests.run_folders import measured, verification
@@ -211,3 +211,25 @@ def test_the_intervals_of_shares():
     low, high = paired_interval(10, 0, 1000, 1.96)
     assert 0.003 < low < 0.01 < high < 0.017
     assert paired_interval(0, 0, 100, 1.96)[1] == pytest.approx(0.0192, abs=1e-3)
+
+
+def test_a_network_that_crashed_or_hung_in_a_visit_keeps_no_budget_of_time():
+    """The visits that ended are the fast ones: a hang is an inference of minutes."""
+    evidence = Evidence(measured(0.4), params_m=1.5, failed="2 of 42 visits failed: timeout: no answer in 120 s")
+
+    budget = one({"latency_ms": 0.5}, evidence)
+
+    assert budget.verdict == "inconclusive"
+    assert budget.reason.startswith("2 of 42 visits failed: timeout")
+    assert one({"latency_ms": 0.3}, evidence).verdict == "missed"
+    assert one({"params_m": 2.0}, evidence).verdict == "met"
+
+
+def test_an_engine_that_computes_something_else_is_named_in_the_line_though_a_budget_is_undecided():
+    wrong = Agreement(images=4, max_abs_difference=2.0, relative_difference=1.0, cosine=-0.7, top1_agreement=0.0)
+    record = verification(
+        {"latency_ms": 0.5, "p99_ms": 0.9}, outputs=wrong, verdict="inconclusive", reason="it computes something else"
+    )
+
+    assert "it computes something else" in result_line(record)
+    assert computes_otherwise(record) and not computes_otherwise(verification())

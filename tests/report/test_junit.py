@@ -77,3 +77,18 @@ def test_markdown_says_what_changed_against_an_old_verification():
     new = verification(evidence=Evidence(measured(0.44, seed=1)))
 
     assert "p50 latency rose by" in pull_request_markdown(new, verification())
+
+
+def test_a_board_that_was_lost_is_an_error_of_its_own():
+    root = ElementTree.fromstring(junit_xml(verification(), failed={"orin2": "no route to host"}))
+
+    assert (root.get("tests"), root.get("errors")) == ("2", "1")
+    assert "no route to host" in root.find("testsuite[@name='orin2']/testcase/error").get("message")
+
+
+def test_markdown_shows_what_decides_however_small_it_is():
+    missed = verification({"latency_ms": 20.0}, Evidence(measured(20.04, spread=0.0001)))
+    small = verification({"latency_ms": 20.0}, Evidence(measured(0.04)))
+
+    assert "| at most 20.00 ms | 20.06 ms |" in pull_request_markdown(missed)
+    assert "| 0.04" in pull_request_markdown(small) and "| 0.00 ms |" not in pull_request_markdown(small)

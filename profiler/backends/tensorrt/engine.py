@@ -164,7 +164,7 @@ class TensorRTEngine(Engine):
     def peak_memory_mb(self) -> Optional[float]:
         """As `memory_bytes`: everything is allocated when the engine is loaded."""
         size = self.memory_bytes()
-        return None if size is None else round(size / 2**20, 6)
+        return None if size is None else round(size / 1e6, 6)
 
     def engine_bytes(self) -> int:
         """Of the plan."""

@@ -259,7 +259,7 @@ def test_peak_memory_is_plan_plus_scratch_plus_inputs_and_outputs(bench):
 
     ends = sum(port.size for port in engine.ports)
     assert engine.memory_bytes() == 3 * 2**20 + plan.stat().st_size + ends
-    assert engine.peak_memory_mb() == pytest.approx(3 + (plan.stat().st_size + ends) / 2**20, abs=1e-6)
+    assert engine.peak_memory_mb() == pytest.approx(3 * 2**20 / 1e6 + (plan.stat().st_size + ends) / 1e6, abs=1e-6)
 
 
 def test_every_load_of_a_model_runs_on_the_same_numbers(bench_of):
