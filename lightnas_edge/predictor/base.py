@@ -292,6 +292,13 @@ def require_probability(confidence: float) -> None:
         raise PredictorError(f"a confidence lies between 0 and 1, found {confidence}")
 
 
+def spread_of(columns: Array) -> Array:
+    """(n, D) -> (D,) standard deviations; 1 for a column that is constant but for rounding, so that it can be divided by."""
+    spread = columns.std(axis=0)
+    found: Array = np.where(spread > 1e-9 * np.abs(columns).max(axis=0, initial=0.0), spread, 1.0)
+    return found
+
+
 def one_hot_of(space: Space, indices: NDArray[np.integer[Any]]) -> Array:
     """(B, L) positions in `space.operators` -> (B, L, K)."""
     found: Array = np.eye(len(space.operators))[np.asarray(indices)]

@@ -98,7 +98,7 @@ def decimal_mark(texts: Iterable[str], separator: str) -> str:
         return "."
     if points:
         raise ValueError(f"numbers with commas ({commas[0]!r}) and with points ({points[0]!r})")
-    if separator == "," and all(map(_MAYBE_THOUSANDS.fullmatch, commas)):
+    if separator != ";" and all(map(_MAYBE_THOUSANDS.fullmatch, commas)):
         raise ValueError(f"{commas[0]!r} may be a decimal or thousands")
     return ","
 

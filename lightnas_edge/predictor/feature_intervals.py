@@ -15,7 +15,7 @@ from scipy import optimize, special
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
-from lightnas_edge.predictor.base import Array, require_probability
+from lightnas_edge.predictor.base import Array, require_probability, spread_of
 from lightnas_edge.predictor.feature_models import Features
 from lightnas_edge.predictor.layers import Layers, Variant
 
@@ -46,9 +46,10 @@ class Domain:
     def __init__(self, seen: Features) -> None:
         self._low, self._high = seen.traits.min(axis=0), seen.traits.max(axis=0)
         self._most = seen.work.max(axis=0, initial=0.0)
-        spread = seen.traits.std(axis=0)
-        self._spread = np.where(spread > 0, spread, 1.0)
+        self._spread = spread_of(seen.traits)
         places = seen.traits / self._spread
+        different = np.unique(places, axis=0)  # a row that was measured twice is not near another one
+        places = different if len(different) > 1 else places
         self._near = NearestNeighbors(n_neighbors=2).fit(places)
         self._values = [np.unique(column) for column in places.T]
         apart, _ = self._near.kneighbors(places)
@@ -263,5 +264,12 @@ class ErrorScale:
 
 
 def _conformal(ratio: Array, confidence: float) -> float:
-    rank = min(int(np.ceil((len(ratio) + 1) * confidence)), len(ratio)) - 1
-    return float(ratio[rank])
+    """The quantile of sorted ratios that one more does not exceed with this probability.
+
+    Beyond the largest one, which few rows reach early, the tail is that of exponential ratios, as they are fitted.
+    """
+    count = len(ratio)
+    rank = int(np.ceil((count + 1) * confidence))
+    if rank <= count:
+        return float(ratio[rank - 1])
+    return float(ratio[-1] * np.log1p(-confidence) / np.log(1 / (count + 1)))

@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor._evidence import JITTER, cholesky, fit_prior_scales
-from lightnas_edge.predictor.base import Array
+from lightnas_edge.predictor.base import Array, spread_of
 from lightnas_edge.predictor.kernels import matern, squared_distances
 from lightnas_edge.predictor.layer_prices import LayerPrices
 from lightnas_edge.predictor.layer_process import LayerProcess, fit_layer_scales
@@ -167,10 +167,12 @@ def held_out_logarithm(features: Features, value: Array, folds: int = 5) -> Arra
         return found
     fold_of, limit = np.random.default_rng(0).permutation(len(value)) % folds, _GAUSSIAN_ROWS
     with threadpool_limits(1):
-        some = np.random.default_rng(0).permutation(len(value))[:limit]
+        order = np.random.default_rng(0).permutation(len(value))
+        some = order[:limit]
         scales = _scales_of(Priced(), features.take(some), value[some], True)
         for fold in range(folds):
-            seen, held_out = np.flatnonzero(fold_of != fold)[:limit], np.flatnonzero(fold_of == fold)
+            # By chance: the first rows of a table that is sorted by size are the small ones.
+            seen, held_out = np.sort(order[fold_of[order] != fold][:limit]), np.flatnonzero(fold_of == fold)
             model = _Rest(Priced(), True, _Smooth(scales)).fit(features.take(seen), value[seen])
             found[held_out] = model.predict(features.take(held_out))
     return found
@@ -380,7 +382,7 @@ class _Scaling:
     def __init__(self, features: Features) -> None:
         both = np.column_stack([features.work, features.traits])
         self._centre = [both.mean(axis=0), features.work.mean(axis=0)]
-        self._spread = [np.where(values > 0, values, 1.0) for values in (both.std(axis=0), features.work.std(axis=0))]
+        self._spread = [spread_of(both), spread_of(features.work)]
 
     def inputs(self, features: Features) -> tuple[Array, Array]:
         """(n, W) work, (n, W + D) work and traits."""

@@ -25,7 +25,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from lightnas_edge.errors import PredictorError
-from lightnas_edge.predictor.base import Array
+from lightnas_edge.predictor.base import Array, spread_of
 from lightnas_edge.predictor.feature_intervals import Alike, Domain, ErrorScale, Evidence, Novelty, robust_limit
 from lightnas_edge.predictor.feature_models import Features, Maker, Model, models_of
 
@@ -147,6 +147,9 @@ def fit_features(
 ) -> FeaturePredictor:
     """The average of models with the lowest error on held-out rows; the models are fitted to all rows.
 
+    Rows are of different things, of which some may have equal features. Several measurements of one thing are one row, their mean:
+    as rows of their own they would predict one another.
+
     Args:
         value: (n,) measured; above 0 where errors are relative.
         relative: fit and judge by relative errors, else by absolute ones.
@@ -217,8 +220,7 @@ def _splits(features: Features, value: Array, seed: int, folds: int) -> Iterator
         groups += [slabs < 2, slabs >= 6, (slabs == 3) | (slabs == 4)]
         if not many:
             groups += [slabs < 4, slabs >= 4]
-    spread = features.traits.std(axis=0)
-    places = features.traits / np.where(spread > 0, spread, 1.0)
+    places = features.traits / spread_of(features.traits)
     if len(np.unique(places, axis=0)) >= 2 * _CLUSTERS:
         cluster_of = KMeans(_CLUSTERS, n_init=1, random_state=seed).fit_predict(places)
         groups += [

@@ -70,7 +70,7 @@ def fit_additive(
         FingerprintError: files of different boards or states.
     """
     if isinstance(samples, Observations):
-        observations: Observations | None = samples
+        observations: Observations | None = samples.merged()
         if metric not in (None, samples.metric):
             raise PredictorError(f"the measured networks are of {samples.metric}, not of {metric}")
         if lut is not None:

@@ -40,10 +40,9 @@ class Observations:
     metric: str = "latency_ms"
     repeatability: float = math.nan  # relative difference between two measurements of the same networks
     notes: tuple[str, ...] = field(default=())  # drift between the files
-    session: NDArray[np.int64] | None = (
-        None  # (n,) of each network, into `drift_error`; None: all in the reference session
-    )
-    drift_error: tuple[float, ...] = ()  # relative standard error of the correction of each session's drift
+    # (n, S) what each session contributed to the value, 1 together; None: all in the reference session
+    shares: Array | None = None
+    drift_error: tuple[float, ...] = ()  # (S,) relative standard error of the correction of each session's drift
 
     def __len__(self) -> int:
         return len(self.value)
@@ -65,9 +64,8 @@ class Observations:
         costs it would take.
         """
         found = np.zeros((len(self), len(self.drift_error)))
-        if self.session is not None:
-            rows = np.arange(len(self))
-            found[rows, self.session] = expected * np.array(self.drift_error)[self.session]
+        if self.shares is not None:
+            found = expected[:, None] * self.shares * np.array(self.drift_error)
         return found[:, found.any(axis=0)]
 
     def take(self, rows: NDArray[Any]) -> Observations:
@@ -77,14 +75,38 @@ class Observations:
             indices=self.indices[rows],
             value=self.value[rows],
             standard_error=self.standard_error[rows],
-            session=None if self.session is None else self.session[rows],
+            shares=None if self.shares is None else self.shares[rows],
+        )
+
+    def merged(self) -> Observations:
+        """One row for each network, in the order of their first ones: the mean of its measurements, the surest with the most weight.
+
+        What a model does not explain of a network is the same in all of its measurements. As rows of their own they would predict one
+        another, and every network that was held out would be known.
+        """
+        _, first, same = np.unique(self.indices, axis=0, return_index=True, return_inverse=True)
+        if len(first) == len(self):
+            return self
+        same = same.reshape(-1)
+        drift = np.square(self.common_error).sum(axis=1)
+        weight = 1 / np.maximum(self.standard_error**2 + drift, 1e-24 * np.square(self.value) + 1e-300)
+        which = np.zeros((len(first), len(self)))  # (networks, rows) weights, 1 together in each network
+        which[same, np.arange(len(self))] = weight
+        which /= which.sum(axis=1, keepdims=True)
+        which, first = which[np.argsort(first)], np.sort(first)
+        return replace(
+            self,
+            indices=self.indices[first],
+            value=which @ self.value,
+            standard_error=np.sqrt(np.square(which) @ np.square(self.standard_error)),
+            shares=None if self.shares is None else which @ self.shares,
         )
 
 
 def load_observations(
     space: Space, samples: Sequence[luts.Lut], lut: luts.Lut | None = None, *, metric: str = "latency_ms"
 ) -> Observations:
-    """Every measured network of the files, with the drift between the files corrected.
+    """Every measured network of the files once, with the drift between the files corrected.
 
     The reference session is that of `lut`, or of the first file when None. Operators that files share, the sentinels,
     show the drift between them.
@@ -97,6 +119,9 @@ def load_observations(
     checked(metric)
     if not samples:
         raise PredictorError("no measured networks were given", hint=_sampling(space))
+    samples = list(
+        {sample.path.resolve(): sample for sample in samples}.values()
+    )  # a file that is named twice counts once
     reference = samples[0] if lut is None else lut
     rows: list[NDArray[np.int64]] = []
     values, errors, repeatabilities = [], [], []
@@ -172,9 +197,9 @@ def load_observations(
         metric,
         math.sqrt(sum(value**2 for value in repeated) / len(repeated)) if repeated else math.nan,
         tuple(notes),
-        np.array(sessions),
+        np.eye(len(drift_errors))[sessions],
         tuple(drift_errors),
-    )
+    ).merged()
 
 
 def _drift(reference: luts.Lut, sample: luts.Lut, metric: str, notes: list[str]) -> tuple[float, float]:

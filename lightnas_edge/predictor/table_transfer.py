@@ -17,7 +17,7 @@ from scipy import stats
 
 from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor._evidence import JITTER
-from lightnas_edge.predictor.base import Array, require_probability
+from lightnas_edge.predictor.base import Array, require_probability, spread_of
 from lightnas_edge.predictor.feature_models import Features, held_out_logarithm
 from lightnas_edge.predictor.kernels import matern, squared_distances
 
@@ -170,6 +170,5 @@ class _Columns:
 
 def _standard(columns: Array) -> Array:
     """Each by its mean and spread, divided so that two random rows are about one apart."""
-    spread = columns.std(axis=0)
-    found: Array = (columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    found: Array = (columns - columns.mean(axis=0)) / spread_of(columns)
     return found / float(np.sqrt(max(columns.shape[1], 1)))

@@ -230,7 +230,8 @@ def test_the_upper_bound_is_one_sided():
 
 def test_few_networks_make_bounds_wider_than_many():
     """Student's t at 0.95, by the book: 2.353 with 3 degrees of freedom, 1.645 for the normal distribution."""
-    few, more = (observed(SPACE, np.arange(4 * n).reshape(n, 4) % 3, np.linspace(1, 2, n)) for n in (2, 20))
+    different = np.stack(np.unravel_index(7 * np.arange(20) % 81, (3,) * 4), axis=1)
+    few, more = (observed(SPACE, different[:n], np.linspace(1, 2, n)) for n in (2, 20))
 
     assert fit_additive(SPACE, None, few).quantile(0.95) == pytest.approx(2.353, abs=1e-3)
     fitted = fit_additive(SPACE, None, more)
@@ -243,7 +244,7 @@ def test_a_table_alone_states_the_uncertainty_of_its_prior(tmp_path):
 
 
 def test_adding_a_network_afterwards_is_the_same_as_having_had_it():
-    indices = np.random.default_rng(0).integers(3, size=(20, 4))
+    indices = np.stack(np.unravel_index(np.random.default_rng(0).permutation(81)[:20], (3,) * 4), axis=1)
     latency = 1 + 0.1 * (indices == 1).sum(axis=1)
     first = fit_additive(SPACE, None, observed(SPACE, indices[:19], latency[:19]))
 

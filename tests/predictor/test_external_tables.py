@@ -244,6 +244,7 @@ def test_decimal_commas_are_read(tmp_path, text, value):
     ("text", "message"),
     [
         (f'key,latency_ms\n{BLOCK},"1,234"\n', "'1,234' may be a decimal or thousands"),
+        (f"key\tlatency_us\n{BLOCK}\t1,234\n", "'1,234' may be a decimal or thousands"),
         (
             f"board;key;latency_ms\na;{BLOCK};1,2\nb;{BLOCK};1.2\n",
             "numbers with commas ('1,2') and with points ('1.2')",

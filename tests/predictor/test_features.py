@@ -1,5 +1,7 @@
 """Feature tables with known costs: the costs are found, and intervals cover what they promise."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -356,3 +358,37 @@ def test_far_outside_errors_grow_with_the_disagreement_of_the_models():
     usual, far = scale.expected(evidence(np.array([0.1, 1.0])))
     assert usual == pytest.approx(0.08, rel=0.2)
     assert 5 < far / usual < 12
+
+
+def test_equal_rows_do_not_make_every_other_row_far_away():
+    features, value = roofline(160)
+    rows = np.repeat(np.arange(80), 3)
+
+    predictor = fit_features(features.take(rows), value[rows], method=GAUSSIAN)
+
+    assert predictor.extrapolated(features.take(np.arange(80, 160))).mean() < 0.5
+
+
+@pytest.mark.parametrize("constant", (5.5, float(np.log(224))))
+def test_a_constant_trait_that_rounding_makes_uneven_is_still_constant(constant):
+    """The mean of equal numbers is not always that number, and the spread then 1e-15 instead of 0."""
+    features, value = roofline(60)
+    fixed = Features(features.work, np.column_stack([features.traits, np.full(60, constant)]))
+    moved = Features(features.work, np.column_stack([features.traits, np.full(60, constant * (1 + 1e-6))]))
+
+    predictor = fit_features(fixed, value, method=GAUSSIAN)
+    low, high = predictor.interval(moved, 0.9)
+
+    assert predictor.predict(moved) == pytest.approx(predictor.predict(fixed), rel=0.05)
+    assert (high / low).max() < 10
+
+
+def test_intervals_grow_with_the_confidence_however_few_rows_there_are():
+    features, value = roofline(24)
+    predictor = fit_features(features, value, method=GAUSSIAN)
+
+    widths = [
+        float(np.mean(np.subtract(*predictor.interval(features, each)[::-1]))) for each in (0.9, 0.95, 0.99, 0.999)
+    ]
+
+    assert all(wider > 1.05 * narrow for narrow, wider in pairwise(widths))

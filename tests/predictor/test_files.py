@@ -111,7 +111,7 @@ def test_parameters_that_do_not_fit_the_space_are_all_listed(tmp_path, additive)
     [
         (
             lambda fit: fit.pop("calibration"),
-            "fit.calibration: missing; the intervals of a fit to 60 measured networks",
+            "fit.calibration: missing; the intervals of a fit to 44 measured networks",
         ),
         (lambda fit: fit.update(calibraton=fit.pop("calibration")), "fit.calibraton: unknown field"),
         (lambda fit: fit["calibration"].pop("degrees_of_freedom"), "fit.calibration.degrees_of_freedom: missing"),

@@ -54,7 +54,7 @@ def test_the_correction_of_a_session_has_an_error_that_all_of_its_networks_share
 
     assert found.drift_error[0] == 0 and 0 < found.drift_error[1] < 0.05
     assert found.common_error.shape == (8, 1)
-    assert found.common_error[:, 0] == pytest.approx(found.value * found.drift_error[1] * (found.session == 1))
+    assert found.common_error[:, 0] == pytest.approx(found.value * found.drift_error[1] * found.shares[:, 1])
     assert found.take(np.array([0, 1])).common_error.shape == (2, 0)
 
 
@@ -72,7 +72,7 @@ def two_sessions(shift, error):
     truth = TERMS.counts(indices) @ cost
     value = (truth + 0.002 * generator.normal(size=40)) * np.where(np.arange(40) < 20, 1.0, 1 + shift)
     data = observed(SPACE, indices, value, error_ms=0.002)
-    return replace(data, session=np.repeat([0, 1], 20), drift_error=(0.0, error)), cost
+    return replace(data, shares=np.eye(2)[np.repeat([0, 1], 20)], drift_error=(0.0, error)), cost
 
 
 def test_a_session_that_disagrees_with_the_reference_does_not_move_the_predictions():
@@ -84,7 +84,7 @@ def test_a_session_that_disagrees_with_the_reference_does_not_move_the_predictio
         return float(np.mean(predictor.predict_indices(new) / (TERMS.counts(new) @ cost) - 1))
 
     assert abs(bias(data)) < 0.005
-    assert bias(replace(data, session=None, drift_error=())) > 0.01
+    assert bias(replace(data, shares=None, drift_error=())) > 0.01
 
 
 def test_intervals_contain_the_reference_session_where_all_networks_are_of_another_one():
@@ -99,7 +99,7 @@ def test_intervals_contain_the_reference_session_where_all_networks_are_of_anoth
         return float(np.mean((low <= truth) & (truth <= high)))
 
     assert coverage(other) > 0.95
-    assert coverage(replace(other, session=None, drift_error=())) < 0.7
+    assert coverage(replace(other, shares=None, drift_error=())) < 0.7
 
 
 def test_more_networks_of_another_session_update_a_predictor_less_than_networks_of_its_own():
@@ -111,7 +111,7 @@ def test_more_networks_of_another_session_update_a_predictor_less_than_networks_
         return float(np.mean(predictor.updated(observations).predict(one_hot) - predictor.predict(one_hot)))
 
     other = data.take(np.arange(20, 40))
-    assert 0 < moved(other) < 0.5 * moved(replace(other, session=None, drift_error=()))
+    assert 0 < moved(other) < 0.5 * moved(replace(other, shares=None, drift_error=()))
 
 
 def test_the_drift_of_a_session_does_not_explain_the_noise_of_its_networks():
@@ -123,6 +123,48 @@ def test_the_drift_of_a_session_does_not_explain_the_noise_of_its_networks():
         noisy = value * np.exp(0.1 * np.random.default_rng(seed).normal(size=60))
         indices = np.stack([network.indices(SPACE) for network in networks])
         seen = observed(SPACE, indices, noisy, error_ms=0.01)
-        seen = replace(seen, session=np.zeros(60, dtype=int), drift_error=(0.05,))
+        seen = replace(seen, shares=np.ones((60, 1)), drift_error=(0.05,))
         off.append(np.mean(fit_additive(SPACE, None, seen).predict_indices(indices) / value - 1))
     assert abs(np.mean(off)) < 0.02
+
+
+def test_networks_that_several_files_share_are_one_row_each(tmp_path):
+    """The first networks of every seed are the same. As rows of their own, the one that is held out would be known from the other."""
+    one = session(tmp_path / "1", 1.0, NETWORKS[:6], noise=0.02, seed=1)
+    two = session(tmp_path / "2", 1.1, NETWORKS[2:], noise=0.02, seed=2)
+
+    found, alone = load_observations(SPACE, [one, two]), load_observations(SPACE, [one])
+
+    assert len(found) == len(NETWORKS)
+    assert found.shares.sum(axis=1) == pytest.approx(np.ones(len(found)))
+    both = (found.shares > 0).all(axis=1)
+    assert both.sum() == 4
+    known = {tuple(row): error for row, error in zip(alone.indices.tolist(), alone.standard_error, strict=True)}
+    shared = [
+        (known[tuple(row)], error)
+        for row, error in zip(found.indices[both].tolist(), found.standard_error[both], strict=True)
+    ]
+    assert all(after < before for before, after in shared), "two measurements know more than one"
+    assert len(load_observations(SPACE, [one, one])) == len(alone)
+
+
+def test_what_a_model_does_not_explain_of_a_network_stays_in_all_of_its_measurements():
+    """Intervals of three measurements of 20 networks hold as those of one, and the stated error is that of other networks."""
+    counts = TERMS.counts(np.random.default_rng(5).integers(3, size=(220, 8)))
+    cost = np.concatenate([[0.5], 0.1 + 0.3 * np.random.default_rng(0).random(len(TERMS.keys))])
+    indices = np.random.default_rng(5).integers(3, size=(220, 8))
+    generator = np.random.default_rng(6)
+    truth = (counts @ cost) * np.exp(0.03 * generator.normal(size=220))
+    once = observed(SPACE, indices[:20], truth[:20], error_ms=0.002)
+    thrice = observed(
+        SPACE, np.tile(indices[:20], (3, 1)), np.tile(truth[:20], 3) + 0.002 * generator.normal(size=60), error_ms=0.002
+    )
+    one_hot = one_hot_of(SPACE, indices[20:])
+
+    def coverage(observations):
+        predictor = fit_additive(SPACE, None, observations)
+        low, high = predictor.interval(one_hot, 0.9)
+        return predictor.fit.networks, float(np.mean((low <= truth[20:]) & (truth[20:] <= high)))
+
+    assert coverage(thrice)[0] == coverage(once)[0] == 20
+    assert coverage(thrice)[1] == pytest.approx(coverage(once)[1], abs=0.05)
