@@ -36,6 +36,7 @@ from lightnas_edge.records.html_table import html_table
 from lightnas_edge.report import Report, build_report
 from lightnas_edge.runs import NETWORKS, Export, Run
 from lightnas_edge.search import SearchConfig, SearchResult, begin_run, check_budgets, run_search
+from lightnas_edge.search.constraints import count_for
 from lightnas_edge.search.sources import board_from, keepable, make_budgets, require_binding, sources_of
 from lightnas_edge.space import Architecture, Space
 from lightnas_edge.train import Initial, TrainConfig, default_initial, train_network
@@ -210,13 +211,14 @@ def search_networks(
     board = board_from(predictors, None if table is None else table.path)
     space, config, folder = board.space, config or SearchConfig(), Path(out)
     budgets = make_budgets([board], [limits] if isinstance(limits, Mapping) else list(limits), name_boards=False)
+    images = data if isinstance(data, DataSet) else load_data(data, space=space, seed=config.seed)
+    budgets = count_for(budgets, len(images.classes))
     budgets, impossible = keepable(space, budgets, config.confidence)
     for error in impossible:
         _log.warning("%s", error)
     check_budgets(space, budgets, config)
-    for slack in require_binding(budgets):
+    for slack in require_binding(budgets, config.confidence):
         _log.warning("%s", slack)
-    images = data if isinstance(data, DataSet) else load_data(data, space=space, seed=config.seed)
     host = host or (None if table is None else table.host)
     run, _ = begin_run(folder, space, images, budgets, config, table=board.table, host=host, fresh=fresh)
     results = run_search(

@@ -181,7 +181,9 @@ def _run(arguments: argparse.Namespace) -> int:
 def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     from lightnas_edge.nn import Ranks
     from lightnas_edge.nn.device import choose_device
+    from lightnas_edge.predictor import CountedPredictor
     from lightnas_edge.search import SearchConfig, begin_run, check_budgets, load_teacher, run_search
+    from lightnas_edge.search.constraints import count_for
     from lightnas_edge.search.sources import sources_of
 
     if arguments.classes and not (arguments.lut or arguments.host or arguments.boards):
@@ -200,14 +202,21 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         precision=arguments.train_precision,
     )  # fmt: skip
     boards, budgets = _boards_and_budgets(arguments)
-    space = boards[0].space
+    space, data = boards[0].space, None
+    if arguments.data is not None and any(
+        isinstance(each.predictor, CountedPredictor) for budget in budgets for each in budget.constraints
+    ):
+        data = read_data(
+            arguments.data, space=space, seed=arguments.seed, workers=arguments.workers
+        )  # says what to count
+        budgets = count_for(budgets, len(data.classes))
     budgets = _keepable(space, budgets, config.confidence)  # before anything else is read or written
     check_budgets(space, budgets, config)
-    _check_binding(budgets, force=arguments.force)
+    _check_binding(budgets, config.confidence, force=arguments.force)
     confirm_on = confirming_board(arguments, budgets)
     if arguments.data is None:
         raise BudgetError("a search needs images", hint="add --data DIR, or --data digits for a first try")
-    data = read_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
+    data = data or read_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
     _warn(boards, space, data)
     teacher = None
     if arguments.teacher is not None:
@@ -243,6 +252,7 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     """Further networks from a finished search: its data and configuration hold."""
     from lightnas_edge.nn import Ranks
     from lightnas_edge.search import SearchConfig, add_budgets, found_before
+    from lightnas_edge.search.constraints import count_for
     from lightnas_edge.search.sources import sources_of
 
     run = arguments.earlier
@@ -265,15 +275,16 @@ def _add(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         device=arguments.device, **{name: value for name, value in given_now.items() if value is not None},
     )  # fmt: skip
     boards, budgets = _boards_and_budgets(arguments, space, run)
-    budgets = _keepable(space, budgets, config.confidence)
-    earlier = [
-        budget.name
+    budgets = _keepable(space, count_for(budgets, len(record.data.classes)), config.confidence)
+    _check_binding(budgets, config.confidence, force=True)
+    earlier = {
+        budget.name: found_before(opened, budget, config.confidence, confirmed=arguments.confirm or 0)
         for budget in budgets
-        if found_before(opened, budget, config.confidence, confirmed=arguments.confirm or 0)
-    ]
-    budgets = [budget for budget in budgets if budget.name not in earlier]
-    for name in earlier:
-        info(f"{name} was found before and is kept: {run / NETWORKS / name}")
+    }
+    budgets = [budget for budget in budgets if earlier[budget.name] is None]
+    for name, folder in earlier.items():
+        if folder is not None:
+            info(f"{name} was found before and is kept: {folder}")
     if not budgets:
         return run, []
     confirm_on = confirming_board(arguments, budgets)
@@ -351,11 +362,11 @@ def _precisions(text: str) -> tuple[Precision, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _check_binding(budgets: Sequence[Budget], *, force: bool) -> None:
+def _check_binding(budgets: Sequence[Budget], confidence: float | None, *, force: bool) -> None:
     """Warn of constraints without effect. Raises BudgetError where no constraint of a budget has one."""
     from lightnas_edge.search.sources import require_binding, slack_constraints
 
-    for slack in slack_constraints(budgets) if force else require_binding(budgets):
+    for slack in slack_constraints(budgets, confidence) if force else require_binding(budgets, confidence):
         warn(str(slack))
 
 

@@ -334,14 +334,14 @@ def _evidence(
     run: Run, table: luts.Lut, entry: luts.Entry, predicted: Mapping[str, Predicted], confidence: float, batch: int
 ) -> Evidence:
     """Everything but the accuracy, which needs images."""
-    one_hot = run.architecture.one_hot(run.space)[None]
+    one_hot, classes = run.architecture.one_hot(run.space)[None], len(run.data.classes)
     memory = entry.quantity("peak_memory_mb")
     return Evidence(
         measured=parts.measured_latency(entry, confidence, batch=batch),
         energy=parts.energy(entry),
         peak_memory_mb=None if memory is None else memory.value,
-        params_m=float(CountedPredictor(run.space, "params_m").predict(one_hot)[0]),
-        macs_m=float(CountedPredictor(run.space, "macs_m").predict(one_hot)[0]),
+        params_m=float(CountedPredictor(run.space, "params_m", classes).predict(one_hot)[0]),
+        macs_m=float(CountedPredictor(run.space, "macs_m", classes).predict(one_hot)[0]),
         predicted=predicted,
         why_not=why_not_measured(table, entry.key),
         failed=parts.failed_visits(entry),

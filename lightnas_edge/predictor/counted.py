@@ -22,16 +22,18 @@ class CountedPredictor(Predictor):
 
     Args:
         metric: `params_m` or `macs_m`, counted as in `lightnas_edge.space`.
+        classes: of the network that is counted; None: those of the space, which may be of the head that a table was measured with.
     """
 
     type = "counted"
 
-    def __init__(self, space: Space, metric: str) -> None:
+    def __init__(self, space: Space, metric: str, classes: int | None = None) -> None:
         if metric not in COUNTED:
             raise PredictorError(f"{metric} is measured, not counted; counted metrics: {', '.join(COUNTED)}")
         super().__init__(space, Origin({}, metric=metric))
         which = 1 if metric == "params_m" else 0
-        self.constant = sum(operator_cost(shaped)[which] for shaped in space.fixed) / 1e6
+        fixed = space.fixed if classes is None else space.with_classes(classes).fixed
+        self.constant = sum(operator_cost(shaped)[which] for shaped in fixed) / 1e6
         self.cost = np.array(
             [
                 [operator_cost(space.at(layer, operator))[which] / 1e6 for operator in space.operators]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from lightnas_edge.errors import FingerprintError
 
 UNIT = "unit"  # field of a fingerprint: which unit of a model
+_ROUNDING = 1e-9  # relative: the order of a sum differs between processors
 
 
 def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -38,14 +40,23 @@ def require_equal_fingerprints(one: Mapping[str, Any], other: Mapping[str, Any],
 
 
 def changes(was: Any, now: Any, name: str = "") -> list[str]:
-    """`  config.epochs: was 90, now 60` for every value that differs; tables are compared field by field."""
+    """`  config.epochs: was 90, now 60` for every value that differs by more than rounding; tables are compared field by field."""
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         return [
             line
             for field in {**was, **now}
             for line in changes(was.get(field), now.get(field), f"{name}.{field}" if name else field)
         ]
-    return [] if _plain(was) == _plain(now) else [f"  {name}: was {_brief(was)}, now {_brief(now)}"]
+    return [] if _alike(_plain(was), _plain(now)) else [f"  {name}: was {_brief(was)}, now {_brief(now)}"]
+
+
+def _alike(was: Any, now: Any) -> bool:
+    """Numbers that another processor computes with other rounding are alike."""
+    if isinstance(was, list) and isinstance(now, list):
+        return len(was) == len(now) and all(map(_alike, was, now))
+    if isinstance(was, float) and isinstance(now, float):
+        return math.isclose(was, now, rel_tol=_ROUNDING)
+    return bool(was == now)
 
 
 def _field(fingerprint: Mapping[str, Any], name: str) -> str:

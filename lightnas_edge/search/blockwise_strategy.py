@@ -45,7 +45,7 @@ class BlockwiseStrategy(SharedStrategy):
         context, path = self.context, uniform_path(self.context.space, self.context.generator)
         outcome = imitation_step(
             supernet, optimiser, images, labels, self._teacher, path, execution=context.execution, ranks=context.ranks,
-            abandonable=context.abandonable,
+            abandonable=context.abandonable, micro_batches=context.config.micro_batches,
         )  # fmt: skip
         return outcome, [path]
 

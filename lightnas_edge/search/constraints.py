@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
 
 from lightnas_edge.errors import BudgetError, PredictorError
 from lightnas_edge.graph import FP32, Arithmetic, Precision
-from lightnas_edge.predictor import Predictor
+from lightnas_edge.predictor import CountedPredictor, Predictor
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.energy import ENERGY
 from lightnas_edge.records.differences import UNIT
@@ -107,6 +107,22 @@ class Budget:
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.constraints))
+
+
+def count_for(budgets: Sequence[Budget], classes: int) -> list[Budget]:
+    """The budgets with what is counted counted for so many classes: the head of a table may have others."""
+    return [
+        replace(
+            budget,
+            constraints=tuple(
+                Constraint(CountedPredictor(each.predictor.space, each.metric, classes), each.target)
+                if isinstance(each.predictor, CountedPredictor)
+                else each
+                for each in budget.constraints
+            ),
+        )
+        for budget in budgets
+    ]
 
 
 def require_one_space(constraints: Sequence[Constraint]) -> None:

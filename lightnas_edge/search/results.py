@@ -338,8 +338,8 @@ def _why_better(best: FrontNetwork, other: FrontNetwork) -> str:
     return f"{text} (top-1 accuracy on held-out images {100 * known[0]:.1f} % and {100 * known[1]:.1f} %)"
 
 
-def found_before(run: Run, budget: Budget, confidence: float | None, *, confirmed: int = 0) -> bool:
-    """Whether the network below the run of that name answers the very same question.
+def found_before(run: Run, budget: Budget, confidence: float | None, *, confirmed: int = 0) -> Path | None:
+    """Where a network is that answers the very same question: below the run under that name, or in the run itself.
 
     Args:
         confirmed: only one before which as many networks might be measured, if there are any.
@@ -348,13 +348,26 @@ def found_before(run: Run, budget: Budget, confidence: float | None, *, confirme
         RunError: it answers another one: other limits, another predictor or another confidence.
     """
     place = run.folder / NETWORKS / budget.name
-    if not (place / "architecture.json").exists():
-        return False
-    below = Run.open(place)
-    predicted, choice = below.found.predicted, below.found.choice
+    if (place / "architecture.json").exists():
+        below = Run.open(place)
+        same, enough = _answers(below, budget, confidence, confirmed)
+        if not same:
+            limits = " and ".join(f"{metric} {target:g}" for metric, target in below.targets.items())
+            raise RunError(
+                f"{place} already holds a network, found for {limits} by another predictor or at another confidence",
+                hint="rename or remove that folder to choose again",
+            )
+        return place if enough else None
+    own = (run.folder / "architecture.json").exists() and run_question(run) == budget.question
+    return run.folder if own and all(_answers(run, budget, confidence, confirmed)) else None
+
+
+def _answers(place: Run, budget: Budget, confidence: float | None, confirmed: int) -> tuple[bool, bool]:
+    """Whether the network of a run was found for this budget, and whether after as many networks might be measured."""
+    predicted, choice = place.found.predicted, place.found.choice
     confirmation = choice.confirmation if choice is not None else None
     learned_from = confirmation.predictor_sha256 if confirmation else {}
-    one_hot = below.architecture.one_hot(budget.constraints[0].predictor.space)[None]
+    one_hot = place.architecture.one_hot(budget.constraints[0].predictor.space)[None]
     same = all(
         each.metric in predicted.metrics
         and (
@@ -363,13 +376,8 @@ def found_before(run: Run, budget: Budget, confidence: float | None, *, confirme
         )
         for each in budget.constraints
     )
-    if same and below.targets == budget.targets and predicted.confidence == confidence:
-        return not confirmed or (confirmation is not None and confirmation.allowed >= confirmed)
-    limits = " and ".join(f"{metric} {target:g}" for metric, target in below.targets.items())
-    raise RunError(
-        f"{place} already holds a network, found for {limits} by another predictor or at another confidence",
-        hint="rename or remove that folder to choose again",
-    )
+    same = same and place.targets == budget.targets and predicted.confidence == confidence
+    return same, not confirmed or (confirmation is not None and confirmation.allowed >= confirmed)
 
 
 def predictor_sha256(predictor: Predictor) -> str:

@@ -15,7 +15,7 @@ from lightnas_edge.runs import Run
 from lightnas_edge.search.choice import Choice
 from lightnas_edge.search.config import LIGHTNAS, SearchConfig
 from lightnas_edge.search.confirm import Confirming, confirm_choice, require_tables
-from lightnas_edge.search.constraints import Budget, require_one_space
+from lightnas_edge.search.constraints import Budget, count_for, require_one_space
 from lightnas_edge.search.images import check_images
 from lightnas_edge.search.loop import Event, SearchLoop
 from lightnas_edge.search.results import SearchResult, Sources, begin_run, run_question, write_results
@@ -64,7 +64,7 @@ def run_search(
         RunError: the directory holds another search, or cannot be written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of the last finished step.
     """
-    budgets = [budgets] if isinstance(budgets, Budget) else list(budgets)
+    budgets = count_for([budgets] if isinstance(budgets, Budget) else budgets, len(data.classes))
     check_budgets(space, budgets, config)
     check_images(data, config)
     if confirm is not None:
@@ -113,8 +113,9 @@ def add_budgets(
     if config.method == LIGHTNAS:
         raise BudgetError(
             "the published method learns for one budget: its alpha contains the cost of that board and target",
-            hint="search with --method shared, the default, to add budgets later; or search again for this one",
+            hint="search with another --method to add budgets later; or search again for this one",
         )
+    budgets = count_for(budgets, len(data.classes))
     check_budgets(space, budgets, config)
     if confirm is not None:
         require_tables(sources or {})
@@ -126,6 +127,7 @@ def add_budgets(
         with _writing(run):
             checkpoint = state.restore_finished(run.search_folder / "checkpoint.pt", run.folder)
             found = [run_question(place) for place in (run, *run.networks)]
+            Ranks().wait()  # every process has read the folder before the first one writes to it
             return _conclude(run, choice, budgets, found, checkpoint["elapsed_s"], sources, confirm, added=True)
 
 
@@ -154,8 +156,10 @@ def check_budgets(space: Space, budgets: Sequence[Budget], config: SearchConfig)
     if config.method == LIGHTNAS and len(budgets) > 1:
         raise BudgetError(
             f"the published method searches once per budget; {len(budgets)} are given",
-            hint="search for them one by one, or all at once with --method shared (the default)",
+            hint="search for them one by one, or all at once with another --method",
         )
+    if config.evidence == "gradients" and len(space.operators) < 2:
+        raise ConfigError("evidence: gradients compare two operators of a layer, and this space has one")
     names = [budget.name for budget in budgets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

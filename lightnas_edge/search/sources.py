@@ -320,21 +320,30 @@ class SlackConstraint:
         return f"{self.budget}: the budget is not binding; the {worst} {self.highest:.4g} {self.constraint.unit}"
 
 
-def slack_constraints(budgets: Sequence[Budget]) -> list[SlackConstraint]:
-    """The constraints that exclude no network."""
+def slack_constraints(budgets: Sequence[Budget], confidence: float | None = None) -> list[SlackConstraint]:
+    """The constraints that exclude no network: none is predicted above the target, nor is its upper bound with a confidence."""
     highest: dict[int, float] = {}
     found = []
     for budget in budgets:
         for constraint in budget.constraints:
             predictor = constraint.predictor
             if id(predictor) not in highest:
-                highest[id(predictor)] = reachable_range(predictor).highest
+                highest[id(predictor)] = _highest(predictor, confidence)
             if constraint.target >= highest[id(predictor)]:
                 found.append(SlackConstraint(budget.name, constraint, highest[id(predictor)]))
     return found
 
 
-def require_binding(budgets: Sequence[Budget]) -> list[SlackConstraint]:
+def _highest(predictor: Predictor, confidence: float | None) -> float:
+    reach = reachable_range(predictor)
+    if confidence is None:
+        return reach.highest
+    return max(
+        reach.highest, float(predictor.upper(reach.highest_architecture.one_hot(predictor.space)[None], confidence)[0])
+    )
+
+
+def require_binding(budgets: Sequence[Budget], confidence: float | None = None) -> list[SlackConstraint]:
     """Refuse budgets that exclude no network at all: their search would choose by accuracy alone.
 
     One that binds in another precision of the same board is not refused.
@@ -345,7 +354,7 @@ def require_binding(budgets: Sequence[Budget]) -> list[SlackConstraint]:
     Raises:
         BudgetError: no constraint of a budget binds; all such budgets in one message.
     """
-    slack = slack_constraints(budgets)
+    slack = slack_constraints(budgets, confidence)
     idle = [
         budget for budget in budgets if sum(each.budget == budget.name for each in slack) == len(budget.constraints)
     ]

@@ -112,6 +112,7 @@ def imitation_step(
     teacher: Path,
     path: Path,
     *,
+    micro_batches: int = 1,
     execution: Execution = PLAIN,
     ranks: Ranks | None = None,
     abandonable: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -120,30 +121,42 @@ def imitation_step(
 
     The loss of a layer is the squared error of its output relative to the variance of the teacher's. No gradient leaves a layer,
     and the teacher stays as it is. The outcome has the mean loss of the layers that learn, and the teacher's answers.
+
+    Args:
+        micro_batches: as of `weight_step`.
     """
     optimiser.zero_grad(set_to_none=True)
-    losses: list[Tensor] = []
+    micro_batches = max(1, min(micro_batches, len(labels) // 2))
+    means: list[Tensor] = []
+    answers: list[Tensor] = []
     with abandonable():
-        with execution.context(images.device):
-            with torch.no_grad():
-                features, logits = supernet.features(images, teacher)
-            for layer, (index, known) in enumerate(zip(path, teacher, strict=True)):
-                operator = cast(nn.ModuleList, supernet.layers[layer])[index]
-                if index == known or not any(each.requires_grad for each in operator.parameters()):
-                    continue
-                wanted = features[layer + 1].float()
-                error = (operator(features[layer]).float() - wanted).square().mean()
-                losses.append(error / wanted.var().clamp_min(1e-12))
-        if losses:
-            torch.autograd.backward(torch.stack(losses).sum())
+        for some_images in images.tensor_split(micro_batches):
+            losses: list[Tensor] = []
+            with execution.context(images.device):
+                with torch.no_grad():
+                    features, logits = supernet.features(some_images, teacher)
+                for layer, (index, known) in enumerate(zip(path, teacher, strict=True)):
+                    operator = cast(nn.ModuleList, supernet.layers[layer])[index]
+                    if index == known or not any(each.requires_grad for each in operator.parameters()):
+                        continue
+                    wanted = features[layer + 1].float()
+                    error = (operator(features[layer]).float() - wanted).square().mean()
+                    losses.append(error / wanted.var().clamp_min(1e-12))
+            share = len(some_images) / len(labels)
+            answers.append(logits.float())
+            if losses:
+                loss = torch.stack(losses)
+                torch.autograd.backward(loss.sum() * share if micro_batches > 1 else loss.sum())
+                means.append(loss.detach().mean() * share)
     touched = [parameter for parameter in supernet.parameters() if parameter.grad is not None]
     if ranks is not None:
         ranks.average(parameter.grad for parameter in touched if parameter.grad is not None)
     if touched:
         nn.utils.clip_grad_norm_(touched, PUBLISHED.clip_norm)
         optimiser.step()
-    mean = torch.stack(losses).detach().mean() if losses else logits.new_zeros(())
-    return Outcome(mean, _correct(logits.float(), labels), len(labels))
+    found = torch.cat(answers)
+    mean = torch.stack(means).sum() if means else found.new_zeros(())
+    return Outcome(mean, _correct(found, labels), len(labels))
 
 
 def path_losses(

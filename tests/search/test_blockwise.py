@@ -105,3 +105,16 @@ def test_half_of_the_epochs_go_to_the_teacher_and_the_step_size_begins_again():
 def test_gradients_are_refused():
     with pytest.raises(ConfigError, match="the method blockwise has losses of networks in which one layer is replaced"):
         SearchConfig(method="blockwise", evidence="gradients")
+
+
+def test_imitation_in_micro_batches_holds_no_more_images_at_a_time(monkeypatch):
+    supernet, images, labels = problem()
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.05)
+    seen = []
+    of_teacher = Supernet.features
+    monkeypatch.setattr(Supernet, "features", lambda self, x, path: seen.append(len(x)) or of_teacher(self, x, path))
+
+    outcome = imitation_step(supernet, optimiser, images, labels, TEACHER, [0, 1, 0, 2], micro_batches=4)
+
+    assert seen == [len(images) // 4] * 4
+    assert outcome.images == len(images) and 0 < float(outcome.loss) < 100

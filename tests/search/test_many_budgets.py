@@ -16,7 +16,7 @@ from lightnas_edge.predictor import AdditivePredictor, CountedPredictor
 from lightnas_edge.predictor.base import Origin
 from lightnas_edge.predictor.terms import Terms
 from lightnas_edge.runs import Run
-from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, read_front, run_search
+from lightnas_edge.search import Budget, Constraint, add_budgets, begin_run, found_before, read_front, run_search
 from lightnas_edge.search.comparison import Comparison
 from lightnas_edge.search.evidence import PathLosses
 from lightnas_edge.search.posterior import arithmetic_of, arithmetic_weight
@@ -276,3 +276,14 @@ def test_candidates_are_scored_on_the_same_images_in_any_order():
     other = Comparison(supernet, images, CONFIG).score([second, first])
 
     assert [each.loss for each in one] == [each.loss for each in reversed(other)]
+
+
+def test_the_network_of_a_search_for_one_budget_is_found_by_that_budget(tmp_path):
+    asked = budget(9.0, "9ms")
+    begin_run(tmp_path / "run", SPACE, data(), [asked], CONFIG)
+    run_search(tmp_path / "run", SPACE, data(), asked, CONFIG)
+    run = Run.open(tmp_path / "run")
+
+    assert found_before(run, asked, None) == run.folder
+    assert found_before(run, budget(9.1, "9.1ms"), None) is None
+    assert found_before(run, asked, 0.95) is None

@@ -3,16 +3,19 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from lightnas_edge.errors import BudgetError, PredictorError, SpaceError
-from lightnas_edge.predictor import CountedPredictor, lut_predictor
+from lightnas_edge.predictor import AdditivePredictor, CountedPredictor, lut_predictor
+from lightnas_edge.records.differences import changes
 from lightnas_edge.search import Budget, Constraint
+from lightnas_edge.search.constraints import count_for
 from lightnas_edge.search.sources import make_budgets, merge_with_run, read_boards, require_binding, slack_constraints
 from lightnas_edge.space import load_space
 from tests.predictor.boards import profile, random_architectures, sample, small_space, sum_ms, table_truth_ms
 from tests.predictor.energy_tables import with_energy
-from tests.search.problems import predictor
+from tests.search.problems import SPACE, predictor
 
 
 def other_board():
@@ -178,3 +181,40 @@ def test_without_energy_in_the_table_a_budget_knows_none(tmp_path):
     boards = read_boards([table], ["latency_ms"], space)
 
     assert make_budgets(boards, [{"latency_ms": 1.0}], name_boards=False)[0].energy_predictor is None
+
+
+def test_a_budget_that_excludes_a_network_only_by_its_bound_binds_with_that_confidence():
+    sure = predictor()
+    unsure = AdditivePredictor(
+        sure.space, sure.origin, sure.mean, sure.covariance, 1.0, discrepancy=1.0, applicability=sure.applicability
+    )
+    budget = Budget("bound", (Constraint(unsure, 17.5),))
+
+    assert slack_constraints([budget]) and not slack_constraints([budget], 0.95)
+    assert slack_constraints([Budget("wide", (Constraint(unsure, 30.0),))], 0.95)
+
+
+def test_what_is_counted_is_counted_for_the_classes_of_the_images():
+    """A table may have been measured with a head of 1000 classes; the network that is trained has as many as the images."""
+    wide = SPACE.with_classes(1000)
+    budget = Budget(
+        "small",
+        (Constraint(CountedPredictor(wide, "params_m"), 0.01), Constraint(CountedPredictor(wide, "macs_m"), 9.0)),
+    )
+
+    counted, macs = count_for([budget], 2)[0].constraints
+
+    one_hot = np.eye(3)[[[0, 1, 2, 0]]]
+    assert counted.predictor.predict(one_hot) == pytest.approx(
+        CountedPredictor(SPACE.with_classes(2), "params_m").predict(one_hot)
+    )
+    assert counted.predictor.predict(one_hot)[0] < 0.5 * budget.constraints[0].predictor.predict(one_hot)[0]
+    assert counted.predictor.space.sha256 == wide.sha256, "of the same space as the other predictors"
+    assert macs.predictor.metric == "macs_m" and macs.target == 9.0
+
+
+def test_numbers_that_another_processor_rounds_otherwise_are_no_other_question():
+    was = {"predictors": [[15.893667093552263, 61.3]], "epochs": 9}
+
+    assert changes(was, {"predictors": [[15.893667093552262, 61.3]], "epochs": 9}) == []
+    assert changes(was, {"predictors": [[15.8937, 61.3]], "epochs": 9}) and changes(was, {**was, "epochs": 10})
