@@ -31,6 +31,9 @@ class BlockwiseStrategy(SharedStrategy):
         self._teacher = context.teacher or largest_path(context.space)
         self._begun = context.teacher is not None  # the other operators have been given what fits of the teacher's
 
+    def usual_paths(self) -> list[Path]:
+        return [list(self._teacher), *super().usual_paths()]
+
     def warmup_paths(self) -> list[Path]:
         return [list(self._teacher)]
 

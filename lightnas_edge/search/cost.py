@@ -44,26 +44,27 @@ class StepsLeft:
 
 
 def estimated_seconds(state: SearchState, left: StepsLeft, compared_images: int) -> float:
-    """From one path there and back and one path forward, on a copy of the supernet.
+    """From one step there and back and one forward, on a copy of the supernet.
 
     Args:
         compared_images: forward passes of an image that comparing the candidates takes in the end.
     """
-    config, execution, space = state.context.config, state.context.execution, state.context.space
+    config, execution = state.context.config, state.context.execution
     pixels, labels, weights_wait_s = trial_batch(state.weight_batches)
     weight_batch = state.on_device(pixels, labels)
     pixels, labels, architecture_wait_s = trial_batch(state.architecture_batches)
     architecture_batch = state.on_device(pixels, labels)
     supernet = copy.deepcopy(state.supernet).requires_grad_(True)
     optimiser = torch.optim.SGD(supernet.parameters(), lr=0.0, momentum=PUBLISHED.momentum, foreach=True)
-    path = [layer % len(space.operators) for layer in range(len(space.layers))]
+    paths = state.strategy.usual_paths()
 
     def train() -> None:
-        weight_step(supernet, optimiser, *weight_batch, [path], micro_batches=config.micro_batches, execution=execution)
+        weight_step(supernet, optimiser, *weight_batch, paths, micro_batches=config.micro_batches, execution=execution)
 
     train()  # memory is allocated and kernels are chosen at the first pass
-    train_s = seconds_of(train, state.device)
-    look_s = seconds_of(lambda: path_losses(supernet, *architecture_batch, [path], execution=execution), state.device)
+    train_s = seconds_of(train, state.device) / len(paths)  # of one path
+    look_s = seconds_of(lambda: path_losses(supernet, *architecture_batch, paths, execution=execution), state.device)
+    look_s /= len(paths)
     learn_s = look_s * config.validation_passes
     warmup_passes, passes = state.strategy.passes_per_step
     return (

@@ -25,6 +25,9 @@ class EntangledStrategy(SharedStrategy):
         super().__init__(context, budgets)
         self._largest = largest_path(context.space)
 
+    def usual_paths(self) -> list[Path]:
+        return [list(self._largest), *super().usual_paths()]
+
     def warmup_paths(self) -> list[Path]:
         return self.weight_paths()
 

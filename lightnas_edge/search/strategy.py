@@ -51,6 +51,11 @@ class SearchStrategy(ABC):
     def __init__(self, context: SearchContext, budgets: Sequence[Budget]) -> None:
         self.context, self.budgets = context, tuple(budgets)
 
+    def usual_paths(self) -> list[Path]:
+        """Paths that together take as long as those of the search, on average; the same ones whenever asked."""
+        space = self.context.space
+        return [[layer % len(space.operators) for layer in range(len(space.layers))]]
+
     def warmup_paths(self) -> list[Path]:
         """Every operator of every layer once, in random order."""
         layers, operators = len(self.context.space.layers), len(self.context.space.operators)
