@@ -221,15 +221,15 @@ def _calibration_inputs(
 
 def _to_train_on(source: str, size: int, count: int) -> CalibrationImages:
     """Images of --data that do not judge the accuracy, where it has some; else all, with a warning."""
-    from lightnas_edge.data import DIGITS, load_data
+    from lightnas_edge.data import DIGITS, load_data, training_part
     from lightnas_edge.quantise.calibration import CalibrationImages
 
     if source == DIGITS:
         data = load_data(source, space=replace(load_space("tiny"), input_size=size))  # reads no more of the space
         return CalibrationImages.from_training(data, count)
-    train = Path(source) / "train"
-    if train.is_dir():
-        return CalibrationImages.from_folder(train, size, count)
+    part = training_part(Path(source))
+    if part is not None:
+        return CalibrationImages.from_folder(part, size, count)
     found = CalibrationImages.from_folder(source, size, count)
     shared = "int8 is calibrated on images of --data, by which its accuracy is judged too; give --calibrate DIR"
     return replace(found, warnings=(*found.warnings, shared))

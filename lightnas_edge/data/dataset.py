@@ -18,6 +18,7 @@ from lightnas_edge.data.folders import (
     Classes,
     Findings,
     ImageFile,
+    Role,
     Tree,
     scan_classes,
     scan_images,
@@ -30,6 +31,7 @@ from lightnas_edge.records.run import DataRecord, Normalisation
 from lightnas_edge.space import Space
 
 DIGITS = "digits"
+_JUDGES: tuple[Role | None, ...] = ("val", "test", "train", None)  # the first part that there is judges the accuracy
 _Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -214,8 +216,7 @@ def load_validation_images(
         data = _digits(input_size, 0, 0.2)
         return (*data.validation_arrays(limit), data.classes)
     folder, findings = Path(source), Findings()
-    parts = Tree.of(folder, findings).parts
-    (part,) = [parts[role] for role in ("val", "test", "train", None) if role in parts][:1]
+    part = _judging_part(Tree.of(folder, findings))
     by_class = scan_classes(part, folder, findings)
     if findings.faults or not by_class:
         raise DataError(f"{part}: {'; '.join(findings.faults) or 'no class folders in it'}", hint=LAYOUT)
@@ -277,6 +278,21 @@ def _folder(folder: Path, size: int, seed: int, workers: int, share: float) -> D
         printable(folder.resolve().name), _source_of(folder), tuple(train), images, validation_images, split, identity,
         seed, workers, findings.notes,
     )  # fmt: skip
+
+
+def training_part(folder: Path) -> Path | None:
+    """The part of a folder that trains and does not judge, see `load_validation_images`; None where there is none.
+
+    Raises:
+        DataError: no such folder, or it cannot be said which folders are parts.
+    """
+    tree = Tree.of(folder, Findings())
+    part = tree.parts.get("train")
+    return None if part is None or part == _judging_part(tree) else part
+
+
+def _judging_part(tree: Tree) -> Path:
+    return next(tree.parts[role] for role in _JUDGES if role in tree.parts)
 
 
 def _refuse_parts(folder: Path, parts: Iterable[Path], train: Path | None) -> NoReturn:

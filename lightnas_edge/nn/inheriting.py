@@ -26,8 +26,9 @@ class Fitted:
 
     @property
     def statistics(self) -> bool:
-        """Whether the source had the running statistics of every norm."""
-        return not any(_is_statistic(name) for name in (*self.missing, *self.other_shape))
+        """Whether the source had the running statistics of every norm. Converters drop its counter of batches, which nothing needs."""
+        without = (*self.missing, *self.other_shape)
+        return not any(_is_statistic(name) and not name.endswith("num_batches_tracked") for name in without)
 
     @property
     def learned(self) -> Fitted:

@@ -34,6 +34,10 @@ from lightnas_edge.records.quantisation import CalibrationMethod
 _OTHER_TOOLS = "convert it with the tools of the framework that it comes from, and give the result to `verify --model`"
 _CONSTANTS_APART = 4  # IR version from which constants are not listed as inputs
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_DEAD, _SMALL = (
+    1e-9,
+    1e-3,
+)  # largest weight of a channel, relative to those of the others: none at all, and too small to matter
 
 
 # Q and DQ around the weights, a float bias, no Q behind a convolution: "Rules of `tensorrt`" in docs/graphs.md.
@@ -170,6 +174,7 @@ def _prepared(model: Model) -> onnx.ModelProto:
         if not node.name:  # the quantiser tells nodes apart by their names
             node.name = f"{node.op_type}_of_{node.output[0]}"
     _plain_biases(floats.graph)
+    _fill_dead_channels(floats.graph)
     return floats
 
 
@@ -183,7 +188,11 @@ def _plain_biases(graph: onnx.GraphProto) -> None:
         if node.op_type != "Gemm" or len(node.input) < 3 or node.input[2] not in constants:
             continue
         bias = constants[node.input[2]]
-        if bias.ndim == 2 and bias.shape[0] == 1:
+        weight = constants.get(node.input[1])
+        if bias.size == 1 and weight is not None:
+            across = next((each.i for each in node.attribute if each.name == "transB"), 0) == 0
+            bias = np.full(weight.shape[1 if across else 0], bias.reshape(()), bias.dtype)
+        elif bias.ndim == 2 and bias.shape[0] == 1:
             bias = bias[0]
         factor = next((each for each in node.attribute if each.name == "beta"), None)
         if factor is not None:
@@ -194,6 +203,26 @@ def _plain_biases(graph: onnx.GraphProto) -> None:
     read = {name for node in walk.nodes(graph) for name in node.input} | {value.name for value in graph.output}
     for constant in [each for each in graph.initializer if each.name not in read]:
         graph.initializer.remove(constant)
+
+
+def _fill_dead_channels(graph: onnx.GraphProto) -> None:
+    """Give output channels without weights, of which only the bias is left, one that is too small to matter.
+
+    The quantiser gives such a channel a weight scale of 1, and a bias is stored in units of that times the scale of the inputs: what
+    is below half of one would be lost.
+    """
+    constants = {each.name: each for each in graph.initializer}
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or node.input[1] not in constants:
+            continue
+        weight = numpy_helper.to_array(constants[node.input[1]]).copy()
+        across = node.op_type == "Gemm" and next((each.i for each in node.attribute if each.name == "transB"), 0) == 0
+        channels = np.moveaxis(weight, 1, 0) if across else weight  # a view
+        largest = np.abs(channels.reshape(len(channels), -1)).max(axis=1)
+        dead = largest < _DEAD * largest.max()
+        if dead.any() and not dead.all():
+            channels[(dead, *[0] * (channels.ndim - 1))] = _SMALL * np.median(largest[~dead])
+            constants[node.input[1]].CopyFrom(numpy_helper.from_array(weight, node.input[1]))
 
 
 def _folded(model: Model) -> onnx.ModelProto:

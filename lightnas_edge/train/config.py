@@ -134,6 +134,10 @@ class TrainConfig:
         chosen = {"lr": self.peak_lr, "weight_decay": self.decay, "randaugment_magnitude": magnitude}
         return {**asdict(self), **chosen}
 
+    def lr_of_step(self, step: int, steps: int, epoch: int) -> float:
+        """Of one step, of as many in an epoch. The last one has none, so the only one of a training gets the highest rate."""
+        return self.peak_lr if steps * self.epochs == 1 else self.lr_at(epoch + (step + 1) / steps)
+
     def lr_at(self, progress: float) -> float:
         """Learning rate after `progress` epochs: a straight rise, then half a cosine."""
         warmup = max(1, round(self.epochs * 5 / 360)) if self.warmup_epochs is None else self.warmup_epochs

@@ -221,7 +221,7 @@ class Training:
             self.loop.tick(self.step)
 
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
-        lr = self.config.lr_at(self.epoch + (self.step + 1) / len(self.train_batches))
+        lr = self.config.lr_of_step(self.step, len(self.train_batches), self.epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)

@@ -158,3 +158,19 @@ def test_digits_are_calibrated_on_those_that_do_not_judge():
     assert (found.pixels.shape, found.warnings) == ((512, 3, 8, 8), ())
     kept = {image.tobytes() for image in judged}
     assert sum(image.tobytes() in kept for image in found.pixels) < 5
+
+
+@pytest.mark.parametrize("parts", [("train",), ("Training", "val"), ("train2017", "val2017"), ()], ids=str)
+def test_images_that_judge_never_calibrate_without_a_warning(tmp_path, parts):
+    from lightnas_edge.data import load_validation_images
+
+    for part in parts:
+        images(tmp_path / "data" / part, count=60)
+    if not parts:
+        images(tmp_path / "data", count=60, classes=("bus", "car", "train"))  # a class of that name is no part
+    judged, _, _ = load_validation_images(str(tmp_path / "data"), 8, 1000)
+
+    found = _to_train_on(str(tmp_path / "data"), 8, 512)
+
+    kept = {image.tobytes() for image in judged}
+    assert any(image.tobytes() in kept for image in found.pixels) == (SHARED in found.warnings) == (len(parts) < 2)

@@ -66,3 +66,13 @@ def test_what_does_not_fit_is_named_and_stays_as_it_was():
     assert torch.equal(network.layers[2].expand.weight, other.layers[2].expand.weight)
     assert not fitted.statistics
     assert not any("running" in name for name in fitted.learned.other_shape)
+
+
+def test_a_counter_of_batches_that_a_converter_dropped_costs_no_statistics():
+    network = Network(SPACE, Architecture.from_indices(SPACE, PATH))
+    state = network.state_dict()
+
+    without = fit_weights(network, {name: value for name, value in state.items() if "num_batches" not in name})
+    worse = fit_weights(network, {name: value for name, value in state.items() if "running_var" not in name})
+
+    assert without.statistics and not worse.statistics

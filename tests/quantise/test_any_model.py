@@ -280,3 +280,39 @@ def test_nvidias_builder_takes_both_precisions(name, exported):
     assert real_builder.build(to_fp16(model), "fp16", any_model=True).plan
     if name != "transformer":
         assert int8.convolutions["int8"] >= products - 1
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_bias_of_a_channel_without_weights_is_kept(tmp_path, dialect):
+    """The quantiser gives such a channel a scale of 1: in units of the inputs, its bias would be rounded to nothing."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((4, 3, 3, 3)) * 0.01
+    weights[0] = 0.0
+    made = files.model(
+        [helper.make_node("Conv", ["images", "w", "b"], ["y"], name="stem")],
+        [files.value("images", (1, 3, 8, 8))], [files.value("y", (1, 4, 6, 6))],
+        [files.constant("w", weights), files.constant("b", np.full(4, 0.45))],
+    )  # fmt: skip
+    model = read(tmp_path, made)
+    inputs = {"images": rng.uniform(0, 255, (8, 1, 3, 8, 8)).astype(np.float32)}
+
+    quantised = reread(tmp_path, to_int8(model, dialect, inputs, "minmax"))
+
+    outputs = reference_outputs(quantised, inputs)["y"]
+    assert outputs[:, 0, 0] == pytest.approx(np.full((8, 6, 6), 0.45), abs=0.05)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_one_bias_for_all_outputs_is_brought_to_one_axis(tmp_path, dialect, shape):
+    made = files.model(
+        [helper.make_node("Gemm", ["x", "w", "c"], ["y"])],
+        [files.value("x", (1, 4))], [files.value("y", (1, 3))],
+        [files.constant("w", np.random.default_rng(0).standard_normal((4, 3))), files.constant("c", np.full(shape, 0.5))],
+    )  # fmt: skip
+    model = read(tmp_path, made)
+    inputs = {"x": np.random.default_rng(1).standard_normal((32, 1, 4)).astype(np.float32)}
+
+    quantised = reread(tmp_path, to_int8(model, dialect, inputs, "minmax"))
+
+    assert reference_outputs(quantised, inputs)["y"] == pytest.approx(reference_outputs(model, inputs)["y"], abs=0.1)

@@ -166,3 +166,10 @@ def test_the_processes_that_decode_images_end_with_the_training(tmp_path):
         gc.enable()
 
     assert remaining == []
+
+
+def test_the_only_step_of_a_training_learns():
+    config = TrainConfig(epochs=1, lr=0.5)
+
+    assert config.lr_of_step(0, 1, 0) == 0.5
+    assert config.lr_of_step(1, 2, 0) == pytest.approx(0.0)
