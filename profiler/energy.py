@@ -57,6 +57,8 @@ class EnergyMeter:
                 host waits once for a whole network, so an operator's energy must not contain a wait for each.
         """
         run = engine.run if one_by_one else engine.run_queued
+        if self._sampler is not None and not self._sampler.running():
+            self._sampler = self._idle = None  # it was killed: its trace has ended
         if self._sampler is None and self._unfit is None:
             sampler = self._backend.power_sampler(self._path, self._system, self._board)
             try:

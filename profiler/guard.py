@@ -64,6 +64,7 @@ def main(text: str) -> int:
         request = read_record(parse(text.encode("utf-8", "replace")), GuardRequest.read)
     except RecordError as err:
         return _print(SetupError("the guard's request is damaged: {}".format(err), "run `agent setup`"))
+    os.umask(0o022)  # the agent, which is not root, reads the lock and the note
     if request.wanted is None:
         return _print(_restore(request))
     ours, theirs = os.pipe()

@@ -45,9 +45,10 @@ def mark_used(archive: str) -> None:
 def _too_many(home: str, job: str) -> List[_Entry]:
     kept_bytes, found = 0, []
     for number, entry in enumerate(_entries(os.path.join(home, "jobs"), r"[0-9a-f]{16}")):
+        if os.path.basename(entry.path) == job:
+            continue  # its own outputs must not push out what other jobs measured
         kept_bytes += entry.size
-        mine = os.path.basename(entry.path) == job
-        if not mine and (number >= JOBS or kept_bytes > JOBS_BYTES):
+        if number >= JOBS or kept_bytes > JOBS_BYTES:
             kept_bytes -= entry.size
             found.append(entry)
     return found

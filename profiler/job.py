@@ -393,10 +393,14 @@ class Session:
         for visit in plan.visits(self._failures):
             self._stop.check()
             if visit.is_extra and self._is_warm() and not self._manifest.protocol.sustained_s:
-                self._supervisor.rest(REST_S)
+                try:
+                    self._supervisor.rest(REST_S)
+                except MeasureError as err:  # the next visit starts another process
+                    log("the board did not rest: {}".format(err))
             if self._failures.get(visit.key, 0) < FAILURES_LIMIT:
                 started_s = time.monotonic()
                 line = self._visit(visit)
+                self._require_setup()
                 self._note_temperature(line)
                 table.append(line.to_json())
                 plan.note(line.past)
@@ -408,6 +412,18 @@ class Session:
         self._status.update(
             self._status.status._replace(done=plan.total, total=plan.total, failed=len(self._failures), eta_s=0.0)
         )
+
+    def _require_setup(self) -> None:
+        """After a visit, before it counts: the board still is as the job asked.
+
+        Raises:
+            SetupError: its guard has put it back, and with it the power mode and clocks of this job are gone.
+        """
+        if self._manifest.board_setup is not None and setup.was_restored(self._home, self._manifest.job):
+            raise SetupError(
+                "the board was put back while it was measured: its power mode and clocks are no longer those of this job",
+                "run the same command again: it continues with the board set up",
+            )
 
     def _update_status(self, plan: Plan, visit: Optional[PlannedVisit] = None) -> None:
         status = self._status.status._replace(
@@ -441,6 +457,7 @@ class Session:
             for key in keys:
                 self._stop.check()
                 line = self._visit(PlannedVisit(key, number), LOAD_MS, journal.SUSTAINED, loaded_s)
+                self._require_setup()
                 self._note_temperature(line)
                 table.append(line.to_json())
                 if line.result is not None:

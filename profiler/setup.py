@@ -66,6 +66,11 @@ def is_guarded(home: str, job: str) -> bool:
     return state.locked and (state.holder is None or state.holder.job == job)
 
 
+def was_restored(home: str, job: str) -> bool:
+    """Whether the guard of this job has ended and put the board back. Killed, it leaves its note, and the board set up."""
+    return not is_guarded(home, job) and not os.path.exists(os.path.join(home, setup_note.NAME))
+
+
 def restore(home: str, system: System, password: Optional[str] = None) -> JsonObject:
     """Restore what an earlier campaign left; the answer of `agent restore`.
 
@@ -145,7 +150,10 @@ def _as_root(request: GuardRequest, system: System, password: Optional[str]) -> 
         start_new_session=True,
     )
     try:
-        given = b"" if password is None else (password + "\n").encode("utf-8")
+        given = (
+            b"" if password is None else (password + "\n").encode("utf-8", "surrogateescape")
+        )  # in the C locale it was read so
+
         output, errors = process.communicate(given, ANSWER_LIMIT_S)
     except subprocess.TimeoutExpired:
         _give_up(process)

@@ -170,13 +170,18 @@ class LockState(NamedTuple):
 
 
 def look_at(path: str) -> LockState:
-    """The state of a lock. The kernel decides whether it is taken, never the file's content."""
+    """The state of a lock. The kernel decides whether it is taken, never the file's content.
+
+    One that cannot be looked at counts as taken: a guard must not restore the board because of a passing fault.
+    """
     try:
         with open(path, "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 return LockState(True, read_holder(file.read(LONGEST_HOLDER)))
+    except (FileNotFoundError, NotADirectoryError):
+        return LockState(False)
     except OSError:
-        pass
+        return LockState(True)
     return LockState(False)

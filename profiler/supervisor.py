@@ -162,6 +162,7 @@ class Supervisor:
 
     def rest(self, seconds: float) -> None:
         """Leave the board idle. Raises MeasureError."""
+        self._start()
         self._ask(RestRequest(seconds), Done.read, seconds)
 
     def check(self, path: str, sha256: str) -> None:

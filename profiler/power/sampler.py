@@ -113,6 +113,10 @@ class Sampler:
         """Everything sampled so far."""
         raise NotImplementedError
 
+    def running(self) -> bool:
+        """Whether it still samples."""
+        return True
+
 
 class PowerSampler(Sampler):
     """The sampling process, as the measuring one uses it.

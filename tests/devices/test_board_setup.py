@@ -10,6 +10,7 @@ import time
 import pytest
 
 import devices
+from devices import DeviceError
 from lightnas_edge.cli import main
 from lightnas_edge.measuring import MeasurementProtocol, Settings, write_profile_job
 from lightnas_edge.space import load_space
@@ -433,3 +434,27 @@ def test_a_machine_without_the_tools_says_so(tmp_path, monkeypatch):
 
     with pytest.raises(devices.AgentFailedError, match="this machine has no jetson_clocks"):
         campaign(board, tmp_path, lock_clocks=True).start()
+
+
+def test_nothing_more_is_measured_once_the_guard_has_put_the_board_back(board, tmp_path):
+    was = state(board)
+    run = campaign(board, tmp_path, rounds=400, lock_clocks=True, **MODE)
+    run.start()
+    guard = guard_of(board)
+
+    def end(status):
+        if status.done and guard_of(board) == guard:
+            os.kill(guard.pid, signal.SIGTERM)
+
+    with pytest.raises(DeviceError, match="put back while it was measured"):
+        run.follow(tmp_path / "t", end)
+
+    assert state(board) == was
+    assert len((tmp_path / "t").read_text().splitlines()) < 200
+
+
+def test_a_lock_that_cannot_be_looked_at_counts_as_taken(tmp_path):
+    """A guard that took it for free would put the board back under a running campaign."""
+    assert not look_at(str(tmp_path / "agent.lock")).locked
+    (tmp_path / "agent.lock").mkdir()
+    assert look_at(str(tmp_path / "agent.lock")).locked

@@ -158,3 +158,18 @@ def test_a_sensor_that_reads_zero_power_while_busy_gives_a_reason_instead_of_an_
     found = EnergyMeter(backend, System(str(tmp_path)), {}, str(tmp_path)).measure(backend, 5.0, lambda: None)
 
     assert (found.energy.gross_mj, found.energy.reason) == (None, "the total reads 0 mW while busy")
+
+
+def test_a_sampler_that_was_killed_is_started_again(board, tmp_path):
+    """Without it every later visit would idle and work for nothing."""
+    system, description = board
+    backend = Simulated("fp16", 1, 1, system)
+    meter = EnergyMeter(backend, system, description, str(tmp_path))
+    engine = backend.load(model(SPACE.shaped_operators()[5]))
+    assert meter.measure(engine, 5.0, lambda: None).energy.gross_mj is not None
+    first = meter._sampler
+    first.running = lambda: False
+
+    again = meter.measure(engine, 5.0, lambda: None)
+
+    assert meter._sampler is not first and again.energy.gross_mj is not None

@@ -122,3 +122,13 @@ def test_an_empty_home_is_no_error(home):
     tidy(str(home), JOB, lines.append)
 
     assert lines == []
+
+
+def test_outputs_of_the_present_job_push_out_no_measurements_of_others(home, monkeypatch):
+    monkeypatch.setattr(housekeeping, "JOBS_BYTES", 100_000)
+    found = jobs(home, 3, size=10_000)
+    (found[0] / "outputs.f32").write_bytes(bytes(500_000))
+
+    tidy(str(home), found[0].name, lines.append)
+
+    assert all(present(found))
