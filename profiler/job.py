@@ -417,11 +417,11 @@ class Session:
         """After a visit, before it counts: the board still is as the job asked.
 
         Raises:
-            SetupError: its guard has put it back, and with it the power mode and clocks of this job are gone.
+            SetupError: its guard has restored it, and with it the power mode and clocks of this job are gone.
         """
         if self._manifest.board_setup is not None and setup.was_restored(self._home, self._manifest.job):
             raise SetupError(
-                "the board was put back while it was measured: its power mode and clocks are no longer those of this job",
+                "the board was restored while it was measured: its power mode and clocks are no longer those of this job",
                 "run the same command again: it continues with the board set up",
             )
 

@@ -446,7 +446,7 @@ def test_nothing_more_is_measured_once_the_guard_has_put_the_board_back(board, t
         if status.done and guard_of(board) == guard:
             os.kill(guard.pid, signal.SIGTERM)
 
-    with pytest.raises(DeviceError, match="put back while it was measured"):
+    with pytest.raises(DeviceError, match="restored while it was measured"):
         run.follow(tmp_path / "t", end)
 
     assert state(board) == was
