@@ -41,7 +41,7 @@ def test_an_impossible_budget_is_refused_before_any_training_with_the_reachable_
     reach = json.loads(run("range", "--predictor", "p.predictor.json", "--json").out)
 
     answer = run(
-        "search", "--predictor", "p.predictor.json", "--latency-ms", "0.0001", "--data", "digits", "--out", "new"
+        "search", "--predictor", "p.predictor.json", "--latency-ms", "1e-9", "--data", "digits", "--out", "new"
     )
 
     assert answer.code == 3
