@@ -244,9 +244,15 @@ class Entry:
         if self.is_network and self.repeats > 1:
             found.append(f"samples are means of {self.repeats} inferences: p95 and p99 are diluted")
         if self.failures:
-            total = len(self.failures) + len(self.visits)
-            found.append(f"{len(self.failures)} of {total} visits failed: {self.failures[-1]}")
+            found.append(self.failed_visits)
         return (*found, *self._visit_warnings())
+
+    @property
+    def failed_visits(self) -> str:
+        """`2 of 14 visits failed: crash: ...`, the latest error; empty where none did."""
+        if not self.failures:
+            return ""
+        return f"{len(self.failures)} of {len(self.failures) + len(self.visits)} visits failed: {self.failures[-1]}"
 
     def _command(self, rounds: int) -> str:
         """The command that measures more rounds; `sample` measures whole networks, and the same ones again for more rounds."""

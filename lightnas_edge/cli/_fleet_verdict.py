@@ -58,16 +58,16 @@ def show_guarantees(
 
 
 def _guarantee(metric: str, records: Sequence[VerificationRecord], lost: Mapping[str, str]) -> FleetGuarantee:
-    values, doubts, first = [], [], None
+    values, unusable, first = [], [], None
     for record in records:
         budget = record.budget(metric)
         if budget is not None and _is_measured(budget) and budget.value is not None:
             first = first or budget
             otherwise = computes_otherwise(record)
             if otherwise:
-                doubts.append(f"{record.host}: {record.reason}")
+                unusable.append(f"{record.host}: {record.reason}")
             elif budget.interval is None and metric not in COUNTED:
-                doubts.append(f"{record.host}: {budget.reason}")
+                unusable.append(f"{record.host}: {budget.reason}")
             unit = record.fingerprint.get(UNIT)
             values.append(
                 UnitValue(
@@ -79,7 +79,7 @@ def _guarantee(metric: str, records: Sequence[VerificationRecord], lost: Mapping
             )
     assert first is not None  # the metric comes from one of the records
     simulated = any(record.simulated for record in records)
-    found = guarantee(metric, first.unit, first.target, values, simulated=simulated, doubts=doubts)
+    found = guarantee(metric, first.unit, first.target, values, simulated=simulated, unusable=unusable)
     return found.model_copy(update={"reason": f"{found.reason}; not verified: {', '.join(lost)}"}) if lost else found
 
 

@@ -206,9 +206,8 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
     if arguments.data is not None and any(
         isinstance(each.predictor, CountedPredictor) for budget in budgets for each in budget.constraints
     ):
-        data = read_data(
-            arguments.data, space=space, seed=arguments.seed, workers=arguments.workers
-        )  # says what to count
+        # Before the checks: its classes say what to count.
+        data = read_data(arguments.data, space=space, seed=arguments.seed, workers=arguments.workers)
         budgets = count_for(budgets, len(data.classes))
     budgets = _keepable(space, budgets, config.confidence)  # before anything else is read or written
     check_budgets(space, budgets, config)

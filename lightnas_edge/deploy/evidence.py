@@ -233,14 +233,6 @@ def one_of_each_kind(warnings: Sequence[str]) -> list[str]:
     return [f"{alike[0]}{f' (and {len(alike) - 1} times more)' if len(alike) > 1 else ''}" for alike in kinds.values()]
 
 
-def failed_visits(entry: luts.Entry) -> str:
-    """`2 of 14 visits failed: crash: ...`; empty where none did."""
-    if not entry.failures:
-        return ""
-    total = len(entry.failures) + len(entry.visits)
-    return f"{len(entry.failures)} of {total} visits failed: {entry.failures[-1]}"
-
-
 def about_fallbacks(nodes: Sequence[str], precision: str) -> list[str]:
     """A warning where layers ran in more bits than were asked for, in words."""
     if not nodes:

@@ -344,7 +344,7 @@ def _evidence(
         macs_m=float(CountedPredictor(run.space, "macs_m", classes).predict(one_hot)[0]),
         predicted=predicted,
         why_not=why_not_measured(table, entry.key),
-        failed=parts.failed_visits(entry),
+        failed=entry.failed_visits,
     )
 
 

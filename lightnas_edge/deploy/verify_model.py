@@ -158,7 +158,7 @@ def judge_model(
             "macs_m": model.facts.macs_unknown or "they cannot be counted",
             "params_m": "the parameters of the model cannot be counted",
         },
-        failed=parts.failed_visits(entry),
+        failed=entry.failed_visits,
     )
     judgement = judge(
         targets, evidence, agreement=agreement, command=command,

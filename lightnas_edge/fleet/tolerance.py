@@ -41,14 +41,14 @@ def guarantee(
     share: float = SHARE,
     confidence: float = CONFIDENCE,
     simulated: bool = False,
-    doubts: Sequence[str] = (),
+    unusable: Sequence[str] = (),
 ) -> FleetGuarantee:
     """Whether `share` of all units keeps a target from above.
 
     Args:
         unit: of the metric: "ms".
         values: of different units; several of one unit count as their mean.
-        doubts: why the value of a unit cannot be used; with one, nothing is said about all units, since the others are no random sample.
+        unusable: why the value of a unit cannot be used; with one there is no bound, since the others are no random choice of units.
     """
     each = _by_unit(values)
     logs = [math.log(value) for value in each]
@@ -59,10 +59,10 @@ def guarantee(
         "metric": metric, "unit": unit, "target": target, "share": share, "confidence": confidence,
         "units": tuple(values), "assumption": ASSUMPTION, "simulated": simulated,
     }  # fmt: skip
-    if doubts:
+    if unusable:
         return FleetGuarantee(
             **found, median=math.exp(mean) if count else None, deviation=None, factor=None, bound=None,
-            verdict="not available", more_units=None, reason=f"not available: {'; '.join(doubts)}",
+            verdict="not available", more_units=None, reason=f"not available: {'; '.join(unusable)}",
         )  # fmt: skip
     if count < FEWEST_UNITS:
         return FleetGuarantee(

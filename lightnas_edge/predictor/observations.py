@@ -119,9 +119,8 @@ def load_observations(
     checked(metric)
     if not samples:
         raise PredictorError("no measured networks were given", hint=_sampling(space))
-    samples = list(
-        {sample.path.resolve(): sample for sample in samples}.values()
-    )  # a file that is named twice counts once
+    # A file that is named twice counts once.
+    samples = list({sample.path.resolve(): sample for sample in samples}.values())
     reference = samples[0] if lut is None else lut
     rows: list[NDArray[np.int64]] = []
     values, errors, repeatabilities = [], [], []

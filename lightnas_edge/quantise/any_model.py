@@ -34,10 +34,8 @@ from lightnas_edge.records.quantisation import CalibrationMethod
 _OTHER_TOOLS = "convert it with the tools of the framework that it comes from, and give the result to `verify --model`"
 _CONSTANTS_APART = 4  # IR version from which constants are not listed as inputs
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_DEAD, _SMALL = (
-    1e-9,
-    1e-3,
-)  # largest weight of a channel, relative to those of the others: none at all, and too small to matter
+# Largest weight of a channel, relative to those of the others: none at all, and too small to matter.
+_DEAD, _SMALL = 1e-9, 1e-3
 
 
 # Q and DQ around the weights, a float bias, no Q behind a convolution: "Rules of `tensorrt`" in docs/graphs.md.
@@ -190,8 +188,7 @@ def _plain_biases(graph: onnx.GraphProto) -> None:
         bias = constants[node.input[2]]
         weight = constants.get(node.input[1])
         if bias.size == 1 and weight is not None:
-            across = next((each.i for each in node.attribute if each.name == "transB"), 0) == 0
-            bias = np.full(weight.shape[1 if across else 0], bias.reshape(()), bias.dtype)
+            bias = np.full(weight.shape[_output_axis(node)], bias.reshape(()), bias.dtype)
         elif bias.ndim == 2 and bias.shape[0] == 1:
             bias = bias[0]
         factor = next((each for each in node.attribute if each.name == "beta"), None)
@@ -205,6 +202,13 @@ def _plain_biases(graph: onnx.GraphProto) -> None:
         graph.initializer.remove(constant)
 
 
+def _output_axis(node: onnx.NodeProto) -> int:
+    """Of the weight of a Conv or a Gemm."""
+    if node.op_type == "Conv":
+        return 0
+    return 0 if next((each.i for each in node.attribute if each.name == "transB"), 0) else 1
+
+
 def _fill_dead_channels(graph: onnx.GraphProto) -> None:
     """Give output channels without weights, of which only the bias is left, one that is too small to matter.
 
@@ -216,8 +220,7 @@ def _fill_dead_channels(graph: onnx.GraphProto) -> None:
         if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or node.input[1] not in constants:
             continue
         weight = numpy_helper.to_array(constants[node.input[1]]).copy()
-        across = node.op_type == "Gemm" and next((each.i for each in node.attribute if each.name == "transB"), 0) == 0
-        channels = np.moveaxis(weight, 1, 0) if across else weight  # a view
+        channels = np.moveaxis(weight, _output_axis(node), 0)  # a view
         largest = np.abs(channels.reshape(len(channels), -1)).max(axis=1)
         dead = largest < _DEAD * largest.max()
         if dead.any() and not dead.all():

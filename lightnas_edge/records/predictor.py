@@ -53,9 +53,8 @@ class Calibration(Record):
 
     std_factor: PositiveFloat
     degrees_of_freedom: Annotated[float, Field(ge=LEAST_DEGREES, le=1e9)]
-    heavy_tails: bool = (
-        False  # the residuals showed them, beyond what few networks demand: more networks do not lighten them
-    )
+    # The residuals showed them, beyond what few networks demand: more networks do not lighten them.
+    heavy_tails: bool = False
 
     @model_serializer(mode="wrap")
     def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -86,9 +86,9 @@ def test_equal_units_have_a_bound_at_their_value():
     assert about(20.5, 20.5, 20.5).verdict == "not kept"
 
 
-def test_a_unit_in_doubt_leaves_nothing_to_say_about_all_units():
+def test_a_unit_without_a_usable_value_leaves_nothing_to_say_about_all_units():
     """Without it the others are no random sample; with it a fast network that computes something else would count."""
-    found = guarantee("latency_ms", "ms", 20.0, units(10.0, 10.1, 10.2), doubts=["orin1: it computes something else"])
+    found = guarantee("latency_ms", "ms", 20.0, units(10.0, 10.1, 10.2), unusable=["orin1: it computes something else"])
 
     assert (found.verdict, found.bound) == ("not available", None)
     assert found.reason == "not available: orin1: it computes something else"
