@@ -18,7 +18,7 @@ from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, NETWORK_METRI
 from luts.remedies import measuring_options
 from luts.statistics import needed_inferences
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, GrowingTable, Lut, counted, read
-from luts.units import UnitComparison, UnitRatio, compare_units, write_pooled
+from luts.units import UnitComparison, UnitRatio, compare_units, linked_tables, write_pooled
 
 __all__ = [
     "HOW_TO_MEASURE",
@@ -45,6 +45,7 @@ __all__ = [
     "compare_units",
     "counted",
     "drift_ratio",
+    "linked_tables",
     "measuring_options",
     "merge",
     "needed_inferences",

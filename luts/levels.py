@@ -6,15 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def are_linked(known: NDArray[np.bool_]) -> bool:
-    """Whether every unit shares two keys or more with others, and all are linked with each other over any number of steps.
-
-    Args:
-        known: (keys, units) what is measured.
-    """
-    return bool(linked_units(known).all())
-
-
 def linked_units(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(units,) the largest group of units that each share two keys or more with others of it and are linked over any number of steps.
 

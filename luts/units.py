@@ -15,7 +15,7 @@ from lightnas_edge.files import replaced
 from lightnas_edge.records.journal import read_lines
 from luts.compare import repeatability, require_same_board
 from luts.errors import LutError
-from luts.levels import are_linked, unit_levels
+from luts.levels import linked_units, unit_levels
 from luts.table import Lut, read
 
 CONFIDENCE = 0.95
@@ -85,7 +85,7 @@ def compare_units(tables: Mapping[str, Lut], metric: str = "latency_ms") -> Unit
             values[key] = row
     tolerance = LEAST_TOLERANCE.get(metric, 0.01)
     logs = np.array(list(values.values())).reshape(len(values), len(each))  # (keys, units), nan where not measured
-    if not are_linked(np.isfinite(logs)):
+    if not linked_units(np.isfinite(logs)).all():
         ratios = tuple(UnitRatio(name, math.nan, (0.0, math.inf), False) for name in tables)
         return UnitComparison(metric, (), ratios, tolerance, math.nan, math.nan)
     levels, rest = unit_levels(logs)
@@ -113,6 +113,25 @@ def compare_units(tables: Mapping[str, Lut], metric: str = "latency_ms") -> Unit
     return UnitComparison(
         metric, tuple(values), ratios, tolerance, scatter, max(LEAST_TOLERANCE.get(metric, 0.01), FACTOR * alone)
     )
+
+
+def linked_tables(tables: Mapping[str, Lut]) -> dict[str, Lut]:
+    """The largest group of units whose levels are known against each other: each shares two keys or more with the others.
+
+    Where no two units are linked it is the one that measured the most keys. All of them where none measured two keys, since
+    nothing can link them.
+    """
+    measured = {name: {*lut.entries, *lut.networks} for name, lut in tables.items()}
+    if all(len(keys) < 2 for keys in measured.values()):
+        return dict(tables)
+    every = sorted(set.union(*measured.values()))
+    linked = linked_units(np.array([[key in keys for keys in measured.values()] for key in every]))
+    most = max(measured, key=lambda name: len(measured[name]))
+    return {
+        name: lut
+        for (name, lut), is_linked in zip(tables.items(), linked, strict=True)
+        if is_linked or (name == most and not linked.any())
+    }
 
 
 def write_pooled(tables: Sequence[Lut], path: Path) -> Lut:

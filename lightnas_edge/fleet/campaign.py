@@ -74,7 +74,11 @@ class UnitOutcome:
 
 @dataclass(frozen=True)
 class FleetResult:
-    """tables: of every unit that measured anything, by host, also in earlier runs. left: what no unit measured."""
+    """What several units measured, also in earlier runs.
+
+    tables: of every unit that measured anything, by host; of units that share the work only those that can be compared.
+    left: what no unit of these measured.
+    """
 
     outcomes: tuple[UnitOutcome, ...]
     tables: Mapping[str, luts.Lut]
@@ -127,13 +131,15 @@ def measure_fleet(
     members = [_Member(unit, fleet) for unit in units]
     fleet.members = members
     _together(members, _Member.fetch, fleet)
-    for _ in range(PASSES):
+    for number in range(PASSES):
         alive = [member for member in members if not member.outcome.lost]
         if each:
-            plans = [[Packet(rest, 0)] if (rest := member.left()) else [] for member in alive]
+            plans = [[Packet(lacking, 0)] if (lacking := member.left()) else [] for member in alive]
             shares = [WorkQueue(packets) for packets in plans]
         else:
-            plans = [deal(fleet.left(), manifest.sentinels, manifest.protocol.rounds, max(1, len(alive)))]
+            measuring = () if number else [member.outcome.host for member in alive]
+            rest = fleet.left(fleet.comparable(measuring))
+            plans = [deal(rest, manifest.sentinels, manifest.protocol.rounds, max(1, len(alive)))]
             queue = queue_of(plans[0])
             shares = [queue] * len(alive)
         if not any(plans) or not alive:
@@ -145,8 +151,9 @@ def measure_fleet(
         fleet.note_failures()
         if each:
             break
-    tables = {host: lut for host, lut in fleet.tables().items() if lut.visits.is_measured.any()}
-    rest = fleet.left()
+    kept = fleet.tables() if each else fleet.comparable()
+    tables = {host: lut for host, lut in kept.items() if lut.visits.is_measured.any()}
+    rest = fleet.left(kept)
     if all(member.outcome.lost for member in members) and (rest or not tables):
         reasons = "\n".join(f"  {member.outcome.host}: {member.outcome.lost}" for member in members)
         remedies = dict.fromkeys(member.outcome.remedy for member in members if member.outcome.remedy)
@@ -209,6 +216,18 @@ class _Fleet:
         luts.require_same_board(list(found.values()))
         return found
 
+    def comparable(self, measuring: Sequence[str] = ()) -> dict[str, luts.Lut]:
+        """The tables that one pooled table can be made of.
+
+        A unit that was lost at once shares no two keys with the others, so that its level is unknown; others measure what it did.
+
+        Args:
+            measuring: hosts that are about to, and will share the sentinels then.
+        """
+        every = self.tables()
+        linked = luts.linked_tables(every)
+        return {host: lut for host, lut in every.items() if host in linked or host in measuring}
+
     def table(self, path: Path, host: str) -> luts.Lut:
         """Of one unit. Journals reach hundreds of megabytes and are looked at after every packet, so only what is new is read.
 
@@ -224,9 +243,9 @@ class _Fleet:
                 if not any(key in other.entries or key in other.networks for other in tables.values()):
                     self.failed[key] = failure.message
 
-    def left(self) -> dict[str, Visits]:
-        """What no unit has measured. Keys that failed wherever they were tried are left out, and energy that no unit can measure."""
-        tables = list(self.tables().values())
+    def left(self, found: Mapping[str, luts.Lut]) -> dict[str, Visits]:
+        """What none of these tables holds. Keys that failed wherever they were tried are left out, and energy that no unit can measure."""
+        tables = list(found.values())
         work = dict(self.wanted)
         if tables and not any(lut.header.energy.available for lut in tables):
             work = {key: visits._replace(energy_rounds=0) for key, visits in work.items()}

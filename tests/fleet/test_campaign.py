@@ -87,6 +87,25 @@ def test_a_unit_that_joins_for_the_last_operator_measures_the_sentinels_too(tmp_
     assert luts.compare_units(result.tables).keys
 
 
+@pytest.mark.parametrize(("measured", "takes_part"), [(1, False), (40, True)])
+def test_what_a_lost_unit_measured_counts_once_it_can_be_compared_with_the_others(tmp_path, measured, takes_part):
+    """One visit of one operator does not tell how the units differ, which must not keep the others from a pooled table."""
+    whole = job(tmp_path / "job")
+    units = tmp_path / "units"
+    measure_fleet([unit(2)], whole, units)
+    (lost,) = units.glob("*.lut.jsonl")
+    lost.write_bytes(b"".join(lost.read_bytes().splitlines(keepends=True)[: 1 + measured]))
+
+    result = measure_fleet([unit(1)], whole, units)
+
+    assert set(result.tables) == {hosts(1), *([lost.name.removesuffix(".lut.jsonl")] if takes_part else [])}
+    found = visits_of(*result.tables.values())
+    assert not result.left and {found[shaped.key] for shaped in OPERATORS if shaped.key not in SENTINELS} == {4}
+    assert luts.read(lost).visits.is_measured.sum() == measured
+    if takes_part:
+        assert luts.compare_units(result.tables).keys
+
+
 class ForTheFirst(WorkQueue):
     """The second unit finds no work."""
 
