@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lightnas_edge.data import DataSet
+from lightnas_edge.graph import Arithmetic
 from lightnas_edge.search.candidates import (
     NOTHING_KNOWN,
     Candidate,
@@ -24,6 +25,7 @@ from lightnas_edge.search.comparison import Comparison
 from lightnas_edge.search.config import LIGHTNAS
 from lightnas_edge.search.constraints import Budget
 from lightnas_edge.search.results import SearchResult
+from lightnas_edge.search.selection import Selection
 from lightnas_edge.search.state import SearchState
 from lightnas_edge.space import Architecture
 
@@ -90,17 +92,7 @@ class Choice:
         selections.sort(key=lambda selection: -selection.score)
         candidates = [Candidate(selection) for selection in selections]
         if (count > 1 and len(candidates) > 1) or contested:
-            candidates = self._comparison.score(
-                selections,
-                budget.arithmetic,
-                on_progress=lambda done, total: self.on_event(
-                    {"kind": "candidate", "budget": budget.name, "done": done, "total": total}
-                ),
-            )
-            losses = context.ranks.from_first(torch.from_numpy(estimated_losses(space, posterior, candidates)))
-            candidates = [
-                replace(candidates[int(place)], estimate=float(losses[place])) for place in losses.argsort(stable=True)
-            ]
+            candidates = self._compared(selections, budget.name, budget.arithmetic)
         return SearchResult(
             budget,
             candidates[0],
@@ -115,6 +107,29 @@ class Choice:
             choosing_s=time.monotonic() - began_s,
             sampled_paths=self.state.sampled_paths,
         )
+
+    def scored(self, architecture: Architecture, name: str, arithmetic: Arithmetic) -> Candidate:
+        """A network that needed no comparison when it was chosen, by the same estimate as those that are compared now.
+
+        Args:
+            name: of its budget, for the progress.
+        """
+        selection = Selection(architecture, (), None, 0.0, exact=False)
+        return self._compared([selection], name, arithmetic)[0]
+
+    def _compared(self, selections: Sequence[Selection], name: str, arithmetic: Arithmetic) -> list[Candidate]:
+        """All of them, the lowest estimated loss first."""
+        context = self.state.context
+        candidates = self._comparison.score(
+            selections,
+            arithmetic,
+            on_progress=lambda done, total: self.on_event(
+                {"kind": "candidate", "budget": name, "done": done, "total": total}
+            ),
+        )
+        estimates = estimated_losses(context.space, self.state.strategy.posterior(), candidates)
+        losses = context.ranks.from_first(torch.from_numpy(estimates))
+        return [replace(candidates[int(place)], estimate=float(losses[place])) for place in losses.argsort(stable=True)]
 
     @cached_property
     def _comparison(self) -> Comparison:

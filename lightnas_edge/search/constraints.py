@@ -95,8 +95,7 @@ class Budget:
     @property
     def arithmetic(self) -> Arithmetic:
         """In which the network computes on that board; float32 where the board names no precision."""
-        precision = precision_of(self.fingerprint)
-        return FP32 if precision is None else Arithmetic.for_backend(str(self.fingerprint.get("backend")), precision)
+        return arithmetic_of_board(self.fingerprint)
 
     @property
     def question(self) -> str:
@@ -140,6 +139,12 @@ def precision_of(fingerprint: Mapping[str, Any]) -> Precision | None:
     """The precision that a board was measured in; None where its fingerprint names none that we know."""
     found = fingerprint.get("precision")
     return found if found in get_args(Precision) else None
+
+
+def arithmetic_of_board(fingerprint: Mapping[str, Any]) -> Arithmetic:
+    """In which networks compute there; float32 where the fingerprint names no precision."""
+    precision = precision_of(fingerprint)
+    return FP32 if precision is None else Arithmetic.for_backend(str(fingerprint.get("backend")), precision)
 
 
 def board_of(fingerprint: Mapping[str, Any]) -> str:

@@ -244,6 +244,23 @@ def write_results(
     return runs
 
 
+def is_scored(run: Run) -> bool:
+    """Whether the network of a run was compared on held-out images, or cannot be: it has an estimated loss or a fault."""
+    choice = run.found.choice
+    return choice is not None and (
+        choice.supernet.estimate is not None
+        or (choice.supernet.deployed is not None and choice.supernet.deployed.fault is not None)
+    )
+
+
+def add_score(run: Run, candidate: Candidate) -> None:
+    """The score of a network that was chosen without one, into its architecture.json."""
+    found = run.found
+    if found.choice is not None:
+        choice = found.choice.model_copy(update={"supernet": _score(candidate)})
+        found.model_copy(update={"choice": choice}).save(run.folder / "architecture.json")
+
+
 def run_question(run: Run) -> str:
     """`Budget.question` of the network of a run."""
     return question_of(run.record.board, run.record.fingerprint, run.targets)

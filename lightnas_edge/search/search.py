@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,14 +12,24 @@ import torch
 from lightnas_edge.data import DataSet
 from lightnas_edge.errors import BudgetError, ConfigError, InfeasibleBudgetError
 from lightnas_edge.nn import Ranks
+from lightnas_edge.records.run import FoundNetwork
 from lightnas_edge.runs import Run
+from lightnas_edge.search.candidates import Candidate
 from lightnas_edge.search.choice import Choice
 from lightnas_edge.search.config import LIGHTNAS, SearchConfig
 from lightnas_edge.search.confirm import Confirming, confirm_choice, require_tables
-from lightnas_edge.search.constraints import Budget, count_for, require_one_space
+from lightnas_edge.search.constraints import Budget, arithmetic_of_board, count_for, require_one_space
 from lightnas_edge.search.images import check_images
 from lightnas_edge.search.loop import Event, SearchLoop
-from lightnas_edge.search.results import SearchResult, Sources, begin_run, run_question, write_results
+from lightnas_edge.search.results import (
+    SearchResult,
+    Sources,
+    add_score,
+    begin_run,
+    is_scored,
+    run_question,
+    write_results,
+)
 from lightnas_edge.search.selection import check_budget
 from lightnas_edge.search.state import SearchState
 from lightnas_edge.search.teacher import Teacher
@@ -126,7 +137,7 @@ def add_budgets(
         choice = Choice(state, data, on_event or _ignore)
         with _writing(run):
             checkpoint = state.restore_finished(run.search_folder / "checkpoint.pt", run.folder)
-            found = [run_question(place) for place in (run, *run.networks)]
+            found = [_Earlier.of(place) for place in (run, *run.networks)]
             Ranks().wait()  # every process has read the folder before the first one writes to it
             return _conclude(run, choice, budgets, found, checkpoint["elapsed_s"], sources, confirm, added=True)
 
@@ -173,7 +184,7 @@ def _conclude(
     run: Run,
     choice: Choice,
     budgets: Sequence[Budget],
-    found: Sequence[str],
+    found: Sequence[_Earlier],
     elapsed_s: float,
     sources: Sources | None,
     confirm: Confirming | None,
@@ -183,18 +194,21 @@ def _conclude(
     """Choose a network for every budget; the first rank writes them.
 
     Args:
-        found: the questions that the run has answered before.
+        found: the networks that the run has found before.
 
     Raises:
         InfeasibleBudgetError: measured networks show that a budget cannot be kept. Those of the others are written.
     """
-    contested = _contested(budgets, found)
+    contested = _contested(budgets, [each.question for each in found])
     results = choice.networks(contested, elapsed_s)
     impossible: list[InfeasibleBudgetError] = []
     if confirm is not None:
         results, impossible = confirm_choice(run, choice, results, contested, elapsed_s, sources or {}, confirm)
+    scores = _scores_of_rivals(choice, budgets, found)
     ranks = Ranks()
     if ranks.first and results:
+        for place, score in scores:
+            add_score(place, score)
         write_results(run, results, sources=sources, below=added or len(budgets) > 1)
     ranks.wait()
     if impossible:
@@ -211,6 +225,34 @@ def _contested(budgets: Sequence[Budget], found: Sequence[str]) -> list[bool]:
     """Of every budget, whether networks of several precisions answer its question."""
     questions = [*(budget.question for budget in budgets), *found]
     return [questions.count(budget.question) > 1 for budget in budgets]
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """A run with a network, or without one yet, as it was before this command."""
+
+    place: Run
+    question: str
+    unscored: FoundNetwork | None  # its network, where it has one that was not compared on held-out images
+
+    @classmethod
+    def of(cls, place: Run) -> _Earlier:
+        has_network = (place.folder / "architecture.json").exists()
+        return cls(place, run_question(place), place.found if has_network and not is_scored(place) else None)
+
+
+def _scores_of_rivals(
+    choice: Choice, budgets: Sequence[Budget], found: Sequence[_Earlier]
+) -> list[tuple[Run, Candidate]]:
+    """Of earlier networks in other precisions that answer the question of a new budget and needed no comparison until now."""
+    asked = {budget.question for budget in budgets}
+    scores = []
+    for each in found:
+        if each.unscored is not None and each.unscored.choice is not None and each.question in asked:
+            architecture = each.place.architecture
+            arithmetic = arithmetic_of_board(each.place.record.fingerprint)
+            scores.append((each.place, choice.scored(architecture, each.unscored.choice.budget, arithmetic)))
+    return scores
 
 
 def _ignore(event: Event) -> None:

@@ -21,6 +21,7 @@ from lightnas_edge.search.candidates import Candidate, estimated_losses, images_
 from lightnas_edge.search.comparison import Comparison
 from lightnas_edge.search.deployed import Penalty
 from lightnas_edge.search.posterior import OperatorPosterior
+from lightnas_edge.search.results import add_score
 from lightnas_edge.search.selection import Selection
 from lightnas_edge.search.sources import (
     boards_of_run,
@@ -276,17 +277,22 @@ def overflow_in_half_precision(state):
     state["supernet"]["head.classifier.weight"] *= 1e8
 
 
-def test_a_network_with_a_fault_stands_behind_one_that_was_not_scored_and_its_fault_is_the_reason(run, tmp_path):
+def test_a_network_with_a_fault_stands_behind_the_others_and_its_fault_is_the_reason(run, tmp_path):
     folder = edited(run, tmp_path, overflow_in_half_precision)
-    (scored_by_none,) = add_budgets(folder, SPACE, data(), budgets(7.0)[1:], CONFIG)
+    (int8,) = add_budgets(folder, SPACE, data(), budgets(7.0)[1:], CONFIG)
     half = Budget("fp16-7ms", (Constraint(measured("fp16", 0.5), 7.0),))
 
     (fp16,) = add_budgets(folder, SPACE, data(), [half], CONFIG)
 
-    assert scored_by_none.chosen.estimate is None and scored_by_none.fault is None
+    assert int8.chosen.estimate is None and int8.fault is None
     assert fp16.fault == "fp16 overflows on 32 of 32 images"
     best = next(each for each in read_front(Run.open(folder)).best if each.targets == {"latency_ms": 7.0})
     assert best.network == "int8-7ms"
+    assert best.reason == "fp16-7ms is left out: fp16 overflows on 32 of 32 images"
+
+    add_score(Run.open(folder / "networks" / "int8-7ms"), int8.chosen)  # as an earlier version left it
+
+    best = next(each for each in read_front(Run.open(folder)).best if each.targets == {"latency_ms": 7.0})
     assert best.reason == (
         "none of 2 networks has an estimated loss: int8-7ms: no score on held-out images; "
         "fp16-7ms: fp16 overflows on 32 of 32 images"
@@ -313,9 +319,26 @@ def test_a_precision_that_is_added_is_compared_with_the_networks_found_before(ru
     (int8,) = add_budgets(folder, SPACE, data(), budgets(7.0)[1:], CONFIG)
 
     best = next(each for each in read_front(Run.open(folder)).best if each.targets == {"latency_ms": 7.0})
-    assert int8.chosen.estimate is not None
-    assert best.network == "int8-7ms"
-    assert best.reason == "7ms is left out: it has no score on held-out images"
+    rows = {each.name: each for each in read_front(Run.open(folder)).networks}
+    assert rows["7ms"].operators == fp32.architecture.names and rows["7ms"].supernet.loss is not None
+    assert rows["int8-7ms"].supernet.estimate == int8.chosen.estimate
+    lowest = min(("7ms", "int8-7ms"), key=lambda name: rows[name].supernet.estimate)
+    assert best.network == lowest and "left out" not in best.reason
+    assert Run.open(folder / "networks" / "7ms").architecture == fp32.architecture
+
+
+def test_the_score_of_an_earlier_network_is_the_one_that_it_gets_where_both_precisions_are_searched_at_once(
+    run, tmp_path
+):
+    both, after = (edited(run, tmp_path / name, lambda state: None) for name in ("both", "after"))
+    at_once = add_budgets(both, SPACE, data(), budgets(7.0), CONFIG)
+
+    for budget in budgets(7.0):
+        add_budgets(after, SPACE, data(), [budget], CONFIG)
+
+    found = {each.name: each.supernet for each in read_front(Run.open(after)).networks}
+    for result in at_once:
+        assert found[result.budget.name] == result.choice_record.supernet
 
 
 def test_a_search_in_two_precisions_resumes_to_the_same_choice(tmp_path, run):
