@@ -23,6 +23,7 @@ from lightnas_edge.data.folders import (
     scan_classes,
     scan_images,
     shared_folders,
+    shared_images,
 )
 from lightnas_edge.data.images import PIXELS, ArrayImages, FileImages, Images, Policy, smaller_than
 from lightnas_edge.data.loader import MEAN, STANDARD_DEVIATION, Loader, normalise
@@ -322,7 +323,12 @@ def _faults_of_classes(train: Classes, train_part: Path, validation: Classes | N
         return [*faults, f"{part}: no class folders in it"]
     faults += [f"class {name!r} is in train/ and not in val/" for name in train if name not in validation]
     faults += [f"class {name!r} is in val/ and not in train/" for name in validation if name not in train]
-    return faults + [f"{name} is in both parts" for name in shared_folders(validation, train)]
+    faults += [f"{name} is in both parts" for name in shared_folders(validation, train)]
+    linked = shared_images(validation, train)
+    if linked:
+        what = f"{linked[0]} is" if len(linked) == 1 else f"{len(linked)} images (for example {linked[0]}) are"
+        faults.append(f"{what} in both parts, by a link: remove it from one of them")
+    return faults
 
 
 def _inner_folders(folder: Path) -> str:

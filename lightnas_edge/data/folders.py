@@ -45,6 +45,7 @@ class ImageFile:
     path: Path
     name: str  # below the data folder, composed and in UTF-8, with / between the parts
     size_bytes: int
+    inode: int  # of the file, or of what a link leads to
 
 
 @dataclass
@@ -184,6 +185,17 @@ def shared_folders(first: Classes, second: Classes) -> list[str]:
     return sorted(composed(str(folder)) for folder in _folders_with(first) if os.path.realpath(folder) in known)
 
 
+def shared_images(first: Classes, second: Classes) -> list[str]:
+    """Names of images in the first that are files of the second, too, by a link; folders that both share are left to `shared_folders`."""
+    known = {image.inode: image.path for images in second.values() for image in images}
+    shared = {os.path.realpath(folder) for folder in _folders_with(second)}
+    found = []
+    for image in (image for images in first.values() for image in images if image.inode in known):
+        if os.path.samefile(image.path, known[image.inode]) and os.path.realpath(image.path.parent) not in shared:
+            found.append(image.name)
+    return found
+
+
 def _folders_with(classes: Classes) -> set[Path]:
     return {image.path.parent for images in classes.values() for image in images}
 
@@ -282,7 +294,8 @@ def _walk(folder: Path, below: str, findings: Findings, above: tuple[str, ...]) 
             continue
         try:
             if entry.is_file():
-                yield ImageFile(Path(entry.path), name, entry.stat().st_size)
+                found = entry.stat()
+                yield ImageFile(Path(entry.path), name, found.st_size, found.st_ino)
                 continue
         except OSError:  # gone by now, or a link to itself
             pass

@@ -185,6 +185,30 @@ def test_images_that_both_parts_hold_through_links_are_refused(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_single_images_that_both_parts_hold_through_links_are_refused(tmp_path, link):
+    layout(tmp_path, "train", "val", classes=("cat", "dog"))
+    first, *_ = sorted((tmp_path / "train/dog").iterdir())
+    link(first, tmp_path / "val/dog/again.png")
+
+    with pytest.raises(DataError, match=r"val/dog/again\.png is in both parts, by a link: remove it from one of them"):
+        load(tmp_path)
+
+    link(first, tmp_path / "val/dog/more.png")
+    with pytest.raises(DataError, match=r"2 images \(for example val/dog/again\.png\) are in both parts"):
+        load(tmp_path)
+
+
+def test_images_linked_from_a_pool_are_no_fault(tmp_path):
+    layout(tmp_path, "pool", classes=("cat", "dog"))
+    for index, file in enumerate(sorted((tmp_path / "pool").glob("*/*"))):
+        place = tmp_path / "data" / ("train", "val")[index % 2] / file.parent.name / file.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(file)
+
+    assert load(tmp_path / "data").classes == ("cat", "dog")
+
+
 def test_names_are_the_same_in_both_unicode_forms(tmp_path):
     """macOS decomposes: é is two characters there."""
     composed, decomposed = "caf\u00e9", "cafe\u0301"
