@@ -136,6 +136,15 @@ def _changes(old: VerificationRecord, new: VerificationRecord) -> tuple[tuple[Me
             _ratio("energy_mj", old.energy.gross_mj, new.energy.gross_mj,
                    old.energy.gross_interval_mj, new.energy.gross_interval_mj)
         )  # fmt: skip
+        was_mj, now_mj = old.energy.net_mj, new.energy.net_mj
+        if was_mj is None or now_mj is None:
+            if was_mj is not now_mj:
+                not_compared.append("net energy: only one verification has it")
+        elif min(was_mj, now_mj) <= 0:
+            not_compared.append("net energy: of one verification it is not above that of the idle board")
+        else:
+            intervals = old.energy.net_interval_mj, new.energy.net_interval_mj
+            changes.append(_ratio("net_energy_mj", was_mj, now_mj, *intervals))
     elif old.energy or new.energy:
         not_compared.append("energy: only one verification has it")
     if old.peak_memory_mb and new.peak_memory_mb:

@@ -6,7 +6,13 @@ from lightnas_edge.deploy.compare_verifications import compare_verifications, re
 from lightnas_edge.deploy.judge import Evidence
 from lightnas_edge.errors import VerifyError
 from lightnas_edge.records.comparison import ComparisonReport
-from lightnas_edge.records.deployment import AccuracyRecord, ComparisonRecord, DriftRecord, LatencyEstimate
+from lightnas_edge.records.deployment import (
+    AccuracyRecord,
+    ComparisonRecord,
+    DriftRecord,
+    EnergyRecord,
+    LatencyEstimate,
+)
 from tests.run_folders import measured, verification
 
 
@@ -115,6 +121,40 @@ def test_peak_memory_has_no_interval_and_says_why():
 
     (line,) = [text for text in report.findings if text.startswith("peak memory")]
     assert line.endswith("the runtime counts it once, so that it has no interval")
+
+
+def of_energy(net_mj, *, gross_mj=8.0):
+    interval = None if net_mj is None else (net_mj - 0.02, net_mj + 0.02)
+    return of_latency(0.4, energy=EnergyRecord(
+        gross_mj=gross_mj, gross_interval_mj=(gross_mj - 0.1, gross_mj + 0.1), net_mj=net_mj, net_interval_mj=interval, visits=5
+    ))  # fmt: skip
+
+
+def test_net_energy_is_compared_where_both_verifications_have_it():
+    """The idle board's part hides in the gross energy what the network itself needs more."""
+    report = compare_verifications(of_energy(2.0), of_energy(3.0, gross_mj=8.1))
+
+    assert change(report, "energy_mj").finding in ("within noise", "within day-to-day differences")
+    found = change(report, "net_energy_mj")
+    assert found.ratio == pytest.approx(1.5) and found.finding == "worse"
+    assert any(text.startswith("net energy rose by 50.0 %") for text in report.findings)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [(None, 2.0, "only one verification has it"), (2.0, -0.1, "of one verification it is not above that of the idle board")],
+)  # fmt: skip
+def test_net_energy_that_cannot_be_compared_is_named(old, new, reason):
+    report = compare_verifications(of_energy(old), of_energy(new))
+
+    assert f"net energy: {reason}" in report.not_compared
+    assert "net_energy_mj" not in {each.metric for each in report.changes}
+
+
+def test_verifications_without_net_energy_do_not_mention_it():
+    report = compare_verifications(of_energy(None), of_energy(None))
+
+    assert not any("net energy" in text for text in (*report.not_compared, *report.findings))
 
 
 def test_a_budget_that_is_lost_and_what_differs_of_the_board_are_named():
