@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from devices.errors import BoardUnreachableError
-from devices.host_keys import HostKey, KnownKeys, host_name_in_known_hosts, read_known_hosts
+from devices.host_keys import PIN, HostKey, KnownKeys, host_name_in_known_hosts, read_known_hosts
 from devices.inventory import InventoryEntry, read_inventory
 from devices.openssh import at_home
 from devices.ssh_config import look_up
@@ -46,13 +46,13 @@ class Endpoint:
         """The host keys that may be accepted: only the pinned key of a board, else all known keys of the address."""
         if self.board is not None and self.board.host_key is not None:
             pinned = HostKey.parse(self.board.host_key)
-            return KnownKeys(((pinned, f"boards.toml, {self.board.name}"),)) + KnownKeys(
+            return KnownKeys(((pinned, f"{PIN}{self.board.name}"),)) + KnownKeys(
                 revoked=read_known_hosts(self.known_hosts, self.alias).revoked
             )
         known = read_known_hosts(self.known_hosts, self.alias)
         if self.board is None:
             pins = tuple(
-                (HostKey.parse(board.host_key), f"boards.toml, {board.name}")
+                (HostKey.parse(board.host_key), f"{PIN}{board.name}")
                 for board in read_inventory().values()
                 if board.host_key is not None and (board.host, board.port or 22) == (self.host, self.port)
             )

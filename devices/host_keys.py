@@ -115,6 +115,9 @@ def read_known_hosts(files: Iterable[Path], name: str) -> KnownKeys:
     return KnownKeys(tuple(accepted), tuple(revoked))
 
 
+PIN = "boards.toml, "  # source of a key that is pinned to a board, before the board's name
+
+
 def check(offered: HostKey, known: KnownKeys, *, label: str, address: str, board: str | None) -> None:
     """Accept a host key only if it is known.
 
@@ -139,11 +142,15 @@ def check(offered: HostKey, known: KnownKeys, *, label: str, address: str, board
             hint=f"{compare}\nif it is the same: `lightnas-edge boards add {added}`",
         )
     where = "\n".join(f"  known: {key.type} {key.fingerprint} ({source})" for key, source in known.accepted)
-    forget = f"lightnas-edge boards remove {board}" if board else f"ssh-keygen -R '{address}'"
+    pins = [source.removeprefix(PIN) for _, source in known.accepted if source.startswith(PIN)]
+    forget = [f"lightnas-edge boards remove {name}" for name in pins]
+    if len(pins) < len(known.accepted):
+        forget.append(f"ssh-keygen -R '{address}'")
+    again = f"`lightnas-edge boards add {board}`" if board and board not in pins else "`lightnas-edge boards add`"
     raise HostKeyError(
         f"the host key of {label} has changed\n{where}\n  offered: {shown}",
         hint="someone may intercept the connection, the board may have been flashed again, or another board may have its address\n"
-        f"{compare}\nif it is right, forget the old key: {forget}; then `lightnas-edge boards add`",
+        f"{compare}\nif it is right, forget the old key: {'; '.join(forget)}; then {again}",
     )
 
 

@@ -160,8 +160,8 @@ def _without(text: str, name: str, boards: dict[str, InventoryEntry], path: Path
     end = next(
         (number for number in range(start + 1, len(lines)) if lines[number].lstrip().startswith("[")), len(lines)
     )
-    while end > start + 1 and end < len(lines) and lines[end - 1].lstrip()[:1] in ("#", ""):
-        end -= 1  # comments right before the next table belong to it
+    while end > start + 1 and lines[end - 1].lstrip()[:1] in ("#", ""):
+        end -= 1  # comments right before the next table, or at the end, do not belong to it
     after = "".join(lines[:start]).rstrip("\n") + "\n" + "".join(lines[end:])
     try:
         unchanged = _parse(after, path) == {other: board for other, board in boards.items() if other != name}

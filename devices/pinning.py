@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,14 +32,13 @@ class OfferedKey:
         """
         if self.verdict in ("changed", "revoked"):
             board = self.endpoint.board
-            pinned = board.name if board is not None and board.host_key is not None else None
             try:
                 check(
                     self.key,
                     self.endpoint.known_keys(),
                     label=self.endpoint.label,
                     address=self.endpoint.alias,
-                    board=pinned,
+                    board=None if board is None else board.name,
                 )
             except HostKeyError as err:
                 err.hint += "\nwhere several boards share an address: --fingerprint SHA256:... names the right key"
@@ -54,6 +54,8 @@ def planned_board(
         InventoryError: the name is taken, or no entry lacks a key.
     """
     known = read_inventory().get(name)
+    if key is not None and not key.startswith("~"):
+        key = os.path.abspath(key)  # the entry is read in other folders too
     if address is None:
         if known is None:
             raise InventoryError(f"boards.toml has no {name}", hint=f"`lightnas-edge boards add {name} USER@HOST`")

@@ -71,6 +71,7 @@ class Campaign:
         self._sudo_password = sudo_password
         self._process: ProcessRecord | None = None  # of the agent, where this object started or joined it
         self._status_fault = ""  # of the last look at the agent's status
+        self._log_start = 0  # of what the agent that this object started has written into its log
         self._fetched: int | None = None  # bytes of the board's journal that this side's copy stands for
 
     @classmethod
@@ -136,6 +137,8 @@ class Campaign:
         self._connection.put(self._job_dir / "manifest.json", self._on_board("manifest.json"))
         self._connection.remove(self._on_board("status.json"))
         self._connection.remove(self._on_board("agent.out"))
+        log = self._on_board("agent.log")
+        self._log_start = self._connection.size(log) if self._connection.exists(log) else 0
         if self._job.board_setup is not None:
             self._set_up(agent)
         try:
@@ -146,7 +149,11 @@ class Campaign:
             )
             self._process = identify(self._connection, pid)
         except KeyboardInterrupt:
-            self._stop(FIRST_STATUS_S)  # it may have started all the same
+            self._connection.hurry()
+            try:
+                self._stop(FIRST_STATUS_S)  # it may have started all the same
+            except BoardUnreachableError:
+                _log.warning(NOT_STOPPED, self._connection.name, self._connection.name)
             raise
 
     def follow(
@@ -310,11 +317,11 @@ class Campaign:
         return f"the end of {self._on_board('agent.log')}:\n{clean_lines(tail, lines, max_chars=300)}"
 
     def _end_of(self, name: str) -> str:
-        """The end of a file that the agent writes; empty where the file is missing."""
+        """The end of a file that the agent writes; empty where the file is missing. Of the log, what this agent has written."""
         path = self._on_board(name)
         if not self._connection.exists(path):
             return ""
-        start = max(0, self._connection.size(path) - LONGEST_NOTE // 2)
+        start = max(self._log_start if name == "agent.log" else 0, self._connection.size(path) - LONGEST_NOTE // 2)
         return self._connection.read(path, start, limit=LONGEST_NOTE).decode(errors="replace")
 
     def _seed(self, journal: Path) -> None:
@@ -346,7 +353,8 @@ class Campaign:
         if self._fetched is None or size < self._fetched:  # somebody cut it
             self._fetched = self._compare(journal)
         if size > self._fetched:
-            self._fetched += append_new(self._connection, remote, self._fetched, journal)
+            offset, self._fetched = self._fetched, None  # interrupted within, it is not known how much was appended
+            self._fetched = offset + append_new(self._connection, remote, offset, journal)
 
     def _send_missing(self, kind: str, suffix: str, digests: list[str]) -> None:
         there = self._connection.listdir(f"{self._home}/{kind}")

@@ -97,7 +97,7 @@ def _host_config(answer: Answer, path: Path, host: str, user: str | None, port: 
             for name in _split_names(names)
             if name.lower() != "none"
         ),
-        jump=tokens.jump,
+        jump=tokens.expand_jump(),
         proxy_command="" if command.lower() == "none" or tokens.jump else tokens.expand_command(command),
     )
 
@@ -122,6 +122,11 @@ class _Tokens:
             return os.environ[match[1]]
 
         return re.sub(r"\$\{(\w+)\}", variable, self._tokens(text))
+
+    def expand_jump(self) -> str:
+        """ProxyJump, in which ssh_config(5) allows fewer of them."""
+        values = {"%": "%", "h": self.host, "n": self.original, "p": str(self.port), "r": self.user}
+        return re.sub(r"%(.)", lambda match: values.get(match[1], match[0]), self.jump)
 
     def expand_command(self, command: str) -> str:
         """For the shell, which expands variables. Raises BoardUnreachableError: a name could be read as shell text."""

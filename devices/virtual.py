@@ -7,11 +7,13 @@ magnitude of the boards of these names. Everything measured on them is marked as
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import random
 import re
+import shlex
 import shutil
 import sys
 import uuid
@@ -85,6 +87,7 @@ _SHARES = {
     "VDD_GPU": (0.1, 0.85, 0.0), "VDD_CPU_SOC_MSS": (0.4, 0.0, 0.8), "VIN_SYS_5V0": (0.1, 0.0, 0.1),
 }  # fmt: skip
 _DEBUG = "sys/kernel/debug"
+_TOOLS = "usr/sbin"
 EMC_MHZ = 1600.0
 _DEFAULT_SHUNT_MOHM = 20  # of the TX2, where it depends on the revision
 _DEFAULT_TAU_S = 0.025  # where the catalogue names none
@@ -106,8 +109,14 @@ class VirtualConnection(LocalConnection):
         self.root = Path(super().home()) / "virtual" / (board if unit is None else f"{board}-unit-{unit}")
         self.agent_options = ("--root", str(self.root))
         made = self.root / "virtual.json"
-        if not made.exists() or json.loads(made.read_text())["schema"] != SCHEMA:
-            make_board(self.root, board, unit)
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        with (self.root.parent / f".{self.root.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two first commands
+            if not made.exists() or json.loads(made.read_text())["schema"] != SCHEMA:
+                make_board(self.root, board, unit)
+            python = _python_of_tools(self.root)
+            if python is not None and not python.exists():  # its environment was removed
+                _write_tools(self.root)
 
     @property
     def backend(self) -> str:
@@ -153,6 +162,30 @@ def make_board(root: Path, board: str, unit: int | None = None) -> None:
     _Maker(part, board, catalogue, unit).make()
     shutil.rmtree(root, ignore_errors=True)
     os.replace(part, root)
+
+
+def _write_tools(root: Path) -> None:
+    """nvpmodel, jetson_clocks and sudo, for the Python that runs now; its path may have spaces, which no #! line can hold."""
+    script = (resources.files("devices") / "_virtual_tools.py").read_text(encoding="utf-8")
+    start = (
+        f"#!/bin/sh\n'''exec' {shlex.quote(sys.executable)} \"$0\" \"$@\"\n' '''\n"  # a text to Python, a command to sh
+    )
+    folder = root / _TOOLS
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("nvpmodel", "jetson_clocks", "sudo"):
+        part = folder / f".{name}.part-{os.getpid()}"
+        part.write_text(start + script, encoding="utf-8")
+        part.chmod(0o755)
+        os.replace(part, folder / name)
+
+
+def _python_of_tools(root: Path) -> Path | None:
+    """The Python that starts them; None where it cannot be read from them."""
+    try:
+        lines = (root / _TOOLS / "nvpmodel").read_text(encoding="utf-8").splitlines()[:2]
+        return Path(shlex.split(lines[1])[1])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 class _Maker:
@@ -351,7 +384,4 @@ class _Maker:
         emc_lock = self._emc_files()[1]
         state = {"mode": "0", "modes": modes, "gpu": self._facts.gpu_folder, "emc_lock": emc_lock}
         self._write("etc/nvpmodel.json", json.dumps(state))
-        script = (resources.files("devices") / "_virtual_tools.py").read_text(encoding="utf-8")
-        for name in ("nvpmodel", "jetson_clocks", "sudo"):
-            self._write(f"usr/sbin/{name}", f"#!{sys.executable}\n{script}")
-            (self._root / "usr/sbin" / name).chmod(0o755)
+        _write_tools(self._root)

@@ -183,6 +183,6 @@ def _host(said: dict[str, Any]) -> str:
     address, port, user = str(said["address"]), int(said["port"]), str(said["username"])
     for name, board in read_inventory().items():
         if (board.host, board.port or 22) == (address, port) and board.user in (None, user or None):
-            return name
+            return f"{user}@{name}" if user and board.user is None else name
     shown = f"[{address}]" if ":" in address else address
     return f"{f'{user}@' if user else ''}{shown}{f':{port}' if port != 22 else ''}"

@@ -24,6 +24,7 @@ from devices.ssh.transport import key_of, negotiate, open_socket
 
 BLOCK = 32768  # the largest write or read that every SFTP server accepts
 LONGEST_OUTPUT = 64 << 20  # of a command
+_SILENT = "Timeout opening channel."  # as paramiko says it, where others raise TimeoutError
 
 # Reads [[path, length or null], ...], prints their SHA-256 sums. Python 3.6.
 _SHA256 = """
@@ -87,7 +88,7 @@ class Link:
     def sftp(self) -> paramiko.SFTPClient:
         """Raises BoardUnreachableError: the board has no SFTP, or its login shell is at fault."""
         if self._sftp is None:
-            channel = self._transport.open_session(timeout=ANSWER_LIMIT_S)
+            channel = self.open_channel()
             try:
                 channel.settimeout(ANSWER_LIMIT_S)
                 channel.invoke_subsystem("sftp")
@@ -111,9 +112,20 @@ class Link:
         if found is not None:
             raise found from cause
 
-    def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
+    def open_channel(self) -> paramiko.Channel:
+        """For one command, or for SFTP. Raises TimeoutError: the board is silent; and what a broken link raises."""
+        try:
+            return self._transport.open_session(timeout=ANSWER_LIMIT_S)
+        except paramiko.SSHException as err:
+            if str(err) == _SILENT:
+                raise TimeoutError(f"no answer for {ANSWER_LIMIT_S:g} s") from err
+            raise
+
+    def run(
+        self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"", channel: paramiko.Channel | None = None
+    ) -> Completed:
         """Raises BoardUnreachableError, and what a broken link raises."""
-        return self._execute(login_shell.command_line(argv), argv[0], timeout_s, stdin)
+        return self._execute(login_shell.command_line(argv), argv[0], timeout_s, stdin, channel)
 
     def ask(self, argv: Sequence[str]) -> Completed:
         """`run` of a command that answers at once: where it does not, the login shell may be the cause."""
@@ -137,9 +149,11 @@ class Link:
             raise OSError(None, f"{python} answers {ended.stdout[:80]!r} where SHA-256 sums were expected")
         return sums
 
-    def _execute(self, command: str, shown: str, timeout_s: float, stdin: bytes) -> Completed:
+    def _execute(
+        self, command: str, shown: str, timeout_s: float, stdin: bytes, opened: paramiko.Channel | None = None
+    ) -> Completed:
         ends_s = time.monotonic() + timeout_s
-        with contextlib.closing(self._transport.open_session(timeout=ANSWER_LIMIT_S)) as channel:
+        with contextlib.closing(opened or self.open_channel()) as channel:
             channel.settimeout(timeout_s)
             channel.exec_command(command)
             feeder = threading.Thread(target=_feed, args=(channel, stdin), daemon=True)

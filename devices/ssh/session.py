@@ -88,8 +88,9 @@ class SshConnection:
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Completed:
         try:
-            link = self._attempt(f"cannot run {argv[0]}", lambda link: link)
-            return link.run(argv, timeout_s=timeout_s, stdin=stdin)
+            # Nothing is sent before the channel is open, so that only this part may run twice.
+            link, channel = self._attempt(f"cannot run {argv[0]}", lambda link: (link, link.open_channel()))
+            return link.run(argv, timeout_s=timeout_s, stdin=stdin, channel=channel)
         except BoardUnreachableError:
             raise
         except (OSError, EOFError, paramiko.SSHException) as err:
@@ -141,8 +142,10 @@ class SshConnection:
                     size_bytes=sum(local.stat().st_size for local, _ in batch),
                 )
             except KeyboardInterrupt:
-                with contextlib.suppress(BoardUnreachableError):
-                    self._attempt("cannot remove what was sent", partial(transfer.remove_all, parts))
+                if parts:
+                    self.hurry()
+                    with contextlib.suppress(BoardUnreachableError):
+                        self._attempt("cannot remove what was sent", partial(transfer.remove_all, parts))
                 raise
 
     def read(self, remote: str, offset: int = 0, *, limit: int = LONGEST_READ) -> bytes:

@@ -7,7 +7,7 @@ import sys
 
 import devices
 from devices import InventoryEntry, farm
-from lightnas_edge.cli._console import info, print_json, print_result, print_table
+from lightnas_edge.cli._console import info, print_json, print_result, print_table, warn
 from lightnas_edge.cli._leftover import restore_leftover
 from lightnas_edge.cli._options import add_json
 
@@ -138,17 +138,22 @@ def _clean(arguments: argparse.Namespace) -> int:
 
 
 def _release(arguments: argparse.Namespace) -> int:
-    found = list(farm.read_notes())
+    found, code = list(farm.read_notes()), 0
     for path, note, is_held in found:
         if is_held:
             info(f"{note.wanted}: a command that runs holds it ({note.token})")
             continue
-        was_there = farm.cancel(note)
+        try:
+            was_there = farm.cancel(note)
+        except devices.PlaceError as err:
+            warn(f"{note.wanted}: not released: {err}")
+            code = 1
+            continue
         path.unlink(missing_ok=True)
         print_result(f"{note.wanted}: {'released' if was_there else 'had expired already'} ({note.token})")
     if not found:
         info("no command of this machine holds or left a reservation")
-    return 0
+    return code
 
 
 def _address(board: InventoryEntry) -> str:
