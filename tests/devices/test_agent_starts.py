@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import devices
-from devices import AgentFailedError, Campaign, TableWriteError, remote_agent
+from devices import AgentFailedError, BoardUnreachableError, Campaign, TableWriteError, remote_agent
 from devices.remote_agent import death
 from lightnas_edge.measuring import campaign as measuring
 from tests.devices.sshd import Sshd, end_agents, needs_sshd, set_up_user, write_python_wrapper
@@ -212,3 +212,35 @@ def test_a_table_that_can_no_longer_be_written_stops_the_agent_and_the_same_comm
     again = Campaign(connection, write_job(rounds=rounds))
     again.start()
     assert again.follow(table).done == 2 * rounds
+
+
+def test_ctrl_c_while_the_agent_is_started_on_a_board_that_is_lost_says_that_it_may_run(connection, write_job, caplog):
+    campaign = Campaign(connection, write_job())
+    hurried = []
+
+    def start(argv, **files):
+        connection.exists = lost
+        raise KeyboardInterrupt
+
+    def lost(remote):
+        raise BoardUnreachableError("lost")
+
+    connection.start, connection.hurry = start, lambda: hurried.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        campaign.start()
+    assert hurried and "may still measure" in caplog.text
+
+
+def test_a_silent_end_is_not_explained_by_the_log_of_an_earlier_run(connection, write_job, tmp_path, patient):
+    folder = Path(connection.home()) / "jobs" / "00112233445566ff"
+    folder.mkdir(parents=True)
+    (folder / "agent.log").write_text("ModuleNotFoundError: No module named '_ctypes'\n")
+    campaign = Campaign(connection, write_job())
+    start = connection.start
+    connection.start = lambda argv, **files: start([sys.executable, "-c", "pass"], **files)
+    campaign.start()
+
+    with pytest.raises(AgentFailedError, match="without a message") as caught:
+        campaign.follow(tmp_path / "t")
+    assert "_ctypes" not in f"{caught.value} {caught.value.hint}"

@@ -274,3 +274,24 @@ def test_a_command_that_hangs_or_is_missing_is_reported(connection):
         connection.run(["sleep", "60"], timeout_s=0.1)
     with pytest.raises(BoardUnreachableError, match="cannot run no-such-command"):
         connection.run(["no-such-command"], timeout_s=1)
+
+
+def test_ctrl_c_in_the_middle_of_a_fetch_doubles_no_line(connection, write_job, tmp_path, monkeypatch):
+    job = write_job()
+    campaign(connection, job, tmp_path / "first")
+    monkeypatch.setattr("devices.journal_copies._PART_BYTES", 600)
+    read_part, parts = connection.read_part, []
+
+    def interrupted(remote, offset, length):
+        if remote.endswith("journal.jsonl"):
+            parts.append(offset)
+            if len(parts) == 4:
+                raise KeyboardInterrupt
+        return read_part(remote, offset, length)
+
+    connection.read_part = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        campaign(connection, job, tmp_path / "again")
+
+    lines = (tmp_path / "again").read_bytes().splitlines()
+    assert len(parts) >= 4 and len(lines) == len(set(lines)) > 1

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import devices
-from devices import PlaceError, farm
+from devices import InventoryEntry, PlaceError, add_board, farm
+from devices.endpoint import resolve
+from devices.farm.places import _host
 from devices.host_keys import HostKey
 from tests.cli.commands import run
 from tests.devices.conftest import wait_for
@@ -269,6 +271,32 @@ def test_boards_release_frees_what_a_killed_command_left_and_nothing_that_is_hel
 
     assert (code, said) == (0, []) and out.startswith("board=agx-orin: released")
     assert list(farm.read_notes()) == []
+
+
+def test_boards_release_tries_every_note_also_after_a_coordinator_that_is_gone(client, tmp_path):
+    command, holder = client
+    os.kill(holder, signal.SIGKILL)
+    command.kill()
+    wait_for(lambda: [held for _, _, held in farm.read_notes()] == [False], "the holder to end")
+    ((path, _, _),) = farm.read_notes()
+    gone = path.with_name("0gone.json")
+    gone.write_text(json.dumps({"coordinator": "127.0.0.1:1", "token": "0gone", "wanted": "board=old"}))
+
+    code, out, err = run("boards", "release")
+
+    assert code == 1 and out.startswith("board=agx-orin: released")
+    assert "board=old: not released: " in err and "127.0.0.1:1 does not answer" in err
+    gone.unlink()
+
+
+def test_a_place_whose_address_stands_in_boards_toml_keeps_the_user_that_labgrid_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    add_board(InventoryEntry(name="orin", host="10.0.0.5"))
+    said = {"address": "10.0.0.5", "port": 22, "username": "nvidia"}
+
+    assert resolve(_host(said)).user == "nvidia"
+    assert resolve(_host(said)).board.name == "orin"
+    assert _host({**said, "username": ""}) == "orin"
 
 
 def test_a_lost_reservation_is_reported_while_the_command_runs(here):

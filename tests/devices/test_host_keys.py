@@ -109,3 +109,20 @@ def test_a_pinned_board_that_changed_is_reported_how_to_be_forgotten():
     with pytest.raises(HostKeyError, match=r"the host key of nano has changed\n  known: .*boards.toml, nano") as caught:
         check(HostKey.parse(TWO), known, label="nano", address="192.168.55.1", board="nano")
     assert "lightnas-edge boards remove nano" in caught.value.hint
+
+
+def test_a_named_board_whose_key_stands_in_known_hosts_is_forgotten_there_and_keeps_its_entry():
+    known = KnownKeys(((HostKey.parse(ONE), "/home/u/.ssh/known_hosts, line 3"),))
+
+    with pytest.raises(HostKeyError) as caught:
+        check(HostKey.parse(TWO), known, label="nano", address="192.168.55.1", board="nano")
+    assert "ssh-keygen -R '192.168.55.1'; then `lightnas-edge boards add nano`" in caught.value.hint
+    assert "boards remove" not in caught.value.hint
+
+
+def test_an_address_whose_key_is_pinned_to_a_board_is_forgotten_with_the_board():
+    known = KnownKeys(((HostKey.parse(ONE), "boards.toml, nano"),))
+
+    with pytest.raises(HostKeyError) as caught:
+        check(HostKey.parse(TWO), known, label="u@192.168.55.1", address="192.168.55.1", board=None)
+    assert "lightnas-edge boards remove nano; then" in caught.value.hint and "ssh-keygen -R" not in caught.value.hint

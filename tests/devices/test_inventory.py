@@ -14,6 +14,7 @@ from devices import (
     remove_board,
 )
 from devices.inventory import inventory_entry
+from devices.pinning import planned_board
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGErbTW7ZbvT6Hpxfb8vWRB8FKVqMLAQ0Ei8rAbyxmo2"
 BY_HAND = """\
@@ -97,6 +98,22 @@ def test_removing_takes_one_table_and_nothing_else(path):
     assert '# in the rack\n[boards."agx.lab"]' in path.read_text()
     remove_board("agx.lab", path)
     assert read_inventory(path) == {}
+
+
+def test_comments_at_the_end_stay_when_the_last_board_is_removed(path):
+    path.write_text(BY_HAND + "\n# [boards.old]\n# host = 'old'\n")
+
+    remove_board("agx.lab", path)
+
+    assert path.read_text().endswith("\n# [boards.old]\n# host = 'old'\n")
+
+
+def test_a_key_is_found_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+
+    assert planned_board("bench", "u@10.0.0.5", key="id_bench").key == str(tmp_path / "id_bench")
+    assert planned_board("bench", "u@10.0.0.5", key="~/.ssh/id").key == "~/.ssh/id"
 
 
 def test_a_link_to_the_file_stays_a_link(tmp_path, path):

@@ -12,7 +12,7 @@ import pytest
 import devices
 from devices import AuthenticationError, BoardUnreachableError, HostKeyError, ssh
 from devices.endpoint import resolve
-from devices.ssh import session, transfer
+from devices.ssh import link, session, transfer
 from tests.devices.sshd import Sshd, end_agents, make_key, needs_sshd, set_up_user
 
 pytestmark = needs_sshd
@@ -259,6 +259,40 @@ def test_an_interrupt_in_the_middle_of_a_message_leaves_no_half_file_and_a_board
     assert list(board.home.glob("file*")) == []
     connection.put(tmp_path / "file", f"{board.home}/file")
     assert connection.size(f"{board.home}/file") == 6_000_000
+
+
+@pytest.mark.parametrize("sent", [[], ["part"]])
+def test_an_interrupt_while_a_board_is_out_of_reach_does_not_wait_for_it_once_more(
+    tmp_path, board, connection, monkeypatch, sent, caplog
+):
+    """Of the retries, only the first may be as patient as a user who is away."""
+    monkeypatch.setattr(session, "HURRIED_S", 0.5)
+    (tmp_path / "file").write_bytes(b"content")
+    connection.python()
+    monkeypatch.setattr(transfer, "put", lambda python, batch, parts, name, link: _interrupted(parts, sent, board))
+
+    with pytest.raises(KeyboardInterrupt):
+        connection.put(tmp_path / "file", f"{board.home}/file")
+
+    said = [record.message for record in caplog.records if "retrying for" in record.message]
+    assert len(said) == len(sent) and all("retrying for 0 s" in text for text in said)
+
+
+def _interrupted(parts, sent, board):
+    parts.extend(sent)
+    board.stop()
+    raise KeyboardInterrupt
+
+
+def test_a_link_that_falls_silent_is_opened_anew(connection, monkeypatch):
+    """A jump host may hold the connection while the board behind it sleeps; paramiko reports it in its own way."""
+    connection.home()
+    first = connection._connected()
+    monkeypatch.setattr(link, "ANSWER_LIMIT_S", 0.5)
+    monkeypatch.setattr(first._transport, "_send_user_message", lambda message: None)
+
+    assert connection.run(["echo", "here"], timeout_s=30).stdout == b"here\n"
+    assert connection._connected() is not first
 
 
 def test_a_board_that_restarts_is_waited_for(tmp_path, board, connection, public_key):

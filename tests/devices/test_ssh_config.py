@@ -216,6 +216,13 @@ def test_a_proxy_command_gets_its_tokens(config):
 
 
 @needs_ssh
+def test_a_jump_host_gets_its_tokens(config):
+    config("Host jet\n  HostName 10.0.0.1\n  User u\n  ProxyJump jump-%n\n")
+
+    assert [jump.host for jump in resolve("jet").jumps] == ["jump-jet"]
+
+
+@needs_ssh
 @pytest.mark.parametrize("host", ["$(touch${IFS}x)", "a;b", "`id`", "a|b"])
 def test_no_name_becomes_shell_text_in_a_proxy_command(config, host):
     config("ProxyCommand nc %h %p\n")

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -238,3 +241,31 @@ def test_a_table_of_int8_names_the_dialect_of_its_graphs(board, tmp_path):
     job = write_profile_job(tmp_path / "job", SPACE, settings, operators=[SPACE.stem])
 
     assert measure(connection, job, tmp_path / "t.lut.jsonl").fingerprint["dialect"] == "tensorrt"
+
+
+@pytest.mark.parametrize("place", ["my projects/venv", "it's/here"])
+def test_the_tools_run_by_a_python_whose_path_is_awkward_and_outlive_it(tmp_path, board, monkeypatch, place):
+    python = tmp_path / place / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    first = board()
+    mode = devices.probe(first).fingerprint["power_mode"]
+    assert mode is not None
+
+    monkeypatch.undo()
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "home"))
+    python.unlink()
+
+    assert devices.probe(board()).fingerprint["power_mode"] == mode
+
+
+def test_two_first_commands_make_one_board(tmp_path):
+    """The later one must not take the home away in which the first has begun a job."""
+    script = "import devices, os; c = devices.connect('virtual:jetson-orin-nano'); os.makedirs(c.home() + '/' + str(os.getpid()))"
+    environment = {**os.environ, "LIGHTNAS_EDGE_HOME": str(tmp_path / "home")}
+    commands = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(4)]
+
+    assert [command.wait(120) for command in commands] == [0] * 4
+    (home,) = (tmp_path / "home/virtual").glob("*/home/.lightnas-edge")
+    assert {entry.name for entry in home.iterdir()} == {str(command.pid) for command in commands}
