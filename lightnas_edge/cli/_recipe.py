@@ -103,7 +103,7 @@ def teacher_of(run: Run, classes: Sequence[str], arguments: argparse.Namespace) 
     space = run.space.with_classes(len(classes))
     if arguments.teacher is not None:
         return trained_network(arguments.teacher, space, classes, weight)
-    return largest_of_supernet(run, space, weight) if arguments.distil else None
+    return largest_of_supernet(run, space, classes, weight) if arguments.distil else None
 
 
 def _from_zero(text: str) -> float:

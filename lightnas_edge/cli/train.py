@@ -136,7 +136,9 @@ def _trained(run: Run, arguments: argparse.Namespace) -> TrainingRecord:
     recipe = recipe_of(arguments)
     initial = _initial(run, arguments)
     data = _data(run, arguments.data or run.data.source, arguments)
-    if data.classes != run.data.classes:
+    if len(data.classes) == len(run.data.classes) and data.classes != run.data.classes:
+        warn(f"{data.source} has other classes than the data of the search: the weights and the export are for them")
+    elif data.classes != run.data.classes:
         warn(
             f"{data.source} has {len(data.classes)} classes, the data of the search {len(run.data.classes)}; the weights and "
             "the export are for the former, the predicted latency is for the latter"

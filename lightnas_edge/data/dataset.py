@@ -107,7 +107,13 @@ class DataSet:
     @property
     def identity(self) -> dict[str, str | int]:
         """What a checkpoint of a search or a training depends on."""
-        return {"data": self.sha256, "data_seed": self.seed, "pixels": PIXELS}
+        pixels = f"{PIXELS}, from copies" if self.has_copies else PIXELS
+        return {"data": self.sha256, "data_seed": self.seed, "pixels": pixels}
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether crops are taken from smaller copies of large images: their pixels differ a little."""
+        return isinstance(self.train, FileImages) and self.train.copies is not None
 
     @property
     def record(self) -> DataRecord:

@@ -388,6 +388,9 @@ class RefinementRecord(Record):
     operators: Operators
     data: Sha256
     data_seed: Integer
+    pixels: Text | None = (
+        None  # version of the training pixels, and whether they are from copies; null in earlier records
+    )
     steps: Positive
     batch: Positive
     device: Name

@@ -111,7 +111,7 @@ class Grid:
                 for before, width in [(b, w) for b in arriving for w in widths if first or b == w]:
                     for expansion in self.expansions[index]:
                         operator = _expanded(self.architecture.operators[index], expansion)
-                        yield ShapedOperator(operator.name, before, width, layer.stride, layer.input_size)
+                        yield self.space.at_shape(replace(layer, in_channels=before, out_channels=width), operator)
                 arriving = widths
         for width in arriving:
             yield replace(self.space.head, in_channels=width)

@@ -451,6 +451,7 @@ def _begin(out: Path, grid: Grid, data: DataSet, config: RefineConfig, *, fresh:
         operators=grid.architecture.names,
         data=data.sha256,
         data_seed=data.seed,
+        pixels=str(data.identity["pixels"]),
         steps=config.steps,
         batch=config.batch,
         device=config.device,

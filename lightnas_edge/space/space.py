@@ -128,7 +128,10 @@ class Space:
 
     def at(self, layer: int, operator: Operator) -> ShapedOperator:
         """The operator at the shape of searchable layer `layer` (0 is the first)."""
-        place = self.layers[layer]
+        return self.at_shape(self.layers[layer], operator)
+
+    def at_shape(self, place: Layer, operator: Operator) -> ShapedOperator:
+        """The operator at a shape that no layer may have."""
         activation = "linear" if operator.kind == "skip" and not self.skip_activation else self.activation
         if operator.kind == "skip" and place.keeps_shape:
             activation = "relu6"  # an identity has none: one spelling

@@ -26,7 +26,7 @@ class Distillation:
         weight: of its answers in the loss.
         sha256: of the file that its weights come from.
         identity: what a checkpoint belongs to.
-        build: makes it, on the CPU; batches of normalised training images are for its running statistics.
+        build: makes it, on the CPU; batches of normalised training images, there too, are for its running statistics.
     """
 
     name: str
@@ -36,11 +36,12 @@ class Distillation:
     build: Callable[[Iterable[Tensor]], nn.Module]
 
 
-def largest_of_supernet(run: Run, space: Space, weight: float) -> Distillation:
+def largest_of_supernet(run: Run, space: Space, classes: Sequence[str], weight: float) -> Distillation:
     """The largest network of a run's space, with the weights of the supernet.
 
     Args:
         space: of the run, with the head of the classes that are trained.
+        classes: of the images of the training.
         weight: of its answers in the loss.
 
     Raises:
@@ -48,9 +49,10 @@ def largest_of_supernet(run: Run, space: Space, weight: float) -> Distillation:
     """
     indices = largest_path(run.space)
     initial = path_of_supernet(run, indices)
-    if space.classes != len(run.data.classes):
+    if tuple(classes) != tuple(run.data.classes):
+        what = f"{len(classes)}" if len(classes) != len(run.data.classes) else "others"
         raise RunError(
-            f"the supernet of {run.folder} knows {len(run.data.classes)} classes and cannot teach {space.classes}",
+            f"the supernet of {run.folder} knows {len(run.data.classes)} classes and cannot teach {what}",
             hint="train without --distil, or on the classes of the search",
         )
 

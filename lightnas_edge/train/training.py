@@ -164,7 +164,8 @@ class Training:
 
     def _call_teacher(self, teacher: Distillation) -> None:
         with torch.random.fork_rng():
-            self.teaching = teacher.build(self._statistics_batches()).to(self.device).requires_grad_(False)
+            batches = (images.cpu() for images in self._statistics_batches())
+            self.teaching = teacher.build(batches).to(self.device).requires_grad_(False)
         self.teaching.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
         self.teaching.eval()
         if self.teacher_record is None:
@@ -293,7 +294,7 @@ class Training:
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"the loss became {loss} at epoch {line['epoch']}, step {line['step']} of the training",
-                    hint=f"begin again with --fresh and a smaller learning rate, now {self.config.peak_lr:g} at its top",
+                    hint=self._smaller_steps,
                 )
             self.totals[0] += loss * images
             self.totals[1] += right
@@ -331,10 +332,16 @@ class Training:
         """What is validated and kept: the averaged weights where the recipe has them."""
         return self.network if self.averaged is None else self.averaged.module
 
+    @property
+    def _smaller_steps(self) -> str:
+        return f"begin again with --fresh and a smaller learning rate, now {self.config.peak_lr:g} at its top"
+
     def _validate(self) -> tuple[float, float]:
         loss, accuracy = self._score(self.judged)
         if not math.isfinite(loss):
-            raise DivergedError(f"the validation loss became {loss} in epoch {self.epoch} of the training")
+            raise DivergedError(
+                f"the validation loss became {loss} in epoch {self.epoch} of the training", hint=self._smaller_steps
+            )
         return loss, accuracy
 
     def state(self) -> dict[str, Any]:

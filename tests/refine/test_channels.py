@@ -1,5 +1,6 @@
 """What may vary in a network, and the network of each choice."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_every_choice_is_made_of_the_operators_that_are_measured_and_no_others_a
         used |= set(grid.chain(grid.channels(genes)))
 
     assert used == set(grid.shaped_operators())
+
+
+@pytest.mark.parametrize("activation", ["relu6", "relu"])
+@pytest.mark.parametrize("skip_activation", [True, False])
+def test_the_operators_that_are_measured_have_the_activation_of_the_space(activation, skip_activation):
+    space = dataclasses.replace(SPACE, activation=activation, skip_activation=skip_activation)
+    for indices in ([2, 0, 2, 1], [0, 2, 1, 2]):
+        grid = Grid(space, Architecture.from_indices(space, indices))
+        used = {
+            shaped for genes in itertools.product(*grid.genes) for shaped in grid.chain(grid.channels(genes))
+        }  # fmt: skip
+
+        assert used == set(grid.shaped_operators())
 
 
 def test_what_varies_can_be_restricted():

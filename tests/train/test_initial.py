@@ -72,7 +72,7 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been_and_keeps_its_origin(run,
     monkeypatch.setattr("lightnas_edge.nn.loop.FLUSH_S", 0.0)
     shutil.copytree(run.folder, tmp_path / "cut")
     cut, seen = Run.open(tmp_path / "cut"), 0
-    teacher = largest_of_supernet(run, TWO, 0.3)
+    teacher = largest_of_supernet(run, TWO, data().classes, 0.3)
 
     def stop(event):
         nonlocal seen
@@ -108,7 +108,7 @@ def test_the_loss_of_a_distilled_training_is_a_mixture(run, tmp_path):
     images = data()
     arguments = {"data": images, "config": CONFIG, "identity": {}, "on_event": lambda event: None}
     build = lambda: Network(TWO, run.architecture)  # noqa: E731
-    taught = Training(tmp_path / "a", build, teacher=largest_of_supernet(run, TWO, 0.25), **arguments)
+    taught = Training(tmp_path / "a", build, teacher=largest_of_supernet(run, TWO, data().classes, 0.25), **arguments)
     taught._call_teacher(taught.teacher)
     taught.network.eval()  # no dropout
     pixels, labels = next(images.train_loader(16).batches(0))
@@ -196,7 +196,25 @@ def test_a_damaged_checkpoint_of_the_search_names_the_way_out(run):
 
 def test_a_teacher_of_other_classes_is_refused(run):
     with pytest.raises(RunError, match="knows 2 classes and cannot teach 10"):
-        largest_of_supernet(run, SPACE, 0.5)
+        largest_of_supernet(run, SPACE, [str(index) for index in range(10)], 0.5)
+    with pytest.raises(RunError, match="knows 2 classes and cannot teach others"):
+        largest_of_supernet(run, TWO, data().classes[::-1], 0.5)
+
+
+def test_a_teacher_is_made_where_its_images_are(run, tmp_path, monkeypatch):
+    """Its weights begin on the CPU, also where the training runs on a GPU."""
+    taught = Training(
+        tmp_path, lambda: Network(TWO, run.architecture), data=data(), config=CONFIG, identity={},
+        on_event=lambda event: None, teacher=largest_of_supernet(run, TWO, data().classes, 0.25),
+    )  # fmt: skip
+    seen = []
+    build = lambda batches: seen.extend(each.device.type for each in batches) or Network(TWO, run.architecture)  # noqa: E731
+    monkeypatch.setattr(taught, "_statistics_batches", lambda: iter([torch.zeros(2, 3, 16, 16, device="meta")]))
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: torch.zeros(self.shape))
+
+    taught._call_teacher(dataclasses.replace(taught.teacher, build=build))
+
+    assert seen == ["cpu"]
 
 
 def test_learned_weights_need_no_warm_up():
