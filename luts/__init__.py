@@ -15,7 +15,7 @@ from luts.energy import Energy
 from luts.errors import LutError, LutFormatError, LutMissError
 from luts.journal import Fault
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, NETWORK_METRICS, Quantity
-from luts.remedies import measuring_options
+from luts.remedies import measuring_options, table_options
 from luts.statistics import needed_inferences
 from luts.table import UNSTABLE_SPREAD, Coverage, Entry, GrowingTable, Lut, counted, read
 from luts.units import UnitComparison, UnitRatio, compare_units, linked_tables, write_pooled
@@ -52,5 +52,6 @@ __all__ = [
     "read",
     "repeatability",
     "require_same_board",
+    "table_options",
     "write_pooled",
 ]

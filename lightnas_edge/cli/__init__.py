@@ -125,7 +125,7 @@ def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str]
         return 130
     except BrokenPipeError:  # `lightnas-edge lut show ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141  # as a shell reports SIGPIPE: a verdict that nobody has read is none
 
 
 def _execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, outermost: bool = False) -> int:

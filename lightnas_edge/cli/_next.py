@@ -116,7 +116,7 @@ def _options(arguments: argparse.Namespace, chosen: Settings) -> list[str]:
             words += [f"--{name.replace('_', '-')}", str(value)]
     flags = [
         f"--{name.replace('_', '-')}"
-        for name in ("cuda_graph", "energy", "lock_clocks", "pool")
+        for name in ("cuda_graph", "energy", "lock_clocks", "ask_sudo_password", "pool")
         if getattr(arguments, name)
     ]
     return words + flags

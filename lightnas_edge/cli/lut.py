@@ -13,7 +13,7 @@ from lightnas_edge.cli._console import UsageError, info, ms, percent, print_json
 from lightnas_edge.cli._fallbacks import warn_fallbacks
 from lightnas_edge.cli._fleet import add_pooling, refuse_pooling, show_ratios
 from lightnas_edge.cli._options import add_json
-from lightnas_edge.space import Space, load_space
+from lightnas_edge.space import load_space
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -151,6 +151,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.space is None and lut.header.space is None:
         raise UsageError(f"{arguments.lut} is about a model file, not about a space")
     space = load_space(arguments.space or str(lut.header.space))
+    if lut.header.classes is not None:
+        space = space.with_classes(lut.header.classes)
     coverage = lut.coverage([shaped.key for shaped in space.shaped_operators()])
     lacking = [*coverage.missing, *coverage.failed]
     if arguments.json:
@@ -165,10 +167,10 @@ def _check(arguments: argparse.Namespace) -> int:
         warn(f"{key} failed: {lut.failed[key].message}")
     if lacking:
         only = [f"--only {key}" for key in map(shlex.quote, lacking)] if len(lacking) <= 3 else []
+        header = lut.header if arguments.space is None else lut.header.model_copy(update={"space": arguments.space})
         command = [
             "lightnas-edge profile",
-            "--space",
-            _space_option(arguments, space),
+            luts.table_options(None, header),
             "--out",
             shlex.quote(str(arguments.lut)),
             *only,
@@ -176,10 +178,6 @@ def _check(arguments: argparse.Namespace) -> int:
         info(f"  to fill it: `{' '.join(command)}`, with the --host that it was measured on")
     _warn_faults(lut)
     return 1 if lacking or lut.faults else 0
-
-
-def _space_option(arguments: argparse.Namespace, space: Space) -> str:
-    return shlex.quote(arguments.space or space.name)
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ from lightnas_edge.cli._options import (
     refuse_impossible,
     sudo_password,
 )
-from lightnas_edge.cli._verdicts import add_budgets, asked_budgets, ran_in_words
+from lightnas_edge.cli._verdicts import add_budgets, asked_budgets, budget_words, ran_in_words
 from lightnas_edge.measuring import Settings, sentinels
 from lightnas_edge.measuring.engines import PRECISIONS, PRECISIONS_OF
 from lightnas_edge.records.precision import PrecisionRecord, PrecisionRow
@@ -122,7 +122,7 @@ def _of_run(arguments: argparse.Namespace) -> PrecisionTable:
         return measure_precisions(
             run, devices.connect(host), targets=asked, precisions=arguments.precision, predictors=arguments.predictor,
             settings=settings, data=arguments.data, on_progress=progress, sudo_password=password,
-            **calibration_options(arguments, run.space.input_size),
+            command=_command(arguments, [str(arguments.run_folder)], host), **calibration_options(arguments, run.space.input_size),
         )  # fmt: skip
 
 
@@ -157,23 +157,27 @@ def _of_model(arguments: argparse.Namespace) -> PrecisionTable:
             model, connection, folder, asked, settings, reference, precisions=arguments.precision,
             calibration=_calibration_inputs(arguments, model, connection, settings.backend), method=arguments.calibration_method or DEFAULT_METHOD,
             on_progress=progress, sudo_password=password,
-            command=_command(arguments),
+            command=_command(arguments, ["--model", str(arguments.model)], arguments.host),
         )  # fmt: skip
     info(f"page: {build_precision_page(found.record, folder)}")
     return found
 
 
-def _command(arguments: argparse.Namespace) -> str:
-    """That measures the model file again as now, without budgets and rounds."""
-    words = ["lightnas-edge", "precision", "--model", str(arguments.model), "--host", arguments.host]
+def _command(arguments: argparse.Namespace, subject: Sequence[str], host: str) -> str:
+    """That measures the same thing again in the same way, without the number of rounds: what a remedy repeats."""
+    words = ["lightnas-edge", "precision", *subject, "--host", host]
     for name, sides in arguments.shape:
         words += ["--shape", f"{name}:{sides}" if name else str(sides)]
-    for option in ("--backend", "--threads", "--data", "--calibrate", "--calibration-method"):
+    for option in (
+        "--backend", "--threads", "--data", "--calibrate", "--calibration-method", "--power-mode", "--out",
+    ):  # fmt: skip
         value = getattr(arguments, option[2:].replace("-", "_"))
         words += [] if value is None else [option, str(value)]
     words += ["--precision", ",".join(arguments.precision)] if arguments.precision else []
-    words += ["--cuda-graph"] if arguments.cuda_graph else []
-    return shlex.join(words)
+    words += [word for path in arguments.predictor for word in ("--predictor", str(path))]
+    for option in ("--cuda-graph", "--lock-clocks", "--energy", "--ask-sudo-password"):
+        words += [option] if getattr(arguments, option[2:].replace("-", "_")) else []
+    return shlex.join([*words, *budget_words(arguments)])
 
 
 def _calibration_inputs(

@@ -35,6 +35,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from lightnas_edge.predictor.energy import fit_energy, predict_energy, table_energy, table_of
 
     energy = None
+    if arguments.classes is not None and arguments.space is None:
+        raise UsageError("--classes needs --space: a predictor has the classes that it was fitted for")
     space = None if arguments.space is None else chosen_space(arguments)
     if arguments.lut and reference_predictor(arguments.lut):
         arguments.predictor = arguments.lut  # tables that come with the project are predictors already
@@ -74,7 +76,8 @@ def _run(arguments: argparse.Namespace) -> int:
     unit = predictor.unit
     joules = {name: _text(each) if is_time else "" for name, each in energies.items()}
     low, high = ("fastest", "slowest") if unit == "ms" else ("lowest", "highest")
-    print_result(f"{predictor.space.name}, batch {predictor.batch}, {predictor.metric} predicted:")
+    simulated = "SIMULATED: " if predictor.simulated else ""
+    print_result(f"{simulated}{predictor.space.name}, batch {predictor.batch}, {predictor.metric} predicted:")
     print_result(f"{low:<9}{ms(reach.lowest)} {unit}{joules['lowest']}  {reach.lowest_architecture}")
     print_result(f"{'median':<9}{ms(reach.median)} {unit}  of random networks")
     print_result(f"{high:<9}{ms(reach.highest)} {unit}{joules['highest']}  {reach.highest_architecture}")

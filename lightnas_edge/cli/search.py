@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import luts
 from lightnas_edge.cli._budgets import add_limits, add_sources, named_limits, named_sources
 from lightnas_edge.cli._confirm import (
     add_confirm,
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 # Arguments that --from takes from the finished search.
 _OF_THE_SEARCH = (
     "method", "evidence", "teacher", "epochs", "warmup_epochs", "batch_size", "accumulate", "architecture_batch_size", "weight_lr", "seed",
-    "train_precision", "tensorboard", "fresh", "force",
+    "train_precision", "tensorboard", "fresh", "force", "classes",
 )  # fmt: skip
 
 
@@ -371,9 +372,11 @@ def _check_binding(budgets: Sequence[Budget], confidence: float | None, *, force
 
 def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet) -> None:
     if space.classes != len(data.classes):
+        fingerprint = next(iter(boards[0].predictors.values())).fingerprint if boards else None
+        options = luts.measuring_options(None, space.name, len(data.classes), fingerprint)
         warn(
             f"the table's head has {space.classes} classes, the data has {len(data.classes)}: predictions include the "
-            f"table's head; `lightnas-edge profile --space {space.name} --classes {len(data.classes)}` measures the right one"
+            f"table's head; `lightnas-edge profile {options}` measures the right one"
         )
     if any(board.simulated for board in boards):
         warn("a predictor comes from a SIMULATED board: the results are not measurements")

@@ -96,6 +96,7 @@ def measure_precisions(
     confidence: float = CONFIDENCE,
     on_progress: Callable[[str, Status], None] | None = None,
     sudo_password: str | None = None,
+    command: str | None = None,
 ) -> PrecisionTable:
     """Export a trained run in every precision of the board, measure them in turns, judge each, choose one.
 
@@ -110,6 +111,7 @@ def measure_precisions(
         passes: turns of each precision; each measures that part of its rounds.
         calibration, method: of int8, as in `build_export`.
         on_progress: takes a title and the board's status.
+        command: that repeats this, without the number of rounds, for remedies.
 
     Raises:
         BudgetError: no budget, or one that is no positive number.
@@ -178,7 +180,7 @@ def measure_precisions(
             _, record = judge_export(
                 run, built.record, built.content, Measured(turn.table, turn.entry, outputs), scored, predicted, asked,
                 replace(settings, precision=candidate.precision), connection.name, confidence=confidence,
-                command=f"lightnas-edge precision {shlex.quote(str(run.folder))} --host {shlex.quote(connection.name)}",
+                command=command or f"lightnas-edge precision {shlex.quote(str(run.folder))} --host {shlex.quote(connection.name)}",
             )  # fmt: skip
             record = record.model_copy(update={"warnings": (*built.warnings, *record.warnings)})
             right = None if outputs is None else outputs.argmax(axis=1) == scored.labels

@@ -266,13 +266,8 @@ def _restored(home_before: frozenset[str] | None) -> Callable[[Bench, Found], No
     def act(bench: Bench, found: Found) -> None:
         if home_before is None:
             raise Skip("nothing was changed: the files on the board are not known")
-        if bench.before is not None:
-            differences = bench.changed()
-            if differences:
-                raise FieldTestError(
-                    "the board differs from its state before the test: " + "; ".join(differences),
-                    hint="restore it by hand (nvpmodel, jetson_clocks, or a reboot)",
-                )
+        differences = [] if bench.before is None else bench.changed()
+        if bench.before is not None and not differences:
             found.add("power mode, limits of clocks and governors are as before, read back")
         listed = take_snapshot(bench.connection).home_files
         new = sorted(set(listed) - home_before)
@@ -280,6 +275,11 @@ def _restored(home_before: frozenset[str] | None) -> Callable[[Bench, Found], No
             bench, [*new, *(name for name in listed if name.endswith(".log") and "/" not in name)]
         )
         found.add(f"{_remove(bench.connection, new)} new files of the agent removed")
+        if differences:
+            raise FieldTestError(
+                "the board differs from its state before the test: " + "; ".join(differences),
+                hint="restore it by hand (nvpmodel, jetson_clocks, or a reboot)",
+            )
 
     return act
 

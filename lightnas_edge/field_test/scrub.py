@@ -7,6 +7,7 @@ device trees and records, so only its uses as a name are removed: `/home/nvidia`
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import ipaddress
@@ -101,6 +102,7 @@ class Scrubber:
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}  # text -> kind
+        self._versions: set[str] = set()
         self.removed: Counter[str] = Counter()
 
     def learn(self, private: Mapping[str, Iterable[str]]) -> None:
@@ -108,6 +110,10 @@ class Scrubber:
         for kind, texts in private.items():
             for text in texts:
                 self._learn(kind, text.strip())
+
+    def keep(self, versions: Iterable[str]) -> None:
+        """Versions of software that the board names: one of four numbers has the form of an address."""
+        self._versions.update(versions)
 
     def _learn(self, kind: str, text: str) -> None:
         if kind not in MARKS or not text.strip("/.") or _is_address(text):
@@ -173,7 +179,7 @@ class Scrubber:
         return found[1] + MARKS["serial number"]
 
     def _address(self, found: re.Match[str]) -> str:
-        if not _is_address(found[1]) or found[1] == "::":
+        if not _is_address(found[1]) or found[1] == "::" or found[1] in self._versions:
             return found[0]
         self.removed["IP address"] += 1
         return MARKS["IP address"]
@@ -181,10 +187,15 @@ class Scrubber:
 
 def this_machine() -> dict[str, list[str]]:
     """What identifies this machine and its user."""
+    user = home = ""
+    with contextlib.suppress(KeyError, OSError, RuntimeError):  # a user without an entry in passwd, as in containers
+        user = getpass.getuser()
+    with contextlib.suppress(KeyError, OSError, RuntimeError):
+        home = str(Path.home())
     return {
         "host name": [platform.node(), socket.gethostname()],
-        "user name": [getpass.getuser(), os.environ.get("USER", "")],
-        "home folder": [str(Path.home()), os.environ.get("HOME", "")],
+        "user name": [user, os.environ.get("USER", "")],
+        "home folder": [home, os.environ.get("HOME", "")],
     }
 
 

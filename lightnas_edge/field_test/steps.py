@@ -139,6 +139,7 @@ def _keep_engine(bench: Bench, result: ProbeResult, found: Found) -> None:
     version = str(result.fingerprint.get("backend_version"))
     bench.engines[result.backend] = version
     facts = {name: value for name, value in (result.runtime or {}).items() if isinstance(value, (str, int, float))}
+    bench.scrubber.keep([version, *(str(value) for name, value in facts.items() if "version" in name)])
     found.add(f"{result.backend} {version}" + "".join(f", {name} {value}" for name, value in sorted(facts.items())))
 
 

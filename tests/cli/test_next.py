@@ -77,3 +77,29 @@ def test_plans_are_in_the_json_of_a_fit(folder):
     assert {point["plan"] for point in plans["points"]} == {"table only", "networks only", "both"}
     assert all(point["board_minutes"] > 0 and point["mape"] > 0 for point in plans["points"])
     assert isinstance(plans["table_helps"], bool) and plans["simulated"]
+
+
+def test_a_table_of_other_classes_than_the_spaces_is_checked_with_its_own_and_filled_in_its_own_way(folder):
+    run("profile", *HOST, "--classes", 7, "--precision", "fp16", "--out", "t.lut.jsonl")
+    whole = run("lut", "check", "t.lut.jsonl")
+    lines = (folder / "t.lut.jsonl").read_text().splitlines(keepends=True)
+    (folder / "t.lut.jsonl").write_text("".join(line for line in lines if '"key":"stem@' not in line))
+
+    lacking = run("lut", "check", "t.lut.jsonl")
+
+    assert whole.code == 0 and "24 of 24 operators found" in whole.out
+    assert lacking.code == 1
+    filled = parsed(lacking.err.split("`")[1])
+    assert (filled.space, filled.classes, filled.precision) == ("tiny", 7, "fp16")
+    assert run(*shlex.split(lacking.err.split("`")[1])[1:], "--rounds", 3).code == 0
+    assert run("lut", "check", "t.lut.jsonl").code == 0
+
+
+def test_the_range_of_a_virtual_board_is_marked_and_classes_are_not_ignored(folder):
+    run("profile", *HOST, "--out", "t.lut.jsonl")
+
+    answer = run("range", "--lut", "t.lut.jsonl", "--space", "tiny")
+    refused = run("range", "--predictor", "xavier-lightnas-b8", "--classes", 7)
+
+    assert answer.out.startswith("SIMULATED: tiny, batch 1")
+    assert refused.code == 2 and "--classes needs --space" in refused.err

@@ -45,3 +45,25 @@ def test_a_signal_leaves_no_temporary_folder(tmp_path, signum, command):
 
     assert process.returncode == 128 + signum
     assert list(scratch.iterdir()) == []
+
+
+def test_a_verdict_into_a_closed_pipe_is_no_success(tmp_path):
+    """`verify ... | head -1` with pipefail in a CI system."""
+    (tmp_path / "net.onnx").write_bytes(scale_model(2))
+    environment = {**os.environ, "LIGHTNAS_EDGE_HOME": str(tmp_path / "home")}
+    argv = [
+        sys.executable,
+        "-c",
+        _PROGRAM,
+        *_COMMANDS["verify --model"],
+        "--host",
+        "virtual:jetson-nano",
+        "--rounds",
+        "3",
+    ]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        ended = subprocess.run(argv, env=environment, cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, timeout=240)
+
+    assert ended.returncode == 141, ended.stderr

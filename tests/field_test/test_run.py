@@ -225,3 +225,22 @@ def test_a_jetson_tries_every_engine_in_every_precision_it_has():
     )
     assert names[:2] == ["probe", "snapshot"]
     assert "power-mode" not in [step.name for step in steps(Plan("tensorrt", quick=True))]
+
+
+def test_a_board_that_does_not_come_back_leaves_its_logs_in_the_archive_and_no_files_of_ours(
+    connection, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(benches, "_RESTORED_S", 0.2)
+    (limit,) = (path for path in connection.root.rglob("max_freq") if "devfreq" in str(path))
+    measured = next(step for step in steps(Plan("simulated", True)) if step.name == "energy")
+
+    def changes(bench, found):
+        measured.act(bench, found)
+        limit.write_text("306000000\n")
+
+    test = run(connection, tmp_path, monkeypatch, changes)
+
+    restored = next(step for step in test.record.steps if step.name == "restored")
+    assert restored.status == "failed" and "max_freq" in restored.cause
+    assert list((unpack(test.archive, tmp_path / "to") / "logs").glob("*.agent.log"))
+    assert not list((connection.root / "home/.lightnas-edge/jobs").glob("*/*"))

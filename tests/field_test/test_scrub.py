@@ -1,6 +1,7 @@
 """What identifies a board or a person leaves a text; what only looks alike stays."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +121,34 @@ def test_the_way_to_a_board_has_its_name_address_and_users(tmp_path, monkeypatch
     assert "zebra-7.lab.example" in private["host name"]
     assert "okapi" in private["user name"]
     assert way_to("localhost") == way_to("virtual:jetson-nano") == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"backend":"tensorrt","backend_version":"8.5.2.2"}',
+        '"engines": {"tensorrt": "8.5.2.2"}',
+        "tensorrt 8.5.2.2, cuda 11.4",
+        '{"text":"{\\"version\\":\\"8.5.2.2\\"}"}',
+    ],
+)
+def test_a_version_that_the_board_names_is_no_address(text):
+    known = scrubber()
+    known.keep(["8.5.2.2"])
+
+    assert known.text(text) == text
+    assert known.text(f"{text} 10.0.0.5") == f"{text} REMOVED-ADDRESS"
+
+
+def test_a_user_without_an_entry_in_passwd_is_no_error(monkeypatch):
+    def missing():
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("getpass.getuser", missing)
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("USER", raising=False)
+
+    Scrubber().learn(this_machine())
