@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,13 +16,15 @@ class _Additive(nn.Module):
     cost: Tensor
     constant: Tensor
 
-    def __init__(self, constant: float, cost: NDArray[np.float64]) -> None:
+    def __init__(self, constant: float, cost: NDArray[np.float64], least: float) -> None:
         super().__init__()
+        self.least = least
         self.register_buffer("cost", torch.tensor(cost.ravel(), dtype=torch.float32))
         self.register_buffer("constant", torch.tensor(float(constant), dtype=torch.float32))
 
     def forward(self, one_hot: Tensor) -> Tensor:
-        return one_hot.flatten(1) @ self.cost.to(one_hot.dtype) + self.constant.to(one_hot.dtype)
+        total = one_hot.flatten(1) @ self.cost.to(one_hot.dtype) + self.constant.to(one_hot.dtype)
+        return total + (total.detach().clamp(min=self.least) - total.detach())
 
 
 class _Mlp(nn.Module):
@@ -47,9 +50,9 @@ class _Mlp(nn.Module):
         return self.value_mean + self.value_std * values[:, 0]
 
 
-def additive_module(constant: float, cost: NDArray[np.float64]) -> nn.Module:
-    """(B, L, K) -> (B,) in the metric's unit."""
-    return _Additive(constant, cost)
+def additive_module(constant: float, cost: NDArray[np.float64], least: float = -math.inf) -> nn.Module:
+    """(B, L, K) -> (B,) in the metric's unit: the sum, or `least` where that is more. The gradient is the sum's everywhere."""
+    return _Additive(constant, cost, least)
 
 
 def mlp_module(

@@ -19,6 +19,7 @@ the noise maximise the marginal likelihood of networks and table under a broad p
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -41,9 +42,14 @@ from lightnas_edge.space import Architecture, Space
 if TYPE_CHECKING:
     import torch
 
+_LEAST = 1e-3  # of the highest prediction; the fastest network of a space takes a hundredth or more of the slowest
+
 
 class AdditivePredictor(Predictor):
     """Normal distribution over (1 + P,) costs: the constant, then one per operator at a shape.
+
+    Few or noisy measurements may leave the fastest networks, which nobody measured, a sum of costs below zero. No network is
+    predicted below `least`, a thousandth of the highest prediction.
 
     Args:
         mean: (1 + P,) expected costs.
@@ -78,16 +84,25 @@ class AdditivePredictor(Predictor):
         self.distant = distant
         self.applicability = applicability
         self._cost = self.terms.spread_out(mean)  # (L, K)
+        highest = float(mean[0] + self._cost.max(axis=1).sum())
+        self.least = _LEAST * highest if highest > 0 else -math.inf
 
     def predict(self, one_hot: NDArray[Any]) -> Array:
-        predicted: Array = self._flat(one_hot) @ self._cost.ravel() + self.mean[0]
-        return predicted
+        return np.maximum(self._sum(one_hot), self.least)
 
     def predict_indices(self, indices: NDArray[np.integer[Any]]) -> Array:
         total = np.full(len(indices), self.mean[0])
         for layer, cost in enumerate(self._cost):
             total += cost[indices[:, layer]]
-        return total
+        return np.maximum(total, self.least)
+
+    def upper(self, one_hot: NDArray[Any], confidence: float) -> Array:
+        return np.maximum(self._sum(one_hot) + self.quantile(confidence) * self.deviation(one_hot), self.least)
+
+    def _sum(self, one_hot: NDArray[Any]) -> Array:
+        """(B, L, K) -> (B,) of the expected costs, which may be below zero."""
+        found: Array = self._flat(one_hot) @ self._cost.ravel() + self.mean[0]
+        return found
 
     def deviation(self, one_hot: NDArray[Any]) -> Array:
         return np.hypot(self._model_std(one_hot), self.floor_std(one_hot))
@@ -143,7 +158,7 @@ class AdditivePredictor(Predictor):
     def torch_module(self) -> torch.nn.Module:
         from lightnas_edge.predictor._torch import additive_module
 
-        return additive_module(self.mean[0], self._cost)
+        return additive_module(self.mean[0], self._cost, self.least)
 
     def linear_terms(self) -> tuple[float, Array]:
         return float(self.mean[0]), self._cost.copy()
@@ -155,7 +170,9 @@ class AdditivePredictor(Predictor):
             return None
         z = max(self.quantile(confidence), 0.0)
         start = 0.0 if self.distant is None else self.distant.step_std
-        return ConvexBound(float(self.mean[0]), self._cost, z, self.factor, self.noise, self.distant_factor, start)
+        return ConvexBound(
+            float(self.mean[0]), self._cost, z, self.factor, self.noise, self.distant_factor, start, self.least
+        )
 
     def updated(self, observations: Observations) -> AdditivePredictor:
         """The posterior after more networks, in closed form; the noise level is kept.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Predictor(ABC):
     """
 
     type: str
+    least = -math.inf  # no prediction is below it
 
     def __init__(self, space: Space, origin: Origin) -> None:
         self.space = space
@@ -124,7 +126,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def linear_terms(self) -> tuple[float, Array] | None:
-        """(constant, (L, K)) such that predictions are their sum; None for a predictor that is not linear."""
+        """(constant, (L, K)) such that predictions are their sum, or `least` where that is more; None for a predictor that is not linear."""
 
     @abstractmethod
     def parameters(self) -> AdditiveParameters | MlpParameters:
@@ -133,7 +135,7 @@ class Predictor(ABC):
     def convex_bound(self, confidence: float | None) -> ConvexBound | None:
         """`upper` at a confidence, the prediction when None, as a convex function; None where no such form is known."""
         linear = self.linear_terms()
-        return None if linear is None or confidence is not None else ConvexBound(*linear)
+        return None if linear is None or confidence is not None else ConvexBound(*linear, least=self.least)
 
     def predict_indices(self, indices: NDArray[np.integer[Any]]) -> Array:
         """(B, L) positions in `space.operators` -> (B,); faster than building a one-hot first."""
@@ -144,7 +146,8 @@ class Predictor(ABC):
         if self._costs is not None and architecture.space == self.space.name:
             constant, costs = self._costs
             with suppress(KeyError, ValueError):  # an operator that the space lacks, another number of layers
-                return constant + sum([cost[each] for cost, each in zip(costs, architecture.operators, strict=True)])
+                total = constant + sum([cost[each] for cost, each in zip(costs, architecture.operators, strict=True)])
+                return max(total, self.least)
         return float(self.predict(architecture.one_hot(self.space)[None])[0])
 
     @cached_property
@@ -156,9 +159,9 @@ class Predictor(ABC):
         return linear[0], [dict(zip(self.space.operators, row, strict=True)) for row in linear[1].tolist()]
 
     def interval(self, one_hot: NDArray[Any], confidence: float = 0.9) -> tuple[Array, Array]:
-        """(low (B,), high (B,)): a measurement of the network lies between them with this probability."""
+        """(low (B,), high (B,)): a measurement of the network, which is above 0, lies between them with this probability."""
         centre, half = self.predict(one_hot), self.quantile((1 + confidence) / 2) * self.deviation(one_hot)
-        return centre - half, centre + half
+        return np.maximum(centre - half, np.minimum(centre, 0)), centre + half
 
     def upper(self, one_hot: NDArray[Any], confidence: float) -> Array:
         """(B,): a measurement of the network stays below it with this probability."""

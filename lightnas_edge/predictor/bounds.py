@@ -26,9 +26,10 @@ class ConvexBound:
     noise: float = 0.0
     distant: Array | None = None  # (1 + L*K, D); None where the uncertainty does not grow with the distance
     distant_from: float = 0.0
+    least: float = -math.inf  # the bound of a network is this where the sum is less; a target below it cannot be kept
 
     def at(self, x: Array) -> tuple[float, Array]:
-        """(value, gradient (L*K,)) at a flat one-hot, or between some."""
+        """(value, gradient (L*K,)) of the sum at a flat one-hot, or between some."""
         value, slope = self.constant + float(self.cost.ravel() @ x), self.cost.ravel()
         if self.z == 0 or self.factor is None:
             return value, slope
@@ -49,9 +50,9 @@ class ConvexBound:
         one_hot = np.eye(operators)[indices].reshape(len(indices), layers * operators)
         value = self.constant + one_hot @ self.cost.ravel()
         if self.z == 0 or self.factor is None:
-            return np.asarray(value)
+            return np.maximum(value, self.least)
         variance = ((self.factor[0] + one_hot @ self.factor[1:]) ** 2).sum(axis=1) + self.noise**2
         if self.distant is not None:
             away = ((self.distant[0] + one_hot @ self.distant[1:]) ** 2).sum(axis=1)
             variance = variance + np.maximum(away - self.distant_from, 0.0) ** 2
-        return np.asarray(value + self.z * np.sqrt(variance))
+        return np.maximum(value + self.z * np.sqrt(variance), self.least)

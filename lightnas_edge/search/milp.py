@@ -52,6 +52,8 @@ def select_exactly(
     wanted: Array, limits: Sequence[Limit], banned: Sequence[Indices] = (), min_utilisation: float | None = None
 ) -> Indices | None:
     """(L,) the network of the highest score within the bounds, of equals the one of lower cost; None without any."""
+    if any(limit.target < limit.bound.least for limit in limits):
+        return None
     cuts = _Cuts(limits, (wanted.shape[0], wanted.shape[1]), banned)
     first = limits[0].bound
     if min_utilisation is not None:

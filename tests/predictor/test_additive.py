@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 
 import luts
 from lightnas_edge.errors import ArchitectureError, FingerprintError, PredictorError
-from lightnas_edge.predictor import fit_additive, load_observations, lut_predictor, next_networks, reachable_range
+from lightnas_edge.predictor import (
+    fit_additive,
+    load_observations,
+    load_predictor,
+    lut_predictor,
+    next_networks,
+    reachable_range,
+)
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.terms import Terms
+from lightnas_edge.search.constraints import Constraint
+from lightnas_edge.search.optimum import is_possible
+from lightnas_edge.search.problem import Problem
 from lightnas_edge.space import Architecture, Operator, load_space
 from tests.luts.journals import FINGERPRINT
 from tests.predictor.boards import (
@@ -181,6 +194,50 @@ def test_networks_alone_are_enough(tmp_path):
     assert np.std(errors) < 0.005
 
 
+def test_no_network_is_predicted_to_take_less_than_nothing(tmp_path):
+    """The measured networks are the large ones, and the costs that explain them leave less than nothing for the smallest."""
+    space = small_space(6)
+    indices = np.array([each for each in itertools.product(range(3), repeat=6) if each.count(2) <= 1])
+    latency_ms = 20.0 * (indices < 2).sum(axis=1) - 80.0
+    predictor = fit_additive(space, None, observed(space, indices, latency_ms))
+    constant, cost = predictor.linear_terms()
+
+    reach = reachable_range(predictor)
+
+    smallest = reach.lowest_architecture.one_hot(space)[None]
+    assert reach.lowest_architecture.names == ("skip",) * 6
+    assert constant + (cost * smallest[0]).sum() < -50
+    assert reach.lowest == pytest.approx(reach.highest / 1000)
+    assert predictor.extrapolated(smallest).all()
+    low, high = predictor.interval(smallest, 0.9)
+    assert 0 <= low[0] < reach.lowest < high[0]
+    assert predictor.upper(smallest, 0.95)[0] >= reach.lowest
+    assert predictor.predict_indices(indices) == pytest.approx(latency_ms, abs=0.1), "the measured ones, as before"
+    assert predictor.predict_one(reach.lowest_architecture) == reach.lowest
+    assert predictor.predict_indices(np.full((1, 6), 2)).tolist() == [reach.lowest]
+    predictor.save(tmp_path / "p.json")
+    assert load_predictor(tmp_path / "p.json").predict(smallest)[0] == pytest.approx(reach.lowest)
+    tensor = torch.tensor(smallest, dtype=torch.float64, requires_grad=True)
+    value = predictor.torch_module()(tensor)
+    value.sum().backward()
+    assert value.item() == pytest.approx(reach.lowest, rel=1e-5)
+    assert tensor.grad[0].numpy() == pytest.approx(cost, rel=1e-5), "a search still learns which operator costs more"
+
+
+@pytest.mark.parametrize("confidence", [None, 0.9])
+def test_a_budget_below_every_prediction_is_infeasible(confidence):
+    """Sums below zero keep any budget, but no network does."""
+    space = small_space(6)
+    indices = np.array([each for each in itertools.product(range(3), repeat=6) if each.count(2) <= 1])
+    predictor = fit_additive(space, None, observed(space, indices, 20.0 * (indices < 2).sum(axis=1) - 80.0))
+    lowest = reachable_range(predictor).lowest
+
+    def possible(target):
+        return is_possible(Problem(space, (Constraint(predictor, target),), confidence))
+
+    assert [possible(lowest * factor) for factor in (1e-6, 0.999, 1.001, 1e3)] == [False, False, True, True]
+
+
 def test_the_interval_covers_what_it_promises():
     """Ten new networks after each of 60 fits: the 90 % interval contains the measurement 85 to 97 % of the time."""
     generator = np.random.default_rng(0)
@@ -274,8 +331,6 @@ def test_networks_added_one_by_one_give_the_bounds_of_all_at_once(tmp_path):
 
 
 def test_the_torch_module_computes_the_same_and_has_the_costs_as_gradient(tmp_path):
-    import torch
-
     predictor = lut_predictor(SPACE, profile(tmp_path / "t", SPACE))
     one_hot = one_hot_of(SPACE, np.random.default_rng(0).integers(3, size=(16, 4)))
     tensor = torch.tensor(one_hot, dtype=torch.float32, requires_grad=True)
