@@ -181,7 +181,7 @@ def read_prior(path: Path | None, space: Space) -> AdditivePredictor | None:
         raise PredictorError(
             f"{path} is of type {prior.type}: only additive predictors transfer to another board",
             hint="fit one on the other board: "
-            f"`lightnas-edge fit --space {space.name} --lut FILE --samples FILE --method calibrated`",
+            f"`lightnas-edge fit --space {space.option} --lut FILE --samples FILE --method calibrated`",
         )
     return prior
 

@@ -191,6 +191,8 @@ def _search(arguments: argparse.Namespace) -> tuple[Path, list[SearchResult]]:
         raise UsageError(
             "--classes describes a table's head, and a predictor has its own: add --lut, --host or --boards"
         )
+    if arguments.classes and arguments.space is None:
+        raise UsageError("--classes needs --space: without it, the first predictor names the space and its classes")
     if arguments.teacher is not None and arguments.method != "blockwise":
         raise UsageError(f"--method {arguments.method} has no teacher", hint="add --method blockwise")
     choose_device(arguments.device)  # refused before a run is begun
@@ -373,7 +375,7 @@ def _check_binding(budgets: Sequence[Budget], confidence: float | None, *, force
 def _warn(boards: Sequence[BoardPredictors], space: Space, data: DataSet) -> None:
     if space.classes != len(data.classes):
         fingerprint = next(iter(boards[0].predictors.values())).fingerprint if boards else None
-        options = luts.measuring_options(None, space.name, len(data.classes), fingerprint)
+        options = luts.measuring_options(None, space.option, len(data.classes), fingerprint)
         warn(
             f"the table's head has {space.classes} classes, the data has {len(data.classes)}: predictions include the "
             f"table's head; `lightnas-edge profile {options}` measures the right one"

@@ -17,5 +17,5 @@ def sample_command(space: Space, fingerprint: Mapping[str, Any] | None = None, *
         fingerprint: of the measurements that further networks are to join.
         options: further ones, as words of the command.
     """
-    words = shlex.split(luts.measuring_options(None, space.name, space.classes, fingerprint))
+    words = shlex.split(luts.measuring_options(None, space.option, space.classes, fingerprint))
     return f"`{shlex.join(['lightnas-edge', 'sample', *words, *options])}`"

@@ -88,16 +88,19 @@ class AdditivePredictor(Predictor):
         self.least = _LEAST * highest if highest > 0 else -math.inf
 
     def predict(self, one_hot: NDArray[Any]) -> Array:
-        return np.maximum(self._sum(one_hot), self.least)
+        predicted: Array = np.maximum(self._sum(one_hot), self.least)
+        return predicted
 
     def predict_indices(self, indices: NDArray[np.integer[Any]]) -> Array:
         total = np.full(len(indices), self.mean[0])
         for layer, cost in enumerate(self._cost):
             total += cost[indices[:, layer]]
-        return np.maximum(total, self.least)
+        predicted: Array = np.maximum(total, self.least)
+        return predicted
 
     def upper(self, one_hot: NDArray[Any], confidence: float) -> Array:
-        return np.maximum(self._sum(one_hot) + self.quantile(confidence) * self.deviation(one_hot), self.least)
+        bound: Array = np.maximum(self._sum(one_hot) + self.quantile(confidence) * self.deviation(one_hot), self.least)
+        return bound
 
     def _sum(self, one_hot: NDArray[Any]) -> Array:
         """(B, L, K) -> (B,) of the expected costs, which may be below zero."""

@@ -109,7 +109,7 @@ class Predictor(ABC):
             fingerprint,
             f"the predictor and {what}",
             hint="a predictor is valid for the board and state that it was fitted on; fit one for this board, or transfer "
-            f"this one: `lightnas-edge fit --space {self.space.name} --samples FILE --prior FILE`",
+            f"this one: `lightnas-edge fit --space {self.space.option} --samples FILE --prior FILE`",
         )
 
     @abstractmethod

@@ -50,9 +50,9 @@ class ConvexBound:
         one_hot = np.eye(operators)[indices].reshape(len(indices), layers * operators)
         value = self.constant + one_hot @ self.cost.ravel()
         if self.z == 0 or self.factor is None:
-            return np.maximum(value, self.least)
+            return np.asarray(np.maximum(value, self.least))
         variance = ((self.factor[0] + one_hot @ self.factor[1:]) ** 2).sum(axis=1) + self.noise**2
         if self.distant is not None:
             away = ((self.distant[0] + one_hot @ self.distant[1:]) ** 2).sum(axis=1)
             variance = variance + np.maximum(away - self.distant_from, 0.0) ** 2
-        return np.maximum(value + self.z * np.sqrt(variance), self.least)
+        return np.asarray(np.maximum(value + self.z * np.sqrt(variance), self.least))

@@ -44,7 +44,7 @@ def lut_predictor(space: Space, lut: luts.Lut, *, metric: str = "latency_ms") ->
         raise PredictorError(
             f"a table of operators does not give {metric} of a network: a sum of robust costs has no tail",
             hint=f"measure whole networks: {sample_command(space, lut.fingerprint)}; then `lightnas-edge fit "
-            f"--space {space.name} --lut FILE --samples FILE --metric {metric}`",
+            f"--space {space.option} --lut FILE --samples FILE --metric {metric}`",
         )
     return _fit(space, lut, None, checked(metric))
 

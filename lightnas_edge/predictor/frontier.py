@@ -54,7 +54,7 @@ def frontier_networks(
     if linear is None:
         raise PredictorError(
             f"networks where a search chooses come from a sum of costs; a predictor of type {predictor.type} is none",
-            hint=f"fit one with `lightnas-edge fit --space {predictor.space.name} --samples FILE --method samples`",
+            hint=f"fit one with `lightnas-edge fit --space {predictor.space.option} --samples FILE --method samples`",
         )
     space = predictor.space
     if limit is not None:

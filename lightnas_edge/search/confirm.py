@@ -453,7 +453,7 @@ def _learning(budget: Budget) -> dict[str, AdditivePredictor]:
         elif not isinstance(predictor, CountedPredictor):
             raise PredictorError(
                 f"the predictor of {constraint.metric} is of type {predictor.type}: only additive predictors take in further networks",
-                hint=f"fit one with `lightnas-edge fit --space {predictor.space.name} --lut FILE --samples FILE --method calibrated`, "
+                hint=f"fit one with `lightnas-edge fit --space {predictor.space.option} --lut FILE --samples FILE --method calibrated`, "
                 "or search without --confirm",
             )
     if not found:

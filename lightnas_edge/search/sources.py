@@ -87,7 +87,7 @@ class BoardPredictors:
                 f"no predictor of {', '.join(lacking)} for {self.name or 'the board of the run'}; "
                 f"predictors: {', '.join(self.predictors)}",
                 hint="\n".join(
-                    f"`lightnas-edge fit --space {self.space.name} --lut FILE "
+                    f"`lightnas-edge fit --space {self.space.option} --lut FILE "
                     f"{'--samples FILE ' if metric in luts.NETWORK_METRICS else ''}--metric {metric}` makes one; "
                     "add it with --predictor"
                     for metric in lacking
@@ -176,7 +176,7 @@ def select_precisions(boards: Sequence[BoardPredictors], precisions: Sequence[Pr
                 known = ", ".join(each.measured_in or "a precision that its file does not name" for each in several)
                 raise PredictorError(
                     f"{several[0].name or 'the board of the run'} has no predictor of {precision}; predictors: {known}",
-                    hint=f"`lightnas-edge profile-device --host HOST --space {several[0].space.name} --precision {precision}` "
+                    hint=f"`lightnas-edge profile-device --host HOST --space {several[0].space.option} --precision {precision}` "
                     "measures a table, `lightnas-edge fit` makes a predictor of it; add it with --predictor FILE",
                 )
             chosen += found

@@ -85,6 +85,13 @@ class Space:
         operators = "operators: " + ", ".join(operator.name for operator in self.operators)
         return html_table(self.summary, LAYER_COLUMNS, layer_rows(self), note=operators)
 
+    @property
+    def option(self) -> str:
+        """What a command's `--space` takes: the name of a built-in space. The file of a user's own is not known here: a placeholder."""
+        if self.name in built_in_spaces() and load_space(self.name).with_classes(self.classes).sha256 == self.sha256:
+            return self.name
+        return "SPACE.toml"
+
     @cached_property
     def sha256(self) -> str:
         """Identity of the space: equal for equal content, also under another file name."""

@@ -100,6 +100,8 @@ def test_the_range_of_a_virtual_board_is_marked_and_classes_are_not_ignored(fold
 
     answer = run("range", "--lut", "t.lut.jsonl", "--space", "tiny")
     refused = run("range", "--predictor", "xavier-lightnas-b8", "--classes", 7)
+    search = run("search", "--lut", "xavier-lightnas-b8", "--classes", 7, "--latency-ms", 20, "--data", "digits")
 
     assert answer.out.startswith("SIMULATED: tiny, batch 1")
     assert refused.code == 2 and "--classes needs --space" in refused.err
+    assert search.code == 2 and "--classes needs --space" in search.err

@@ -178,3 +178,10 @@ def test_faults_of_optional_fields_are_named():
     with pytest.raises(SpaceError, match="'relu6' or 'relu', found 'swish'") as found:
         Space.from_json(record)
     assert "skip_activation: expected true or false, found 'no'" in str(found.value)
+
+
+def test_a_command_names_a_built_in_space_and_asks_for_the_file_of_another():
+    tiny = load_space("tiny")
+
+    assert tiny.with_classes(7).option == "tiny"
+    assert replace(tiny, name="mine").option == replace(tiny, input_size=64).option == "SPACE.toml"
