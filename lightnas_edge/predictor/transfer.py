@@ -43,7 +43,9 @@ def speed_ratio(other: AdditivePredictor, observations: Observations) -> float:
     Raises:
         PredictorError: it is not a positive number.
     """
-    predicted = other.predict_indices(observations.indices)
+    predicted = (
+        other.terms.counts(observations.indices) @ other.mean
+    )  # the costs themselves are scaled, not their lower limit
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = float(np.median(observations.value / predicted))
     if not 0 < ratio < math.inf:

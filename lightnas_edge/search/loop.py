@@ -74,7 +74,8 @@ class SearchLoop:
                 "weight_steps": len(search.weight_batches),
                 "architecture_steps": len(search.architecture_batches),
                 "epoch": search.epoch,
-                "step": search.step,
+                "step": search.step
+                + (len(search.weight_batches) if search.phase == "architecture" else 0),  # of the epoch
                 "resumed": checkpoint is not None,
             }
         )
