@@ -75,6 +75,24 @@ def finite(value: Any) -> Any:
     return value
 
 
+def set_aside(path: Path) -> Path | None:
+    """Move a file or folder to `.old`, or to `.old2`, `.old3`, ... where there is one already: that may be the complete one.
+
+    Returns:
+        Where it is now; None where there was nothing to move.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    if not path.exists():
+        return None
+    number = 1
+    while (old := path.with_name(f"{path.name}.old{'' if number == 1 else number}")).exists():
+        number += 1
+    os.replace(path, old)
+    return old
+
+
 def sha256_of(content: bytes) -> str:
     """64 hex digits."""
     return hashlib.sha256(content).hexdigest()

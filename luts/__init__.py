@@ -13,7 +13,7 @@ from luts.compare import (
 )
 from luts.energy import Energy
 from luts.errors import LutError, LutFormatError, LutMissError
-from luts.journal import Fault
+from luts.journal import MOST_ROUNDS, Fault
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, NETWORK_METRICS, Quantity
 from luts.remedies import measuring_options, table_options
 from luts.statistics import needed_inferences
@@ -24,6 +24,7 @@ __all__ = [
     "HOW_TO_MEASURE",
     "LATENCY_METRICS",
     "METRICS",
+    "MOST_ROUNDS",
     "NETWORK_METRICS",
     "UNSTABLE_SPREAD",
     "Coverage",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lightnas_edge.records.differences import require_equal_fingerprints
-from luts.errors import LutError, LutMissError
+from luts.errors import LutError, LutMissError, networks_of_several_spaces
 from luts.metrics import Quantity
 from luts.table import Entry, Lut
 from luts.visits import Visits
@@ -52,7 +52,10 @@ class Repeatability:
 
 
 def require_same_board(tables: Sequence[Lut]) -> None:
-    """Raises FingerprintError, with the fields that differ, unless all tables are of one board in one state."""
+    """Raises FingerprintError, with the fields that differ, unless all tables are of one board in one state.
+
+    Networks have to be of one space too: their keys name operators, whose shapes the space decides.
+    """
     for other in tables[1:]:
         require_equal_fingerprints(
             tables[0].fingerprint,
@@ -60,6 +63,9 @@ def require_same_board(tables: Sequence[Lut]) -> None:
             f"{tables[0].path} and {other.path}",
             hint="measure both on the same board, in the same power mode, with the same engine and settings",
         )
+    spaces = {lut.header.space_sha256: lut for lut in tables if lut.networks and lut.header.space_sha256 is not None}
+    if len(spaces) > 1:
+        raise networks_of_several_spaces(" and ".join(str(lut.path) for lut in list(spaces.values())[:2]))
 
 
 def merge(tables: Sequence[Lut]) -> Lut:

@@ -172,6 +172,8 @@ def _middle(drift: NDArray[np.float64], weights: NDArray[np.intp], unit: NDArray
 
 
 def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.intp]) -> float:
+    """Between two values only where the weights are even; a value without weight is none of them."""
+    values, weights = values[weights > 0], weights[weights > 0]
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
     half = reached[-1] / 2

@@ -9,7 +9,7 @@ Tables of different boards or states raise `lightnas_edge.errors.FingerprintErro
 
 from __future__ import annotations
 
-from lightnas_edge.errors import LightnasEdgeError
+from lightnas_edge.errors import FingerprintError, LightnasEdgeError
 
 
 class LutError(LightnasEdgeError):
@@ -25,3 +25,10 @@ class LutMissError(LutError, KeyError):
 
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0])
+
+
+def networks_of_several_spaces(where: str) -> FingerprintError:
+    return FingerprintError(
+        f"{where} hold networks of different search spaces, or of different numbers of classes: equal names are other networks there",
+        hint="keep one table for each space, also for each version of a space file",
+    )

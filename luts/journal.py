@@ -20,12 +20,13 @@ from lightnas_edge.records.differences import UNIT, fingerprint_differences
 from lightnas_edge.records.journal import CHECKSUM_BYTES, JournalLine, checksum, read_lines
 from lightnas_edge.records.lut import LutHeader, Visit
 from lightnas_edge.records.plain_text import clean_text
-from luts.errors import LutFormatError
+from luts.errors import LutFormatError, networks_of_several_spaces
 from luts.remedies import measuring_options, table_options
 from luts.visits import VisitReader, Visits
 
 MAX_BYTES = 1 << 30  # two years of measuring; also the limit of what is fetched from a board
 MAX_FAULTS = 1000  # that are kept apart
+MOST_ROUNDS = 1000  # of one campaign
 MAX_GROUPS = 1024  # rounds of all sessions: their drifts are solved for together, in 1.5 s then and 70 s at 4096
 MAX_CELLS = 1 << 24  # keys times groups: the drift estimate keeps matrices of this size in memory
 _AGAIN = "the next run measures it again"
@@ -151,6 +152,8 @@ class _Reader:
         self._headers = 0
         self._reference: set[str] = set()
         self._unit: str | None = None  # of the last header
+        self._space: str | None = None  # likewise, its hash
+        self._network_spaces: set[str | None] = set()
         self._units: dict[str, str | None] = {}
 
     @property
@@ -185,6 +188,8 @@ class _Reader:
             self._take_other(number, line, found)
             return
         self._visits.append(number, visit)
+        if visit.architecture is not None:
+            self._network_spaces.add(self._space)
         self._units.setdefault(visit.session, self._unit)
         if self._headers == 1:
             self._reference.add(visit.session)
@@ -202,6 +207,8 @@ class _Reader:
                 f"{self._path} is empty: it holds no header and no measurement",
                 hint=f"nothing was measured; run `profile-device {measuring_options(self._host, None)}` again",
             )
+        if len(self._network_spaces) > 1:
+            raise networks_of_several_spaces(str(self._path))
         visits, again = self._visits.finish()
         twice = [
             Fault(
@@ -218,7 +225,7 @@ class _Reader:
         if groups > MAX_GROUPS or groups * keys > MAX_CELLS:
             raise LutFormatError(
                 f"{self._path} is too large to compare its rounds: {keys} keys in {groups} rounds of all sessions",
-                hint="split the file into one table per space and session",
+                hint="split the file into one table per space and session; further measurements go to a new file with `--out`",
             )
         several = len(set(self._units.values())) > 1
         reference = frozenset() if several else frozenset(self._reference)
@@ -249,6 +256,7 @@ class _Reader:
                     hint="they do not mix: split the file at that line, one table per fingerprint",
                 )
         self._headers += 1
+        self._space = header.space_sha256
         unit = header.fingerprint.get(UNIT)
         self._unit = unit if isinstance(unit, str) else None
 

@@ -31,8 +31,21 @@ def measuring_options(
 def table_options(host: str | None, header: LutHeader) -> str:
     """Options of the command that adds to a table: `profile-device --model FILE` for one about a model file."""
     if header.space is not None:
-        return measuring_options(host, header.space, header.classes, header.fingerprint)
-    return shlex.join([*_host(host, header.fingerprint), "--model", "FILE", *_settings(header.fingerprint)])
+        options = measuring_options(host, header.space, header.classes, header.fingerprint)
+    else:
+        options = shlex.join([*_host(host, header.fingerprint), "--model", "FILE", *_settings(header.fingerprint)])
+    return shlex.join([*shlex.split(options), *_board_setup(header)])
+
+
+def _board_setup(header: LutHeader) -> list[str]:
+    """Measured in another state, the numbers would not join the table."""
+    if header.board_setup is None:
+        return []
+    mode = header.board_setup.power_mode
+    return [
+        *([] if mode is None else ["--power-mode", mode]),
+        *(["--lock-clocks"] if header.board_setup.lock_clocks else []),
+    ]
 
 
 def _host(host: str | None, fingerprint: Mapping[str, Any] | None) -> list[str]:

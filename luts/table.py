@@ -21,7 +21,7 @@ from lightnas_edge.records.lut import LutHeader, Visit, VisitFailure
 from luts.drift import Group, estimate_drift
 from luts.energy import Energy, UnitFactor, combine, unit_factors
 from luts.errors import LutMissError
-from luts.journal import Fault, GrowingJournal, Journal, read_journal
+from luts.journal import MOST_ROUNDS, Fault, GrowingJournal, Journal, read_journal
 from luts.metrics import HOW_TO_MEASURE, LATENCY_METRICS, METRICS, Quantity
 from luts.remedies import table_options
 from luts.statistics import RoundStatistics
@@ -239,7 +239,7 @@ class Entry:
             found.append(
                 f"unstable: spread {100 * self.spread:.1f} % of the median (limit {100 * UNSTABLE_SPREAD:.0f} %); "
                 f"stop other work, lock the clocks or cool the board, then measure more rounds: "
-                f"{self._command(2 * len(self.visits))}"
+                f"{self._command(min(2 * len(self.visits), MOST_ROUNDS))}"
             )
         if self.is_network and self.repeats > 1:
             found.append(f"samples are means of {self.repeats} inferences: p95 and p99 are diluted")
@@ -255,13 +255,13 @@ class Entry:
         return f"{len(self.failures)} of {len(self.failures) + len(self.visits)} visits failed: {self.failures[-1]}"
 
     def _command(self, rounds: int) -> str:
-        """The command that measures more rounds; `sample` measures whole networks, and the same ones again for more rounds."""
+        """The command that measures more rounds. Which networks `sample` measured depends on options that a table does not hold."""
         if self.run:
             return f"`lightnas-edge verify {self.run} --rounds {rounds}`"
         if self.is_model:
             return f"`profile-device {self.options} --rounds {rounds}`"
         if self.is_network:
-            return f"`lightnas-edge sample {self.options} --rounds {rounds}`"
+            return f"the command that measured it, with `--rounds {rounds}`"
         return f"`profile-device {self.options} --only {shlex.quote(self.key)} --rounds {rounds}`"
 
     def _visit_warnings(self) -> list[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lightnas_edge.files import replaced
+from lightnas_edge.files import replaced, set_aside
 from lightnas_edge.records.journal import read_lines
 from luts.compare import repeatability, require_same_board
 from luts.errors import LutError
@@ -154,7 +153,7 @@ def write_pooled(tables: Sequence[Lut], path: Path) -> Lut:
             written.add(hash(line))
             file.write(line + b"\n")
         if path.exists() and any(hash(line.content) not in written for line in read_lines(path) if line.content):
-            os.replace(path, path.with_name(path.name + ".old"))
+            set_aside(path)
     return read(path)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import luts
 from devices import Connection, farm
 from lightnas_edge.cli._console import UsageError, info
 from lightnas_edge.errors import PredictorError
@@ -116,6 +117,14 @@ def count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
     return int(text)
+
+
+def round_count(text: str) -> int:
+    """argparse type: as `count`, and no more rounds than the table can be read with."""
+    found = count(text)
+    if found > luts.MOST_ROUNDS:
+        raise argparse.ArgumentTypeError(f"expected at most {luts.MOST_ROUNDS} rounds, not {text!r}")
+    return found
 
 
 def whole(text: str) -> int:
@@ -272,7 +281,7 @@ def add_measuring(parser: argparse.ArgumentParser, *, rounds: int) -> None:
         help="launch each inference as one CUDA graph (TensorRT); a table of its own",
     )
     group.add_argument(
-        "--rounds", type=count, default=rounds, metavar="N", help=f"visits of every operator (default: {rounds})"
+        "--rounds", type=round_count, default=rounds, metavar="N", help=f"visits of every operator (default: {rounds})"
     )
     group.add_argument(
         "--seed",

@@ -24,6 +24,7 @@ from lightnas_edge.cli._options import (
     board_settings,
     count,
     refuse_impossible,
+    round_count,
     sudo_password,
 )
 from lightnas_edge.cli._verdicts import add_budgets, asked_budgets, budget_words, ran_in_words
@@ -64,7 +65,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     add_budgets(parser, "default: those of the search; one that is given is added, or replaces that of the search")
     parser.add_argument(
-        "--rounds", type=count, metavar="N",
+        "--rounds", type=round_count, metavar="N",
         help="visits of the network in each precision (default: as many as the budgets' statistics need)",
     )  # fmt: skip
     add_calibration(parser)

@@ -28,6 +28,7 @@ from lightnas_edge.cli._options import (
     add_workers,
     board_settings,
     count,
+    round_count,
     sudo_password,
     whole,
 )
@@ -70,7 +71,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--seeds", type=count, default=5, metavar="N",
         help="of the comparison of the best three with the unrefined network (default: 5)",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=count, default=25, metavar="N", help="visits of every operator (default: 25)")
+    parser.add_argument(
+        "--rounds", type=round_count, default=25, metavar="N", help="visits of every operator (default: 25)"
+    )
     parser.add_argument("--data", metavar="DIR", help="default: the data of the search")
     add_workers(parser)
     add_image_copies(parser)

@@ -15,7 +15,15 @@ from lightnas_edge.cli._fleet import unit_folder
 from lightnas_edge.cli._measuring import announce_estimate, campaign_progress
 from lightnas_edge.cli._model_options import add_model, add_model_measuring, chosen_model, model_settings
 from lightnas_edge.cli._model_profile import show_changes
-from lightnas_edge.cli._options import add_board, add_host, add_json, add_streams, board_settings, count, sudo_password
+from lightnas_edge.cli._options import (
+    add_board,
+    add_host,
+    add_json,
+    add_streams,
+    board_settings,
+    round_count,
+    sudo_password,
+)
 from lightnas_edge.cli._power_modes import MeasuredMode, chosen_mode, chosen_modes, modes_json, show_modes
 from lightnas_edge.cli._several import add_all, chosen_runs, for_each, print_records
 from lightnas_edge.cli._verdicts import (
@@ -68,7 +76,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_budgets(parser, "default: those of the search; one that is given is added, or replaces that of the search")
     parser.add_argument(
         "--rounds",
-        type=count,
+        type=round_count,
         metavar="N",
         help="visits of the network (default: as many as the budgets' statistics need)",
     )

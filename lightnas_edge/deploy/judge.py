@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import luts
 from lightnas_edge.deploy.statistics import CONFIDENCE, least_rounds
 from lightnas_edge.errors import BudgetError
 from lightnas_edge.records.deployment import (
@@ -303,7 +304,7 @@ def _too_few_rounds(metric: str, rounds: int, command: str) -> tuple[Outcome, st
     return (
         "inconclusive",
         f"the samples of {rounds} rounds vary too much for an interval of the {LABELS[metric]}",
-        f"measure again with more rounds: `{command} --rounds {2 * rounds}`",
+        f"measure again with more rounds: `{command} --rounds {min(2 * rounds, luts.MOST_ROUNDS)}`",
     )
 
 
@@ -332,7 +333,7 @@ def _profile_command(command: str) -> str:
 def _to_narrow(metric: str, evidence: Evidence, command: str) -> str:
     if metric in TIMED:
         return (
-            f"measure again with more rounds, on a quieter machine: `{command} --rounds {2 * evidence.measured.rounds}`; or search "
+            f"measure again with more rounds, on a quieter machine: `{command} --rounds {min(2 * evidence.measured.rounds, luts.MOST_ROUNDS)}`; or search "
             "with a slightly tighter target"
         )
     if metric in ("accuracy", "accuracy_drop"):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +28,7 @@ from devices import (
 )
 from devices.remote_agent import NOT_STOPPED
 from lightnas_edge.errors import FleetError, RecordError
+from lightnas_edge.files import set_aside
 from lightnas_edge.fleet.work import Packet, Visits, WorkQueue, deal, left, measured, places, wanted
 from lightnas_edge.measuring import Job
 from lightnas_edge.records.job import JobManifest, Measurement
@@ -456,10 +455,8 @@ def _started(act: Callable[[_Member], None], member: _Member) -> Future[None]:
 def _begin_again(folder: Path, hosts: Sequence[str]) -> None:
     """Put the journals of this side away, and note which boards still hold theirs: they lose them when they are reached."""
     tables = {folder / f"{file_name(host)}.lut.jsonl" for host in hosts}
-    if folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
+    old = set_aside(folder)
+    if old is not None:
         tables |= {folder / path.name for path in old.glob("*.lut.jsonl")}
         tables |= {folder / path.name.replace(OUTDATED, ".lut.jsonl") for path in old.glob(f"*{OUTDATED}")}
     folder.mkdir(parents=True, exist_ok=True)

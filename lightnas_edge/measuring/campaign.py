@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import luts
 from devices import Campaign, Connection, Status, TableWriteError
+from lightnas_edge.files import set_aside
 from lightnas_edge.measuring.jobs import Job
 
 _FIRST_BYTES = 1 << 20  # the room that a table needs at least
@@ -27,7 +26,7 @@ def measure(
 ) -> luts.Lut:
     """Run a job where the connection leads; the table on this side grows while the agent measures.
 
-    An existing table is continued: its visits are reused. With `fresh` it is moved to `.old` first.
+    An existing table is continued: its visits are reused. With `fresh` it is set aside as `.old` first (`set_aside`).
 
     Args:
         table: the look-up table on this side.
@@ -40,11 +39,10 @@ def measure(
         LutError: an existing table cannot be continued.
     """
     _require_writable(table)
-    if fresh:
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(table, table.with_name(table.name + ".old"))
     campaign = Campaign(connection, job.folder, sudo_password)
-    campaign.start(fresh=fresh, journal=table if table.exists() else None)
+    campaign.start(fresh=fresh, journal=table if table.exists() and not fresh else None)
+    if fresh:  # after the board has taken the job
+        set_aside(table)
     campaign.follow(table, on_progress)
     found = luts.read(table, host=connection.name)
     networks_failed = any(visit.is_network and visit.key in found.failed for visit in found.failures)

@@ -205,7 +205,11 @@ def _require_complete(path: Path, space: Space, energy: bool) -> None:
     lut = luts.read(path)
     lines = [f"{path} lacks {len(missing)} of {len(space.shaped_operators())} operators of {space.name}"]
     lines += [f"  {shaped.key}: {_reason(lut, shaped)}" for shaped in missing[:5]]
-    raise RunError("\n".join(lines), hint="the same command tries the failed operators again")
+    unmeasured = [shaped.key for shaped in missing if shaped.key in lut.entries]
+    if not unmeasured:
+        raise RunError("\n".join(lines), hint="the same command tries the failed operators again")
+    reason = lut.why_unknown("energy_mj", unmeasured)
+    raise RunError("\n".join(lines) + reason, hint=luts.HOW_TO_MEASURE.get("energy_mj", ""))
 
 
 def _reason(lut: luts.Lut, shaped: ShapedOperator) -> str:

@@ -166,6 +166,8 @@ def load_observations(
             f"{listed}{more}",
             hint="name the space that was sampled with `--space`",
         )
+    for sample in samples:
+        _require_space(sample, space)
     if without:
         listed = ", ".join(list(without)[:8]) + (f" and {len(without) - 8} more" if len(without) > 8 else "")
         missing = f"{metric} is not known for {len(without)} of {len(without) + len(rows)} measured networks: {listed}"
@@ -222,3 +224,21 @@ def _drift(reference: luts.Lut, sample: luts.Lut, metric: str, notes: list[str])
 
 def _sampling(space: Space) -> str:
     return f"measure some: {sample_command(space, None, '--count', '10')}"
+
+
+def _require_space(sample: luts.Lut, space: Space) -> None:
+    """Equal names of operators are other networks in a space of other shapes. The number of classes may differ.
+
+    Raises:
+        PredictorError: the file holds networks of another space.
+    """
+    header = sample.header
+    if not sample.networks or header.classes is None or header.space_sha256 is None:
+        return
+    expected = space.with_classes(header.classes).sha256
+    if header.space_sha256 != expected:
+        raise PredictorError(
+            f"{sample.path} holds networks of space {header.space!r} (sha256 {header.space_sha256[:12]}...), not of {space.name!r} "
+            f"({expected[:12]}...)",
+            hint="name with `--space` the file that they were sampled with; for a space that was changed afterwards, sample again",
+        )

@@ -471,7 +471,12 @@ def _sampled(lut: luts.Lut) -> list[luts.Lut]:
     """Networks that `lightnas-edge sample` measured with the settings of a host's table: in the file named after it."""
     path = lut.path.with_name(lut.path.name.removesuffix(".lut.jsonl") + "-networks.lut.jsonl")
     networks = [luts.read(path)] if path.is_file() else []
-    return [each for each in networks if not fingerprint_differences(each.fingerprint, lut.fingerprint)]
+    return [
+        each
+        for each in networks
+        if each.header.space_sha256 == lut.header.space_sha256
+        and not fingerprint_differences(each.fingerprint, lut.fingerprint)
+    ]
 
 
 def _is_host(source: str | Path) -> bool:

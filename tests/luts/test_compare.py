@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 import luts
 from lightnas_edge.errors import FingerprintError
+from luts.drift import _weighted_median
 from tests.luts.journals import FINGERPRINT, header, visit, write, write_measured
 
 TRUTH_MS = {f"op{index}@1": 0.1 * 1.2**index for index in range(8)}
@@ -65,3 +67,34 @@ def test_repeatability_of_a_noiseless_table_is_zero_and_of_no_networks_unknown(t
     assert found.operators == pytest.approx(0, abs=1e-12)
     assert math.isnan(found.networks)
     assert str(found) == "operators 0.00 % (n=8), networks unknown"
+
+
+def test_networks_of_different_spaces_do_not_mix_though_their_keys_are_equal(tmp_path):
+    """A key names operators; their shapes are those of the space."""
+    network = {"kind": "architecture", "schema": 1, "space": "mine", "operators": ["skip"]}
+    records = [
+        (
+            header(space="mine", space_sha256=digit * 64),
+            visit("net-1", [value], session=digit * 8, architecture=network),
+        )
+        for digit, value in (("1", 1.0), ("2", 5.0))
+    ]
+    one, two = (luts.read(write(tmp_path / str(number), *each)) for number, each in enumerate(records))
+    operators = luts.read(write(tmp_path / "o", header(space="mine", space_sha256="3" * 64), visit("a@1", [1.0])))
+
+    for attempt in (
+        lambda: luts.merge([one, two]),
+        lambda: luts.write_pooled([one, two], tmp_path / "pooled"),
+        lambda: luts.read(write(tmp_path / "both", *records[0], *records[1])),
+    ):
+        with pytest.raises(FingerprintError, match="networks of different search spaces"):
+            attempt()
+    assert not (tmp_path / "pooled").exists()
+    assert len(luts.merge([one, operators]).networks) == 1, "operators name their shapes themselves"
+
+
+def test_a_value_without_weight_is_not_half_of_a_median():
+    values, weights = np.array([1.0, 1.1, 1.2]), np.array([1, 0, 1])
+
+    assert _weighted_median(values, weights) == pytest.approx(1.1)
+    assert _weighted_median(np.array([1.0, 1.01, 1.2]), weights) == pytest.approx(1.1)

@@ -42,7 +42,9 @@ def test_the_remedies_of_a_table_parse(lut, tmp_path):
 
     commands = [command for text in texts for command in commands_in(text)]
 
-    assert len(commands) >= len(texts)
+    of_networks = [text for text in texts if "the command that measured it, with `--rounds" in text]
+    assert len(of_networks) == 1, "which networks they were, a table does not know"
+    assert len(commands) >= len(texts) - len(of_networks)
     for command in commands:
         words = shlex.split(command.replace("NAME", "tiny"))
         all_commands().parse_args(words if words[0] == "profile-device" else words[1:])
@@ -50,6 +52,12 @@ def test_the_remedies_of_a_table_parse(lut, tmp_path):
 
 def test_a_remedy_repeats_the_settings_of_the_table(lut):
     assert lut.command_options == "--host HOST --space tiny --classes 10 --precision fp16 --batch 8 --threads 2"
+
+
+def test_a_remedy_repeats_the_state_of_the_board(tmp_path):
+    setup = {"lock_clocks": True, "power_mode": "7W"}
+    lut = luts.read(write(tmp_path / "t", header(board_setup=setup)))
+    assert lut.command_options == "--host HOST --space tiny --classes 10 --power-mode 7W --lock-clocks"
 
 
 def test_a_remedy_names_the_host_where_it_is_known(lut):

@@ -12,6 +12,7 @@ import luts
 from devices import BoardUnreachableError, Campaign, ssh
 from devices.host_keys import HostKey
 from lightnas_edge.errors import RunError
+from lightnas_edge.files import set_aside
 from lightnas_edge.measuring import MeasurementProtocol, Settings, select_operators, sentinels, write_profile_job
 from lightnas_edge.measuring.tables import complete_table
 from lightnas_edge.space import load_space
@@ -173,3 +174,27 @@ def _wait_until(condition):
             return
         threading.Event().wait(0.02)
     raise AssertionError("waited in vain")
+
+
+def test_an_earlier_table_is_never_overwritten_when_everything_is_measured_again(tmp_path):
+    table = tmp_path / "t.lut.jsonl"
+    for content in ("complete", "cut off", "cut off again"):
+        table.write_text(content)
+        assert set_aside(table) is not None
+    assert [(tmp_path / f"t.lut.jsonl.old{end}").read_text() for end in ("", "2", "3")] == [
+        "complete", "cut off", "cut off again",
+    ]  # fmt: skip
+    assert not table.exists() and set_aside(table) is None
+
+
+def test_energy_that_a_board_cannot_measure_is_refused_with_the_boards_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNAS_EDGE_HOME", str(tmp_path / "agent-home"))
+    assert run("profile", "--host", "localhost", "--space", "tiny", "--rounds", 2).code == 0
+    if luts.read(next(tmp_path.glob("*.lut.jsonl"))).header.energy.available:
+        pytest.skip("this machine can measure energy")
+
+    with pytest.raises(RunError, match=r"lacks 24 of 24 operators(.|\n)*no power monitor") as caught:
+        complete_table("localhost", load_space("tiny"), energy=True)
+
+    assert "tries the failed operators again" not in caught.value.hint

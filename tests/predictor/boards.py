@@ -55,7 +55,8 @@ def sample(
     networks = {network_key(architecture): architecture for architecture in architectures}
     truth_ms = dict(sentinels or {}) | {key: truth(architecture) for key, architecture in networks.items()}
     records = {key: architecture.to_json() for key, architecture in networks.items()}
-    return luts.read(write_measured(path, truth_ms, networks=records, **how))
+    of_space = {"space": space.name, "space_sha256": space.sha256, "classes": space.classes}
+    return luts.read(write_measured(path, truth_ms, networks=records, **{**of_space, **how}))
 
 
 def observed(space: Space, indices: np.ndarray, latency_ms: np.ndarray, error_ms: float = 1e-3) -> Observations:

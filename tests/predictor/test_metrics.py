@@ -34,7 +34,7 @@ def measured(key, ms, *, times=1.0, energy=True, round=0, **subject):
 
 def table(path, without=()):
     visits = [measured(k, ms, energy=k not in without, round=r) for r in range(3) for k, ms in TRUTH.items()]
-    return luts.read(write(path, header(), *visits))
+    return luts.read(write(path, header(space=SPACE.name, space_sha256=SPACE.sha256), *visits))
 
 
 def networks(path, *, times=1.0, without=0):
@@ -49,7 +49,7 @@ def networks(path, *, times=1.0, without=0):
                     network_key(network), ms, times=times, energy=with_energy, round=r, architecture=network.to_json()
                 )
             )
-    return luts.read(write(path, header(), *visits))
+    return luts.read(write(path, header(space=SPACE.name, space_sha256=SPACE.sha256), *visits))
 
 
 def test_energy_is_predicted_in_millijoules_from_the_same_files(tmp_path):
@@ -119,7 +119,7 @@ def test_the_repeatability_is_that_of_the_metric(tmp_path):
             late = 1.5 if generator.random() < 0.5 else 1.0
             samples = [1.0 + 0.01 * index] * 18 + [late * (1.0 + 0.01 * index)] * 2
             visits.append(visit(f"net-{index}", samples, round=r, architecture=network.to_json(), repeats=1))
-    sample = luts.read(write(tmp_path / "s", header(), *visits))
+    sample = luts.read(write(tmp_path / "s", header(space=SPACE.name, space_sha256=SPACE.sha256), *visits))
 
     assert load_observations(SPACE, [sample]).repeatability < 1e-6
     assert load_observations(SPACE, [sample], metric="p95_ms").repeatability > 0.001

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lightnas_edge.errors import PredictorError
 from lightnas_edge.predictor import fit_additive, load_observations
 from lightnas_edge.predictor.base import one_hot_of
 from lightnas_edge.predictor.terms import Terms
@@ -168,3 +169,13 @@ def test_what_a_model_does_not_explain_of_a_network_stays_in_all_of_its_measurem
 
     assert coverage(thrice)[0] == coverage(once)[0] == 20
     assert coverage(thrice)[1] == pytest.approx(coverage(once)[1], abs=0.05)
+
+
+def test_networks_of_a_space_of_other_shapes_are_refused_and_other_classes_are_not(tmp_path):
+    """Their operators have the same names, so that they would fit, with costs that are several times off."""
+    space = small_space()
+    measured = sample(tmp_path / "s", space, random_architectures(space, 3), lambda a: 1.0)
+
+    with pytest.raises(PredictorError, match=r"holds networks of space 'small' .* not of 'small'"):
+        load_observations(replace(space, input_size=2 * space.input_size), [measured])
+    assert len(load_observations(space.with_classes(77), [measured])) == 3
