@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from lightnas_edge.errors import FingerprintError
 from lightnas_edge.records.base import describe, parse_json
 from lightnas_edge.records.differences import UNIT, fingerprint_differences
-from lightnas_edge.records.journal import CHECKSUM_BYTES, JournalLine, checksum, read_lines
+from lightnas_edge.records.journal import CHECKSUM_BYTES, JournalLine, checksum, may_be_header, read_lines
 from lightnas_edge.records.lut import LutHeader, Visit
 from lightnas_edge.records.plain_text import clean_text
 from luts.errors import LutFormatError, networks_of_several_spaces
@@ -154,6 +154,7 @@ class _Reader:
         self._unit: str | None = None  # of the last header
         self._space: str | None = None  # likewise, its hash
         self._network_spaces: set[str | None] = set()
+        self._without_header = False  # the last one is damaged
         self._units: dict[str, str | None] = {}
 
     @property
@@ -178,6 +179,11 @@ class _Reader:
                 )
             self._take_header(number, line)
             return
+        if damage and may_be_header(line):
+            self._without_header = True
+            damage = (
+                damage.removesuffix(f"; {_AGAIN}") + "; it was a header: what follows, up to the next one, is left out"
+            )
         if damage:
             self._note(Fault(number, damage))
             return
@@ -186,6 +192,8 @@ class _Reader:
             visit = Visit.model_validate_json(record)
         except ValidationError as found:
             self._take_other(number, line, found)
+            return
+        if self._without_header:
             return
         self._visits.append(number, visit)
         if visit.architecture is not None:
@@ -256,6 +264,7 @@ class _Reader:
                     hint="they do not mix: split the file at that line, one table per fingerprint",
                 )
         self._headers += 1
+        self._without_header = False
         self._space = header.space_sha256
         unit = header.fingerprint.get(UNIT)
         self._unit = unit if isinstance(unit, str) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lightnas_edge.files import replaced, set_aside
-from lightnas_edge.records.journal import read_lines
+from lightnas_edge.records.journal import may_be_header, read_lines
 from luts.compare import repeatability, require_same_board
 from luts.errors import LutError
 from luts.levels import linked_units, unit_levels
@@ -161,10 +161,16 @@ def _lines_of(tables: Sequence[Lut]) -> Iterator[bytes]:
     """The intact lines of all journals, one at a time: the files may be larger than the memory. Every visit comes once."""
     seen = set()
     for lut in tables:
+        without_header = False  # as the reader of a table: those visits are of an unknown board
         for line in read_lines(lut.path):
             if not line.is_intact:
+                without_header |= may_be_header(line.content)
                 continue
             place = _place(line.content)
+            if place is None and may_be_header(line.content):
+                without_header = False
+            if without_header:
+                continue
             if place is not None and hash(place) in seen:
                 continue
             seen.add(hash(place))

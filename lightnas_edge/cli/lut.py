@@ -58,6 +58,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _merge(arguments: argparse.Namespace) -> int:
     tables = [luts.read(path) for path in arguments.luts]
+    for lut in tables:
+        _warn_faults(lut)
     luts.require_same_board(tables)
     by_unit: dict[str, list[luts.Lut]] = {}
     for lut in tables:

@@ -26,6 +26,11 @@ class JournalLine(NamedTuple):
         return sums is not None and sums[0] == sums[1]
 
 
+def may_be_header(line: bytes) -> bool:
+    """Of a damaged line: whether it was a header, so that the board of the visits after it is unknown."""
+    return b'"kind":"lut"' in line[:64] or (b'"agent_version":' in line and b'"fingerprint":' in line)
+
+
 def checksum(line: bytes) -> tuple[str, str] | None:
     """(stated, computed) checksum of a line without its newline; None when it states none."""
     if len(line) < CHECKSUM_BYTES or not line.endswith(b'"}'):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import luts
+from lightnas_edge.errors import FingerprintError
 from luts.levels import linked_units
-from tests.luts.journals import FINGERPRINT, header, seal, visit, write_measured
+from tests.luts.journals import FINGERPRINT, header, seal, visit, write, write_measured
 from tests.luts.refusals import share
 
 TRUTH_MS = {f"op{index}@1": 0.1 * 1.2**index for index in range(12)}
@@ -199,3 +200,24 @@ def test_the_table_of_two_units_lies_between_them(tmp_path):
 
     for key, entry in pooled.entries.items():
         assert entry.latency_ms == pytest.approx(TRUTH_MS[key], rel=0.005)
+
+
+def test_visits_behind_a_damaged_header_are_of_an_unknown_board(tmp_path):
+    path = write(
+        tmp_path / "t.lut.jsonl",
+        header(), visit("a@1", [1.0]),
+        header(fingerprint=FINGERPRINT | {"board": "another"}), visit("a@1", [5.0], session="b" * 8), visit("b@1", [5.0], session="b" * 8),
+        header(), visit("a@1", [1.0], session="c" * 8),
+    )  # fmt: skip
+    with pytest.raises(FingerprintError):
+        luts.read(path)
+    path.write_bytes(path.read_bytes().replace(b'"board":"another"', b'"board":"anothes"'))
+
+    lut = luts.read(path)
+    pooled = luts.write_pooled([lut], tmp_path / "pooled.lut.jsonl")
+
+    assert [fault.line for fault in lut.faults] == [3] and "it was a header: what follows" in lut.faults[0].what
+    assert not pooled.faults
+    for each in (lut, pooled):
+        assert list(each.entries) == ["a@1"] and each.latency_ms("a@1") == 1.0
+        assert {visit.session for visit in each.visits} == {"a" * 8, "c" * 8}
