@@ -40,7 +40,7 @@ def sum_ms(space: Space, table: dict[str, float], architecture: Architecture) ->
 
 def profile(path: Path, space: Space, table: dict[str, float] | None = None, **how: object) -> luts.Lut:
     """A table of every operator of the space."""
-    return luts.read(write_measured(path, table or table_truth_ms(space), **how))
+    return luts.read(write_measured(path, table or table_truth_ms(space), **{**_of(space), **how}))
 
 
 def sample(
@@ -55,8 +55,11 @@ def sample(
     networks = {network_key(architecture): architecture for architecture in architectures}
     truth_ms = dict(sentinels or {}) | {key: truth(architecture) for key, architecture in networks.items()}
     records = {key: architecture.to_json() for key, architecture in networks.items()}
-    of_space = {"space": space.name, "space_sha256": space.sha256, "classes": space.classes}
-    return luts.read(write_measured(path, truth_ms, networks=records, **{**of_space, **how}))
+    return luts.read(write_measured(path, truth_ms, networks=records, **{**_of(space), **how}))
+
+
+def _of(space: Space) -> dict[str, object]:
+    return {"space": space.name, "space_sha256": space.sha256, "classes": space.classes}
 
 
 def observed(space: Space, indices: np.ndarray, latency_ms: np.ndarray, error_ms: float = 1e-3) -> Observations:
