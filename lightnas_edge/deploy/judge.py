@@ -43,9 +43,11 @@ _OF_THE_FILE = (
     "--model",
     "--host",
     "--shape",
+    "--precision",
     "--backend",
     "--threads",
     "--streams",
+    "--power-mode",
 )  # options with a value that `profile-device` takes too
 TIMED = (*LATENCY_FIELDS, "throughput_per_s")  # budgets with one value for each round
 _RANK: dict[Outcome, int] = {"met": 0, "not judged": 1, "inconclusive": 2, "missed": 3}
@@ -324,9 +326,10 @@ def _profile_command(command: str) -> str:
     """That times the layers of the model file which `command` measures, on the same board."""
     words = shlex.split(command)
     kept = [
-        word for option, value in pairwise([*words, ""]) if option in _OF_THE_FILE for word in (option, value)
+        word for option, value in pairwise([*words, ""]) if option in _OF_THE_FILE and (option, "," in value) != ("--precision", True)
+        for word in (option, value)
     ]  # fmt: skip
-    kept += [word for word in words if word == "--cuda-graph"]
+    kept += [word for word in words if word in ("--cuda-graph", "--lock-clocks")]
     return shlex.join(["profile-device", *kept])
 
 

@@ -93,6 +93,12 @@ def from_npz(model: Model, path: Path) -> Reference:
             faults.append(
                 f"{value.name} is {list(array.shape)}, expected {list(shape)} or [runs, {', '.join(map(str, shape))}]"
             )
+            continue
+        if not len(array) or (not np.issubdtype(array.dtype, np.number) and array.dtype != bool):
+            faults.append(
+                f"{value.name} holds {len(array)} runs of {array.dtype}, expected numbers of at least one run"
+            )
+            continue
         found[value.name] = array
         runs.add(len(array))
     if faults or len(runs) != 1:

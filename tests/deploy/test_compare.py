@@ -51,3 +51,12 @@ def test_numbers_that_are_none_must_be_none_in_both():
     assert (alike.cosine, alike.max_abs_difference, alike.top1_agreement) == (1.0, 0.0, 1.0)
     assert other.cosine == 0.0 and infinite.cosine == 0.0
     assert np.isfinite(list(other.to_json().values())).all()
+
+
+def test_outputs_of_one_value_are_compared_over_all_images():
+    """One value has no direction: two of the same sign, however different, would be equal."""
+    reference = np.array([[0.9], [0.1], [0.8], [0.2]], np.float32)
+
+    assert compare_outputs(reference, reference).cosine == 1.0
+    assert compare_outputs(reference, 1 - reference).cosine < 0.7
+    assert compare_outputs(reference, np.array([[0.9], [np.nan], [0.8], [0.2]], np.float32)).cosine == 0.0

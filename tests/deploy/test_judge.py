@@ -104,6 +104,16 @@ def test_a_missed_precision_of_a_model_file_gets_the_command_that_times_its_laye
     assert found.remedy.startswith(f"`{profile}` shows the slowest layers")
 
 
+def test_the_command_that_times_the_layers_is_of_the_same_engine_and_state():
+    command = (
+        "lightnas-edge verify --model net.onnx --host orin --precision fp16 --lock-clocks --power-mode 15W --energy"
+    )
+    found = judge({"latency_ms": 0.5}, Evidence(measured(0.6)), command=command)
+
+    profile = "profile-device --model net.onnx --host orin --precision fp16 --power-mode 15W --lock-clocks"
+    assert found.remedy.startswith(f"`{profile}` shows the slowest layers")
+
+
 def test_noise_beyond_the_limit_makes_a_miss_inconclusive():
     """Other work on the machine, not the network, may have caused it; the check needs no table."""
     noisy = measured(0.55).model_copy(update={"noise": 0.5})
