@@ -102,8 +102,7 @@ def _record(
     inputs = _described(walk.inputs(model.graph))
     versions = _versions(model)
     used = {walk.domain_of(node) for node in walk.nodes(model.graph)} & set(versions)
-    firsts = {value.shape[:1] for value in inputs}
-    batch = next(iter(firsts)) if len(firsts) == 1 else ()
+    outputs = _described(model.graph.output)
     operators = facts.operators(model.graph)
     known = facts.values(views.inferred)
     macs_unknown = facts.not_counted(model.graph)
@@ -119,7 +118,7 @@ def _record(
         ir_version=model.ir_version,
         producer=clean_text(f"{model.producer_name} {model.producer_version}", 200),
         inputs=inputs,
-        outputs=_described(model.graph.output),
+        outputs=outputs,
         nodes=sum(operators.values()),
         operators=operators,
         other_operators=facts.other_operators(model),
@@ -128,9 +127,22 @@ def _record(
         macs_unknown="" if macs is not None else macs_unknown or "a shape that they depend on cannot be inferred",
         size_bytes=len(sent),
         precision=facts.precision(model, known),
-        batch=batch[0] if batch else None,
+        batch=_batch(inputs, outputs),
         changes=tuple(changes),
     )
+
+
+def _batch(inputs: Sequence[TensorRecord], outputs: Sequence[TensorRecord]) -> int | None:
+    """The first side of all inputs, where it counts images: above 1, the outputs have it too, and no value is a vector.
+
+    An image as [224, 224, 3] or a waveform as [16000] is one.
+    """
+    firsts = {value.shape[0] if value.shape else None for value in inputs}
+    batch = firsts.pop() if len(firsts) == 1 else None
+    if batch is None or batch == 1:
+        return batch
+    shared = all(len(value.shape) > 1 and value.shape[0] == batch for value in (*inputs, *outputs))
+    return batch if shared else None
 
 
 def _parsed(path: Path, content: bytes) -> onnx.ModelProto:

@@ -380,3 +380,24 @@ def test_reading_leaves_what_the_model_computes(tmp_path):
     session = onnxruntime.InferenceSession(made.SerializeToString())
     expected = session.run(None, {name: array[0] for name, array in arrays.items()})[0]
     np.testing.assert_array_equal(reference_outputs(read, arrays)["y"][0], expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "batch"),
+    [([8, 3], [8, 1], 8), ([1, 3], [100, 6], 1), ([24, 24, 3], [1, 1, 3], None), ([16], [1], None)],
+)
+def test_the_first_side_is_a_batch_where_the_outputs_have_it_too(tmp_path, given, found, batch):
+    """Throughput and multiply-accumulates are of one image, and an image as [24, 24, 3] is one."""
+    axes = [axis for axis, (side, kept) in enumerate(zip(given, found, strict=True)) if side != kept and kept == 1]
+    node = onnx.helper.make_node("ReduceMean", ["x"], ["y"], axes=axes or [1], keepdims=1)
+    if batch == 1:
+        node = onnx.helper.make_node("Expand", ["x", "shape"], ["y"])
+        found = [100, 3]
+    graph = onnx.helper.make_graph(
+        [node], "g", [onnx.helper.make_tensor_value_info("x", 1, given)], [onnx.helper.make_tensor_value_info("y", 1, found)],
+        [onnx.helper.make_tensor("shape", 7, [2], [100, 3])] if batch == 1 else [],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+
+    assert read_model(tmp_path / "m.onnx").facts.batch == batch
