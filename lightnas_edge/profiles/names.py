@@ -11,6 +11,7 @@ _FOREIGN = re.compile(r"ForeignNode\[(.*)\]", re.DOTALL)
 _UNNAMED = re.compile(r"^\(Unnamed Layer\* \d+\)")
 _TORCH = re.compile(r"^\[[A-Z_]+\]-\[[^\]]*\]-\[(.*)\]$", re.DOTALL)  # Torch-TensorRT: [CONVOLUTION]-[aten...]-[/conv1]
 _METADATA = re.compile(r"\[ONNX Layer: ([^\]\x1e]*)\]")
+_POINTWISE = re.compile(r", |PWN\(|\)")  # `PWN(PWN(a), b)`: operations of one kernel, nested
 _MYELIN = ("__mye", "__myl", "dummy_shape_call__mye")
 
 
@@ -54,7 +55,8 @@ def nodes(name: str, metadata: str = "") -> tuple[str, ...]:
         parts = name[1:-1].split(",")
     else:
         parts = [part for branch in name.split(" || ") for part in branch.split(" + ")]
-    cleaned = [_TORCH.sub(r"\1", part.strip().removesuffix(" copy").removeprefix("PWN(").rstrip(")")) for part in parts]
+    parts = [each for part in parts for each in (_POINTWISE.split(part) if part.strip().startswith("PWN(") else [part])]
+    cleaned = [_TORCH.sub(r"\1", part.strip().removesuffix(" copy")) for part in parts]
     return tuple(dict.fromkeys(part for part in cleaned if part and not _UNNAMED.match(part)))
 
 

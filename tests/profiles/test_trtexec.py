@@ -222,3 +222,17 @@ def test_a_damaged_file_is_read_or_refused(path, tmp_path):
             else:
                 assert type(record).parse(json.dumps(record.to_json()), "again") == record
     assert refused < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("PWN(PWN(/model.0/act/Sigmoid), /model.0/act/Mul)", ("/model.0/act/Sigmoid", "/model.0/act/Mul")),
+        ("/conv/Conv + PWN(PWN(/act/Sigmoid), PWN(/act/Mul))", ("/conv/Conv", "/act/Sigmoid", "/act/Mul")),
+        ("PWN(/act/Relu)", ("/act/Relu",)),
+        ("/act/Mul (scaled)", ("/act/Mul (scaled)",)),
+    ],
+)
+def test_pointwise_operations_of_one_kernel_are_named_one_by_one(name, found):
+    """Every SiLU of TensorRT is such a kernel."""
+    assert nodes(name) == found
