@@ -43,9 +43,8 @@ def speed_ratio(other: AdditivePredictor, observations: Observations) -> float:
     Raises:
         PredictorError: it is not a positive number.
     """
-    predicted = (
-        other.terms.counts(observations.indices) @ other.mean
-    )  # the costs themselves are scaled, not their lower limit
+    # Of the costs themselves, without the limit that predictions have: they are what is scaled.
+    predicted = other.terms.counts(observations.indices) @ other.mean
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = float(np.median(observations.value / predicted))
     if not 0 < ratio < math.inf:

@@ -66,6 +66,7 @@ class SearchLoop:
             # The sums are rank 0's; the other ranks start this epoch's at zero, which changes only the displayed means.
             if self.ranks.first:
                 self.metrics.totals = checkpoint["totals"]
+        weights_done = len(search.weight_batches) if search.phase == "architecture" else 0
         self.on_event(
             {
                 "kind": "start",
@@ -74,8 +75,7 @@ class SearchLoop:
                 "weight_steps": len(search.weight_batches),
                 "architecture_steps": len(search.architecture_batches),
                 "epoch": search.epoch,
-                "step": search.step
-                + (len(search.weight_batches) if search.phase == "architecture" else 0),  # of the epoch
+                "step": search.step + weights_done,  # of the epoch
                 "resumed": checkpoint is not None,
             }
         )
